@@ -1,0 +1,55 @@
+//! Go's runtime: where its facts stand in a process.
+
+pub mod gc;
+pub mod sched;
+
+use crate::{layout, shared};
+
+/// A field that this version of the runtime does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+shared! {
+    /// Addresses (absolute in the process) and byte offsets; [`ABSENT`] where the version has no such field.
+    pub struct Layout {
+        /// Thread-local storage base + this = the address of the current g.
+        pub tls_g: i64,
+        /// Address of runtime.work.
+        pub work: u64,
+        /// Address of runtime.gcController.
+        pub gc_controller: u64,
+        /// Address of runtime.memstats.
+        pub memstats: u64,
+        pub g_goid: u32,
+        pub g_parent_goid: u32,
+        pub g_gopc: u32,
+        pub g_startpc: u32,
+        pub g_waitreason: u32,
+        pub g_m: u32,
+        pub g_schedlink: u32,
+        pub m_curg: u32,
+        pub poll_rg: u32,
+        pub poll_wg: u32,
+        pub work_cycles: u32,
+        pub work_t_sweep_term: u32,
+        pub work_t_mark: u32,
+        pub work_t_mark_term: u32,
+        pub work_t_end: u32,
+        pub work_heap0: u32,
+        pub work_heap1: u32,
+        pub work_heap2: u32,
+        pub work_mode: u32,
+        pub work_user_forced: u32,
+        pub work_pause_ns: u32,
+        pub work_stw_procs: u32,
+        pub work_max_procs: u32,
+        pub gc_last_heap_goal: u32,
+        pub gc_assist_time: u32,
+        pub gc_dedicated_time: u32,
+        pub gc_fractional_time: u32,
+        pub gc_idle_time: u32,
+        pub mem_numgc: u32,
+        pub pad: u32,
+    }
+}
+
+layout!(Layout: 152);

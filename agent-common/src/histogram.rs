@@ -1,0 +1,159 @@
+//! Log-linear histograms kept sparse in one hash map: a key a bucket, so a value that never occurs costs nothing.
+//!
+//! Buckets: values below [`SUB`] have a bucket each; above, every power of two is cut into [`SUB`] equal parts, so a
+//! bucket is at most 1/[`SUB`] of its value wide.
+
+use crate::{layout, shared};
+
+/// log2 of the buckets a power of two is cut into.
+pub const SUB_BITS: u32 = 5;
+/// Buckets a power of two.
+pub const SUB: u64 = 1 << SUB_BITS;
+/// Largest value kept apart, ns (about 73 minutes); larger ones fall into the last bucket.
+pub const MAX_VALUE: u64 = (1 << 42) - 1;
+/// The bucket index under which a plain counter is kept.
+pub const COUNTER: u16 = u16::MAX;
+
+/// What a histogram or counter measures.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// Goroutine, runnable → running, ns.
+    GoRunnable = 1,
+    /// Counter: goroutine starts whose runnable moment was not seen.
+    GoUnstamped = 2,
+    /// Task poll, ns; the series' id is the future's type id.
+    TokioPoll = 3,
+    /// Task wake → poll, ns.
+    TokioWake = 4,
+    /// Counter: polls whose end did not match their begin.
+    TokioUnmatched = 5,
+    /// Worker parked, ns.
+    TokioPark = 6,
+    /// TCP connect, ns; the series' id is the peer's id.
+    Connect = 7,
+    /// Server: first byte of the request read → first byte of the answer sent, ns.
+    ServerRequest = 8,
+    /// Client: first byte of the request sent → first byte of the answer read, ns.
+    ClientRequest = 9,
+    /// Thread, wakeup or preemption → running, ns.
+    RunQueue = 10,
+    /// Counter: connects that ended without being established.
+    ConnectFailed = 11,
+    /// Closure of a blocking-pool task, ns; the series' id is the type id.
+    TokioBlocking = 12,
+}
+
+shared! {
+    /// Key of one bucket.
+    pub struct Key {
+        /// The target's slot.
+        pub slot: u32,
+        /// A [`Series`].
+        pub series: u16,
+        /// Bucket index, or [`COUNTER`].
+        pub bucket: u16,
+        /// What the series is split by: future's type id, peer id; 0 when it is not split.
+        pub id: u32,
+    }
+
+    /// What a bucket holds.
+    pub struct Bucket {
+        /// Number of values.
+        pub count: u64,
+        /// Their exact sum, in the series' unit.
+        pub sum: u64,
+    }
+}
+
+layout!(Key: 12, Bucket: 16);
+
+/// The bucket that `value` falls into.
+#[inline(always)]
+pub const fn bucket_of(value: u64) -> u16 {
+    let value = if value > MAX_VALUE { MAX_VALUE } else { value };
+    if value < SUB {
+        return value as u16;
+    }
+    // floor(log2) by halving: the BPF instruction set has no leading-zero count.
+    let mut log = 0u32;
+    let mut rest = value;
+    if rest >= 1 << 32 {
+        rest >>= 32;
+        log += 32;
+    }
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        log += 16;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        log += 8;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        log += 4;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        log += 2;
+    }
+    if rest >= 1 << 1 {
+        log += 1;
+    }
+    let shift = log - SUB_BITS;
+    (((shift + 1) as u64 * SUB) + ((value >> shift) - SUB)) as u16
+}
+
+/// Smallest value of a bucket, and the smallest value above it.
+pub const fn bounds_of(bucket: u16) -> (u64, u64) {
+    let bucket = bucket as u64;
+    if bucket < SUB {
+        return (bucket, bucket + 1);
+    }
+    let shift = bucket / SUB - 1;
+    let low = (SUB + bucket % SUB) << shift;
+    (low, low + (1 << shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: u64) {
+        let bucket = bucket_of(value);
+        let (low, high) = bounds_of(bucket);
+        assert!(
+            low <= value && value < high,
+            "{value} in bucket {bucket} = {low}..{high}"
+        );
+        assert!(
+            high - low <= 1 + value / SUB,
+            "bucket of {value} is {} wide",
+            high - low
+        );
+    }
+
+    #[test]
+    fn every_value_lies_in_its_bucket() {
+        for power in 0..42 {
+            for offset in [0, 1, 2, 3, 5, 31, 32, 33] {
+                check(((1u64 << power) + offset).min(MAX_VALUE));
+                check((1u64 << power).saturating_sub(offset));
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_follow_each_other_without_a_gap() {
+        for bucket in 0..bucket_of(MAX_VALUE) {
+            assert_eq!(bounds_of(bucket).1, bounds_of(bucket + 1).0, "after bucket {bucket}");
+        }
+    }
+
+    #[test]
+    fn a_value_too_large_is_in_the_last_bucket() {
+        assert_eq!(bucket_of(u64::MAX), bucket_of(MAX_VALUE));
+        assert!(bucket_of(MAX_VALUE) < COUNTER);
+    }
+}

@@ -1,0 +1,54 @@
+//! Offsets of the running kernel's structs, in bytes: rustc emits no CO-RE relocations, so user space looks them up in
+//! the kernel's BTF and hands them over as the global `KERNEL`.
+
+use crate::{layout, shared};
+
+shared! {
+    /// Byte offsets from each struct's start, and sizes where kernels differ.
+    pub struct Layout {
+        /// task_struct.pid (the tid).
+        pub task_pid: u32,
+        /// task_struct.tgid (the pid).
+        pub task_tgid: u32,
+        /// task_struct.__state (5.14 and later) or .state.
+        pub task_state: u32,
+        /// task_struct.thread.fsbase (x86-64): the thread-local storage base.
+        pub task_fsbase: u32,
+        /// sock.__sk_common.skc_family.
+        pub sk_family: u32,
+        /// sock.__sk_common.skc_num: local port, host order.
+        pub sk_num: u32,
+        /// sock.__sk_common.skc_dport: remote port, network order.
+        pub sk_dport: u32,
+        /// sock.__sk_common.skc_daddr.
+        pub sk_daddr: u32,
+        /// sock.__sk_common.skc_v6_daddr.
+        pub sk_v6_daddr: u32,
+        /// sock.sk_protocol.
+        pub sk_protocol: u32,
+        /// Bytes of sock.sk_protocol: 2 since 5.6, before that a bit field.
+        pub sk_protocol_size: u32,
+        /// socket.sk.
+        pub socket_sk: u32,
+    }
+}
+
+layout!(Layout: 48);
+
+impl Layout {
+    /// All zero: what the object file holds before the loader fills it in.
+    pub const EMPTY: Self = Self {
+        task_pid: 0,
+        task_tgid: 0,
+        task_state: 0,
+        task_fsbase: 0,
+        sk_family: 0,
+        sk_num: 0,
+        sk_dport: 0,
+        sk_daddr: 0,
+        sk_v6_daddr: 0,
+        sk_protocol: 0,
+        sk_protocol_size: 0,
+        socket_sk: 0,
+    };
+}

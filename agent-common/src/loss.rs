@@ -1,0 +1,58 @@
+//! Why the kernel side lost something. Each cause is one per-CPU counter; user space adds its own causes.
+
+/// Index into the `LOSS` map.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The ring buffer was full: an event was not written.
+    RingFull = 0,
+    /// The histogram map was full: a value was not counted.
+    HistogramFull = 1,
+    /// The map of runnable goroutines was full: a wait was not begun.
+    GoRunnableFull = 2,
+    /// The map of woken tasks was full: a wake was not begun.
+    TokioWokenFull = 3,
+    /// The map of polls in progress was full.
+    TokioPollFull = 4,
+    /// The map of sockets was full.
+    SocketFull = 5,
+    /// The map of peers was full: the value was counted under "other".
+    PeerFull = 6,
+    /// The map of runnable threads was full.
+    ThreadFull = 7,
+    /// The target's memory could not be read at a probe (paged out, or gone).
+    ReadFault = 8,
+    /// An injected list of goroutines was longer than the walk's bound.
+    GoListTooLong = 9,
+}
+
+impl Loss {
+    /// Number of causes: the size of the `LOSS` map.
+    pub const COUNT: u32 = 10;
+
+    /// All causes with the name they are exported under.
+    pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
+        (Self::RingFull, "ring_full"),
+        (Self::HistogramFull, "histogram_full"),
+        (Self::GoRunnableFull, "go_runnable_full"),
+        (Self::TokioWokenFull, "tokio_woken_full"),
+        (Self::TokioPollFull, "tokio_poll_full"),
+        (Self::SocketFull, "socket_full"),
+        (Self::PeerFull, "peer_full"),
+        (Self::ThreadFull, "thread_full"),
+        (Self::ReadFault, "read_fault"),
+        (Self::GoListTooLong, "go_list_too_long"),
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Loss;
+
+    #[test]
+    fn the_table_is_in_index_order() {
+        for (index, (cause, name)) in Loss::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, index, "{name}");
+        }
+    }
+}

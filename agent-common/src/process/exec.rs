@@ -1,0 +1,12 @@
+//! A process became another program. Its end is learnt from its pidfd, in user space.
+
+use crate::{event::Header, layout, shared};
+
+shared! {
+    /// `header.tgid` is the process; its files are read from /proc.
+    pub struct Exec {
+        pub header: Header,
+    }
+}
+
+layout!(Exec: 24);

@@ -1,0 +1,49 @@
+//! The end of a GC cycle: once a cycle, while `runtime.work` is stable.
+
+use agent_common::{
+    event::Kind,
+    go::{ABSENT, gc::Cycle},
+    loss::Loss,
+};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+
+use crate::{maps::target, read, record};
+
+/// At runtime.prepareFreeWorkbufs, which gcMarkTermination calls once, after it has restarted the world.
+#[uprobe]
+pub fn go_gc_cycle(_ctx: ProbeContext) -> u32 {
+    if cycle().is_none() {
+        record::lost(Loss::ReadFault);
+    }
+    0
+}
+
+#[inline(always)]
+fn cycle() -> Option<()> {
+    let (tgid, _) = read::current();
+    let Some(target) = target(tgid) else { return Some(()) };
+    let go = &target.go;
+    let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));
+    let controller = |offset: u32| read::user::<i64>(go.gc_controller + u64::from(offset));
+    let optional = |offset: u32| if offset == ABSENT { Some(0) } else { controller(offset) };
+    record::event(Cycle {
+        header: record::header(Kind::GcCycle, target.slot, read::now()),
+        number: u64::from(read::user::<u32>(go.memstats + u64::from(go.mem_numgc))?),
+        sweep_term: work(go.work_t_sweep_term)?,
+        mark: work(go.work_t_mark)?,
+        mark_term: work(go.work_t_mark_term)?,
+        end: work(go.work_t_end)?,
+        pause: work(go.work_pause_ns)?,
+        heap_before: work(go.work_heap0)? as u64,
+        heap_after: work(go.work_heap1)? as u64,
+        heap_live: work(go.work_heap2)? as u64,
+        heap_goal: optional(go.gc_last_heap_goal)? as u64,
+        assist: optional(go.gc_assist_time)?,
+        dedicated: optional(go.gc_dedicated_time)?,
+        fractional: optional(go.gc_fractional_time)?,
+        idle: optional(go.gc_idle_time)?,
+        max_procs: read::user::<i32>(go.work + u64::from(go.work_max_procs))? as u32,
+        forced: u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0),
+    });
+    Some(())
+}

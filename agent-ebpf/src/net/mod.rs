@@ -1,0 +1,67 @@
+pub mod connect;
+pub mod request;
+
+use agent_common::{
+    loss::Loss,
+    net::{PEER_OTHER, Peer},
+};
+
+use crate::{
+    maps::{PEER_COUNT, PEERS, kernel},
+    read, record,
+};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+
+/// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a TCP socket; None for any other.
+#[inline(always)]
+pub fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
+    let layout = kernel();
+    let protocol: u16 = read::field(sk, layout.sk_protocol)?;
+    if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
+        return None;
+    }
+    let address = match read::field::<u16>(sk, layout.sk_family)? {
+        AF_INET => {
+            let v4: [u8; 4] = read::field(sk, layout.sk_daddr)?;
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+        }
+        AF_INET6 => read::field(sk, layout.sk_v6_daddr)?,
+        _ => return None,
+    };
+    let remote = u16::from_be(read::field(sk, layout.sk_dport)?);
+    let local = read::field(sk, layout.sk_num)?;
+    Some((address, remote, local))
+}
+
+/// The id under which a peer's values are counted; new ones are numbered per CPU, so no two share an id.
+#[inline(always)]
+pub fn peer_id(peer: &Peer) -> u32 {
+    // SAFETY: ids are written once and never changed.
+    if let Some(id) = unsafe { PEERS.get(peer) } {
+        return *id;
+    }
+    let Some(count) = PEER_COUNT.get_ptr_mut(0) else {
+        return PEER_OTHER;
+    };
+    // SAFETY: this CPU's own counter.
+    let id = unsafe {
+        *count += 1;
+        (*count << 12) | (aya_ebpf::helpers::bpf_get_smp_processor_id() & 0xfff)
+    };
+    if PEERS
+        .insert(peer, id, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
+        .is_ok()
+    {
+        return id;
+    }
+    // SAFETY: as above; another CPU was first, or the map is full.
+    if let Some(id) = unsafe { PEERS.get(peer) } {
+        return *id;
+    }
+    record::lost(Loss::PeerFull);
+    PEER_OTHER
+}

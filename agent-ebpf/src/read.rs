@@ -1,0 +1,95 @@
+//! The only place that reads memory by address: the kernel's structs and the target's own.
+
+use agent_common::{
+    event::{ACTOR_GOROUTINE, ACTOR_NONE, ACTOR_TASK, Actor},
+    target::{IS_GO, IS_TOKIO, Target},
+};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, generated,
+};
+
+use crate::maps::{TOKIO_RUNNING, kernel};
+
+/// Process and thread of the caller: (tgid, tid).
+#[inline(always)]
+pub fn current() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// CLOCK_MONOTONIC, ns.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments, always allowed.
+    unsafe { generated::bpf_ktime_get_ns() }
+}
+
+/// A field of a kernel struct; None when the address is bad.
+#[inline(always)]
+pub fn field<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address; a bad one is an error, not a fault.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// A value in the current process's memory; None when it is not there.
+#[inline(always)]
+pub fn user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address; a bad one is an error, not a fault.
+    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+}
+
+/// Who runs on the current thread of `target`.
+#[inline(always)]
+pub fn actor(target: &Target, tid: u32) -> Actor {
+    if target.flags & IS_GO != 0
+        && let Some(id) = goroutine(target)
+    {
+        return Actor {
+            id,
+            kind: ACTOR_GOROUTINE,
+            future: 0,
+        };
+    }
+    if target.flags & IS_TOKIO != 0
+        // SAFETY: an entry of this thread's own, written by this thread only.
+        && let Some(running) = unsafe { TOKIO_RUNNING.get(tid) }
+    {
+        return Actor {
+            id: task_id(target, running.task).unwrap_or(0),
+            kind: ACTOR_TASK,
+            future: running.future,
+        };
+    }
+    Actor {
+        id: 0,
+        kind: ACTOR_NONE,
+        future: 0,
+    }
+}
+
+/// goid of the goroutine on the current thread: g from thread-local storage; on g0, the goroutine that m runs.
+#[inline(always)]
+fn goroutine(target: &Target) -> Option<u64> {
+    if target.go.tls_g == 0 {
+        return None;
+    }
+    // SAFETY: no arguments, always allowed.
+    let task = unsafe { bpf_get_current_task() };
+    let base: u64 = field(task, kernel().task_fsbase)?;
+    let g: u64 = user(base.wrapping_add(target.go.tls_g as u64))?;
+    let goid: u64 = user(g + u64::from(target.go.g_goid))?;
+    if goid != 0 {
+        return Some(goid);
+    }
+    let m: u64 = user(g + u64::from(target.go.g_m))?;
+    let current: u64 = user(m + u64::from(target.go.m_curg))?;
+    user(current + u64::from(target.go.g_goid))
+}
+
+/// tokio's task id: the header's vtable says how far behind the header it stands (tokio, runtime/task/core.rs, Header::get_id).
+#[inline(always)]
+pub fn task_id(target: &Target, task: u64) -> Option<u64> {
+    let vtable: u64 = user(task + u64::from(target.tokio_vtable))?;
+    let offset: u64 = user(vtable + u64::from(target.tokio_id_offset))?;
+    user(task.wrapping_add(offset))
+}

@@ -1,0 +1,106 @@
+//! Counting values, writing events, and counting what could not be.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use agent_common::{
+    event::{Header, Kind},
+    histogram::{Bucket, COUNTER, Key, Series, bucket_of},
+    loss::Loss,
+    target::Target,
+};
+use aya_ebpf::bindings::BPF_NOEXIST;
+
+use crate::{
+    maps::{EVENTS, HISTOGRAMS, LOSS},
+    read,
+};
+
+/// Counts one value of a histogram; `id` is what the series is split by.
+#[inline(always)]
+pub fn value(target: &Target, series: Series, id: u32, value: u64) {
+    add(
+        Key {
+            slot: target.slot,
+            series: series as u16,
+            bucket: bucket_of(value),
+            id,
+        },
+        value,
+    );
+}
+
+/// Counts one occurrence.
+#[inline(always)]
+pub fn count(target: &Target, series: Series, id: u32) {
+    add(
+        Key {
+            slot: target.slot,
+            series: series as u16,
+            bucket: COUNTER,
+            id,
+        },
+        1,
+    );
+}
+
+#[inline(always)]
+fn add(key: Key, value: u64) {
+    if let Some(bucket) = HISTOGRAMS.get_ptr_mut(key) {
+        return bump(bucket, value);
+    }
+    if HISTOGRAMS
+        .insert(key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
+        return;
+    }
+    // Another CPU made the bucket in the meantime, or the map is full.
+    match HISTOGRAMS.get_ptr_mut(key) {
+        Some(bucket) => bump(bucket, value),
+        None => lost(Loss::HistogramFull),
+    }
+}
+
+#[inline(always)]
+fn bump(bucket: *mut Bucket, value: u64) {
+    // SAFETY: a bucket is removed only after its target was detached; both words are aligned and only ever added to
+    // atomically here.
+    unsafe {
+        let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*bucket).count, 1);
+        let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*bucket).sum, value);
+    }
+}
+
+/// Counts a loss.
+#[inline(always)]
+pub fn lost(cause: Loss) {
+    if let Some(count) = LOSS.get_ptr_mut(cause as u32) {
+        // SAFETY: this CPU's own counter.
+        unsafe { *count += 1 };
+    }
+}
+
+/// A header for an event of the current thread.
+#[inline(always)]
+pub fn header(kind: Kind, slot: u32, time: u64) -> Header {
+    let (tgid, tid) = read::current();
+    Header {
+        time,
+        kind: kind as u32,
+        slot,
+        tgid,
+        tid,
+    }
+}
+
+/// Writes an event, or counts that it could not.
+#[inline(always)]
+pub fn event<T: 'static>(event: T) {
+    match EVENTS.reserve::<T>(0) {
+        Some(mut entry) => {
+            entry.write(event);
+            entry.submit(0);
+        }
+        None => lost(Loss::RingFull),
+    }
+}
