@@ -4,7 +4,7 @@
 use crate::{layout, shared};
 
 shared! {
-    /// Byte offsets from each struct's start, and sizes where kernels differ.
+    /// Byte offsets from each struct's start.
     pub struct Layout {
         /// task_struct.pid (the tid).
         pub task_pid: u32,
@@ -24,16 +24,14 @@ shared! {
         pub sk_daddr: u32,
         /// sock.__sk_common.skc_v6_daddr.
         pub sk_v6_daddr: u32,
-        /// sock.sk_protocol.
+        /// sock.sk_protocol (a u16 since 5.6).
         pub sk_protocol: u32,
-        /// Bytes of sock.sk_protocol: 2 since 5.6, before that a bit field.
-        pub sk_protocol_size: u32,
         /// socket.sk.
         pub socket_sk: u32,
     }
 }
 
-layout!(Layout: 48);
+layout!(Layout: 44);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -48,7 +46,6 @@ impl Layout {
         sk_daddr: 0,
         sk_v6_daddr: 0,
         sk_protocol: 0,
-        sk_protocol_size: 0,
         socket_sk: 0,
     };
 }

@@ -25,6 +25,10 @@ macro_rules! shared {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
         pub struct $name { $($(#[$fmeta])* pub $field: $type,)* }
+
+        // SAFETY: bytemuck's derive above refuses a type that is not plain old data.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $name {}
     )*};
 }
 

@@ -1,0 +1,7 @@
+//! Stage aggregate: what the kernel counted, read from its maps, per target.
+
+pub mod histogram;
+pub mod store;
+
+pub use histogram::Histogram;
+pub use store::{Store, StoreError};

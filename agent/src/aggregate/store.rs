@@ -1,0 +1,145 @@
+//! One reading of the kernel's histogram, counter and loss maps.
+
+use std::collections::HashMap;
+
+use agent_common::{
+    histogram::{Bucket, COUNTER, Key, Series},
+    loss::Loss,
+    net::Peer,
+};
+use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray};
+
+use super::Histogram;
+
+/// The kernel's aggregates.
+pub struct Store {
+    histograms: BpfHashMap<MapData, Key, Bucket>,
+    peers: BpfHashMap<MapData, Peer, u32>,
+    loss: PerCpuArray<MapData, u64>,
+}
+
+/// Everything counted so far, cumulative since each target was attached.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// By slot, series, and what the series is split by.
+    pub histograms: HashMap<(u32, u16, u32), Histogram>,
+    pub counters: HashMap<(u32, u16, u32), u64>,
+    /// Peer ids to peers.
+    pub peers: HashMap<u32, Peer>,
+    /// By cause, in [`Loss::ALL`]'s order.
+    pub loss: [u64; Loss::COUNT as usize],
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the kernel's map {map}: {source}")]
+pub struct StoreError {
+    map: &'static str,
+    source: MapError,
+}
+
+impl Store {
+    /// Takes over the maps by their names in the object.
+    pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
+        Ok(Self {
+            histograms: open(take, "HISTOGRAMS")?,
+            peers: open(take, "PEERS")?,
+            loss: open(take, "LOSS")?,
+        })
+    }
+
+    /// Reads everything.
+    pub fn read(&self) -> Result<Reading, StoreError> {
+        let mut reading = Reading::default();
+        for entry in self.histograms.iter() {
+            // A key that vanished between listing and reading belongs to a target that was let go.
+            let Ok((key, bucket)) = entry else { continue };
+            let series = (key.slot, key.series, key.id);
+            if key.bucket == COUNTER {
+                *reading.counters.entry(series).or_default() += bucket.count;
+            } else {
+                reading.histograms.entry(series).or_default().add(key.bucket, bucket);
+            }
+        }
+        reading.peers = self
+            .peers
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(peer, id)| (id, peer))
+            .collect();
+        for (cause, _) in Loss::ALL {
+            let values = self
+                .loss
+                .get(&(cause as u32), 0)
+                .map_err(|source| StoreError { map: "LOSS", source })?;
+            reading.loss[cause as usize] = values.iter().sum();
+        }
+        Ok(reading)
+    }
+
+    /// Removes what was kept for a slot that is never used again.
+    pub fn forget(&mut self, slot: u32) {
+        let gone: Vec<Key> = self
+            .histograms
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.slot == slot)
+            .collect();
+        for key in gone {
+            let _ = self.histograms.remove(&key);
+        }
+        let gone: Vec<Peer> = self
+            .peers
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|peer| peer.slot == slot)
+            .collect();
+        for peer in gone {
+            let _ = self.peers.remove(&peer);
+        }
+    }
+}
+
+impl Reading {
+    /// The histogram of a series that is not split, or split by `id`.
+    pub fn histogram(&self, slot: u32, series: Series, id: u32) -> Option<&Histogram> {
+        self.histograms.get(&(slot, series as u16, id))
+    }
+
+    /// The parts of a split series: (what it is split by, histogram).
+    pub fn split(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, &Histogram)> {
+        self.histograms
+            .iter()
+            .filter(move |((of, kind, _), _)| *of == slot && *kind == series as u16)
+            .map(|((_, _, id), histogram)| (*id, histogram))
+    }
+
+    /// A series' parts as one.
+    pub fn whole(&self, slot: u32, series: Series) -> Histogram {
+        let mut whole = Histogram::default();
+        for (_, histogram) in self.split(slot, series) {
+            whole.merge(histogram);
+        }
+        whole
+    }
+
+    /// A counter, summed over what it is split by.
+    pub fn counter(&self, slot: u32, series: Series) -> u64 {
+        let of_series = self
+            .counters
+            .iter()
+            .filter(|((of, kind, _), _)| *of == slot && *kind == series as u16);
+        of_series.map(|(_, count)| count).sum()
+    }
+}
+
+/// Takes one map over.
+pub fn open<T: TryFrom<Map, Error = MapError>>(
+    take: &mut impl FnMut(&'static str) -> Option<Map>,
+    map: &'static str,
+) -> Result<T, StoreError> {
+    let found = take(map).ok_or_else(|| StoreError {
+        map,
+        source: MapError::InvalidName { name: map.to_owned() },
+    })?;
+    T::try_from(found).map_err(|source| StoreError { map, source })
+}

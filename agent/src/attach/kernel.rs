@@ -1,0 +1,161 @@
+//! Plane 1: loads the programs and attaches those that need no target. A hook names its alternatives in order of
+//! preference; the first that this kernel permits is taken, and what was refused is kept with its reason.
+
+use agent_common::kernel::Layout;
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    programs::{BtfTracePoint, FExit, ProgramError},
+};
+
+/// How one program is attached.
+#[derive(Clone, Copy, Debug)]
+pub enum Point {
+    /// A BTF-typed raw tracepoint, by its name.
+    TpBtf(&'static str),
+    /// The exit of a kernel function, by its name.
+    FExit(&'static str),
+}
+
+/// Programs that together give a hook its signal.
+#[derive(Debug)]
+pub struct Alternative {
+    pub name: &'static str,
+    /// Program name in the object, and where it goes.
+    pub programs: &'static [(&'static str, Point)],
+}
+
+/// A signal of plane 1.
+#[derive(Debug)]
+pub struct Hook {
+    pub signal: &'static str,
+    /// In order of preference.
+    pub alternatives: &'static [Alternative],
+}
+
+/// What became of a hook.
+#[derive(Debug)]
+pub struct HookState {
+    pub signal: &'static str,
+    /// The alternative in force; None when the kernel permitted none.
+    pub taken: Option<&'static str>,
+    /// Alternatives that were refused, and why.
+    pub refused: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(
+        "the kernel refused to load eBPF programs ({0}): whywait needs root, or the capabilities BPF, PERFMON and \
+         SYS_PTRACE"
+    )]
+    NoPrivilege(String),
+    #[error("cannot load the eBPF object: {0}")]
+    Object(#[from] EbpfError),
+    #[error("cannot read the kernel's BTF: {0}")]
+    Btf(#[from] aya::BtfError),
+}
+
+/// The object embedded in this binary, for this kernel's layout. Nothing is attached yet.
+pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+    // Kernels before 5.11 charge maps to this limit; where it may not be raised, loading says so itself.
+    let unlimited = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+    EbpfLoader::new()
+        .override_global("KERNEL", bytemuck::bytes_of(layout), true)
+        .map_max_entries("EVENTS", ring_bytes)
+        .load(OBJECT)
+        .map_err(|error| {
+            if is_permission(&error) {
+                LoadError::NoPrivilege(chain(&error))
+            } else {
+                error.into()
+            }
+        })
+}
+
+/// Attaches each hook by the first alternative that the kernel permits.
+pub fn attach(ebpf: &mut Ebpf, hooks: &'static [Hook]) -> Result<Vec<HookState>, LoadError> {
+    let btf = Btf::from_sys_fs()?;
+    Ok(hooks.iter().map(|hook| attach_hook(ebpf, &btf, hook)).collect())
+}
+
+fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
+    let mut state = HookState {
+        signal: hook.signal,
+        taken: None,
+        refused: Vec::new(),
+    };
+    for alternative in hook.alternatives {
+        let outcome = alternative
+            .programs
+            .iter()
+            .try_for_each(|(name, point)| attach_program(ebpf, btf, name, *point));
+        match outcome {
+            Ok(()) => {
+                state.taken = Some(alternative.name);
+                break;
+            }
+            Err(reason) => {
+                for (name, _) in alternative.programs {
+                    detach_program(ebpf, name);
+                }
+                state.refused.push((alternative.name, reason));
+            }
+        }
+    }
+    state
+}
+
+fn attach_program(ebpf: &mut Ebpf, btf: &Btf, name: &str, point: Point) -> Result<(), String> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("program {name} is not in the object"))?;
+    let outcome = match point {
+        Point::TpBtf(tracepoint) => <&mut BtfTracePoint>::try_from(program)
+            .and_then(|program| program.load(tracepoint, btf).and_then(|()| program.attach().map(drop))),
+        Point::FExit(function) => <&mut FExit>::try_from(program)
+            .and_then(|program| program.load(function, btf).and_then(|()| program.attach().map(drop))),
+    };
+    outcome.map_err(|error| chain(&error))
+}
+
+fn detach_program(ebpf: &mut Ebpf, name: &str) {
+    // Unloading drops the program's links; one that was never loaded has none, and says so.
+    let _: Result<(), ProgramError> = match ebpf.program_mut(name) {
+        Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
+        Some(aya::programs::Program::FExit(program)) => program.unload(),
+        _ => return,
+    };
+}
+
+fn is_permission(error: &EbpfError) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(current) = source {
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::PermissionDenied;
+        }
+        source = current.source();
+    }
+    false
+}
+
+/// An error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(current) = source {
+        let next = current.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = current.source();
+    }
+    text
+}
+
+/// The kernel side, built from `agent-ebpf` by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/whywait-ebpf"));

@@ -1,0 +1,146 @@
+//! Stage intake: ring-buffer bytes → typed events. Decoding is pure; the ring buffer is read in `ring`.
+
+pub mod ring;
+
+use agent_common::{
+    event::{Header, Kind},
+    go::{gc::Cycle, sched::Wait},
+    net::{connect::Connect, request::Request},
+    process::exec::Exec,
+    tokio::poll::Poll,
+};
+use bytemuck::{AnyBitPattern, checked::CheckedBitPattern};
+
+/// An event as the kernel wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Exec(Exec),
+    GcCycle(Cycle),
+    GoWait(Wait),
+    TokioPoll(Poll),
+    Connect(Connect),
+    Request(Request),
+}
+
+impl Event {
+    /// The header every event begins with.
+    pub fn header(&self) -> &Header {
+        match self {
+            Self::Exec(event) => &event.header,
+            Self::GcCycle(event) => &event.header,
+            Self::GoWait(event) => &event.header,
+            Self::TokioPoll(event) => &event.header,
+            Self::Connect(event) => &event.header,
+            Self::Request(event) => &event.header,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("event of {0} bytes is shorter than its header")]
+    NoHeader(usize),
+    #[error("unknown event kind {0}: the kernel side and the agent are of different builds")]
+    UnknownKind(u32),
+    #[error("event kind {kind} has {found} bytes, expected {expected}")]
+    Size { kind: u32, found: usize, expected: usize },
+}
+
+/// Decodes one ring-buffer record.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let header: Header = cast(
+        bytes
+            .get(..size_of::<Header>())
+            .ok_or(DecodeError::NoHeader(bytes.len()))?,
+        0,
+    )?;
+    let kind = header.kind;
+    Ok(match kind {
+        _ if kind == Kind::Exec as u32 => Event::Exec(cast(bytes, kind)?),
+        _ if kind == Kind::GcCycle as u32 => Event::GcCycle(cast(bytes, kind)?),
+        _ if kind == Kind::GoWait as u32 => Event::GoWait(cast(bytes, kind)?),
+        _ if kind == Kind::TokioPoll as u32 => Event::TokioPoll(cast(bytes, kind)?),
+        _ if kind == Kind::Connect as u32 => Event::Connect(cast(bytes, kind)?),
+        _ if kind == Kind::Request as u32 => Event::Request(cast(bytes, kind)?),
+        _ => return Err(DecodeError::UnknownKind(kind)),
+    })
+}
+
+fn cast<T: AnyBitPattern + CheckedBitPattern>(bytes: &[u8], kind: u32) -> Result<T, DecodeError> {
+    let size = DecodeError::Size {
+        kind,
+        found: bytes.len(),
+        expected: size_of::<T>(),
+    };
+    bytemuck::checked::try_pod_read_unaligned(bytes).map_err(|_| size)
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_common::event::Header;
+
+    use super::*;
+
+    fn header(kind: u32) -> Header {
+        Header {
+            time: 7,
+            kind,
+            slot: 1,
+            tgid: 2,
+            tid: 3,
+        }
+    }
+
+    fn check(bytes: &[u8], expected: Result<Event, DecodeError>) {
+        assert_eq!(decode(bytes), expected);
+    }
+
+    #[test]
+    fn events_come_back_as_they_were_written() {
+        let wait = Wait {
+            header: header(Kind::GoWait as u32),
+            since: 5,
+            goid: 42,
+            wait_reason: 9,
+            ..Wait::default()
+        };
+        check(bytemuck::bytes_of(&wait), Ok(Event::GoWait(wait)));
+        let poll = Poll {
+            header: header(Kind::TokioPoll as u32),
+            future: 3,
+            ..Poll::default()
+        };
+        check(bytemuck::bytes_of(&poll), Ok(Event::TokioPoll(poll)));
+        let cycle = Cycle {
+            header: header(Kind::GcCycle as u32),
+            number: 12,
+            ..Cycle::default()
+        };
+        check(bytemuck::bytes_of(&cycle), Ok(Event::GcCycle(cycle)));
+    }
+
+    #[test]
+    fn what_is_no_event_is_named() {
+        check(&[0; 3], Err(DecodeError::NoHeader(3)));
+        check(bytemuck::bytes_of(&header(99)), Err(DecodeError::UnknownKind(99)));
+        let truncated = header(Kind::GoWait as u32);
+        check(
+            bytemuck::bytes_of(&truncated),
+            Err(DecodeError::Size {
+                kind: 3,
+                found: 24,
+                expected: 72,
+            }),
+        );
+    }
+
+    #[test]
+    fn unaligned_bytes_decode() {
+        let exec = Exec {
+            header: header(Kind::Exec as u32),
+        };
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(bytemuck::bytes_of(&exec));
+        check(&bytes[1..], Ok(Event::Exec(exec)));
+    }
+}
