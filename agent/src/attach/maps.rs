@@ -1,0 +1,95 @@
+//! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
+//! is gone.
+
+use agent_common::{
+    go::sched::{Runnable, RunnableKey},
+    net::{Listener, Socket},
+    target::Target,
+    thread::run_queue::Waiting,
+    tokio::{
+        poll::{Running, SiteKey},
+        wake::WokenKey,
+    },
+};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+
+use crate::aggregate::{StoreError, store::open};
+
+/// The maps that say who is a target, and those that hold what is in progress.
+pub struct TargetMaps {
+    targets: HashMap<MapData, u32, Target>,
+    bits: Array<MapData, u64>,
+    listeners: HashMap<MapData, Listener, u32>,
+    sites: HashMap<MapData, SiteKey, u32>,
+    runnable: HashMap<MapData, RunnableKey, Runnable>,
+    woken: HashMap<MapData, WokenKey, u64>,
+    running: HashMap<MapData, u32, Running>,
+    sockets: HashMap<MapData, u64, Socket>,
+    waiting: HashMap<MapData, u32, Waiting>,
+}
+
+impl TargetMaps {
+    /// Takes over the maps by their names in the object.
+    pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
+        Ok(Self {
+            targets: open(take, "TARGETS")?,
+            bits: open(take, "TARGET_BITS")?,
+            listeners: open(take, "LISTENERS")?,
+            sites: open(take, "TOKIO_SITES")?,
+            runnable: open(take, "GO_RUNNABLE")?,
+            woken: open(take, "TOKIO_WOKEN")?,
+            running: open(take, "TOKIO_RUNNING")?,
+            sockets: open(take, "SOCKETS")?,
+            waiting: open(take, "THREADS_WAITING")?,
+        })
+    }
+
+    /// Says which future's poll function stands at each address of a target.
+    pub fn set_sites(&mut self, slot: u32, sites: impl IntoIterator<Item = (u64, u32)>) -> Result<(), MapError> {
+        sites.into_iter().try_for_each(|(ip, future)| self.sites.insert(SiteKey { ip, slot: u64::from(slot) }, future, 0))
+    }
+
+    /// Makes a process a target, with the ports it listens on.
+    pub fn admit(&mut self, pid: u32, target: &Target, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
+        for port in ports {
+            self.listeners.insert(Listener { tgid: pid, port: u32::from(port) }, 1, 0)?;
+        }
+        self.targets.insert(pid, target, 0)?;
+        self.set_bit(pid, true)
+    }
+
+    /// Stops events of a process; what was counted stays until [`Self::forget`].
+    pub fn dismiss(&mut self, pid: u32) -> Result<(), MapError> {
+        self.set_bit(pid, false)?;
+        match self.targets.remove(&pid) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Removes what was in progress for a target whose probes are gone.
+    pub fn forget(&mut self, pid: u32, slot: u32) {
+        let wide = u64::from(slot);
+        remove_where(&mut self.listeners, |key, _| key.tgid == pid);
+        remove_where(&mut self.sites, |key, _| key.slot == wide);
+        remove_where(&mut self.runnable, |key, _| key.slot == wide);
+        remove_where(&mut self.woken, |key, _| key.slot == wide);
+        remove_where(&mut self.running, |_, value| value.slot == slot);
+        remove_where(&mut self.sockets, |_, value| value.slot == slot);
+        remove_where(&mut self.waiting, |_, value| value.slot == slot);
+    }
+
+    fn set_bit(&mut self, pid: u32, on: bool) -> Result<(), MapError> {
+        let (word, bit) = (pid / 64, 1u64 << (pid % 64));
+        let old = self.bits.get(&word, 0)?;
+        self.bits.set(word, if on { old | bit } else { old & !bit }, 0)
+    }
+}
+
+/// Removes the entries that `gone` names; one that vanishes meanwhile is gone too.
+fn remove_where<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, gone: impl Fn(&K, &V) -> bool) {
+    let keys: Vec<K> = map.iter().filter_map(Result::ok).filter(|(key, value)| gone(key, value)).map(|(key, _)| key).collect();
+    for key in keys {
+        let _ = map.remove(&key);
+    }
+}

@@ -1,0 +1,52 @@
+//! How a run ends, as the process' exit code.
+
+use std::process::{ExitCode, Termination};
+
+/// Exit codes, documented in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Ok = 0,
+    /// Anything without a code of its own.
+    Failed = 1,
+    // 2 is the command line's own.
+    /// eBPF or a process' memory is not permitted.
+    NoPrivilege = 3,
+    /// A process that was named is not there.
+    NoSuchProcess = 4,
+    /// A process that was named is no Go or tokio service.
+    NotATarget = 5,
+    /// The kernel lacks what whywait needs.
+    UnsupportedKernel = 6,
+    /// A named service could only be watched in part: stripped, or of an unsupported version.
+    Partial = 7,
+    /// Every named service ended before the run did.
+    TargetEnded = 8,
+    /// Nothing could be delivered to the OTLP endpoint, or written.
+    Undelivered = 9,
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
+
+/// An error that ends the run with a code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Fatal {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl Fatal {
+    /// An error for people and its code for scripts.
+    pub fn new(exit: Exit, message: impl ToString) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+/// The code an error ends the process with.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    error.downcast_ref::<Fatal>().map_or(Exit::Failed, |fatal| fatal.exit)
+}
