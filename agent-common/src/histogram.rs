@@ -28,8 +28,8 @@ pub enum Series {
     TokioWake = 4,
     /// Counter: polls whose end did not match their begin.
     TokioUnmatched = 5,
-    /// Worker parked, ns.
-    TokioPark = 6,
+    /// Worker busy: first poll after a park → next park, ns; the series' id is the tid.
+    TokioBusy = 6,
     /// TCP connect, ns; the series' id is the peer's id.
     Connect = 7,
     /// Server: first byte of the request read → first byte of the answer sent, ns.

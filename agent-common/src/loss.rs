@@ -12,8 +12,8 @@ pub enum Loss {
     GoRunnableFull = 2,
     /// The map of woken tasks was full: a wake was not begun.
     TokioWokenFull = 3,
-    /// The map of polls in progress was full.
-    TokioPollFull = 4,
+    /// The map of tokio's threads was full.
+    TokioThreadsFull = 4,
     /// The map of sockets was full.
     SocketFull = 5,
     /// The map of peers was full: the value was counted under "other".
@@ -36,7 +36,7 @@ impl Loss {
         (Self::HistogramFull, "histogram_full"),
         (Self::GoRunnableFull, "go_runnable_full"),
         (Self::TokioWokenFull, "tokio_woken_full"),
-        (Self::TokioPollFull, "tokio_poll_full"),
+        (Self::TokioThreadsFull, "tokio_threads_full"),
         (Self::SocketFull, "socket_full"),
         (Self::PeerFull, "peer_full"),
         (Self::ThreadFull, "thread_full"),

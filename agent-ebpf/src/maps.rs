@@ -9,7 +9,7 @@ use agent_common::{
     target::{PID_LIMIT, Target},
     thread::run_queue::Waiting,
     tokio::{
-        poll::{Running, SiteKey},
+        poll::{Thread, TypeKey},
         wake::WokenKey,
     },
 };
@@ -37,14 +37,12 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, 0);
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
 pub static GO_RUNNABLE: HashMap<RunnableKey, Runnable> = HashMap::with_max_entries(64 * 1024, 0);
+/// Type ids by vtable.
 #[map]
-pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
+pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
 /// By tid.
 #[map]
-pub static TOKIO_RUNNING: HashMap<u32, Running> = HashMap::with_max_entries(16 * 1024, 0);
-/// By tid: since when a worker is parked, ns.
-#[map]
-pub static TOKIO_PARKED: HashMap<u32, u64> = HashMap::with_max_entries(16 * 1024, 0);
+pub static TOKIO_THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(16 * 1024, 0);
 /// Woken at, ns.
 #[map]
 pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, generated,
 };
 
-use crate::maps::{TOKIO_RUNNING, kernel};
+use crate::maps::{TOKIO_THREADS, kernel};
 
 /// Process and thread of the caller: (tgid, tid).
 #[inline(always)]
@@ -52,12 +52,14 @@ pub fn actor(target: &Target, tid: u32) -> Actor {
     }
     if target.flags & IS_TOKIO != 0
         // SAFETY: an entry of this thread's own, written by this thread only.
-        && let Some(running) = unsafe { TOKIO_RUNNING.get(tid) }
+        && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
+        && thread.slot == target.slot
+        && thread.task != 0
     {
         return Actor {
-            id: task_id(target, running.task).unwrap_or(0),
+            id: task_id(target, thread.task).unwrap_or(0),
             kind: ACTOR_TASK,
-            future: running.future,
+            future: thread.future,
         };
     }
     Actor {

@@ -6,21 +6,23 @@ use crate::{event::Header, layout, shared};
 pub const BLOCKING: u32 = 1 << 31;
 
 shared! {
-    /// Key of a probed poll function: which future's code stands at this address of this process.
-    pub struct SiteKey {
-        /// Address of the probed instruction in the process.
-        pub ip: u64,
+    /// Key of a type of tasks: its vtable, which every task's header points to.
+    pub struct TypeKey {
+        /// Address of the vtable in the process.
+        pub vtable: u64,
         /// The target's slot.
         pub slot: u64,
     }
 
-    /// A poll in progress on a thread.
-    pub struct Running {
-        /// CLOCK_MONOTONIC, ns.
-        pub since: u64,
-        /// Address of the task's header.
+    /// What a thread of a tokio runtime does; kept by tid, changed in place.
+    pub struct Thread {
+        /// Address of the header of the task that is polled; 0 between polls.
         pub task: u64,
-        /// The future's type id.
+        /// CLOCK_MONOTONIC, ns: begin of that poll.
+        pub since: u64,
+        /// CLOCK_MONOTONIC, ns: first poll after the worker's last park; 0 while it is parked.
+        pub busy_since: u64,
+        /// The task's type id.
         pub future: u32,
         /// The target's slot.
         pub slot: u32,
@@ -41,4 +43,4 @@ shared! {
     }
 }
 
-layout!(SiteKey: 16, Running: 24, Poll: 64);
+layout!(TypeKey: 16, Thread: 32, Poll: 64);

@@ -3,16 +3,10 @@ pub mod wake;
 
 use aya_ebpf::programs::ProbeContext;
 
-/// The first argument of a Rust function: rdi (System V ABI, amd64).
+/// First and second argument of a Rust function: rdi, rsi (System V ABI, amd64).
 #[inline(always)]
-pub fn argument(ctx: &ProbeContext) -> u64 {
+pub fn arguments(ctx: &ProbeContext) -> (u64, u64) {
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
-    unsafe { (*ctx.regs).rdi }
-}
-
-/// Address of the probed instruction.
-#[inline(always)]
-pub fn address(ctx: &ProbeContext) -> u64 {
-    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
-    unsafe { (*ctx.regs).rip }
+    let regs = unsafe { &*ctx.regs };
+    (regs.rdi, regs.rsi)
 }

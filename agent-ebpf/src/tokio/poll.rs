@@ -1,112 +1,132 @@
-//! One poll of a task: from the task's poll function to the state transition that ends it.
+//! One poll of a task: between two transitions of its state, which stands at the start of its header.
 
 use agent_common::{
     event::Kind,
     histogram::Series,
     loss::Loss,
     target::Target,
-    tokio::poll::{BLOCKING, Poll, Running, SiteKey},
+    tokio::poll::{BLOCKING, Poll, Thread, TypeKey},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
-use super::{address, argument, wake};
+use super::{arguments, wake};
 use crate::{
-    maps::{TOKIO_PARKED, TOKIO_RUNNING, TOKIO_SITES, target},
+    maps::{TOKIO_THREADS, TOKIO_TYPES, target},
     read, record,
 };
 
-/// A task's poll function, the header in the first argument. Its address says whose future it is.
+/// State::transition_to_running(&self): a poll begins.
 #[uprobe]
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
+    let task = arguments(&ctx).0;
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
-    let task = argument(&ctx);
-    let site = SiteKey {
-        ip: address(&ctx),
-        slot: u64::from(target.slot),
-    };
-    // SAFETY: written by user space before the probe is attached, never changed.
-    let future = unsafe { TOKIO_SITES.get(site) }.copied().unwrap_or(0);
+    let future = type_of(target, task);
     let now = read::now();
     if future & BLOCKING == 0 {
         wake::polled(target, task, now);
     }
-    if TOKIO_RUNNING
-        .insert(
-            tid,
-            Running {
-                since: now,
-                task,
-                future,
-                slot: target.slot,
-            },
-            0,
-        )
-        .is_err()
-    {
-        record::lost(Loss::TokioPollFull);
+    if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
+        // SAFETY: an entry of this thread's own; user space removes it only after the target's probes are gone.
+        let thread = unsafe { &mut *thread };
+        let same = thread.slot == target.slot;
+        thread.busy_since = if same && thread.busy_since != 0 {
+            thread.busy_since
+        } else {
+            now
+        };
+        thread.task = task;
+        thread.since = now;
+        thread.future = future;
+        thread.slot = target.slot;
+        return 0;
+    }
+    let thread = Thread {
+        task,
+        since: now,
+        busy_since: now,
+        future,
+        slot: target.slot,
+    };
+    if TOKIO_THREADS.insert(tid, thread, 0).is_err() {
+        record::lost(Loss::TokioThreadsFull);
     }
     0
 }
 
-/// State::transition_to_idle or transition_to_complete: the header is the first argument, and the poll is over.
+/// State::transition_to_idle(&self), transition_to_complete(&self): the poll is over.
 #[uprobe]
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
+    let task = arguments(&ctx).0;
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
-    // SAFETY: an entry of this thread's own; copied before it is removed.
-    let Some(running) = (unsafe { TOKIO_RUNNING.get(tid) }).copied() else {
+    let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
         return 0;
     };
-    if running.task != argument(&ctx) || running.slot != target.slot {
+    // SAFETY: as above.
+    let thread = unsafe { &mut *thread };
+    if thread.task != task || thread.slot != target.slot {
+        // A poll that began before the probes did, or one inside another's poll.
         record::count(target, Series::TokioUnmatched, 0);
         return 0;
     }
+    thread.task = 0;
     let now = read::now();
-    let took = now.saturating_sub(running.since);
-    if running.future & BLOCKING != 0 {
-        record::value(target, Series::TokioBlocking, running.future, took);
+    let took = now.saturating_sub(thread.since);
+    if thread.future & BLOCKING != 0 {
+        record::value(target, Series::TokioBlocking, thread.future, took);
     } else {
-        record::value(target, Series::TokioPoll, running.future, took);
+        record::value(target, Series::TokioPoll, thread.future, took);
         if took >= target.slow_poll {
-            slow(target, running, now);
+            slow(target, task, thread.since, thread.future, now);
         }
     }
-    let _ = TOKIO_RUNNING.remove(tid);
     0
 }
 
-/// A worker begins to park.
+/// A worker is about to park: it was busy since its first poll after the last park.
 #[uprobe]
-pub fn tokio_park_begin(_ctx: ProbeContext) -> u32 {
+pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    if target(tgid).is_some() && TOKIO_PARKED.insert(tid, read::now(), 0).is_err() {
-        record::lost(Loss::TokioPollFull);
+    let Some(target) = target(tgid) else { return 0 };
+    let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    let thread = unsafe { &mut *thread };
+    if thread.slot == target.slot && thread.busy_since != 0 {
+        record::value(
+            target,
+            Series::TokioBusy,
+            tid,
+            read::now().saturating_sub(thread.busy_since),
+        );
+        thread.busy_since = 0;
     }
     0
 }
 
-/// A worker is back from its park.
-#[uprobe]
-pub fn tokio_park_end(_ctx: ProbeContext) -> u32 {
-    let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
-    // SAFETY: an entry of this thread's own; copied before it is removed.
-    let Some(since) = (unsafe { TOKIO_PARKED.get(tid) }).copied() else {
+/// The type id of a task, by its vtable; 0 when it is not known.
+#[inline(always)]
+fn type_of(target: &Target, task: u64) -> u32 {
+    let Some(vtable) = read::user::<u64>(task + u64::from(target.tokio_vtable)) else {
         return 0;
     };
-    let _ = TOKIO_PARKED.remove(tid);
-    record::value(target, Series::TokioPark, tid, read::now().saturating_sub(since));
-    0
+    let key = TypeKey {
+        vtable,
+        slot: u64::from(target.slot),
+    };
+    // SAFETY: written by user space before the first probe is attached, never changed.
+    unsafe { TOKIO_TYPES.get(key) }.copied().unwrap_or(0)
 }
 
 #[inline(always)]
-fn slow(target: &Target, running: Running, now: u64) {
+fn slow(target: &Target, task: u64, since: u64, future: u32, now: u64) {
     record::event(Poll {
         header: record::header(Kind::TokioPoll, target.slot, now),
-        since: running.since,
-        task_id: read::task_id(target, running.task).unwrap_or(0),
-        future: running.future,
+        since,
+        task_id: read::task_id(target, task).unwrap_or(0),
+        future,
         pad: 0,
         thread: bpf_get_current_comm().unwrap_or([0; 16]),
     });

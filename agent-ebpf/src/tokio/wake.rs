@@ -3,19 +3,19 @@
 use agent_common::{histogram::Series, loss::Loss, target::Target, tokio::wake::WokenKey};
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
-use super::argument;
+use super::arguments;
 use crate::{
     maps::{TOKIO_WOKEN, target},
     read, record,
 };
 
-/// A task is handed to its scheduler, the header in the first argument.
+/// Schedule::schedule(&self, task), yield_now(&self, task) and OwnedTasks::bind_inner(&self, task): it will be polled.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     let key = WokenKey {
-        task: argument(&ctx),
+        task: arguments(&ctx).1,
         slot: u64::from(target.slot),
     };
     if TOKIO_WOKEN.insert(key, read::now(), 0).is_err() {

@@ -7,7 +7,7 @@ use agent_common::{
     target::Target,
     thread::run_queue::Waiting,
     tokio::{
-        poll::{Running, SiteKey},
+        poll::{Thread, TypeKey},
         wake::WokenKey,
     },
 };
@@ -20,10 +20,10 @@ pub struct TargetMaps {
     targets: HashMap<MapData, u32, Target>,
     bits: Array<MapData, u64>,
     listeners: HashMap<MapData, Listener, u32>,
-    sites: HashMap<MapData, SiteKey, u32>,
+    types: HashMap<MapData, TypeKey, u32>,
     runnable: HashMap<MapData, RunnableKey, Runnable>,
     woken: HashMap<MapData, WokenKey, u64>,
-    running: HashMap<MapData, u32, Running>,
+    threads: HashMap<MapData, u32, Thread>,
     sockets: HashMap<MapData, u64, Socket>,
     waiting: HashMap<MapData, u32, Waiting>,
 }
@@ -35,18 +35,19 @@ impl TargetMaps {
             targets: open(take, "TARGETS")?,
             bits: open(take, "TARGET_BITS")?,
             listeners: open(take, "LISTENERS")?,
-            sites: open(take, "TOKIO_SITES")?,
+            types: open(take, "TOKIO_TYPES")?,
             runnable: open(take, "GO_RUNNABLE")?,
             woken: open(take, "TOKIO_WOKEN")?,
-            running: open(take, "TOKIO_RUNNING")?,
+            threads: open(take, "TOKIO_THREADS")?,
             sockets: open(take, "SOCKETS")?,
             waiting: open(take, "THREADS_WAITING")?,
         })
     }
 
-    /// Says which future's poll function stands at each address of a target.
-    pub fn set_sites(&mut self, slot: u32, sites: impl IntoIterator<Item = (u64, u32)>) -> Result<(), MapError> {
-        sites.into_iter().try_for_each(|(ip, future)| self.sites.insert(SiteKey { ip, slot: u64::from(slot) }, future, 0))
+    /// Says which type of task each vtable address of a target stands for.
+    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> Result<(), MapError> {
+        let slot = u64::from(slot);
+        types.iter().try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
     }
 
     /// Makes a process a target, with the ports it listens on.
@@ -71,10 +72,10 @@ impl TargetMaps {
     pub fn forget(&mut self, pid: u32, slot: u32) {
         let wide = u64::from(slot);
         remove_where(&mut self.listeners, |key, _| key.tgid == pid);
-        remove_where(&mut self.sites, |key, _| key.slot == wide);
+        remove_where(&mut self.types, |key, _| key.slot == wide);
         remove_where(&mut self.runnable, |key, _| key.slot == wide);
         remove_where(&mut self.woken, |key, _| key.slot == wide);
-        remove_where(&mut self.running, |_, value| value.slot == slot);
+        remove_where(&mut self.threads, |_, value| value.slot == slot);
         remove_where(&mut self.sockets, |_, value| value.slot == slot);
         remove_where(&mut self.waiting, |_, value| value.slot == slot);
     }

@@ -14,7 +14,7 @@ use super::{kernel::chain, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 12] = [
+pub const PROGRAMS: [&str; 11] = [
     "go_execute",
     "go_runqput",
     "go_gosched",
@@ -24,8 +24,7 @@ pub const PROGRAMS: [&str; 12] = [
     "go_gc_cycle",
     "tokio_poll_begin",
     "tokio_poll_end",
-    "tokio_park_begin",
-    "tokio_park_end",
+    "tokio_park",
     "tokio_schedule",
 ];
 

@@ -1,0 +1,289 @@
+//! The attach plan: a pure function from what was found in a binary to probes, and to what each signal will be worth.
+
+use std::collections::HashMap;
+
+use agent_common::{
+    go::{self, ABSENT},
+    target::{IS_GO, IS_TOKIO, Target},
+    tokio::poll::BLOCKING,
+};
+
+use crate::{
+    inspect::{ArgLocation, FieldLoc, GoHook, GoImage, Image, PollSite, ProbeSite, SiteCost, SiteError, TaskKind, TokioHook, TokioImage, X86Register},
+    signals,
+};
+
+/// One probe of the plan.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub signal: &'static str,
+    /// Program name in the object.
+    pub program: &'static str,
+    pub site: ProbeSite,
+}
+
+/// How much of a signal there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    Full,
+    /// Something is missing; the figures say less than they could.
+    Partial(String),
+    Off(String),
+}
+
+/// A signal of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalState {
+    pub signal: &'static str,
+    pub coverage: Coverage,
+}
+
+/// What to attach to one process, and what the kernel programs must know of it.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub probes: Vec<Probe>,
+    pub states: Vec<SignalState>,
+    pub flags: u32,
+    pub go: go::Layout,
+    pub tokio_vtable: u32,
+    pub tokio_id_offset: u32,
+    /// Run-time address of a poll site → type id.
+    pub sites: Vec<(u64, u32)>,
+    /// Type id → the future's name.
+    pub futures: HashMap<u32, String>,
+}
+
+/// Go: hook, program, arguments by register, and whether the signal is nothing without it.
+const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 6] = [
+    (GoHook::Execute, "go_execute", &[X86Register::Rax], true),
+    (GoHook::RunqPut, "go_runqput", &[X86Register::Rax, X86Register::Rbx], true),
+    (GoHook::Gosched, "go_gosched", &[X86Register::Rax], false),
+    (GoHook::ExitSyscallNoP, "go_exitsyscall", &[X86Register::Rax], false),
+    (GoHook::NetpollReady, "go_netpoll", &[X86Register::Rax, X86Register::Rbx, X86Register::Rcx], false),
+    (GoHook::InjectGlist, "go_injectglist", &[X86Register::Rax], false),
+];
+
+/// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
+pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
+    let mut plan = match image {
+        Image::Go(image) => plan_go(image, bias),
+        Image::Tokio(image) => plan_tokio(image, bias),
+    };
+    plan.probes.retain(|probe| !without.iter().any(|name| name == probe.signal));
+    for state in &mut plan.states {
+        if without.iter().any(|name| name == state.signal) {
+            state.coverage = Coverage::Off("left out by --without".to_owned());
+        }
+    }
+    plan
+}
+
+fn plan_go(image: &GoImage, bias: u64) -> Plan {
+    let mut plan = Plan { flags: IS_GO, ..Plan::default() };
+    let layout = match (&image.offsets, &image.globals) {
+        (Ok(offsets), Ok(globals)) => Ok(go_layout(image, offsets, globals, bias)),
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+    };
+    match layout {
+        Ok(layout) => {
+            plan.go = layout;
+            plan.set(signals::go::runtime::NAME, Coverage::Full);
+            plan_go_gc(image, &mut plan);
+            plan_go_sched(image, &mut plan);
+        }
+        Err(reason) => {
+            plan.flags = 0;
+            for signal in [signals::go::runtime::NAME, signals::go::gc::NAME, signals::go::sched::NAME] {
+                plan.set(signal, Coverage::Off(reason.clone()));
+            }
+        }
+    }
+    plan
+}
+
+fn plan_go_gc(image: &GoImage, plan: &mut Plan) {
+    let signal = signals::go::gc::NAME;
+    let coverage = match usable(image.sites.get(&GoHook::GcCycleEnd), &[]) {
+        Ok(site) => {
+            plan.probes.push(Probe { signal, program: "go_gc_cycle", site });
+            Coverage::Full
+        }
+        Err(reason) => Coverage::Off(reason),
+    };
+    plan.set(signal, coverage);
+}
+
+fn plan_go_sched(image: &GoImage, plan: &mut Plan) {
+    let signal = signals::go::sched::NAME;
+    let (mut probes, mut missing) = (Vec::new(), Vec::new());
+    for (hook, program, registers, essential) in GO_SCHED {
+        // A single step costs tens of times more than an emulated instruction: not in the scheduler's path.
+        let site = usable(image.sites.get(&hook), registers).and_then(|site| match site.cost {
+            SiteCost::Emulated => Ok(site),
+            SiteCost::SingleStepped => Err(format!("{}: no instruction that the kernel emulates", site.function)),
+        });
+        match site {
+            Ok(site) => probes.push(Probe { signal, program, site }),
+            Err(reason) if essential => return plan.set(signal, Coverage::Off(reason)),
+            Err(reason) => missing.push(reason),
+        }
+    }
+    plan.probes.extend(probes);
+    plan.set(signal, if missing.is_empty() { Coverage::Full } else { Coverage::Partial(missing.join("; ")) });
+}
+
+fn plan_tokio(image: &TokioImage, bias: u64) -> Plan {
+    let mut plan = Plan { flags: IS_TOKIO, ..Plan::default() };
+    plan.tokio_vtable = image.header.vtable_offset as u32;
+    plan.tokio_id_offset = image.header.id_offset_in_vtable as u32;
+    plan_tokio_poll(image, bias, &mut plan);
+    plan_tokio_wake(image, &mut plan);
+    plan
+}
+
+fn plan_tokio_poll(image: &TokioImage, bias: u64, plan: &mut Plan) {
+    let signal = signals::tokio::poll::NAME;
+    let (mut probes, mut missing) = (Vec::new(), Vec::new());
+    for hook in [TokioHook::PollEndPending, TokioHook::PollEndComplete] {
+        let sites = image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default();
+        if sites.is_empty() {
+            return plan.set(signal, Coverage::Off(format!("{hook:?}: no such function in this binary")));
+        }
+        for site in sites {
+            match usable(Some(site), &[X86Register::Rdi]) {
+                Ok(site) => probes.push(Probe { signal, program: "tokio_poll_end", site }),
+                Err(reason) => return plan.set(signal, Coverage::Off(reason)),
+            }
+        }
+    }
+    for (index, poll) in image.polls.iter().enumerate() {
+        match usable_poll(poll) {
+            Ok(site) => {
+                let id = (index as u32 + 1) | if poll.kind == TaskKind::Blocking { BLOCKING } else { 0 };
+                plan.sites.push((site.vaddr.wrapping_add(bias), id));
+                plan.futures.insert(id, poll.future.clone().unwrap_or_else(|| "unknown".to_owned()));
+                probes.push(Probe { signal, program: "tokio_poll_begin", site });
+            }
+            Err(reason) => missing.push(reason),
+        }
+    }
+    for (hook, program) in [(TokioHook::ParkBegin, "tokio_park_begin"), (TokioHook::ParkEnd, "tokio_park_end")] {
+        for site in image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default() {
+            match usable(Some(site), &[]) {
+                Ok(site) => probes.push(Probe { signal, program, site }),
+                Err(reason) => missing.push(reason),
+            }
+        }
+    }
+    plan.probes.extend(probes);
+    plan.set(signal, if missing.is_empty() { Coverage::Full } else { Coverage::Partial(missing.join("; ")) });
+}
+
+fn plan_tokio_wake(image: &TokioImage, plan: &mut Plan) {
+    let signal = signals::tokio::wake::NAME;
+    let sites = image.hooks.get(&TokioHook::Schedule).map(Vec::as_slice).unwrap_or_default();
+    let mut missing = Vec::new();
+    let before = plan.probes.len();
+    for site in sites {
+        match usable(Some(site), &[X86Register::Rdi]) {
+            Ok(site) => plan.probes.push(Probe { signal, program: "tokio_schedule", site }),
+            Err(reason) => missing.push(reason),
+        }
+    }
+    let coverage = match (plan.probes.len() > before, missing.is_empty()) {
+        (true, true) => Coverage::Full,
+        (true, false) => Coverage::Partial(missing.join("; ")),
+        (false, _) => Coverage::Off("tokio's schedule function has no usable place in this binary".to_owned()),
+    };
+    plan.set(signal, coverage);
+}
+
+fn usable_poll(poll: &PollSite) -> Result<ProbeSite, String> {
+    in_registers(&poll.site, &[X86Register::Rdi])
+}
+
+fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[X86Register]) -> Result<ProbeSite, String> {
+    match site {
+        None => Err("not looked for in this binary".to_owned()),
+        Some(Err(error)) => Err(error.to_string()),
+        Some(Ok(site)) => in_registers(site, registers),
+    }
+}
+
+/// The programs read their arguments from these registers; a site where they have moved elsewhere is not used.
+fn in_registers(site: &ProbeSite, registers: &[X86Register]) -> Result<ProbeSite, String> {
+    let expected = registers.iter().map(|register| ArgLocation::Register(*register));
+    if site.args.iter().copied().eq(expected) {
+        Ok(site.clone())
+    } else {
+        Err(format!("{}: its arguments are not in their registers at the only usable place", site.function))
+    }
+}
+
+impl Plan {
+    fn set(&mut self, signal: &'static str, coverage: Coverage) {
+        self.states.push(SignalState { signal, coverage });
+    }
+
+    /// The kernel programs' view of the target.
+    pub fn target(&self, slot: u32, slow_wait: u64, slow_poll: u64, slow_request: u64) -> Target {
+        Target {
+            slot,
+            flags: self.flags,
+            slow_wait,
+            slow_poll,
+            slow_request,
+            tokio_vtable: self.tokio_vtable,
+            tokio_id_offset: self.tokio_id_offset,
+            go: self.go,
+        }
+    }
+}
+
+fn go_layout(
+    image: &GoImage,
+    offsets: &crate::inspect::GoOffsets,
+    globals: &crate::inspect::GoGlobals,
+    bias: u64,
+) -> go::Layout {
+    let need = |field: &FieldLoc| field.offset as u32;
+    let maybe = |field: &Option<FieldLoc>| field.as_ref().map_or(ABSENT, |field| field.offset as u32);
+    let (g, work, controller) = (&offsets.g, &offsets.work, &offsets.gc_controller);
+    go::Layout {
+        // 0 says unknown: the current goroutine is then not looked up.
+        tls_g: image.tls_g.as_ref().map_or(0, |tls| tls.offset),
+        work: globals.work.wrapping_add(bias),
+        gc_controller: globals.gc_controller.wrapping_add(bias),
+        memstats: globals.memstats.wrapping_add(bias),
+        g_goid: need(&g.goid),
+        g_parent_goid: maybe(&g.parent_goid),
+        g_gopc: need(&g.gopc),
+        g_startpc: need(&g.startpc),
+        g_waitreason: need(&g.waitreason),
+        g_m: need(&g.m),
+        g_schedlink: need(&g.schedlink),
+        m_curg: need(&offsets.m.curg),
+        poll_rg: need(&offsets.poll_desc.rg),
+        poll_wg: need(&offsets.poll_desc.wg),
+        work_cycles: need(&work.cycles),
+        work_t_sweep_term: need(&work.t_sweep_term),
+        work_t_mark: need(&work.t_mark),
+        work_t_mark_term: need(&work.t_mark_term),
+        work_t_end: need(&work.t_end),
+        work_heap0: need(&work.heap0),
+        work_heap1: need(&work.heap1),
+        work_heap2: need(&work.heap2),
+        work_mode: need(&work.mode),
+        work_user_forced: need(&work.user_forced),
+        work_pause_ns: need(&work.pause_ns),
+        work_stw_procs: need(&work.stwprocs),
+        work_max_procs: need(&work.maxprocs),
+        gc_last_heap_goal: maybe(&controller.last_heap_goal),
+        gc_assist_time: maybe(&controller.assist_time),
+        gc_dedicated_time: maybe(&controller.dedicated_mark_time),
+        gc_fractional_time: maybe(&controller.fractional_mark_time),
+        gc_idle_time: maybe(&controller.idle_mark_time),
+        mem_numgc: need(&offsets.memstats.numgc),
+        pad: 0,
+    }
+}

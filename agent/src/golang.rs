@@ -1,0 +1,254 @@
+//! Plane 0 for Go: the runtime's own counters and histograms, read from the target's memory as runtime/metrics computes
+//! them inside (go1.26, runtime/metrics.go).
+
+use std::io;
+
+use crate::{
+    inspect::{FieldLoc, GoGlobals, GoOffsets},
+    memory::Memory,
+};
+
+/// Reads one process' runtime.
+#[derive(Debug)]
+pub struct GoRuntime {
+    memory: Memory,
+    bias: u64,
+    globals: GoGlobals,
+    offsets: GoOffsets,
+    /// Bytes of each size class: a constant of the build.
+    size_classes: Vec<u64>,
+    /// The runtime's names of its wait reasons, by number.
+    pub wait_reasons: Vec<String>,
+}
+
+/// One reading. Bytes, counts; histograms in the buckets of [`GoRuntime::bounds`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub goroutines: u64,
+    pub gomaxprocs: u64,
+    /// GOGC in percent; negative when off.
+    pub gogc: i64,
+    /// GOMEMLIMIT; None when off or unknown to this version.
+    pub memory_limit: Option<u64>,
+    pub heap_goal: Option<u64>,
+    pub gc_cycles: u64,
+    pub gc_cycles_forced: u64,
+    /// Bytes and objects allocated since the start.
+    pub allocated_bytes: u64,
+    pub allocated_objects: u64,
+    /// /memory/classes/heap/stacks.
+    pub stack_bytes: u64,
+    /// /memory/classes/total less heap/released less heap/stacks.
+    pub other_bytes: u64,
+    /// Goroutine, runnable → running; one switch in eight is sampled by the runtime.
+    pub schedule: Option<TimeHistogram>,
+    /// Whole pauses: (GC, other).
+    pub pause_total: Option<[TimeHistogram; 2]>,
+    /// From asking to stop until all stopped: (GC, other).
+    pub pause_stopping: Option<[TimeHistogram; 2]>,
+}
+
+/// runtime.timeHistogram.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TimeHistogram {
+    /// Below 0 ns.
+    pub underflow: u64,
+    pub counts: Vec<u64>,
+    /// Above the last bucket.
+    pub overflow: u64,
+}
+
+impl GoRuntime {
+    /// Takes over what was found of the binary, for a process that maps it at `bias`.
+    pub fn new(memory: Memory, bias: u64, globals: GoGlobals, offsets: GoOffsets) -> io::Result<Self> {
+        let classes = offsets.heap_stats.small_alloc_count.size / 8;
+        let table = globals.size_class_to_size.wrapping_add(bias);
+        let size_classes = (0..classes).map(|class| memory.unsigned(table + class * 2, 2)).collect::<io::Result<_>>()?;
+        let mut runtime = Self { memory, bias, globals, offsets, size_classes, wait_reasons: Vec::new() };
+        runtime.wait_reasons = runtime.read_wait_reasons().unwrap_or_default();
+        Ok(runtime)
+    }
+
+    /// Bucket bounds of the runtime's histograms, seconds: lower bound of the first bucket to upper bound of the last.
+    pub fn bounds(&self) -> Vec<f64> {
+        self.offsets.time_histogram.buckets.bounds_ns().into_iter().map(|bound| bound as f64 / 1e9).collect()
+    }
+
+    /// Whether the runtime has started: before schedinit there are no Ps and nothing to read.
+    pub fn is_started(&self) -> bool {
+        self.memory.unsigned(self.at(self.globals.gomaxprocs), 4).is_ok_and(|procs| procs > 0)
+    }
+
+    /// Reads everything. The parts are read one after the other, not at one instant.
+    pub fn snapshot(&self) -> io::Result<Snapshot> {
+        let heap = self.heap_stats()?;
+        let (globals, offsets) = (&self.globals, &self.offsets);
+        let memstats = |field: &FieldLoc| self.field(globals.memstats, field);
+        let controller = |field: &FieldLoc| self.field(globals.gc_controller, field);
+        let system = [
+            &offsets.memstats.stacks_sys,
+            &offsets.memstats.mspan_sys,
+            &offsets.memstats.mcache_sys,
+            &offsets.memstats.buckhash_sys,
+            &offsets.memstats.gc_misc_sys,
+            &offsets.memstats.other_sys,
+        ];
+        let system: u64 = system.into_iter().map(memstats).sum::<io::Result<u64>>()?;
+        let limit = offsets.gc_controller.memory_limit.as_ref().map(controller).transpose()?;
+        let sched = |field: &Option<FieldLoc>| field.as_ref().map(|field| self.histogram(field)).transpose();
+        let both = |gc: &Option<FieldLoc>, other: &Option<FieldLoc>| -> io::Result<Option<[TimeHistogram; 2]>> {
+            Ok(sched(gc)?.zip(sched(other)?).map(|(gc, other)| [gc, other]))
+        };
+        Ok(Snapshot {
+            goroutines: self.goroutines()?,
+            gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
+            gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
+            // math.MaxInt64 means no limit.
+            memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),
+            heap_goal: self.heap_goal(limit)?,
+            gc_cycles: memstats(&offsets.memstats.numgc)?,
+            gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
+            allocated_bytes: heap.allocated_bytes,
+            allocated_objects: heap.allocated_objects,
+            stack_bytes: heap.stacks,
+            other_bytes: heap.committed.wrapping_add(system).saturating_sub(heap.stacks),
+            schedule: sched(&offsets.sched.time_to_run)?,
+            pause_total: both(&offsets.sched.stw_total_gc, &offsets.sched.stw_total_other)?,
+            pause_stopping: both(&offsets.sched.stw_stopping_gc, &offsets.sched.stw_stopping_other)?,
+        })
+    }
+
+    fn at(&self, address: u64) -> u64 {
+        address.wrapping_add(self.bias)
+    }
+
+    fn field(&self, global: u64, field: &FieldLoc) -> io::Result<u64> {
+        self.memory.unsigned(self.at(global).wrapping_add(field.offset), field.size.min(8))
+    }
+
+    /// As runtime.gcount (proc.go): all that were ever made, less the dead ones and the runtime's own.
+    fn goroutines(&self) -> io::Result<u64> {
+        let (globals, sched, p) = (&self.globals, &self.offsets.sched, &self.offsets.p);
+        let signed = |address: u64, size: u64| -> io::Result<i64> {
+            let value = self.memory.unsigned(address, size)?;
+            Ok(if size == 4 { i64::from(value as u32 as i32) } else { value as i64 })
+        };
+        let mut count = self.memory.word(self.at(globals.allglen))? as i64;
+        let dead = [Some(&sched.ngsys), sched.g_free_n.as_ref(), sched.g_free_stack_size.as_ref(), sched.g_free_no_stack_size.as_ref()];
+        for field in dead.into_iter().flatten() {
+            count -= signed(self.at(globals.sched) + field.offset, field.size)?;
+        }
+        if let Some(free) = p.g_free_n.as_ref().or(p.g_free_size.as_ref()) {
+            let (base, length) = (self.memory.word(self.at(globals.allp))?, self.memory.word(self.at(globals.allp) + 8)?);
+            for pointer in self.memory.words(base, length.min(MAX_PROCS) as usize)? {
+                count -= signed(pointer + free.offset, free.size)?;
+            }
+        }
+        Ok(count.max(1) as u64)
+    }
+
+    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower.
+    fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<u64>> {
+        let fields = &self.offsets.gc_controller;
+        let read = |field: &Option<FieldLoc>| -> io::Result<Option<u64>> {
+            field.as_ref().map(|field| self.field(self.globals.gc_controller, field)).transpose()
+        };
+        let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else { return read(&fields.heap_goal) };
+        let parts = (limit, read(&fields.mapped_ready)?, read(&fields.heap_free)?, read(&fields.total_alloc)?, read(&fields.total_free)?);
+        let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else { return Ok(Some(by_percent)) };
+        if limit >= i64::MAX as u64 {
+            return Ok(Some(by_percent));
+        }
+        let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;
+        Ok(Some(by_percent.min(goal_by_limit(limit, mapped, free, allocated.saturating_sub(freed), marked))))
+    }
+
+    fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {
+        let layout = &self.offsets.time_histogram;
+        let base = self.at(self.globals.sched) + field.offset;
+        Ok(TimeHistogram {
+            underflow: self.memory.word(base + layout.underflow.offset)?,
+            counts: self.memory.words(base + layout.counts.offset, layout.buckets.count)?,
+            overflow: layout.overflow.as_ref().map_or(Ok(0), |overflow| self.memory.word(base + overflow.offset))?,
+        })
+    }
+
+    /// memstats.heapStats: three deltas whose sum is the truth (consistentHeapStats.unsafeRead).
+    fn heap_stats(&self) -> io::Result<HeapStats> {
+        let fields = &self.offsets.heap_stats;
+        let size = self.offsets.heap_stats_size;
+        let base = self.at(self.globals.memstats) + self.offsets.memstats.heap_stats.offset;
+        let words = self.memory.words(base, (size * 3 / 8) as usize)?;
+        let sum = |offset: u64| {
+            (0..3).fold(0u64, |sum, part| sum.wrapping_add(words[((part * size + offset) / 8) as usize]))
+        };
+        let mut stats = HeapStats {
+            committed: sum(fields.committed.offset),
+            stacks: sum(fields.in_stacks.offset),
+            allocated_bytes: sum(fields.large_alloc.offset),
+            allocated_objects: sum(fields.large_alloc_count.offset),
+        };
+        for (class, bytes) in self.size_classes.iter().enumerate() {
+            let count = sum(fields.small_alloc_count.offset + class as u64 * 8);
+            stats.allocated_objects = stats.allocated_objects.wrapping_add(count);
+            stats.allocated_bytes = stats.allocated_bytes.wrapping_add(count.wrapping_mul(*bytes));
+        }
+        Ok(stats)
+    }
+
+    /// runtime.waitReasonStrings: what each number means in this very version.
+    fn read_wait_reasons(&self) -> io::Result<Vec<String>> {
+        let Some(table) = self.globals.wait_reason_strings else { return Ok(Vec::new()) };
+        let headers = self.memory.words(self.at(table.address), (table.size / 8).min(512) as usize)?;
+        headers
+            .chunks_exact(2)
+            .map(|header| {
+                let mut bytes = vec![0; header[1].min(128) as usize];
+                if !bytes.is_empty() {
+                    self.memory.read(header[0], &mut bytes)?;
+                }
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            })
+            .collect()
+    }
+}
+
+/// More Ps than any machine has: a length beyond it is not one.
+const MAX_PROCS: u64 = 1 << 14;
+
+struct HeapStats {
+    committed: u64,
+    stacks: u64,
+    allocated_bytes: u64,
+    allocated_objects: u64,
+}
+
+/// gcControllerState.memoryLimitHeapGoal (go1.26, runtime/mgcpacer.go), all in bytes.
+fn goal_by_limit(limit: u64, mapped: u64, free: u64, heap: u64, marked: u64) -> u64 {
+    const HEADROOM_PERCENT: u64 = 3;
+    const MIN_HEADROOM: u64 = 1 << 20;
+    let other = mapped.saturating_sub(free).saturating_sub(heap);
+    let overage = mapped.saturating_sub(limit);
+    if other + overage >= limit {
+        return marked;
+    }
+    let goal = limit - (other + overage);
+    let headroom = (goal / 100 * HEADROOM_PERCENT).max(MIN_HEADROOM);
+    let goal = if goal < headroom || goal - headroom < headroom { headroom } else { goal - headroom };
+    goal.max(marked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::goal_by_limit;
+
+    #[test]
+    fn the_limit_leaves_headroom_and_never_goes_below_the_marked_heap() {
+        // 100 MiB limit, nothing but heap: 3 % headroom.
+        assert_eq!(goal_by_limit(104_857_600, 50 << 20, 0, 50 << 20, 1 << 20), 104_857_600 - 1_048_576 * 3);
+        // Everything else eats the limit: the GC can do no better than the live heap.
+        assert_eq!(goal_by_limit(10 << 20, 50 << 20, 0, 5 << 20, 4 << 20), 4 << 20);
+        // A small limit keeps the minimal headroom.
+        assert_eq!(goal_by_limit(2 << 20, 1 << 20, 0, 1 << 20, 0), 1 << 20);
+    }
+}

@@ -1,0 +1,5 @@
+//! Go's runtime.
+
+pub mod gc;
+pub mod runtime;
+pub mod sched;

@@ -1,0 +1,127 @@
+//! What each signal means: its attach points, its events as spans, its histograms as metrics. One signal a file, under the
+//! same path in `agent-common` and `agent-ebpf`; this registry is the only list of them.
+
+pub mod go;
+pub mod net;
+pub mod process;
+pub mod thread;
+pub mod tokio;
+
+use agent_common::histogram::Series;
+
+use crate::{
+    aggregate::{
+        histogram::{Exponential, SCALE},
+        store::Reading,
+    },
+    attach::kernel::Hook,
+    intake::Event,
+    model::{Attribute, Metric, MonoNs, Point, PointData, Span, SpanKind},
+    target::Target,
+    telemetry::MetricDef,
+};
+
+/// Signals of plane 1, with the alternatives they can be had by.
+pub static KERNEL_HOOKS: [Hook; 4] =
+    [process::exec::HOOK, net::connect::HOOK, net::request::HOOK, thread::run_queue::HOOK];
+
+/// Names of the signals that `--without` can leave out.
+pub const NAMES: [&str; 8] = [
+    go::runtime::NAME,
+    go::gc::NAME,
+    go::sched::NAME,
+    tokio::poll::NAME,
+    tokio::wake::NAME,
+    net::connect::NAME,
+    net::request::NAME,
+    thread::run_queue::NAME,
+];
+
+/// The spans an event of `target` becomes.
+pub fn spans(event: &Event, target: &mut Target) -> Vec<Span> {
+    match event {
+        // A new process is no span: the pipeline looks at it.
+        Event::Exec(_) => Vec::new(),
+        Event::GcCycle(cycle) => go::gc::spans(cycle, target),
+        Event::GoWait(wait) => vec![go::sched::span(wait, target)],
+        Event::TokioPoll(poll) => vec![tokio::poll::span(poll, target)],
+        Event::Connect(connect) => vec![net::connect::span(connect, target)],
+        Event::Request(request) => vec![net::request::span(request, target)],
+    }
+}
+
+/// Everything there is to say of `target` at this reading.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    [
+        go::runtime::metrics(target),
+        go::sched::metrics(target, reading),
+        tokio::poll::metrics(target, reading),
+        tokio::wake::metrics(target, reading),
+        net::connect::metrics(target, reading),
+        net::request::metrics(target, reading),
+        thread::run_queue::metrics(target, reading),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A kernel histogram as a metric, a point for each part it is split by.
+fn distribution(
+    def: &'static MetricDef,
+    target: &Target,
+    series: Series,
+    reading: &Reading,
+    attributes: impl Fn(u32) -> Vec<Attribute>,
+) -> Vec<Metric> {
+    let mut parts: Vec<_> = reading.split(target.slot, series).collect();
+    parts.sort_by_key(|(id, _)| *id);
+    let points: Vec<Point> = parts
+        .into_iter()
+        .map(|(id, histogram)| {
+            let Exponential { zero_count, offset, counts } = histogram.exponential();
+            let data = PointData::ExpHistogram {
+                scale: SCALE,
+                zero_count,
+                offset,
+                counts,
+                sum: Some(histogram.sum() as f64 / 1e9),
+                count: histogram.count(),
+            };
+            Point {
+                attributes: attributes(id),
+                start: target.since,
+                time: reading.time,
+                data,
+                exemplars: target.exemplars(series, id),
+            }
+        })
+        .collect();
+    metric(def, points)
+}
+
+/// A kernel counter as a metric of one point; nothing when it never counted.
+fn count(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
+    let value = reading.counter(target.slot, series);
+    let points = if value == 0 { Vec::new() } else { vec![target.sum(value, reading.time, Vec::new())] };
+    metric(def, points)
+}
+
+/// A metric, unless it has no points.
+fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
+    if points.is_empty() { Vec::new() } else { vec![Metric { def, points }] }
+}
+
+/// A span of its own trace for something over its threshold, which also becomes the exemplar of its histogram.
+fn slow_span(
+    target: &mut Target,
+    (series, id): (Series, u32),
+    name: String,
+    kind: SpanKind,
+    (start, end): (MonoNs, MonoNs),
+    attributes: Vec<Attribute>,
+) -> Span {
+    let span = Span::root(name, kind, start, end, attributes);
+    target.remember(series, id, &span);
+    span
+}

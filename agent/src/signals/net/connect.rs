@@ -1,0 +1,43 @@
+//! TCP connects of a target: SYN sent → established.
+
+use agent_common::{histogram::Series, net::connect::Connect};
+
+use super::{actor_attributes, address, peer_attributes};
+use crate::{
+    aggregate::store::Reading,
+    attach::kernel::{Alternative, Hook, Point},
+    model::{Metric, MonoNs, Span, SpanKind},
+    signals::{count, distribution, slow_span},
+    target::Target,
+    telemetry::net::{CONNECT_DURATION, CONNECT_FAILED, CONNECT_SPAN, THREAD_ID},
+};
+
+pub const NAME: &str = "net.connect";
+
+pub const HOOK: Hook = Hook {
+    signal: NAME,
+    alternatives: &[Alternative {
+        name: "tp_btf/inet_sock_set_state",
+        programs: &[("net_set_state", Point::TpBtf("inet_sock_set_state"))],
+    }],
+};
+
+/// A slow connect.
+pub fn span(connect: &Connect, target: &mut Target) -> Span {
+    let mut attributes = peer_attributes(Some(&connect.peer));
+    attributes.extend(actor_attributes(&connect.actor, target));
+    attributes.push((THREAD_ID, i64::from(connect.header.tid)).into());
+    let name = format!("connect {}:{}", address(&connect.peer), connect.peer.port);
+    let times = (MonoNs(connect.since), MonoNs(connect.header.time));
+    let _ = CONNECT_SPAN;
+    slow_span(target, (Series::Connect, 0), name, SpanKind::Client, times, attributes)
+}
+
+/// Connect latency per peer, and connects that failed.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = distribution(&CONNECT_DURATION, target, Series::Connect, reading, |id| {
+        peer_attributes(reading.peers.get(&id))
+    });
+    metrics.extend(count(&CONNECT_FAILED, target, Series::ConnectFailed, reading));
+    metrics
+}

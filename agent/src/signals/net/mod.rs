@@ -1,0 +1,60 @@
+//! TCP connections.
+
+pub mod connect;
+pub mod request;
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use agent_common::{
+    event::{ACTOR_GOROUTINE, ACTOR_TASK, Actor},
+    net::{Peer, ROLE_SERVER},
+};
+
+use crate::{
+    model::Attribute,
+    target::Target,
+    telemetry::net::{
+        CLIENT_ADDRESS, GO_GOROUTINE_ID, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE,
+        SERVER_ADDRESS, SERVER_PORT, TOKIO_TASK_FUTURE, TOKIO_TASK_ID,
+    },
+};
+
+/// A peer as people write it.
+pub fn address(peer: &Peer) -> IpAddr {
+    Ipv6Addr::from(peer.address).to_canonical()
+}
+
+/// Who is at the other end. The port is the server's; a client's own is of no use in a series.
+pub fn peer_attributes(peer: Option<&Peer>) -> Vec<Attribute> {
+    let Some(peer) = peer else {
+        // The kernel's map of peers was full when these came.
+        return vec![Attribute::new("otel.metric.overflow", true)];
+    };
+    let address = address(peer);
+    let kind = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let mut attributes = vec![
+        Attribute::new(NETWORK_TRANSPORT, "tcp"),
+        Attribute::new(NETWORK_TYPE, kind),
+        Attribute::new(NETWORK_PEER_ADDRESS, address.to_string()),
+        Attribute::new(SERVER_PORT, i64::from(peer.port)),
+    ];
+    if peer.role == ROLE_SERVER {
+        attributes.push(Attribute::new(CLIENT_ADDRESS, address.to_string()));
+    } else {
+        attributes.push(Attribute::new(NETWORK_PEER_PORT, i64::from(peer.port)));
+        attributes.push(Attribute::new(SERVER_ADDRESS, address.to_string()));
+    }
+    attributes
+}
+
+/// The goroutine or task that did it.
+pub fn actor_attributes(actor: &Actor, target: &Target) -> Vec<Attribute> {
+    match actor.kind {
+        ACTOR_GOROUTINE => vec![Attribute::new(GO_GOROUTINE_ID, actor.id as i64)],
+        ACTOR_TASK => vec![
+            Attribute::new(TOKIO_TASK_ID, actor.id as i64),
+            Attribute::new(TOKIO_TASK_FUTURE, target.future(actor.future).to_owned()),
+        ],
+        _ => Vec::new(),
+    }
+}

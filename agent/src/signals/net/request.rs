@@ -1,0 +1,77 @@
+//! Requests on a target's connections: as a server, first byte read → first byte of the answer sent; as a client, first
+//! byte sent → first byte of the answer read.
+
+use agent_common::{
+    histogram::Series,
+    net::{ROLE_SERVER, request::Request},
+};
+
+use super::{actor_attributes, address, peer_attributes};
+use crate::{
+    aggregate::store::Reading,
+    attach::kernel::{Alternative, Hook, Point},
+    model::{Metric, MonoNs, Span, SpanKind},
+    signals::{distribution, slow_span},
+    target::Target,
+    telemetry::net::{CLIENT_REQUEST_DURATION, SERVER_REQUEST_DURATION, THREAD_ID},
+};
+
+pub const NAME: &str = "net.request";
+
+pub const HOOK: Hook = Hook {
+    signal: NAME,
+    alternatives: &[
+        // Since 6.3 (linux, include/trace/events/sock.h).
+        Alternative {
+            name: "tp_btf/sock_send_length,sock_recv_length",
+            programs: &[("net_send", Point::TpBtf("sock_send_length")), ("net_recv", Point::TpBtf("sock_recv_length"))],
+        },
+        Alternative {
+            name: "fexit/inet_sendmsg,inet_recvmsg,inet6_sendmsg,inet6_recvmsg",
+            programs: &[
+                ("net_send_inet", Point::FExit("inet_sendmsg")),
+                ("net_recv_inet", Point::FExit("inet_recvmsg")),
+                ("net_send_inet6", Point::FExit("inet6_sendmsg")),
+                ("net_recv_inet6", Point::FExit("inet6_recvmsg")),
+            ],
+        },
+        // A kernel without IPv6 lacks the last two.
+        Alternative {
+            name: "fexit/inet_sendmsg,inet_recvmsg",
+            programs: &[
+                ("net_send_inet", Point::FExit("inet_sendmsg")),
+                ("net_recv_inet", Point::FExit("inet_recvmsg")),
+            ],
+        },
+    ],
+};
+
+/// A slow request.
+pub fn span(request: &Request, target: &mut Target) -> Span {
+    let (kind, series, verb) = if request.peer.role == ROLE_SERVER {
+        (SpanKind::Server, Series::ServerRequest, "serve")
+    } else {
+        (SpanKind::Client, Series::ClientRequest, "request")
+    };
+    let mut attributes = peer_attributes(Some(&request.peer));
+    attributes.extend(actor_attributes(&request.actor, target));
+    attributes.push((THREAD_ID, i64::from(request.header.tid)).into());
+    let name = if request.peer.role == ROLE_SERVER {
+        format!("{verb} :{}", request.peer.port)
+    } else {
+        format!("{verb} {}:{}", address(&request.peer), request.peer.port)
+    };
+    let times = (MonoNs(request.since), MonoNs(request.header.time));
+    slow_span(target, (series, 0), name, kind, times, attributes)
+}
+
+/// Request latency on both sides, per peer.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = distribution(&SERVER_REQUEST_DURATION, target, Series::ServerRequest, reading, |id| {
+        peer_attributes(reading.peers.get(&id))
+    });
+    metrics.extend(distribution(&CLIENT_REQUEST_DURATION, target, Series::ClientRequest, reading, |id| {
+        peer_attributes(reading.peers.get(&id))
+    }));
+    metrics
+}

@@ -1,0 +1,3 @@
+//! Processes as they come.
+
+pub mod exec;

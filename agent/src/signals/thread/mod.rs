@@ -1,0 +1,3 @@
+//! Threads and the kernel's scheduler.
+
+pub mod run_queue;

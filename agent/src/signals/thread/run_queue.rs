@@ -1,0 +1,31 @@
+//! How long the target's threads wait for a core.
+
+use agent_common::histogram::Series;
+
+use crate::{
+    aggregate::store::Reading,
+    attach::kernel::{Alternative, Hook, Point},
+    model::Metric,
+    signals::distribution,
+    target::Target,
+    telemetry::thread::RUN_QUEUE_DURATION,
+};
+
+pub const NAME: &str = "thread.run_queue";
+
+pub const HOOK: Hook = Hook {
+    signal: NAME,
+    alternatives: &[Alternative {
+        name: "tp_btf/sched_switch",
+        programs: &[
+            ("thread_wakeup", Point::TpBtf("sched_wakeup")),
+            ("thread_wakeup_new", Point::TpBtf("sched_wakeup_new")),
+            ("thread_switch", Point::TpBtf("sched_switch")),
+        ],
+    }],
+};
+
+/// The run-queue delay of all threads as one histogram.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    distribution(&RUN_QUEUE_DURATION, target, Series::RunQueue, reading, |_| Vec::new())
+}

@@ -1,0 +1,4 @@
+//! tokio's runtime.
+
+pub mod poll;
+pub mod wake;

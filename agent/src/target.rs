@@ -1,0 +1,193 @@
+//! One watched process: its facts, and what is remembered of it between events. Facts live here, never in statics.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+};
+
+use agent_common::histogram::Series;
+
+use crate::{
+    attach::{plan::SignalState, uprobe::Links},
+    discover::Process,
+    golang::{GoRuntime, Snapshot},
+    inspect::{Frame, Image},
+    model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
+};
+
+/// Exemplars kept for a series between two exports.
+const EXEMPLARS: usize = 4;
+
+/// A watched process.
+pub struct Target {
+    pub process: Process,
+    /// Unique for the agent's life; what the kernel's maps and events carry.
+    pub slot: u32,
+    /// What its executable is; None when it is of no runtime that is known, and was named by the user.
+    pub image: Option<Arc<Image>>,
+    /// Run-time address less link-time address.
+    pub bias: u64,
+    pub resource: Arc<Resource>,
+    /// When it was attached: begin of the kernel's counts.
+    pub since: MonoNs,
+    /// When the process started: begin of the runtime's own counts.
+    pub started: MonoNs,
+    /// What is on, in part, or off, and why.
+    pub states: Vec<SignalState>,
+    pub links: Links,
+    /// Future names by type id; 0 is unknown.
+    pub futures: HashMap<u32, String>,
+    /// Plane 0 of a Go process.
+    pub go: Option<GoState>,
+    /// GC cycles exported, and numbers that were skipped.
+    pub cycles: Cycles,
+    exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
+}
+
+/// A Go process' runtime and its last reading.
+pub struct GoState {
+    pub runtime: GoRuntime,
+    /// Explicit bounds of the runtime's histograms, seconds.
+    pub bounds: Arc<[f64]>,
+    pub latest: Option<(MonoNs, Snapshot)>,
+}
+
+/// Which GC cycles became traces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cycles {
+    /// The last one's number; 0 before the first.
+    pub last: u64,
+    pub exported: u64,
+    /// Numbers between two seen ones that never came.
+    pub missed: u64,
+    /// Numbers that came again.
+    pub repeated: u64,
+}
+
+impl Cycles {
+    /// Takes note of a cycle; false when it was seen before.
+    pub fn note(&mut self, number: u64) -> bool {
+        if number <= self.last {
+            self.repeated += 1;
+            return false;
+        }
+        if self.last != 0 {
+            self.missed += number - self.last - 1;
+        }
+        self.last = number;
+        self.exported += 1;
+        true
+    }
+}
+
+impl Target {
+    /// A target with nothing attached yet.
+    pub fn new(process: Process, slot: u32, resource: Arc<Resource>, since: MonoNs, started: MonoNs) -> Self {
+        Self {
+            process,
+            slot,
+            image: None,
+            bias: 0,
+            resource,
+            since,
+            started,
+            states: Vec::new(),
+            links: Links::default(),
+            futures: HashMap::new(),
+            go: None,
+            cycles: Cycles::default(),
+            exemplars: HashMap::new(),
+        }
+    }
+
+    /// Takes note of a GC cycle; false when it was seen before.
+    pub fn note_cycle(&mut self, number: u64) -> bool {
+        self.cycles.note(number)
+    }
+
+    /// A future's name by its type id.
+    pub fn future(&self, id: u32) -> &str {
+        self.futures.get(&id).map_or("unknown", String::as_str)
+    }
+
+    /// The place in the source of an address in a Go process.
+    pub fn go_frame(&self, address: u64) -> Option<Frame> {
+        match self.image.as_deref() {
+            Some(Image::Go(image)) => image.symbols.lookup(address.wrapping_sub(self.bias)),
+            _ => None,
+        }
+    }
+
+    /// The runtime's name of a wait reason.
+    pub fn wait_reason(&self, number: u32) -> String {
+        let known = self.go.as_ref().and_then(|go| go.runtime.wait_reasons.get(number as usize));
+        match known {
+            Some(name) if name.is_empty() => "none".to_owned(),
+            Some(name) => name.clone(),
+            None => format!("reason {number}"),
+        }
+    }
+
+    /// Reads plane 0, if there is any and the runtime has started.
+    pub fn read_runtime(&mut self, now: MonoNs) -> io::Result<()> {
+        let Some(go) = &mut self.go else { return Ok(()) };
+        if go.runtime.is_started() {
+            go.latest = Some((now, go.runtime.snapshot()?));
+        }
+        Ok(())
+    }
+
+    /// Keeps a span as an exemplar of its series.
+    pub fn remember(&mut self, series: Series, id: u32, span: &Span) {
+        let kept = self.exemplars.entry((series as u16, id)).or_default();
+        if kept.len() == EXEMPLARS {
+            kept.remove(0);
+        }
+        kept.push(Exemplar {
+            time: span.end,
+            value: span.end.0.saturating_sub(span.start.0) as f64 / 1e9,
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            attributes: Vec::new(),
+        });
+    }
+
+    /// The exemplars of a series since the last [`Self::forget_exemplars`].
+    pub fn exemplars(&self, series: Series, id: u32) -> Vec<Exemplar> {
+        self.exemplars.get(&(series as u16, id)).cloned().unwrap_or_default()
+    }
+
+    /// Drops exemplars that were exported.
+    pub fn forget_exemplars(&mut self) {
+        self.exemplars.clear();
+    }
+
+    /// A gauge's point.
+    pub fn gauge(&self, value: i64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
+        Point { attributes, start: self.started, time, data: PointData::Gauge(value.into()), exemplars: Vec::new() }
+    }
+
+    /// A cumulative sum's point, counted since the target was attached.
+    pub fn sum(&self, value: u64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
+        self.sum_from(self.since, value, time, attributes)
+    }
+
+    /// A cumulative sum's point, counted since `start`.
+    pub fn sum_from(&self, start: MonoNs, value: u64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
+        Point { attributes, start, time, data: PointData::Sum((value as i64).into()), exemplars: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cycles;
+
+    #[test]
+    fn every_cycle_once_and_gaps_are_counted() {
+        let mut cycles = Cycles::default();
+        let seen: Vec<bool> = [7, 8, 8, 11, 10].into_iter().map(|number| cycles.note(number)).collect();
+        assert_eq!(seen, [true, true, false, true, false]);
+        assert_eq!(cycles, Cycles { last: 11, exported: 3, missed: 2, repeated: 2 });
+    }
+}
