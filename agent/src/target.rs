@@ -149,7 +149,6 @@ impl Target {
             value: span.end.0.saturating_sub(span.start.0) as f64 / 1e9,
             trace_id: span.trace_id,
             span_id: span.span_id,
-            attributes: Vec::new(),
         });
     }
 
@@ -165,7 +164,7 @@ impl Target {
 
     /// A gauge's point.
     pub fn gauge(&self, value: i64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
-        Point { attributes, start: self.started, time, data: PointData::Gauge(value.into()), exemplars: Vec::new() }
+        Point { attributes, start: self.started, time, data: PointData::Gauge(value), exemplars: Vec::new() }
     }
 
     /// A cumulative sum's point, counted since the target was attached.
@@ -175,7 +174,7 @@ impl Target {
 
     /// A cumulative sum's point, counted since `start`.
     pub fn sum_from(&self, start: MonoNs, value: u64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
-        Point { attributes, start, time, data: PointData::Sum((value as i64).into()), exemplars: Vec::new() }
+        Point { attributes, start, time, data: PointData::Sum(value as i64), exemplars: Vec::new() }
     }
 }
 

@@ -6,10 +6,13 @@ use super::{actor_attributes, address, peer_attributes};
 use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
-    model::{Metric, MonoNs, Span, SpanKind},
+    model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signals::{count, distribution, slow_span},
     target::Target,
-    telemetry::net::{CONNECT_DURATION, CONNECT_FAILED, CONNECT_SPAN, THREAD_ID},
+    telemetry::{
+        net::{CONNECT_DURATION, CONNECT_FAILED},
+        thread::THREAD_ID,
+    },
 };
 
 pub const NAME: &str = "net.connect";
@@ -26,10 +29,9 @@ pub const HOOK: Hook = Hook {
 pub fn span(connect: &Connect, target: &mut Target) -> Span {
     let mut attributes = peer_attributes(Some(&connect.peer));
     attributes.extend(actor_attributes(&connect.actor, target));
-    attributes.push((THREAD_ID, i64::from(connect.header.tid)).into());
+    attributes.push(Attribute::new(THREAD_ID, i64::from(connect.header.tid)));
     let name = format!("connect {}:{}", address(&connect.peer), connect.peer.port);
     let times = (MonoNs(connect.since), MonoNs(connect.header.time));
-    let _ = CONNECT_SPAN;
     slow_span(target, (Series::Connect, 0), name, SpanKind::Client, times, attributes)
 }
 

@@ -13,9 +13,13 @@ use agent_common::{
 use crate::{
     model::Attribute,
     target::Target,
-    telemetry::net::{
-        CLIENT_ADDRESS, GO_GOROUTINE_ID, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE,
-        SERVER_ADDRESS, SERVER_PORT, TOKIO_TASK_FUTURE, TOKIO_TASK_ID,
+    telemetry::{
+        go::GOROUTINE_ID,
+        net::{
+            CLIENT_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, OVERFLOW,
+            SERVER_ADDRESS, SERVER_PORT,
+        },
+        tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
     },
 };
 
@@ -28,7 +32,7 @@ pub fn address(peer: &Peer) -> IpAddr {
 pub fn peer_attributes(peer: Option<&Peer>) -> Vec<Attribute> {
     let Some(peer) = peer else {
         // The kernel's map of peers was full when these came.
-        return vec![Attribute::new("otel.metric.overflow", true)];
+        return vec![Attribute::new(OVERFLOW, true)];
     };
     let address = address(peer);
     let kind = if address.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -50,7 +54,7 @@ pub fn peer_attributes(peer: Option<&Peer>) -> Vec<Attribute> {
 /// The goroutine or task that did it.
 pub fn actor_attributes(actor: &Actor, target: &Target) -> Vec<Attribute> {
     match actor.kind {
-        ACTOR_GOROUTINE => vec![Attribute::new(GO_GOROUTINE_ID, actor.id as i64)],
+        ACTOR_GOROUTINE => vec![Attribute::new(GOROUTINE_ID, actor.id as i64)],
         ACTOR_TASK => vec![
             Attribute::new(TOKIO_TASK_ID, actor.id as i64),
             Attribute::new(TOKIO_TASK_FUTURE, target.future(actor.future).to_owned()),

@@ -10,10 +10,13 @@ use super::{actor_attributes, address, peer_attributes};
 use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
-    model::{Metric, MonoNs, Span, SpanKind},
+    model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signals::{distribution, slow_span},
     target::Target,
-    telemetry::net::{CLIENT_REQUEST_DURATION, SERVER_REQUEST_DURATION, THREAD_ID},
+    telemetry::{
+        net::{CLIENT_REQUEST_DURATION, SERVER_REQUEST_DURATION},
+        thread::THREAD_ID,
+    },
 };
 
 pub const NAME: &str = "net.request";
@@ -55,7 +58,7 @@ pub fn span(request: &Request, target: &mut Target) -> Span {
     };
     let mut attributes = peer_attributes(Some(&request.peer));
     attributes.extend(actor_attributes(&request.actor, target));
-    attributes.push((THREAD_ID, i64::from(request.header.tid)).into());
+    attributes.push(Attribute::new(THREAD_ID, i64::from(request.header.tid)));
     let name = if request.peer.role == ROLE_SERVER {
         format!("{verb} :{}", request.peer.port)
     } else {

@@ -7,9 +7,9 @@ use crate::{
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signals::{count, distribution, slow_span},
     target::Target,
-    telemetry::tokio::{
-        BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNMATCHED, TOKIO_TASK_FUTURE, TOKIO_TASK_ID, THREAD_ID,
-        THREAD_NAME,
+    telemetry::{
+        thread::{THREAD_ID, THREAD_NAME},
+        tokio::{BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNMATCHED, TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
     },
 };
 

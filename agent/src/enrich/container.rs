@@ -1,0 +1,72 @@
+//! The container a process runs in, by its cgroup's name; where the cgroup namespace hides that, by what is mounted in it.
+
+use std::{fs, path::Path};
+
+/// The container's id of 64 hex digits, from a process' directory in /proc.
+pub fn id(process: &Path) -> Option<String> {
+    let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
+    from_cgroup(&read("cgroup")).or_else(|| from_mounts(&read("mountinfo")))
+}
+
+/// Docker, containerd, CRI-O and podman all end the cgroup's path in the id, some within `NAME-ID.scope`.
+fn from_cgroup(text: &str) -> Option<String> {
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.rsplit('/')).find_map(|part| {
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        // libpod-conmon-ID is podman's monitor, outside the container.
+        if part.contains("conmon") {
+            return None;
+        }
+        // containerd's CRI: cri-containerd:ID; others: docker-ID, crio-ID, libpod-ID, ID.
+        part.rsplit(['-', ':']).next().filter(|id| is_id(id)).map(str::to_owned)
+    })
+}
+
+/// Engines mount the container's hostname and resolv.conf from a directory named by its id.
+fn from_mounts(text: &str) -> Option<String> {
+    let files = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"];
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let (root, point) = (fields.get(3)?, fields.get(4)?);
+        if !files.contains(point) {
+            return None;
+        }
+        root.rsplit('/').find(|part| is_id(part)).map(|id| (*id).to_owned())
+    })
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f4e1ac6f1b7b0a3c5d9e8f7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7";
+
+    fn check(cgroup: &str, expected: Option<&str>) {
+        assert_eq!(from_cgroup(cgroup).as_deref(), expected, "{cgroup}");
+    }
+
+    #[test]
+    fn engines_name_their_cgroups() {
+        check(&format!("0::/system.slice/docker-{ID}.scope"), Some(ID));
+        check(&format!("12:cpu:/docker/{ID}\n0::/"), Some(ID));
+        check(&format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"), Some(ID));
+        check(&format!("0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}"), Some(ID));
+        check(&format!("0::/kubepods/besteffort/pod1/crio-{ID}.scope/container"), Some(ID));
+        check(&format!("0::/machine.slice/libpod-{ID}.scope"), Some(ID));
+        check(&format!("0::/machine.slice/libpod-conmon-{ID}.scope"), None);
+        check("0::/user.slice/user-0.slice/session-1.scope", None);
+        check("0::/", None);
+    }
+
+    #[test]
+    fn mounts_tell_where_the_cgroup_does_not() {
+        let line = format!("612 583 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda1 rw");
+        assert_eq!(from_mounts(&line).as_deref(), Some(ID));
+        let podman = format!("9 8 0:2 /containers/overlay-containers/{ID}/userdata/hosts /etc/hosts rw - tmpfs tmpfs rw");
+        assert_eq!(from_mounts(&podman).as_deref(), Some(ID));
+        assert_eq!(from_mounts("1 0 8:1 / / rw - ext4 /dev/sda1 rw"), None);
+    }
+}

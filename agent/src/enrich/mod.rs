@@ -1,0 +1,139 @@
+//! Stage enrich: a process' resource, from what /proc says of it.
+
+pub mod container;
+
+use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+
+use crate::{
+    discover::Process,
+    inspect::Image,
+    model::{Resource, Value},
+};
+
+/// Who a process is. `service.name`: its own OTEL_SERVICE_NAME, else service.name of its OTEL_RESOURCE_ATTRIBUTES, else its
+/// executable's name.
+pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
+    let root = Path::new("/proc").join(process.pid.to_string());
+    // Unreadable (another user's, without privilege) or gone: as if empty.
+    let environ = fs::read(root.join("environ")).unwrap_or_default();
+    let own = own_attributes(&environ);
+    let exe = process.exe.to_string_lossy();
+    let exe = exe.trim_end_matches(" (deleted)").to_owned();
+    let name = Path::new(&exe).file_name().map_or_else(|| process.name.clone(), |name| name.to_string_lossy().into_owned());
+    let mut found: BTreeMap<Cow<'static, str>, Value> = BTreeMap::new();
+    let mut set = |key: &'static str, value: Value| found.insert(key.into(), value);
+    set("service.name", name.clone().into());
+    set("service.instance.id", format!("{}-{}-{}", boot_id(), process.pid, process.start).into());
+    set("process.pid", i64::from(process.pid).into());
+    set("process.executable.name", name.into());
+    set("process.executable.path", exe.into());
+    set("host.arch", if cfg!(target_arch = "x86_64") { "amd64" } else { std::env::consts::ARCH }.into());
+    set("os.type", "linux".into());
+    for (key, path) in [("host.name", "/proc/sys/kernel/hostname"), ("host.id", "/etc/machine-id")] {
+        if let Some(text) = fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
+            set(key, text.into());
+        }
+    }
+    match image {
+        Some(Image::Go(image)) => {
+            set("process.runtime.name", "go".into());
+            set("process.runtime.version", image.version.raw.clone().into());
+        }
+        Some(Image::Tokio(image)) => {
+            set("process.runtime.name", "tokio".into());
+            if let Some(version) = &image.version {
+                set("process.runtime.version", version.clone().into());
+            }
+        }
+        None => {}
+    }
+    if let Some(id) = container::id(&root) {
+        set("container.id", id.into());
+    }
+    // Made by whywait, whatever SDK the service itself may use.
+    set("telemetry.sdk.name", "whywait".into());
+    set("telemetry.sdk.language", "rust".into());
+    set("telemetry.sdk.version", env!("CARGO_PKG_VERSION").into());
+    for (key, value) in own {
+        // What the kernel says of a process is not for its environment to change.
+        if !key.starts_with("process.") && !key.starts_with("telemetry.sdk.") {
+            found.insert(key.into(), value.into());
+        }
+    }
+    Resource { attributes: found.into_iter().collect() }
+}
+
+/// The agent's own resource, for what it says of itself.
+pub fn own_resource() -> Resource {
+    let attributes = [
+        ("service.name", Value::from("whywait")),
+        ("service.version", env!("CARGO_PKG_VERSION").into()),
+        ("service.instance.id", format!("{}-{}", boot_id(), std::process::id()).into()),
+        ("process.pid", i64::from(std::process::id()).into()),
+        ("telemetry.sdk.name", "whywait".into()),
+        ("telemetry.sdk.language", "rust".into()),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").into()),
+    ];
+    Resource { attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect() }
+}
+
+/// What a process' environment (NUL-separated) says of its resource.
+fn own_attributes(environ: &[u8]) -> BTreeMap<String, String> {
+    let variable = |wanted: &str| {
+        environ.split(|byte| *byte == 0).find_map(|entry| {
+            let value = String::from_utf8_lossy(entry).strip_prefix(wanted)?.strip_prefix('=')?.to_owned();
+            (!value.is_empty()).then_some(value)
+        })
+    };
+    let listed = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let mut attributes: BTreeMap<String, String> = listed
+        .split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.trim().to_owned(), percent_decode(value.trim())))
+        .filter(|(key, value)| !key.is_empty() && !value.is_empty())
+        .collect();
+    if let Some(name) = variable("OTEL_SERVICE_NAME") {
+        attributes.insert("service.name".to_owned(), name);
+    }
+    attributes
+}
+
+/// Percent-decoded text; what is no escape stays as it is.
+pub fn percent_decode(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(environ: &str, expected: &[(&str, &str)]) {
+        let expected = expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(own_attributes(environ.as_bytes()), expected, "{environ:?}");
+    }
+
+    #[test]
+    fn the_services_own_word_counts() {
+        check("PATH=/bin\0HOME=/", &[]);
+        check("OTEL_SERVICE_NAME=shop\0", &[("service.name", "shop")]);
+        check(
+            "OTEL_RESOURCE_ATTRIBUTES=service.name=a,deployment.environment.name=pre%20prod\0OTEL_SERVICE_NAME=b",
+            &[("deployment.environment.name", "pre prod"), ("service.name", "b")],
+        );
+        check("OTEL_SERVICE_NAME=\0OTEL_RESOURCE_ATTRIBUTES=x=,=y,z", &[]);
+        check("XOTEL_SERVICE_NAME=no", &[]);
+    }
+
+    #[test]
+    fn this_process_has_a_resource() {
+        let own = Process::read(std::process::id()).unwrap();
+        let resource = resource(&own, None);
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(resource.get("service.name"), exe.file_name().and_then(|name| name.to_str()));
+        assert_eq!(resource.get("process.executable.path"), exe.to_str());
+    }
+}

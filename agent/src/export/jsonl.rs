@@ -1,0 +1,139 @@
+//! OTLP as JSON lines: a request a line, in OTLP's JSON encoding; rotated by size.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use log::error;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::{
+    ExportError, FilesConfig, REQUEST, otlp,
+    stats::{Cause, ExportStats},
+};
+use crate::model::Batch;
+
+/// Rotated files kept besides the one that is written: .1 is the newest.
+const KEPT: u32 = 4;
+
+/// Writes traces.jsonl and metrics.jsonl.
+pub(super) struct Writer {
+    traces: Rotating,
+    metrics: Rotating,
+    stats: Arc<ExportStats>,
+    failed: bool,
+}
+
+impl Writer {
+    /// Makes the directory, and begins new files; what an earlier run left is rotated away.
+    pub(super) fn open(config: &FilesConfig, stats: Arc<ExportStats>) -> Result<Self, ExportError> {
+        let open = |name: &str| {
+            let path = config.directory.join(name);
+            Rotating::open(&path, config.rotate).map_err(|source| ExportError::Files { path, source })
+        };
+        fs::create_dir_all(&config.directory)
+            .map_err(|source| ExportError::Files { path: config.directory.clone(), source })?;
+        Ok(Self { traces: open("traces.jsonl")?, metrics: open("metrics.jsonl")?, stats, failed: false })
+    }
+
+    /// The files that are written.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        vec![self.traces.path.clone(), self.metrics.path.clone()]
+    }
+
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Batch>>) {
+        while let Some(batch) = queue.blocking_recv() {
+            for (request, items) in otlp::trace_requests(&batch, REQUEST) {
+                let outcome = self.traces.write(&request);
+                self.note(outcome, items);
+            }
+            for (request, items) in otlp::metric_requests(&batch, REQUEST) {
+                let outcome = self.metrics.write(&request);
+                self.note(outcome, items);
+            }
+        }
+    }
+
+    fn note(&mut self, outcome: io::Result<()>, items: u64) {
+        match outcome {
+            Ok(()) => self.stats.sent(items),
+            Err(cause) => {
+                // Said once, not every time.
+                if !std::mem::replace(&mut self.failed, true) {
+                    error!("cannot write {}: {cause}; counting what is lost", self.traces.path.display());
+                }
+                self.stats.dropped(items, Cause::WriteError);
+            }
+        }
+    }
+}
+
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    limit: u64,
+}
+
+impl Rotating {
+    fn open(path: &Path, limit: u64) -> io::Result<Self> {
+        if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
+            rotate(path)?;
+        }
+        Ok(Self { path: path.to_owned(), file: create(path)?, size: 0, limit })
+    }
+
+    fn write(&mut self, message: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        if self.size > 0 && self.size + line.len() as u64 > self.limit {
+            rotate(&self.path)?;
+            self.file = create(&self.path)?;
+            self.size = 0;
+        }
+        self.file.write_all(&line)?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(true).write(true).open(path)
+}
+
+/// traces.jsonl.3 → .4, …, traces.jsonl → .1.
+fn rotate(path: &Path) -> io::Result<()> {
+    let numbered = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    for number in (1..KEPT).rev() {
+        match fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(path, numbered(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_rotate_by_size_and_the_oldest_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.jsonl");
+        let mut file = Rotating::open(&path, 10).unwrap();
+        for line in 0..8 {
+            file.write(&format!("line {line}")).unwrap();
+        }
+        let read = |suffix: &str| fs::read_to_string(format!("{}{suffix}", path.display())).unwrap_or_default();
+        assert_eq!((read(""), read(".1"), read(".4")), ("\"line 7\"\n".into(), "\"line 6\"\n".into(), "\"line 3\"\n".into()));
+        assert_eq!(read(".5"), "");
+        drop(file);
+        Rotating::open(&path, 10).unwrap();
+        assert_eq!((read(""), read(".1")), (String::new(), "\"line 7\"\n".into()), "a new run keeps the last one's file");
+    }
+}

@@ -1,0 +1,60 @@
+//! The agent's own account: what came, what was lost, what is off.
+
+use super::{
+    AttributeDef,
+    Instrument::{Counter, Gauge},
+    MetricDef,
+};
+
+pub const CAUSE: &str = "whywait.cause";
+pub const SIGNAL: &str = "whywait.signal";
+pub const COVERAGE: &str = "whywait.coverage";
+
+pub static EVENTS_RECEIVED: MetricDef = MetricDef {
+    name: "whywait.events.received",
+    unit: "{event}",
+    instrument: Counter,
+    description: "Events taken out of the ring buffer.",
+    source: "agent",
+    attributes: &[],
+};
+pub static EVENTS_DROPPED: MetricDef = MetricDef {
+    name: "whywait.events.dropped",
+    unit: "{event}",
+    instrument: Counter,
+    description: "Events and values lost, by cause; causes that never occurred are reported as 0.",
+    source: "kernel side and agent",
+    attributes: &[CAUSE],
+};
+pub static EXPORT_SENT: MetricDef = MetricDef {
+    name: "whywait.export.sent",
+    unit: "{item}",
+    instrument: Counter,
+    description: "Spans and metric points delivered.",
+    source: "agent",
+    attributes: &[],
+};
+pub static EXPORT_DROPPED: MetricDef = MetricDef {
+    name: "whywait.export.dropped",
+    unit: "{item}",
+    instrument: Counter,
+    description: "Spans and metric points given up: the queue was full, the endpoint refused them, or it stayed down.",
+    source: "agent",
+    attributes: &[CAUSE],
+};
+pub static SIGNAL_STATE: MetricDef = MetricDef {
+    name: "whywait.signal.state",
+    unit: "1",
+    instrument: Gauge,
+    description: "1 for each signal of a target, with how much of it there is; reported under the target's resource.",
+    source: "agent",
+    attributes: &[SIGNAL, COVERAGE, CAUSE],
+};
+
+pub static METRICS: &[&MetricDef] = &[&EVENTS_RECEIVED, &EVENTS_DROPPED, &EXPORT_SENT, &EXPORT_DROPPED, &SIGNAL_STATE];
+
+pub static ATTRIBUTES: &[AttributeDef] = &[
+    AttributeDef { key: CAUSE, kind: "string", description: "Why: a kind of loss, or what is missing." },
+    AttributeDef { key: SIGNAL, kind: "string", description: "A signal's name, as `whywait doctor` prints it." },
+    AttributeDef { key: COVERAGE, kind: "string", description: "`full`, `partial` or `off`." },
+];

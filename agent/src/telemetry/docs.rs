@@ -1,0 +1,86 @@
+//! docs/telemetry.md, made from the table.
+
+use std::fmt::Write as _;
+
+use super::{Instrument, attributes, metrics, spans};
+
+/// The whole page.
+pub fn render() -> String {
+    let mut page = String::from(HEAD);
+    page.push_str("\n## Metrics\n\n| name | kind | unit | what | attributes | source |\n|---|---|---|---|---|---|\n");
+    for def in metrics() {
+        let kind = match def.instrument {
+            Instrument::Counter => "counter",
+            Instrument::Gauge => "gauge",
+            Instrument::Histogram => "histogram, the runtime's bounds",
+            Instrument::ExponentialHistogram => "exponential histogram",
+        };
+        row(&mut page, &[&code(def.name), kind, &code(def.unit), def.description, &codes(def.attributes), def.source]);
+    }
+    page.push_str("\n## Spans\n\n| name | what | attributes | source |\n|---|---|---|---|\n");
+    for def in spans() {
+        row(&mut page, &[&code(def.name), def.description, &codes(def.attributes), def.source]);
+    }
+    page.push_str("\n## Attributes of metrics and spans\n\n| key | type | what |\n|---|---|---|\n");
+    for def in attributes() {
+        row(&mut page, &[&code(def.key), def.kind, def.description]);
+    }
+    page.push_str(TAIL);
+    page
+}
+
+const HEAD: &str = "# Telemetry\n\nEverything that leaves the agent. This page is made from `agent/src/telemetry`; a test compares them. Names are those of \
+the OpenTelemetry semantic conventions where there is one; others begin with the runtime's name or `whywait.`. All sums and \
+histograms are cumulative. Exponential histograms are of scale 4 (buckets 4.4 % wide): counts and sums are exact, a value's \
+bucket is within 3.1 % of it.\n";
+
+const TAIL: &str = "\n## Resources\n\nEach watched process is its own resource. `service.name` is the first of: the process' own `OTEL_SERVICE_NAME`, \
+`service.name` in its `OTEL_RESOURCE_ATTRIBUTES`, its executable's name. The other attributes of its \
+`OTEL_RESOURCE_ATTRIBUTES` are taken over. Besides: `service.instance.id` (the same for a process' whole life), `process.pid`, \
+`process.executable.name`, `process.executable.path`, `process.runtime.name`, `process.runtime.version`, `host.name`, \
+`host.id`, `host.arch`, `os.type`, `container.id`, `telemetry.sdk.name`, `telemetry.sdk.language`, `telemetry.sdk.version`, \
+`telemetry.distro.name`, `telemetry.distro.version`. The command line is left out: it may hold secrets.\n";
+
+fn row(page: &mut String, cells: &[&str]) {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let _ = writeln!(page, "| {} |", cells.join(" | "));
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn codes(keys: &[&str]) -> String {
+    keys.iter().map(|key| code(key)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, fs};
+
+    use super::*;
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
+
+    #[test]
+    fn the_page_is_what_the_table_says() {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(PAGE, render()).unwrap();
+        }
+        let found = fs::read_to_string(PAGE).unwrap_or_default();
+        assert!(found == render(), "docs/telemetry.md differs from the table: run the tests with UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn every_attribute_is_described_once() {
+        let keys: Vec<&str> = attributes().map(|def| def.key).collect();
+        let known: HashSet<&str> = keys.iter().copied().collect();
+        assert_eq!(keys.len(), known.len(), "an attribute is described twice");
+        let used = metrics().flat_map(|def| def.attributes).chain(spans().flat_map(|def| def.attributes));
+        for key in used {
+            assert!(known.contains(key), "{key} is not described");
+        }
+        let mut names = HashSet::new();
+        assert!(metrics().all(|def| names.insert(def.name)), "a metric is defined twice");
+    }
+}

@@ -1,0 +1,157 @@
+//! Go.
+
+use super::{
+    AttributeDef,
+    Instrument::{Counter, ExponentialHistogram, Gauge, Histogram},
+    MetricDef, SpanDef, thread::THREAD_ID,
+};
+
+pub const MEMORY_TYPE: &str = "go.memory.type";
+pub const GC_CYCLE_FORCED: &str = "go.gc.forced";
+pub const GC_FORCED: &str = GC_CYCLE_FORCED;
+pub const GC_PAUSE_PHASE: &str = "go.gc.pause.phase";
+pub const GC_PAUSE_KIND: &str = "go.gc.pause.kind";
+pub const GC_CYCLE: &str = "go.gc.cycle.number";
+pub const GC_HEAP_BEFORE: &str = "go.gc.heap.before";
+pub const GC_HEAP_AFTER: &str = "go.gc.heap.after";
+pub const GC_HEAP_LIVE: &str = "go.gc.heap.live";
+pub const GC_HEAP_GOAL: &str = "go.gc.heap.goal";
+pub const GC_MAX_PROCS: &str = "go.processor.limit";
+pub const GC_PAUSE_TOTAL: &str = "go.gc.pause.total";
+pub const GC_CPU_ASSIST: &str = "go.gc.cpu.assist";
+pub const GC_CPU_DEDICATED: &str = "go.gc.cpu.dedicated";
+pub const GC_CPU_FRACTIONAL: &str = "go.gc.cpu.fractional";
+pub const GC_CPU_IDLE: &str = "go.gc.cpu.idle";
+pub const GOROUTINE_ID: &str = "go.goroutine.id";
+pub const GOROUTINE_PARENT_ID: &str = "go.goroutine.parent.id";
+pub const GOROUTINE_FUNCTION: &str = "go.goroutine.function";
+pub const GOROUTINE_CREATOR_FUNCTION: &str = "go.goroutine.creator.function";
+pub const GOROUTINE_CREATOR_FILE: &str = "go.goroutine.creator.file";
+pub const GOROUTINE_CREATOR_LINE: &str = "go.goroutine.creator.line";
+pub const GOROUTINE_WAIT_REASON: &str = "go.goroutine.wait_reason";
+pub const GOROUTINE_RUNNABLE_SOURCE: &str = "go.goroutine.runnable.source";
+
+macro_rules! def {
+    ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
+        pub static $const: MetricDef = MetricDef {
+            name: $name,
+            unit: $unit,
+            instrument: $instrument,
+            description: $description,
+            source: $source,
+            attributes: $attributes,
+        };
+    };
+}
+
+def!(GOROUTINE_COUNT, "go.goroutine.count", "{goroutine}", Gauge, &[], "Goroutines alive, without the runtime's own.", "memory: as runtime.gcount");
+def!(PROCESSOR_LIMIT, "go.processor.limit", "{thread}", Gauge, &[], "GOMAXPROCS.", "memory: runtime.gomaxprocs");
+def!(CONFIG_GOGC, "go.config.gogc", "%", Gauge, &[], "GOGC; -1 when off.", "memory: gcController.gcPercent");
+def!(MEMORY_USED, "go.memory.used", "By", Gauge, &[MEMORY_TYPE], "Memory used by the Go runtime.", "memory: memstats, as /memory/classes/*");
+def!(MEMORY_LIMIT, "go.memory.limit", "By", Gauge, &[], "GOMEMLIMIT; absent when there is none.", "memory: gcController.memoryLimit");
+def!(MEMORY_ALLOCATED, "go.memory.allocated", "By", Counter, &[], "Bytes allocated on the heap by the application.", "memory: memstats.heapStats");
+def!(MEMORY_ALLOCATIONS, "go.memory.allocations", "{allocation}", Counter, &[], "Objects allocated on the heap by the application.", "memory: memstats.heapStats");
+def!(MEMORY_GC_GOAL, "go.memory.gc.goal", "By", Gauge, &[], "Heap size the current GC cycle aims at.", "memory: as gcController.heapGoal");
+def!(GC_CYCLES, "go.memory.gc.cycles", "{gc_cycle}", Counter, &[GC_CYCLE_FORCED], "GC cycles completed.", "memory: memstats.numgc, numforcedgc");
+def!(GC_PAUSE_DURATION, "go.memory.gc.pause.duration", "s", Histogram, &[GC_PAUSE_PHASE, GC_PAUSE_KIND], "Stop-the-world pauses, bucket for bucket as /sched/pauses/*; go1.22 and later.", "memory: sched.stw*Time*");
+def!(SCHEDULE_DURATION, "go.schedule.duration", "s", Histogram, &[], "Goroutine, runnable to running, bucket for bucket as /sched/latencies; the runtime samples one switch in eight.", "memory: sched.timeToRun");
+def!(GOROUTINE_RUNNABLE_DURATION, "go.goroutine.runnable.duration", "s", ExponentialHistogram, &[], "Goroutine, runnable to running, every switch.", "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist");
+def!(GOROUTINE_UNSTAMPED, "go.goroutine.runnable.unstamped", "{switch}", Counter, &[], "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.", "uprobe: runtime.execute");
+
+pub static METRICS: &[&MetricDef] = &[
+    &GOROUTINE_COUNT,
+    &PROCESSOR_LIMIT,
+    &CONFIG_GOGC,
+    &MEMORY_USED,
+    &MEMORY_LIMIT,
+    &MEMORY_ALLOCATED,
+    &MEMORY_ALLOCATIONS,
+    &MEMORY_GC_GOAL,
+    &GC_CYCLES,
+    &GC_PAUSE_DURATION,
+    &SCHEDULE_DURATION,
+    &GOROUTINE_RUNNABLE_DURATION,
+    &GOROUTINE_UNSTAMPED,
+];
+
+pub static SPANS: &[SpanDef] = &[
+    SpanDef {
+        name: "go.gc.cycle",
+        description: "A GC cycle, a trace of its own: sweep termination's start to mark termination's end.",
+        source: "uprobe: runtime.prepareFreeWorkbufs, reading runtime.work",
+        attributes: &[
+            GC_CYCLE,
+            GC_HEAP_BEFORE,
+            GC_HEAP_AFTER,
+            GC_HEAP_LIVE,
+            GC_HEAP_GOAL,
+            GC_FORCED,
+            GC_MAX_PROCS,
+            GC_PAUSE_TOTAL,
+            GC_CPU_ASSIST,
+            GC_CPU_DEDICATED,
+            GC_CPU_FRACTIONAL,
+            GC_CPU_IDLE,
+        ],
+    },
+    SpanDef {
+        name: "go.gc.stw.sweep_termination",
+        description: "The world is stopped: the last cycle's sweep is finished.",
+        source: "work.tSweepTerm to work.tMark",
+        attributes: &[GC_CYCLE],
+    },
+    SpanDef {
+        name: "go.gc.mark",
+        description: "Concurrent mark.",
+        source: "work.tMark to work.tMarkTerm",
+        attributes: &[GC_CYCLE],
+    },
+    SpanDef {
+        name: "go.gc.stw.mark_termination",
+        description: "The world is stopped: mark is finished.",
+        source: "work.tMarkTerm to work.tEnd",
+        attributes: &[GC_CYCLE],
+    },
+    SpanDef {
+        name: "runnable {function}",
+        description: "A goroutine waited over --slow-wait between runnable and running.",
+        source: "uprobes: as go.goroutine.runnable.duration",
+        attributes: &[
+            GOROUTINE_ID,
+            GOROUTINE_PARENT_ID,
+            GOROUTINE_FUNCTION,
+            GOROUTINE_CREATOR_FUNCTION,
+            GOROUTINE_CREATOR_FILE,
+            GOROUTINE_CREATOR_LINE,
+            GOROUTINE_WAIT_REASON,
+            GOROUTINE_RUNNABLE_SOURCE,
+            THREAD_ID,
+        ],
+    },
+];
+
+pub static ATTRIBUTES: &[AttributeDef] = &[
+    AttributeDef { key: MEMORY_TYPE, kind: "string", description: "`stack` or `other` (all else), as in the semantic conventions." },
+    AttributeDef { key: GC_FORCED, kind: "bool", description: "runtime.GC() or debug.FreeOSMemory() asked for it." },
+    AttributeDef { key: GC_PAUSE_PHASE, kind: "string", description: "`total`, or `stopping`: only from asking to stop until all had stopped." },
+    AttributeDef { key: GC_PAUSE_KIND, kind: "string", description: "`gc`, or `other`: stops for another reason." },
+    AttributeDef { key: GC_CYCLE, kind: "int", description: "The cycle's number, from 1, as gctrace prints it." },
+    AttributeDef { key: GC_HEAP_BEFORE, kind: "int", description: "Live heap when the cycle began, bytes." },
+    AttributeDef { key: GC_HEAP_AFTER, kind: "int", description: "Heap at mark termination, bytes." },
+    AttributeDef { key: GC_HEAP_LIVE, kind: "int", description: "Heap marked by the cycle, bytes." },
+    AttributeDef { key: GC_HEAP_GOAL, kind: "int", description: "Heap goal of the cycle, bytes." },
+    AttributeDef { key: GC_MAX_PROCS, kind: "int", description: "GOMAXPROCS during the cycle." },
+    AttributeDef { key: GC_PAUSE_TOTAL, kind: "int", description: "Both pauses as the runtime counts them, ns." },
+    AttributeDef { key: GC_CPU_ASSIST, kind: "int", description: "CPU time of mark assists, ns." },
+    AttributeDef { key: GC_CPU_DEDICATED, kind: "int", description: "CPU time of dedicated mark workers, ns." },
+    AttributeDef { key: GC_CPU_FRACTIONAL, kind: "int", description: "CPU time of fractional mark workers, ns." },
+    AttributeDef { key: GC_CPU_IDLE, kind: "int", description: "CPU time of idle mark workers, ns." },
+    AttributeDef { key: GOROUTINE_ID, kind: "int", description: "goid." },
+    AttributeDef { key: GOROUTINE_PARENT_ID, kind: "int", description: "goid of the creator; go1.21 and later." },
+    AttributeDef { key: GOROUTINE_FUNCTION, kind: "string", description: "The function the goroutine was started with." },
+    AttributeDef { key: GOROUTINE_CREATOR_FUNCTION, kind: "string", description: "The function with the go statement." },
+    AttributeDef { key: GOROUTINE_CREATOR_FILE, kind: "string", description: "File of the go statement." },
+    AttributeDef { key: GOROUTINE_CREATOR_LINE, kind: "int", description: "Line of the go statement." },
+    AttributeDef { key: GOROUTINE_WAIT_REASON, kind: "string", description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had." },
+    AttributeDef { key: GOROUTINE_RUNNABLE_SOURCE, kind: "string", description: "How it became runnable: `ready`, `netpoll`, `yield_or_preempt`, `syscall_exit`, `runtime_list`." },
+];

@@ -1,0 +1,65 @@
+//! The table of everything that leaves: metrics, spans, attributes. docs/telemetry.md is made from it and checked against it.
+
+pub mod agent;
+pub mod docs;
+pub mod go;
+pub mod net;
+pub mod thread;
+pub mod tokio;
+
+/// Kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instrument {
+    /// Cumulative, monotonic.
+    Counter,
+    Gauge,
+    /// Cumulative, with the runtime's own explicit bounds.
+    Histogram,
+    /// Cumulative, exponential buckets of scale 4.
+    ExponentialHistogram,
+}
+
+/// A metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MetricDef {
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub instrument: Instrument,
+    pub description: &'static str,
+    /// Where the figure comes from.
+    pub source: &'static str,
+    pub attributes: &'static [&'static str],
+}
+
+/// A span.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SpanDef {
+    /// Its name, with what varies in braces.
+    pub name: &'static str,
+    pub description: &'static str,
+    pub source: &'static str,
+    pub attributes: &'static [&'static str],
+}
+
+/// An attribute of a metric or span.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AttributeDef {
+    pub key: &'static str,
+    pub kind: &'static str,
+    pub description: &'static str,
+}
+
+/// Every metric.
+pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
+    [go::METRICS, tokio::METRICS, net::METRICS, thread::METRICS, agent::METRICS].into_iter().flatten().copied()
+}
+
+/// Every span.
+pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
+    [go::SPANS, tokio::SPANS, net::SPANS].into_iter().flatten()
+}
+
+/// Every attribute.
+pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
+    [go::ATTRIBUTES, tokio::ATTRIBUTES, net::ATTRIBUTES, thread::ATTRIBUTES, agent::ATTRIBUTES].into_iter().flatten()
+}

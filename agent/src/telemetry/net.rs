@@ -1,0 +1,124 @@
+//! TCP connections.
+
+use super::{
+    AttributeDef,
+    Instrument::{Counter, ExponentialHistogram},
+    MetricDef, SpanDef,
+    go::GOROUTINE_ID,
+    thread::THREAD_ID,
+    tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
+};
+
+pub const NETWORK_TRANSPORT: &str = "network.transport";
+pub const NETWORK_TYPE: &str = "network.type";
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+pub const SERVER_ADDRESS: &str = "server.address";
+pub const SERVER_PORT: &str = "server.port";
+pub const CLIENT_ADDRESS: &str = "client.address";
+pub const OVERFLOW: &str = "otel.metric.overflow";
+
+const SERVER_PEER: &[&str] =
+    &[NETWORK_TRANSPORT, NETWORK_TYPE, NETWORK_PEER_ADDRESS, CLIENT_ADDRESS, SERVER_PORT, OVERFLOW];
+const CLIENT_PEER: &[&str] =
+    &[NETWORK_TRANSPORT, NETWORK_TYPE, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, SERVER_ADDRESS, SERVER_PORT, OVERFLOW];
+
+pub static CONNECT_DURATION: MetricDef = MetricDef {
+    name: "whywait.tcp.connect.duration",
+    unit: "s",
+    instrument: ExponentialHistogram,
+    description: "TCP connects of the service: SYN sent to established.",
+    source: "tp_btf: inet_sock_set_state",
+    attributes: CLIENT_PEER,
+};
+pub static CONNECT_FAILED: MetricDef = MetricDef {
+    name: "whywait.tcp.connect.failed",
+    unit: "{connect}",
+    instrument: Counter,
+    description: "TCP connects that ended without being established.",
+    source: "tp_btf: inet_sock_set_state",
+    attributes: &[],
+};
+pub static SERVER_REQUEST_DURATION: MetricDef = MetricDef {
+    name: "whywait.server.request.duration",
+    unit: "s",
+    instrument: ExponentialHistogram,
+    description: "Requests served: first byte read to first byte of the answer sent. One request at a time per connection (HTTP/1.1 and its like).",
+    source: "tp_btf: sock_recv_length, sock_send_length; before 6.3 fexit: inet_recvmsg, inet_sendmsg and their IPv6 twins",
+    attributes: SERVER_PEER,
+};
+pub static CLIENT_REQUEST_DURATION: MetricDef = MetricDef {
+    name: "whywait.client.request.duration",
+    unit: "s",
+    instrument: ExponentialHistogram,
+    description: "Requests made: first byte sent to first byte of the answer read.",
+    source: "as whywait.server.request.duration",
+    attributes: CLIENT_PEER,
+};
+
+pub static METRICS: &[&MetricDef] =
+    &[&CONNECT_DURATION, &CONNECT_FAILED, &SERVER_REQUEST_DURATION, &CLIENT_REQUEST_DURATION];
+
+pub static SPANS: &[SpanDef] = &[
+    SpanDef {
+        name: "connect {address}:{port}",
+        description: "A TCP connect that took over --slow-request.",
+        source: "as whywait.tcp.connect.duration",
+        attributes: &[
+            NETWORK_TRANSPORT,
+            NETWORK_TYPE,
+            NETWORK_PEER_ADDRESS,
+            NETWORK_PEER_PORT,
+            SERVER_ADDRESS,
+            SERVER_PORT,
+            GOROUTINE_ID,
+            TOKIO_TASK_ID,
+            TOKIO_TASK_FUTURE,
+            THREAD_ID,
+        ],
+    },
+    SpanDef {
+        name: "serve :{port}",
+        description: "A request served that took over --slow-request.",
+        source: "as whywait.server.request.duration",
+        attributes: &[
+            NETWORK_TRANSPORT,
+            NETWORK_TYPE,
+            NETWORK_PEER_ADDRESS,
+            CLIENT_ADDRESS,
+            SERVER_PORT,
+            GOROUTINE_ID,
+            TOKIO_TASK_ID,
+            TOKIO_TASK_FUTURE,
+            THREAD_ID,
+        ],
+    },
+    SpanDef {
+        name: "request {address}:{port}",
+        description: "A request made that took over --slow-request.",
+        source: "as whywait.client.request.duration",
+        attributes: &[
+            NETWORK_TRANSPORT,
+            NETWORK_TYPE,
+            NETWORK_PEER_ADDRESS,
+            NETWORK_PEER_PORT,
+            SERVER_ADDRESS,
+            SERVER_PORT,
+            GOROUTINE_ID,
+            TOKIO_TASK_ID,
+            TOKIO_TASK_FUTURE,
+            THREAD_ID,
+        ],
+    },
+];
+
+pub static ATTRIBUTES: &[AttributeDef] = &[
+    AttributeDef { key: NETWORK_TRANSPORT, kind: "string", description: "`tcp`." },
+    AttributeDef { key: NETWORK_TYPE, kind: "string", description: "`ipv4` or `ipv6`; IPv4 on an IPv6 socket is `ipv4`." },
+    AttributeDef { key: NETWORK_PEER_ADDRESS, kind: "string", description: "Address at the other end." },
+    AttributeDef { key: NETWORK_PEER_PORT, kind: "int", description: "Port at the other end; a client's own is left out." },
+    AttributeDef { key: SERVER_ADDRESS, kind: "string", description: "Address of the server that was called." },
+    AttributeDef { key: SERVER_PORT, kind: "int", description: "Port of the server: the service's own, or the one it called." },
+    AttributeDef { key: CLIENT_ADDRESS, kind: "string", description: "Address of the client." },
+    AttributeDef { key: OVERFLOW, kind: "bool", description: "Values of peers beyond the limit of 4096." },
+];
