@@ -93,14 +93,20 @@ pub struct SelftestArgs {
 impl TargetArgs {
     /// The stage's form of it.
     pub fn selector(&self) -> Selector {
-        Selector { pids: self.pid.clone(), exes: self.exe.clone(), names: self.name.clone() }
+        Selector {
+            pids: self.pid.clone(),
+            exes: self.exe.clone(),
+            names: self.name.clone(),
+        }
     }
 }
 
 /// "64MiB", "1000000".
 fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{text}: not a size; write e.g. 64MiB"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{text}: not a size; write e.g. 64MiB"))?;
     let unit = match &text[digits.len()..] {
         "" | "B" => 1,
         "KiB" | "K" => 1 << 10,
@@ -108,7 +114,10 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "GiB" | "G" => 1 << 30,
         other => return Err(format!("{text}: unknown unit {other}; use KiB, MiB or GiB")),
     };
-    number.checked_mul(unit).filter(|size| *size > 0).ok_or_else(|| format!("{text}: out of range"))
+    number
+        .checked_mul(unit)
+        .filter(|size| *size > 0)
+        .ok_or_else(|| format!("{text}: out of range"))
 }
 
 fn parse_ring(text: &str) -> Result<u32, String> {

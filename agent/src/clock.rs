@@ -24,9 +24,17 @@ impl Anchor {
             let before = nanos(ClockId::Monotonic);
             let wall = nanos(ClockId::Realtime);
             let after = nanos(ClockId::Monotonic);
-            (after - before, Self { mono: before + (after - before) / 2, wall })
+            (
+                after - before,
+                Self {
+                    mono: before + (after - before) / 2,
+                    wall,
+                },
+            )
         });
-        tries.min_by_key(|(gap, _)| *gap).map_or(Self { mono: 0, wall: 0 }, |(_, anchor)| anchor)
+        tries
+            .min_by_key(|(gap, _)| *gap)
+            .map_or(Self { mono: 0, wall: 0 }, |(_, anchor)| anchor)
     }
 
     /// Wall time of a monotonic instant, ns after 1970.
@@ -55,7 +63,10 @@ mod tests {
 
     #[test]
     fn the_anchor_carries_intervals_over() {
-        let anchor = Anchor { mono: 1_000, wall: 5_000_000 };
+        let anchor = Anchor {
+            mono: 1_000,
+            wall: 5_000_000,
+        };
         assert_eq!(anchor.wall(MonoNs(1_000)), 5_000_000);
         assert_eq!(anchor.wall(MonoNs(1_250)), 5_000_250);
         assert_eq!(anchor.wall(MonoNs(400)), 4_999_400);

@@ -42,7 +42,10 @@ pub struct Fatal {
 impl Fatal {
     /// An error for people and its code for scripts.
     pub fn new(exit: Exit, message: impl ToString) -> Self {
-        Self { exit, message: message.to_string() }
+        Self {
+            exit,
+            message: message.to_string(),
+        }
     }
 }
 

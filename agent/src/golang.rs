@@ -63,20 +63,37 @@ impl GoRuntime {
     pub fn new(memory: Memory, bias: u64, globals: GoGlobals, offsets: GoOffsets) -> io::Result<Self> {
         let classes = offsets.heap_stats.small_alloc_count.size / 8;
         let table = globals.size_class_to_size.wrapping_add(bias);
-        let size_classes = (0..classes).map(|class| memory.unsigned(table + class * 2, 2)).collect::<io::Result<_>>()?;
-        let mut runtime = Self { memory, bias, globals, offsets, size_classes, wait_reasons: Vec::new() };
+        let size_classes = (0..classes)
+            .map(|class| memory.unsigned(table + class * 2, 2))
+            .collect::<io::Result<_>>()?;
+        let mut runtime = Self {
+            memory,
+            bias,
+            globals,
+            offsets,
+            size_classes,
+            wait_reasons: Vec::new(),
+        };
         runtime.wait_reasons = runtime.read_wait_reasons().unwrap_or_default();
         Ok(runtime)
     }
 
     /// Bucket bounds of the runtime's histograms, seconds: lower bound of the first bucket to upper bound of the last.
     pub fn bounds(&self) -> Vec<f64> {
-        self.offsets.time_histogram.buckets.bounds_ns().into_iter().map(|bound| bound as f64 / 1e9).collect()
+        self.offsets
+            .time_histogram
+            .buckets
+            .bounds_ns()
+            .into_iter()
+            .map(|bound| bound as f64 / 1e9)
+            .collect()
     }
 
     /// Whether the runtime has started: before schedinit there are no Ps and nothing to read.
     pub fn is_started(&self) -> bool {
-        self.memory.unsigned(self.at(self.globals.gomaxprocs), 4).is_ok_and(|procs| procs > 0)
+        self.memory
+            .unsigned(self.at(self.globals.gomaxprocs), 4)
+            .is_ok_and(|procs| procs > 0)
     }
 
     /// Reads everything. The parts are read one after the other, not at one instant.
@@ -94,7 +111,12 @@ impl GoRuntime {
             &offsets.memstats.other_sys,
         ];
         let system: u64 = system.into_iter().map(memstats).sum::<io::Result<u64>>()?;
-        let limit = offsets.gc_controller.memory_limit.as_ref().map(controller).transpose()?;
+        let limit = offsets
+            .gc_controller
+            .memory_limit
+            .as_ref()
+            .map(controller)
+            .transpose()?;
         let sched = |field: &Option<FieldLoc>| field.as_ref().map(|field| self.histogram(field)).transpose();
         let both = |gc: &Option<FieldLoc>, other: &Option<FieldLoc>| -> io::Result<Option<[TimeHistogram; 2]>> {
             Ok(sched(gc)?.zip(sched(other)?).map(|(gc, other)| [gc, other]))
@@ -123,7 +145,8 @@ impl GoRuntime {
     }
 
     fn field(&self, global: u64, field: &FieldLoc) -> io::Result<u64> {
-        self.memory.unsigned(self.at(global).wrapping_add(field.offset), field.size.min(8))
+        self.memory
+            .unsigned(self.at(global).wrapping_add(field.offset), field.size.min(8))
     }
 
     /// As runtime.gcount (proc.go): all that were ever made, less the dead ones and the runtime's own.
@@ -131,15 +154,27 @@ impl GoRuntime {
         let (globals, sched, p) = (&self.globals, &self.offsets.sched, &self.offsets.p);
         let signed = |address: u64, size: u64| -> io::Result<i64> {
             let value = self.memory.unsigned(address, size)?;
-            Ok(if size == 4 { i64::from(value as u32 as i32) } else { value as i64 })
+            Ok(if size == 4 {
+                i64::from(value as u32 as i32)
+            } else {
+                value as i64
+            })
         };
         let mut count = self.memory.word(self.at(globals.allglen))? as i64;
-        let dead = [Some(&sched.ngsys), sched.g_free_n.as_ref(), sched.g_free_stack_size.as_ref(), sched.g_free_no_stack_size.as_ref()];
+        let dead = [
+            Some(&sched.ngsys),
+            sched.g_free_n.as_ref(),
+            sched.g_free_stack_size.as_ref(),
+            sched.g_free_no_stack_size.as_ref(),
+        ];
         for field in dead.into_iter().flatten() {
             count -= signed(self.at(globals.sched) + field.offset, field.size)?;
         }
         if let Some(free) = p.g_free_n.as_ref().or(p.g_free_size.as_ref()) {
-            let (base, length) = (self.memory.word(self.at(globals.allp))?, self.memory.word(self.at(globals.allp) + 8)?);
+            let (base, length) = (
+                self.memory.word(self.at(globals.allp))?,
+                self.memory.word(self.at(globals.allp) + 8)?,
+            );
             for pointer in self.memory.words(base, length.min(MAX_PROCS) as usize)? {
                 count -= signed(pointer + free.offset, free.size)?;
             }
@@ -151,16 +186,35 @@ impl GoRuntime {
     fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<u64>> {
         let fields = &self.offsets.gc_controller;
         let read = |field: &Option<FieldLoc>| -> io::Result<Option<u64>> {
-            field.as_ref().map(|field| self.field(self.globals.gc_controller, field)).transpose()
+            field
+                .as_ref()
+                .map(|field| self.field(self.globals.gc_controller, field))
+                .transpose()
         };
-        let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else { return read(&fields.heap_goal) };
-        let parts = (limit, read(&fields.mapped_ready)?, read(&fields.heap_free)?, read(&fields.total_alloc)?, read(&fields.total_free)?);
-        let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else { return Ok(Some(by_percent)) };
+        let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else {
+            return read(&fields.heap_goal);
+        };
+        let parts = (
+            limit,
+            read(&fields.mapped_ready)?,
+            read(&fields.heap_free)?,
+            read(&fields.total_alloc)?,
+            read(&fields.total_free)?,
+        );
+        let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else {
+            return Ok(Some(by_percent));
+        };
         if limit >= i64::MAX as u64 {
             return Ok(Some(by_percent));
         }
         let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;
-        Ok(Some(by_percent.min(goal_by_limit(limit, mapped, free, allocated.saturating_sub(freed), marked))))
+        Ok(Some(by_percent.min(goal_by_limit(
+            limit,
+            mapped,
+            free,
+            allocated.saturating_sub(freed),
+            marked,
+        ))))
     }
 
     fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {
@@ -169,7 +223,10 @@ impl GoRuntime {
         Ok(TimeHistogram {
             underflow: self.memory.word(base + layout.underflow.offset)?,
             counts: self.memory.words(base + layout.counts.offset, layout.buckets.count)?,
-            overflow: layout.overflow.as_ref().map_or(Ok(0), |overflow| self.memory.word(base + overflow.offset))?,
+            overflow: layout
+                .overflow
+                .as_ref()
+                .map_or(Ok(0), |overflow| self.memory.word(base + overflow.offset))?,
         })
     }
 
@@ -180,7 +237,9 @@ impl GoRuntime {
         let base = self.at(self.globals.memstats) + self.offsets.memstats.heap_stats.offset;
         let words = self.memory.words(base, (size * 3 / 8) as usize)?;
         let sum = |offset: u64| {
-            (0..3).fold(0u64, |sum, part| sum.wrapping_add(words[((part * size + offset) / 8) as usize]))
+            (0..3).fold(0u64, |sum, part| {
+                sum.wrapping_add(words[((part * size + offset) / 8) as usize])
+            })
         };
         let mut stats = HeapStats {
             committed: sum(fields.committed.offset),
@@ -198,8 +257,12 @@ impl GoRuntime {
 
     /// runtime.waitReasonStrings: what each number means in this very version.
     fn read_wait_reasons(&self) -> io::Result<Vec<String>> {
-        let Some(table) = self.globals.wait_reason_strings else { return Ok(Vec::new()) };
-        let headers = self.memory.words(self.at(table.address), (table.size / 8).min(512) as usize)?;
+        let Some(table) = self.globals.wait_reason_strings else {
+            return Ok(Vec::new());
+        };
+        let headers = self
+            .memory
+            .words(self.at(table.address), (table.size / 8).min(512) as usize)?;
         headers
             .chunks_exact(2)
             .map(|header| {
@@ -234,7 +297,11 @@ fn goal_by_limit(limit: u64, mapped: u64, free: u64, heap: u64, marked: u64) -> 
     }
     let goal = limit - (other + overage);
     let headroom = (goal / 100 * HEADROOM_PERCENT).max(MIN_HEADROOM);
-    let goal = if goal < headroom || goal - headroom < headroom { headroom } else { goal - headroom };
+    let goal = if goal < headroom || goal - headroom < headroom {
+        headroom
+    } else {
+        goal - headroom
+    };
     goal.max(marked)
 }
 
@@ -245,7 +312,10 @@ mod tests {
     #[test]
     fn the_limit_leaves_headroom_and_never_goes_below_the_marked_heap() {
         // 100 MiB limit, nothing but heap: 3 % headroom.
-        assert_eq!(goal_by_limit(104_857_600, 50 << 20, 0, 50 << 20, 1 << 20), 104_857_600 - 1_048_576 * 3);
+        assert_eq!(
+            goal_by_limit(104_857_600, 50 << 20, 0, 50 << 20, 1 << 20),
+            104_857_600 - 1_048_576 * 3
+        );
         // Everything else eats the limit: the GC can do no better than the live heap.
         assert_eq!(goal_by_limit(10 << 20, 50 << 20, 0, 5 << 20, 4 << 20), 4 << 20);
         // A small limit keeps the minimal headroom.

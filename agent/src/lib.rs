@@ -1,8 +1,29 @@
 //! whywait's agent. The modules are the data's way, in order; `pipeline` wires them.
 
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod exit;
 pub mod kernel;
+pub mod memory;
+pub mod model;
+pub mod telemetry;
 
 pub mod aggregate;
 pub mod attach;
 pub mod discover;
+pub mod enrich;
+pub mod export;
+pub mod golang;
+pub mod inspect;
 pub mod intake;
+pub mod signals;
+
+pub mod doctor;
+pub mod health;
+pub mod pipeline;
+pub mod selftest;
+pub mod summary;
+pub mod target;
+pub mod watch;

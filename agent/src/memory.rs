@@ -11,7 +11,9 @@ pub struct Memory {
 impl Memory {
     /// Opens the memory of a process; needs root or SYS_PTRACE.
     pub fn open(pid: u32) -> io::Result<Self> {
-        Ok(Self { file: File::open(format!("/proc/{pid}/mem"))? })
+        Ok(Self {
+            file: File::open(format!("/proc/{pid}/mem"))?,
+        })
     }
 
     /// Fills `bytes` from `address`. A process that ended reads as zero bytes, which is an error here.

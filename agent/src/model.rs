@@ -26,7 +26,10 @@ pub struct Attribute {
 impl Attribute {
     /// An attribute of any of the value types.
     pub fn new(key: &'static str, value: impl Into<Value>) -> Self {
-        Self { key, value: value.into() }
+        Self {
+            key,
+            value: value.into(),
+        }
     }
 }
 
@@ -85,7 +88,16 @@ impl Span {
         attributes: Vec<Attribute>,
     ) -> Self {
         let (trace_id, span_id) = (id(), id());
-        Self { trace_id, span_id, parent: None, name: name.into(), kind, start, end, attributes }
+        Self {
+            trace_id,
+            span_id,
+            parent: None,
+            name: name.into(),
+            kind,
+            start,
+            end,
+            attributes,
+        }
     }
 
     /// A part of this span.
@@ -97,7 +109,16 @@ impl Span {
         attributes: Vec<Attribute>,
     ) -> Self {
         let (trace_id, parent, kind) = (self.trace_id, Some(self.span_id), SpanKind::Internal);
-        Self { trace_id, span_id: id(), parent, name: name.into(), kind, start, end, attributes }
+        Self {
+            trace_id,
+            span_id: id(),
+            parent,
+            name: name.into(),
+            kind,
+            start,
+            end,
+            attributes,
+        }
     }
 }
 
@@ -117,9 +138,21 @@ pub enum PointData {
     Sum(i64),
     Gauge(i64),
     /// Explicit bounds; `counts` has one more.
-    Histogram { bounds: Arc<[f64]>, counts: Vec<u64>, sum: Option<f64>, count: u64 },
+    Histogram {
+        bounds: Arc<[f64]>,
+        counts: Vec<u64>,
+        sum: Option<f64>,
+        count: u64,
+    },
     /// OTLP's exponential histogram, positive buckets only.
-    ExpHistogram { scale: i32, zero_count: u64, offset: i32, counts: Vec<u64>, sum: Option<f64>, count: u64 },
+    ExpHistogram {
+        scale: i32,
+        zero_count: u64,
+        offset: i32,
+        counts: Vec<u64>,
+        sum: Option<f64>,
+        count: u64,
+    },
 }
 
 /// A value that was recorded, with the span it belongs to.
@@ -157,10 +190,13 @@ pub struct Resource {
 impl Resource {
     /// A string attribute's value.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.attributes.iter().find(|(name, _)| name == key).and_then(|(_, value)| match value {
-            Value::Str(text) => Some(text.as_ref()),
-            _ => None,
-        })
+        self.attributes
+            .iter()
+            .find(|(name, _)| name == key)
+            .and_then(|(_, value)| match value {
+                Value::Str(text) => Some(text.as_ref()),
+                _ => None,
+            })
     }
 }
 

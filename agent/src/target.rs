@@ -1,15 +1,12 @@
 //! One watched process: its facts, and what is remembered of it between events. Facts live here, never in statics.
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::Arc,
-};
+use std::{collections::HashMap, io, sync::Arc};
 
 use agent_common::histogram::Series;
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
+    clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
@@ -83,7 +80,8 @@ impl Cycles {
 
 impl Target {
     /// A target with nothing attached yet.
-    pub fn new(process: Process, slot: u32, resource: Arc<Resource>, since: MonoNs, started: MonoNs) -> Self {
+    pub fn new(process: Process, slot: u32, resource: Arc<Resource>, since: MonoNs) -> Self {
+        let started = clock::process_start(process.start);
         Self {
             process,
             slot,
@@ -121,7 +119,10 @@ impl Target {
 
     /// The runtime's name of a wait reason.
     pub fn wait_reason(&self, number: u32) -> String {
-        let known = self.go.as_ref().and_then(|go| go.runtime.wait_reasons.get(number as usize));
+        let known = self
+            .go
+            .as_ref()
+            .and_then(|go| go.runtime.wait_reasons.get(number as usize));
         match known {
             Some(name) if name.is_empty() => "none".to_owned(),
             Some(name) => name.clone(),
@@ -164,7 +165,13 @@ impl Target {
 
     /// A gauge's point.
     pub fn gauge(&self, value: i64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
-        Point { attributes, start: self.started, time, data: PointData::Gauge(value), exemplars: Vec::new() }
+        Point {
+            attributes,
+            start: self.started,
+            time,
+            data: PointData::Gauge(value),
+            exemplars: Vec::new(),
+        }
     }
 
     /// A cumulative sum's point, counted since the target was attached.
@@ -174,7 +181,13 @@ impl Target {
 
     /// A cumulative sum's point, counted since `start`.
     pub fn sum_from(&self, start: MonoNs, value: u64, time: MonoNs, attributes: Vec<Attribute>) -> Point {
-        Point { attributes, start, time, data: PointData::Sum(value as i64), exemplars: Vec::new() }
+        Point {
+            attributes,
+            start,
+            time,
+            data: PointData::Sum(value as i64),
+            exemplars: Vec::new(),
+        }
     }
 }
 
@@ -185,8 +198,19 @@ mod tests {
     #[test]
     fn every_cycle_once_and_gaps_are_counted() {
         let mut cycles = Cycles::default();
-        let seen: Vec<bool> = [7, 8, 8, 11, 10].into_iter().map(|number| cycles.note(number)).collect();
+        let seen: Vec<bool> = [7, 8, 8, 11, 10]
+            .into_iter()
+            .map(|number| cycles.note(number))
+            .collect();
         assert_eq!(seen, [true, true, false, true, false]);
-        assert_eq!(cycles, Cycles { last: 11, exported: 3, missed: 2, repeated: 2 });
+        assert_eq!(
+            cycles,
+            Cycles {
+                last: 11,
+                exported: 3,
+                missed: 2,
+                repeated: 2
+            }
+        );
     }
 }

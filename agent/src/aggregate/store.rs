@@ -10,6 +10,7 @@ use agent_common::{
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray};
 
 use super::Histogram;
+use crate::{clock, model::MonoNs};
 
 /// The kernel's aggregates.
 pub struct Store {
@@ -26,6 +27,8 @@ pub struct Reading {
     pub counters: HashMap<(u32, u16, u32), u64>,
     /// Peer ids to peers.
     pub peers: HashMap<u32, Peer>,
+    /// When it was read.
+    pub time: MonoNs,
     /// By cause, in [`Loss::ALL`]'s order.
     pub loss: [u64; Loss::COUNT as usize],
 }
@@ -49,7 +52,10 @@ impl Store {
 
     /// Reads everything.
     pub fn read(&self) -> Result<Reading, StoreError> {
-        let mut reading = Reading::default();
+        let mut reading = Reading {
+            time: clock::now(),
+            ..Reading::default()
+        };
         for entry in self.histograms.iter() {
             // A key that vanished between listing and reading belongs to a target that was let go.
             let Ok((key, bucket)) = entry else { continue };

@@ -47,13 +47,22 @@ impl TargetMaps {
     /// Says which type of task each vtable address of a target stands for.
     pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> Result<(), MapError> {
         let slot = u64::from(slot);
-        types.iter().try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
+        types
+            .iter()
+            .try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
     }
 
     /// Makes a process a target, with the ports it listens on.
     pub fn admit(&mut self, pid: u32, target: &Target, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
         for port in ports {
-            self.listeners.insert(Listener { tgid: pid, port: u32::from(port) }, 1, 0)?;
+            self.listeners.insert(
+                Listener {
+                    tgid: pid,
+                    port: u32::from(port),
+                },
+                1,
+                0,
+            )?;
         }
         self.targets.insert(pid, target, 0)?;
         self.set_bit(pid, true)
@@ -89,7 +98,12 @@ impl TargetMaps {
 
 /// Removes the entries that `gone` names; one that vanishes meanwhile is gone too.
 fn remove_where<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, gone: impl Fn(&K, &V) -> bool) {
-    let keys: Vec<K> = map.iter().filter_map(Result::ok).filter(|(key, value)| gone(key, value)).map(|(key, _)| key).collect();
+    let keys: Vec<K> = map
+        .iter()
+        .filter_map(Result::ok)
+        .filter(|(key, value)| gone(key, value))
+        .map(|(key, _)| key)
+        .collect();
     for key in keys {
         let _ = map.remove(&key);
     }

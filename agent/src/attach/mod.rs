@@ -1,3 +1,6 @@
 //! Stage attach: from facts to a plan (pure), from the plan to links.
 
 pub mod kernel;
+pub mod maps;
+pub mod plan;
+pub mod uprobe;

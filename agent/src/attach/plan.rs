@@ -9,7 +9,10 @@ use agent_common::{
 };
 
 use crate::{
-    inspect::{ArgLocation, FieldLoc, GoHook, GoImage, Image, PollSite, ProbeSite, SiteCost, SiteError, TaskKind, TokioHook, TokioImage, X86Register},
+    inspect::{
+        ArgLocation, FieldLoc, GoHook, GoImage, HeaderLayout, Image, ProbeSite, SiteCost, SiteError, TaskKind,
+        TokioHook, TokioImage, X86Register,
+    },
     signals,
 };
 
@@ -47,8 +50,8 @@ pub struct Plan {
     pub go: go::Layout,
     pub tokio_vtable: u32,
     pub tokio_id_offset: u32,
-    /// Run-time address of a poll site → type id.
-    pub sites: Vec<(u64, u32)>,
+    /// Run-time address of a task vtable → type id.
+    pub types: Vec<(u64, u32)>,
     /// Type id → the future's name.
     pub futures: HashMap<u32, String>,
 }
@@ -56,10 +59,20 @@ pub struct Plan {
 /// Go: hook, program, arguments by register, and whether the signal is nothing without it.
 const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 6] = [
     (GoHook::Execute, "go_execute", &[X86Register::Rax], true),
-    (GoHook::RunqPut, "go_runqput", &[X86Register::Rax, X86Register::Rbx], true),
+    (
+        GoHook::RunqPut,
+        "go_runqput",
+        &[X86Register::Rax, X86Register::Rbx],
+        true,
+    ),
     (GoHook::Gosched, "go_gosched", &[X86Register::Rax], false),
     (GoHook::ExitSyscallNoP, "go_exitsyscall", &[X86Register::Rax], false),
-    (GoHook::NetpollReady, "go_netpoll", &[X86Register::Rax, X86Register::Rbx, X86Register::Rcx], false),
+    (
+        GoHook::NetpollReady,
+        "go_netpoll",
+        &[X86Register::Rax, X86Register::Rbx, X86Register::Rcx],
+        false,
+    ),
     (GoHook::InjectGlist, "go_injectglist", &[X86Register::Rax], false),
 ];
 
@@ -69,7 +82,8 @@ pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
         Image::Go(image) => plan_go(image, bias),
         Image::Tokio(image) => plan_tokio(image, bias),
     };
-    plan.probes.retain(|probe| !without.iter().any(|name| name == probe.signal));
+    plan.probes
+        .retain(|probe| !without.iter().any(|name| name == probe.signal));
     for state in &mut plan.states {
         if without.iter().any(|name| name == state.signal) {
             state.coverage = Coverage::Off("left out by --without".to_owned());
@@ -79,7 +93,10 @@ pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
 }
 
 fn plan_go(image: &GoImage, bias: u64) -> Plan {
-    let mut plan = Plan { flags: IS_GO, ..Plan::default() };
+    let mut plan = Plan {
+        flags: IS_GO,
+        ..Plan::default()
+    };
     let layout = match (&image.offsets, &image.globals) {
         (Ok(offsets), Ok(globals)) => Ok(go_layout(image, offsets, globals, bias)),
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
@@ -93,7 +110,11 @@ fn plan_go(image: &GoImage, bias: u64) -> Plan {
         }
         Err(reason) => {
             plan.flags = 0;
-            for signal in [signals::go::runtime::NAME, signals::go::gc::NAME, signals::go::sched::NAME] {
+            for signal in [
+                signals::go::runtime::NAME,
+                signals::go::gc::NAME,
+                signals::go::sched::NAME,
+            ] {
                 plan.set(signal, Coverage::Off(reason.clone()));
             }
         }
@@ -105,7 +126,11 @@ fn plan_go_gc(image: &GoImage, plan: &mut Plan) {
     let signal = signals::go::gc::NAME;
     let coverage = match usable(image.sites.get(&GoHook::GcCycleEnd), &[]) {
         Ok(site) => {
-            plan.probes.push(Probe { signal, program: "go_gc_cycle", site });
+            plan.probes.push(Probe {
+                signal,
+                program: "go_gc_cycle",
+                site,
+            });
             Coverage::Full
         }
         Err(reason) => Coverage::Off(reason),
@@ -129,77 +154,100 @@ fn plan_go_sched(image: &GoImage, plan: &mut Plan) {
         }
     }
     plan.probes.extend(probes);
-    plan.set(signal, if missing.is_empty() { Coverage::Full } else { Coverage::Partial(missing.join("; ")) });
+    plan.set(signal, coverage(missing));
 }
 
 fn plan_tokio(image: &TokioImage, bias: u64) -> Plan {
-    let mut plan = Plan { flags: IS_TOKIO, ..Plan::default() };
+    let mut plan = Plan {
+        flags: IS_TOKIO,
+        ..Plan::default()
+    };
     plan.tokio_vtable = image.header.vtable_offset as u32;
-    plan.tokio_id_offset = image.header.id_offset_in_vtable as u32;
-    plan_tokio_poll(image, bias, &mut plan);
+    plan.tokio_id_offset = (HeaderLayout::ID_WORD * 8) as u32;
+    for (index, vtable) in image.vtables.iter().enumerate() {
+        let id = (index as u32 + 1) | if vtable.kind == TaskKind::Blocking { BLOCKING } else { 0 };
+        plan.types.push((vtable.vaddr.wrapping_add(bias), id));
+        plan.futures
+            .insert(id, vtable.future.label().unwrap_or_else(|| "unknown".to_owned()));
+    }
+    plan_tokio_poll(image, &mut plan);
     plan_tokio_wake(image, &mut plan);
     plan
 }
 
-fn plan_tokio_poll(image: &TokioImage, bias: u64, plan: &mut Plan) {
+fn plan_tokio_poll(image: &TokioImage, plan: &mut Plan) {
     let signal = signals::tokio::poll::NAME;
-    let (mut probes, mut missing) = (Vec::new(), Vec::new());
-    for hook in [TokioHook::PollEndPending, TokioHook::PollEndComplete] {
-        let sites = image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default();
-        if sites.is_empty() {
-            return plan.set(signal, Coverage::Off(format!("{hook:?}: no such function in this binary")));
-        }
-        for site in sites {
+    let mut missing = Vec::new();
+    let essential = [
+        (TokioHook::PollBegin, "tokio_poll_begin"),
+        (TokioHook::PollEndPending, "tokio_poll_end"),
+        (TokioHook::PollEndComplete, "tokio_poll_end"),
+    ];
+    let mut probes = Vec::new();
+    for (hook, program) in essential {
+        for site in sites(image, hook) {
             match usable(Some(site), &[X86Register::Rdi]) {
-                Ok(site) => probes.push(Probe { signal, program: "tokio_poll_end", site }),
+                Ok(site) => probes.push(Probe { signal, program, site }),
                 Err(reason) => return plan.set(signal, Coverage::Off(reason)),
             }
         }
     }
-    for (index, poll) in image.polls.iter().enumerate() {
-        match usable_poll(poll) {
-            Ok(site) => {
-                let id = (index as u32 + 1) | if poll.kind == TaskKind::Blocking { BLOCKING } else { 0 };
-                plan.sites.push((site.vaddr.wrapping_add(bias), id));
-                plan.futures.insert(id, poll.future.clone().unwrap_or_else(|| "unknown".to_owned()));
-                probes.push(Probe { signal, program: "tokio_poll_begin", site });
-            }
+    for site in sites(image, TokioHook::Park) {
+        match usable(Some(site), &[]) {
+            Ok(site) => probes.push(Probe {
+                signal,
+                program: "tokio_park",
+                site,
+            }),
             Err(reason) => missing.push(reason),
         }
     }
-    for (hook, program) in [(TokioHook::ParkBegin, "tokio_park_begin"), (TokioHook::ParkEnd, "tokio_park_end")] {
-        for site in image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default() {
-            match usable(Some(site), &[]) {
-                Ok(site) => probes.push(Probe { signal, program, site }),
-                Err(reason) => missing.push(reason),
-            }
-        }
-    }
     plan.probes.extend(probes);
-    plan.set(signal, if missing.is_empty() { Coverage::Full } else { Coverage::Partial(missing.join("; ")) });
+    if image.rejected_vtables > 0 {
+        missing.push(format!(
+            "{} places refer to poll functions but are no task vtable as known",
+            image.rejected_vtables
+        ));
+    }
+    plan.set(signal, coverage(missing));
 }
 
 fn plan_tokio_wake(image: &TokioImage, plan: &mut Plan) {
     let signal = signals::tokio::wake::NAME;
-    let sites = image.hooks.get(&TokioHook::Schedule).map(Vec::as_slice).unwrap_or_default();
-    let mut missing = Vec::new();
-    let before = plan.probes.len();
-    for site in sites {
-        match usable(Some(site), &[X86Register::Rdi]) {
-            Ok(site) => plan.probes.push(Probe { signal, program: "tokio_schedule", site }),
-            Err(reason) => missing.push(reason),
+    // Without the end of the wait there is nothing to measure.
+    if !plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin") {
+        return plan.set(signal, Coverage::Off("no poll can be seen in this binary".to_owned()));
+    }
+    let (mut probes, mut missing) = (Vec::new(), Vec::new());
+    for hook in [TokioHook::Schedule, TokioHook::Yield, TokioHook::Spawn] {
+        for site in sites(image, hook) {
+            match usable(Some(site), &[X86Register::Rsi]) {
+                Ok(site) => probes.push(Probe {
+                    signal,
+                    program: "tokio_schedule",
+                    site,
+                }),
+                Err(reason) => missing.push(reason),
+            }
         }
     }
-    let coverage = match (plan.probes.len() > before, missing.is_empty()) {
-        (true, true) => Coverage::Full,
-        (true, false) => Coverage::Partial(missing.join("; ")),
-        (false, _) => Coverage::Off("tokio's schedule function has no usable place in this binary".to_owned()),
-    };
-    plan.set(signal, coverage);
+    if probes.is_empty() {
+        return plan.set(signal, Coverage::Off(missing.join("; ")));
+    }
+    plan.probes.extend(probes);
+    plan.set(signal, coverage(missing));
 }
 
-fn usable_poll(poll: &PollSite) -> Result<ProbeSite, String> {
-    in_registers(&poll.site, &[X86Register::Rdi])
+fn sites(image: &TokioImage, hook: TokioHook) -> &[Result<ProbeSite, SiteError>] {
+    image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn coverage(missing: Vec<String>) -> Coverage {
+    if missing.is_empty() {
+        Coverage::Full
+    } else {
+        Coverage::Partial(missing.join("; "))
+    }
 }
 
 fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[X86Register]) -> Result<ProbeSite, String> {
@@ -216,7 +264,10 @@ fn in_registers(site: &ProbeSite, registers: &[X86Register]) -> Result<ProbeSite
     if site.args.iter().copied().eq(expected) {
         Ok(site.clone())
     } else {
-        Err(format!("{}: its arguments are not in their registers at the only usable place", site.function))
+        Err(format!(
+            "{}: its arguments are not in their registers at the only usable place",
+            site.function
+        ))
     }
 }
 

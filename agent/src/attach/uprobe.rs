@@ -39,9 +39,17 @@ pub enum AttachError {
     #[error("{function} at {offset:#x}: the bytes in the file are no longer those that were proved: not attached")]
     BytesChanged { function: String, offset: u64 },
     #[error("{function} at {offset:#x}: cannot read the executable: {source}")]
-    Read { function: String, offset: u64, source: std::io::Error },
+    Read {
+        function: String,
+        offset: u64,
+        source: std::io::Error,
+    },
     #[error("{function} at {offset:#x}: the kernel refused the uprobe: {reason}")]
-    Refused { function: String, offset: u64, reason: String },
+    Refused {
+        function: String,
+        offset: u64,
+        reason: String,
+    },
     #[error("the object has no uprobe program {0}")]
     NoProgram(&'static str),
 }
@@ -63,18 +71,34 @@ pub fn attach(ebpf: &mut Ebpf, process: &Process, probe: &Probe, links: &mut Lin
     let path = process.exe_path();
     let mut found = vec![0; site.bytes.len()];
     if let Err(source) = File::open(&path).and_then(|file| file.read_exact_at(&mut found, offset)) {
-        return Err(AttachError::Read { function, offset, source });
+        return Err(AttachError::Read {
+            function,
+            offset,
+            source,
+        });
     }
     if found != site.bytes {
         return Err(AttachError::BytesChanged { function, offset });
     }
-    let Some(pid) = NonZeroU32::new(process.pid) else { return Err(AttachError::NoProgram(probe.program)) };
-    let program = ebpf.program_mut(probe.program).ok_or(AttachError::NoProgram(probe.program))?;
+    let Some(pid) = NonZeroU32::new(process.pid) else {
+        return Err(AttachError::NoProgram(probe.program));
+    };
+    let program = ebpf
+        .program_mut(probe.program)
+        .ok_or(AttachError::NoProgram(probe.program))?;
     let link = <&mut UProbe>::try_from(program).and_then(|program| {
-        let id = program.attach(UProbeAttachLocation::AbsoluteOffset(offset), &path, UProbeScope::OneProcess(pid))?;
+        let id = program.attach(
+            UProbeAttachLocation::AbsoluteOffset(offset),
+            &path,
+            UProbeScope::OneProcess(pid),
+        )?;
         program.take_link(id)
     });
-    let link = link.map_err(|error: ProgramError| AttachError::Refused { function, offset, reason: chain(&error) })?;
+    let link = link.map_err(|error: ProgramError| AttachError::Refused {
+        function,
+        offset,
+        reason: chain(&error),
+    })?;
     links.links.push(link);
     Ok(())
 }

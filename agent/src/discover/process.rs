@@ -10,6 +10,8 @@ use std::{
 
 use procfs::{ProcError, process::FDTarget};
 
+use crate::inspect::ElfFacts;
+
 /// Identity of a file's contents, as far as its inode tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
@@ -131,6 +133,12 @@ impl Process {
             .min_by_key(|map| map.address.0);
         let lowest = lowest.ok_or(ProcessError::Ended { pid: self.pid })?;
         Ok((lowest.address.0, lowest.offset))
+    }
+
+    /// Run-time less link-time address of the executable's code.
+    pub fn bias(&self, elf: &ElfFacts) -> Result<u64, ProcessError> {
+        let (address, offset) = self.mapped_at()?;
+        elf.bias(address, offset).ok_or(ProcessError::Ended { pid: self.pid })
     }
 
     /// TCP ports the process listens on, IPv4 and IPv6.

@@ -10,15 +10,18 @@ pub fn id(process: &Path) -> Option<String> {
 
 /// Docker, containerd, CRI-O and podman all end the cgroup's path in the id, some within `NAME-ID.scope`.
 fn from_cgroup(text: &str) -> Option<String> {
-    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.rsplit('/')).find_map(|part| {
-        let part = part.strip_suffix(".scope").unwrap_or(part);
-        // libpod-conmon-ID is podman's monitor, outside the container.
-        if part.contains("conmon") {
-            return None;
-        }
-        // containerd's CRI: cri-containerd:ID; others: docker-ID, crio-ID, libpod-ID, ID.
-        part.rsplit(['-', ':']).next().filter(|id| is_id(id)).map(str::to_owned)
-    })
+    text.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .flat_map(|path| path.rsplit('/'))
+        .find_map(|part| {
+            let part = part.strip_suffix(".scope").unwrap_or(part);
+            // libpod-conmon-ID is podman's monitor, outside the container.
+            if part.contains("conmon") {
+                return None;
+            }
+            // containerd's CRI: cri-containerd:ID; others: docker-ID, crio-ID, libpod-ID, ID.
+            part.rsplit(['-', ':']).next().filter(|id| is_id(id)).map(str::to_owned)
+        })
 }
 
 /// Engines mount the container's hostname and resolv.conf from a directory named by its id.
@@ -52,9 +55,18 @@ mod tests {
     fn engines_name_their_cgroups() {
         check(&format!("0::/system.slice/docker-{ID}.scope"), Some(ID));
         check(&format!("12:cpu:/docker/{ID}\n0::/"), Some(ID));
-        check(&format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"), Some(ID));
-        check(&format!("0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}"), Some(ID));
-        check(&format!("0::/kubepods/besteffort/pod1/crio-{ID}.scope/container"), Some(ID));
+        check(
+            &format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"),
+            Some(ID),
+        );
+        check(
+            &format!("0::/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:{ID}"),
+            Some(ID),
+        );
+        check(
+            &format!("0::/kubepods/besteffort/pod1/crio-{ID}.scope/container"),
+            Some(ID),
+        );
         check(&format!("0::/machine.slice/libpod-{ID}.scope"), Some(ID));
         check(&format!("0::/machine.slice/libpod-conmon-{ID}.scope"), None);
         check("0::/user.slice/user-0.slice/session-1.scope", None);
@@ -65,7 +77,8 @@ mod tests {
     fn mounts_tell_where_the_cgroup_does_not() {
         let line = format!("612 583 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda1 rw");
         assert_eq!(from_mounts(&line).as_deref(), Some(ID));
-        let podman = format!("9 8 0:2 /containers/overlay-containers/{ID}/userdata/hosts /etc/hosts rw - tmpfs tmpfs rw");
+        let podman =
+            format!("9 8 0:2 /containers/overlay-containers/{ID}/userdata/hosts /etc/hosts rw - tmpfs tmpfs rw");
         assert_eq!(from_mounts(&podman).as_deref(), Some(ID));
         assert_eq!(from_mounts("1 0 8:1 / / rw - ext4 /dev/sda1 rw"), None);
     }

@@ -19,18 +19,38 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
     let own = own_attributes(&environ);
     let exe = process.exe.to_string_lossy();
     let exe = exe.trim_end_matches(" (deleted)").to_owned();
-    let name = Path::new(&exe).file_name().map_or_else(|| process.name.clone(), |name| name.to_string_lossy().into_owned());
+    let name = Path::new(&exe)
+        .file_name()
+        .map_or_else(|| process.name.clone(), |name| name.to_string_lossy().into_owned());
     let mut found: BTreeMap<Cow<'static, str>, Value> = BTreeMap::new();
     let mut set = |key: &'static str, value: Value| found.insert(key.into(), value);
     set("service.name", name.clone().into());
-    set("service.instance.id", format!("{}-{}-{}", boot_id(), process.pid, process.start).into());
+    set(
+        "service.instance.id",
+        format!("{}-{}-{}", boot_id(), process.pid, process.start).into(),
+    );
     set("process.pid", i64::from(process.pid).into());
     set("process.executable.name", name.into());
     set("process.executable.path", exe.into());
-    set("host.arch", if cfg!(target_arch = "x86_64") { "amd64" } else { std::env::consts::ARCH }.into());
+    set(
+        "host.arch",
+        if cfg!(target_arch = "x86_64") {
+            "amd64"
+        } else {
+            std::env::consts::ARCH
+        }
+        .into(),
+    );
     set("os.type", "linux".into());
-    for (key, path) in [("host.name", "/proc/sys/kernel/hostname"), ("host.id", "/etc/machine-id")] {
-        if let Some(text) = fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) {
+    for (key, path) in [
+        ("host.name", "/proc/sys/kernel/hostname"),
+        ("host.id", "/etc/machine-id"),
+    ] {
+        if let Some(text) = fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+            .filter(|text| !text.is_empty())
+        {
             set(key, text.into());
         }
     }
@@ -60,7 +80,9 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
             found.insert(key.into(), value.into());
         }
     }
-    Resource { attributes: found.into_iter().collect() }
+    Resource {
+        attributes: found.into_iter().collect(),
+    }
 }
 
 /// The agent's own resource, for what it says of itself.
@@ -68,20 +90,28 @@ pub fn own_resource() -> Resource {
     let attributes = [
         ("service.name", Value::from("whywait")),
         ("service.version", env!("CARGO_PKG_VERSION").into()),
-        ("service.instance.id", format!("{}-{}", boot_id(), std::process::id()).into()),
+        (
+            "service.instance.id",
+            format!("{}-{}", boot_id(), std::process::id()).into(),
+        ),
         ("process.pid", i64::from(std::process::id()).into()),
         ("telemetry.sdk.name", "whywait".into()),
         ("telemetry.sdk.language", "rust".into()),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").into()),
     ];
-    Resource { attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect() }
+    Resource {
+        attributes: attributes.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+    }
 }
 
 /// What a process' environment (NUL-separated) says of its resource.
 fn own_attributes(environ: &[u8]) -> BTreeMap<String, String> {
     let variable = |wanted: &str| {
         environ.split(|byte| *byte == 0).find_map(|entry| {
-            let value = String::from_utf8_lossy(entry).strip_prefix(wanted)?.strip_prefix('=')?.to_owned();
+            let value = String::from_utf8_lossy(entry)
+                .strip_prefix(wanted)?
+                .strip_prefix('=')?
+                .to_owned();
             (!value.is_empty()).then_some(value)
         })
     };
@@ -100,11 +130,15 @@ fn own_attributes(environ: &[u8]) -> BTreeMap<String, String> {
 
 /// Percent-decoded text; what is no escape stays as it is.
 pub fn percent_decode(text: &str) -> String {
-    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -112,7 +146,10 @@ mod tests {
     use super::*;
 
     fn check(environ: &str, expected: &[(&str, &str)]) {
-        let expected = expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let expected = expected
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         assert_eq!(own_attributes(environ.as_bytes()), expected, "{environ:?}");
     }
 
@@ -133,7 +170,10 @@ mod tests {
         let own = Process::read(std::process::id()).unwrap();
         let resource = resource(&own, None);
         let exe = std::env::current_exe().unwrap();
-        assert_eq!(resource.get("service.name"), exe.file_name().and_then(|name| name.to_str()));
+        assert_eq!(
+            resource.get("service.name"),
+            exe.file_name().and_then(|name| name.to_str())
+        );
         assert_eq!(resource.get("process.executable.path"), exe.to_str());
     }
 }

@@ -25,7 +25,11 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{name}={value}: {reason}")]
-    Variable { name: String, value: String, reason: String },
+    Variable {
+        name: String,
+        value: String,
+        reason: String,
+    },
     #[error("--otlp {url}: {reason}; write e.g. http://127.0.0.1:4317")]
     Url { url: String, reason: String },
 }
@@ -33,21 +37,39 @@ pub enum ConfigError {
 /// The endpoint from the flag, else from the variables, else none.
 pub fn from_flag_and_env(flag: Option<&str>, env: &HashMap<String, String>) -> Result<Option<GrpcConfig>, ConfigError> {
     let has = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
-    let names = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"];
+    let names = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    ];
     if flag.is_none() && !names.into_iter().any(has) {
         return Ok(None);
     }
-    Ok(Some(GrpcConfig { traces: endpoint("TRACES", flag, env)?, metrics: endpoint("METRICS", flag, env)? }))
+    Ok(Some(GrpcConfig {
+        traces: endpoint("TRACES", flag, env)?,
+        metrics: endpoint("METRICS", flag, env)?,
+    }))
 }
 
 fn endpoint(signal: &str, flag: Option<&str>, env: &HashMap<String, String>) -> Result<Endpoint, ConfigError> {
     // A signal's own variable comes before the general one.
     let get = |suffix: &str| {
-        [format!("OTEL_EXPORTER_OTLP_{signal}_{suffix}"), format!("OTEL_EXPORTER_OTLP_{suffix}")]
-            .into_iter()
-            .find_map(|name| env.get(&name).filter(|value| !value.is_empty()).map(|value| (name, value.clone())))
+        [
+            format!("OTEL_EXPORTER_OTLP_{signal}_{suffix}"),
+            format!("OTEL_EXPORTER_OTLP_{suffix}"),
+        ]
+        .into_iter()
+        .find_map(|name| {
+            env.get(&name)
+                .filter(|value| !value.is_empty())
+                .map(|value| (name, value.clone()))
+        })
     };
-    let bad = |(name, value): (String, String), reason: &str| ConfigError::Variable { name, value, reason: reason.to_owned() };
+    let bad = |(name, value): (String, String), reason: &str| ConfigError::Variable {
+        name,
+        value,
+        reason: reason.to_owned(),
+    };
     if let Some(found) = get("PROTOCOL")
         && found.1 != "grpc"
     {
@@ -59,8 +81,15 @@ fn endpoint(signal: &str, flag: Option<&str>, env: &HashMap<String, String>) -> 
         (None, None) => (None, "http://localhost:4317".to_owned()),
     };
     check_url(&url).map_err(|reason| match origin {
-        Some(name) => ConfigError::Variable { name, value: url.clone(), reason },
-        None => ConfigError::Url { url: url.clone(), reason },
+        Some(name) => ConfigError::Variable {
+            name,
+            value: url.clone(),
+            reason,
+        },
+        None => ConfigError::Url {
+            url: url.clone(),
+            reason,
+        },
     })?;
     let timeout = match get("TIMEOUT") {
         None => Duration::from_secs(10),
@@ -84,8 +113,16 @@ fn endpoint(signal: &str, flag: Option<&str>, env: &HashMap<String, String>) -> 
             Err(error) => return Err(bad((name, value), &error.to_string())),
         },
     };
-    let headers = get("HEADERS").map_or(Ok(Vec::new()), |found| headers(&found.1).map_err(|reason| bad(found, &reason)))?;
-    Ok(Endpoint { url, headers, timeout, gzip, certificate })
+    let headers = get("HEADERS").map_or(Ok(Vec::new()), |found| {
+        headers(&found.1).map_err(|reason| bad(found, &reason))
+    })?;
+    Ok(Endpoint {
+        url,
+        headers,
+        timeout,
+        gzip,
+        certificate,
+    })
 }
 
 fn check_url(url: &str) -> Result<(), String> {
@@ -103,7 +140,11 @@ fn headers(text: &str) -> Result<Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>
         .map(|pair| {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair}: not key=value"))?;
             let value = crate::enrich::percent_decode(value.trim());
-            let key = key.trim().to_ascii_lowercase().parse().map_err(|_| format!("{key}: not a header's name"))?;
+            let key = key
+                .trim()
+                .to_ascii_lowercase()
+                .parse()
+                .map_err(|_| format!("{key}: not a header's name"))?;
             Ok((key, value.parse().map_err(|_| format!("{pair}: not a header's value"))?))
         })
         .collect()
@@ -114,7 +155,10 @@ mod tests {
     use super::*;
 
     fn load(flag: Option<&str>, env: &[(&str, &str)]) -> Result<Option<GrpcConfig>, ConfigError> {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         from_flag_and_env(flag, &env)
     }
 
@@ -129,9 +173,15 @@ mod tests {
         let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1");
         let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://b:2");
         let found = load(None, &[general, own]).unwrap().unwrap();
-        assert_eq!((found.traces.url.as_str(), found.metrics.url.as_str()), ("http://a:1", "http://b:2"));
+        assert_eq!(
+            (found.traces.url.as_str(), found.metrics.url.as_str()),
+            ("http://a:1", "http://b:2")
+        );
         let found = load(Some("http://c:3"), &[general, own]).unwrap().unwrap();
-        assert_eq!((found.traces.url.as_str(), found.metrics.url.as_str()), ("http://c:3", "http://c:3"));
+        assert_eq!(
+            (found.traces.url.as_str(), found.metrics.url.as_str()),
+            ("http://c:3", "http://c:3")
+        );
     }
 
     #[test]
@@ -142,7 +192,11 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ];
         let found = load(Some("http://c:3"), &env).unwrap().unwrap().traces;
-        let headers: Vec<_> = found.headers.iter().map(|(key, value)| (key.as_str(), value.to_str().unwrap())).collect();
+        let headers: Vec<_> = found
+            .headers
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.to_str().unwrap()))
+            .collect();
         assert_eq!(headers, [("authorization", "Bearer x"), ("b", "2")]);
         assert_eq!((found.timeout, found.gzip), (Duration::from_millis(250), true));
     }
@@ -155,8 +209,20 @@ mod tests {
         };
         check(Some("localhost:4317"), &[], "--otlp localhost:4317");
         check(Some("ftp://x"), &[], "not an http://");
-        check(Some("http://x"), &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "only grpc");
-        check(Some("http://x"), &[("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")], "OTEL_EXPORTER_OTLP_TIMEOUT=soon");
-        check(Some("http://x"), &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")], "/no/such.pem");
+        check(
+            Some("http://x"),
+            &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")],
+            "only grpc",
+        );
+        check(
+            Some("http://x"),
+            &[("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")],
+            "OTEL_EXPORTER_OTLP_TIMEOUT=soon",
+        );
+        check(
+            Some("http://x"),
+            &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")],
+            "/no/such.pem",
+        );
     }
 }

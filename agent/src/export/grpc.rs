@@ -37,7 +37,10 @@ impl Worker {
     /// Connects lazily: the endpoint may come up later.
     pub(super) fn new(config: &GrpcConfig, stats: Arc<ExportStats>) -> Result<Self, ExportError> {
         let open = |endpoint: &Endpoint| -> Result<(Channel, Endpoint), ConfigError> {
-            let bad = |reason: String| ConfigError::Url { url: endpoint.url.clone(), reason };
+            let bad = |reason: String| ConfigError::Url {
+                url: endpoint.url.clone(),
+                reason,
+            };
             let mut transport = Transport::from_shared(endpoint.url.clone()).map_err(|error| bad(error.to_string()))?;
             transport = transport.timeout(endpoint.timeout).connect_timeout(endpoint.timeout);
             if endpoint.url.starts_with("https://") {
@@ -49,7 +52,11 @@ impl Worker {
             }
             Ok((transport.connect_lazy(), endpoint.clone()))
         };
-        Ok(Self { traces: open(&config.traces)?, metrics: open(&config.metrics)?, stats })
+        Ok(Self {
+            traces: open(&config.traces)?,
+            metrics: open(&config.metrics)?,
+            stats,
+        })
     }
 
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Arc<Batch>>) {
@@ -76,7 +83,11 @@ impl Worker {
                 && is_passing(status)
                 && self.stats.set_down(true)
             {
-                warn!("OTLP endpoint {} does not take data ({}): trying again, dropping what the queue cannot hold", self.traces.1.url, brief(status));
+                warn!(
+                    "OTLP endpoint {} does not take data ({}): trying again, dropping what the queue cannot hold",
+                    self.traces.1.url,
+                    brief(status)
+                );
             }
             outcome
         })
@@ -110,8 +121,13 @@ impl Worker {
         if endpoint.gzip {
             client = client.send_compressed(Gzip).accept_compressed(Gzip);
         }
-        let response = client.export(with_headers(request.clone(), endpoint)).await?.into_inner();
-        Ok(response.partial_success.map_or(0, |partial| partial.rejected_spans.max(0) as u64))
+        let response = client
+            .export(with_headers(request.clone(), endpoint))
+            .await?
+            .into_inner();
+        Ok(response
+            .partial_success
+            .map_or(0, |partial| partial.rejected_spans.max(0) as u64))
     }
 
     /// The number of points the endpoint took the request without.
@@ -121,8 +137,13 @@ impl Worker {
         if endpoint.gzip {
             client = client.send_compressed(Gzip).accept_compressed(Gzip);
         }
-        let response = client.export(with_headers(request.clone(), endpoint)).await?.into_inner();
-        Ok(response.partial_success.map_or(0, |partial| partial.rejected_data_points.max(0) as u64))
+        let response = client
+            .export(with_headers(request.clone(), endpoint))
+            .await?
+            .into_inner();
+        Ok(response
+            .partial_success
+            .map_or(0, |partial| partial.rejected_data_points.max(0) as u64))
     }
 }
 

@@ -35,9 +35,16 @@ impl Writer {
             let path = config.directory.join(name);
             Rotating::open(&path, config.rotate).map_err(|source| ExportError::Files { path, source })
         };
-        fs::create_dir_all(&config.directory)
-            .map_err(|source| ExportError::Files { path: config.directory.clone(), source })?;
-        Ok(Self { traces: open("traces.jsonl")?, metrics: open("metrics.jsonl")?, stats, failed: false })
+        fs::create_dir_all(&config.directory).map_err(|source| ExportError::Files {
+            path: config.directory.clone(),
+            source,
+        })?;
+        Ok(Self {
+            traces: open("traces.jsonl")?,
+            metrics: open("metrics.jsonl")?,
+            stats,
+            failed: false,
+        })
     }
 
     /// The files that are written.
@@ -64,7 +71,10 @@ impl Writer {
             Err(cause) => {
                 // Said once, not every time.
                 if !std::mem::replace(&mut self.failed, true) {
-                    error!("cannot write {}: {cause}; counting what is lost", self.traces.path.display());
+                    error!(
+                        "cannot write {}: {cause}; counting what is lost",
+                        self.traces.path.display()
+                    );
                 }
                 self.stats.dropped(items, Cause::WriteError);
             }
@@ -84,7 +94,12 @@ impl Rotating {
         if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
             rotate(path)?;
         }
-        Ok(Self { path: path.to_owned(), file: create(path)?, size: 0, limit })
+        Ok(Self {
+            path: path.to_owned(),
+            file: create(path)?,
+            size: 0,
+            limit,
+        })
     }
 
     fn write(&mut self, message: &impl Serialize) -> io::Result<()> {
@@ -130,10 +145,17 @@ mod tests {
             file.write(&format!("line {line}")).unwrap();
         }
         let read = |suffix: &str| fs::read_to_string(format!("{}{suffix}", path.display())).unwrap_or_default();
-        assert_eq!((read(""), read(".1"), read(".4")), ("\"line 7\"\n".into(), "\"line 6\"\n".into(), "\"line 3\"\n".into()));
+        assert_eq!(
+            (read(""), read(".1"), read(".4")),
+            ("\"line 7\"\n".into(), "\"line 6\"\n".into(), "\"line 3\"\n".into())
+        );
         assert_eq!(read(".5"), "");
         drop(file);
         Rotating::open(&path, 10).unwrap();
-        assert_eq!((read(""), read(".1")), (String::new(), "\"line 7\"\n".into()), "a new run keeps the last one's file");
+        assert_eq!(
+            (read(""), read(".1")),
+            (String::new(), "\"line 7\"\n".into()),
+            "a new run keeps the last one's file"
+        );
     }
 }

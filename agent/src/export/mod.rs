@@ -68,13 +68,19 @@ impl Exporter {
         if let Some(grpc) = config.grpc {
             let worker = grpc::Worker::new(&grpc, stats.clone())?;
             let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-            sinks.push(Sink { aggregate_to_export, task: tokio::spawn(worker.run(queue)) });
+            sinks.push(Sink {
+                aggregate_to_export,
+                task: tokio::spawn(worker.run(queue)),
+            });
         }
         if let Some(config) = config.files {
             let writer = jsonl::Writer::open(&config, stats.clone())?;
             files = writer.paths();
             let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-            sinks.push(Sink { aggregate_to_export, task: tokio::task::spawn_blocking(move || writer.run(queue)) });
+            sinks.push(Sink {
+                aggregate_to_export,
+                task: tokio::task::spawn_blocking(move || writer.run(queue)),
+            });
         }
         Ok(Self { sinks, stats, files })
     }
@@ -99,7 +105,11 @@ impl Exporter {
     /// Sends what is queued, for at most `deadline`; what is left then is counted as dropped.
     pub async fn shutdown(self, deadline: Duration) -> Arc<ExportStats> {
         self.stats.begin_shutdown();
-        for Sink { aggregate_to_export, task } in self.sinks {
+        for Sink {
+            aggregate_to_export,
+            task,
+        } in self.sinks
+        {
             drop(aggregate_to_export);
             let abort = task.abort_handle();
             if timeout(deadline, task).await.is_err() {

@@ -29,8 +29,17 @@ pub(super) fn trace_requests(batch: &Batch, limit: usize) -> impl Iterator<Item 
             ..ScopeSpans::default()
         };
         let resource = Some(encode_resource(&batch.resource));
-        let resource_spans = ResourceSpans { resource, scope_spans: vec![scope_spans], ..ResourceSpans::default() };
-        (ExportTraceServiceRequest { resource_spans: vec![resource_spans] }, spans.len() as u64)
+        let resource_spans = ResourceSpans {
+            resource,
+            scope_spans: vec![scope_spans],
+            ..ResourceSpans::default()
+        };
+        (
+            ExportTraceServiceRequest {
+                resource_spans: vec![resource_spans],
+            },
+            spans.len() as u64,
+        )
     })
 }
 
@@ -49,11 +58,23 @@ pub(super) fn metric_requests(batch: &Batch, limit: usize) -> Vec<(ExportMetrics
         }
     }
     let request = |(metrics, points): (Vec<proto::Metric>, usize)| {
-        let scope_metrics = ScopeMetrics { scope: Some(scope()), metrics, ..ScopeMetrics::default() };
+        let scope_metrics = ScopeMetrics {
+            scope: Some(scope()),
+            metrics,
+            ..ScopeMetrics::default()
+        };
         let resource = Some(encode_resource(&batch.resource));
-        let resource_metrics =
-            ResourceMetrics { resource, scope_metrics: vec![scope_metrics], ..ResourceMetrics::default() };
-        (ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] }, points as u64)
+        let resource_metrics = ResourceMetrics {
+            resource,
+            scope_metrics: vec![scope_metrics],
+            ..ResourceMetrics::default()
+        };
+        (
+            ExportMetricsServiceRequest {
+                resource_metrics: vec![resource_metrics],
+            },
+            points as u64,
+        )
     };
     requests.into_iter().map(request).collect()
 }
@@ -67,8 +88,15 @@ fn scope() -> InstrumentationScope {
 }
 
 fn encode_resource(resource: &Resource) -> ProtoResource {
-    let attributes = resource.attributes.iter().map(|(key, value)| key_value(key, value)).collect();
-    ProtoResource { attributes, ..ProtoResource::default() }
+    let attributes = resource
+        .attributes
+        .iter()
+        .map(|(key, value)| key_value(key, value))
+        .collect();
+    ProtoResource {
+        attributes,
+        ..ProtoResource::default()
+    }
 }
 
 fn encode_span(span: &Span, anchor: &Anchor) -> trace::Span {
@@ -121,7 +149,9 @@ fn encode_metric(metric: &Metric, anchor: &Anchor) -> proto::Metric {
 }
 
 fn number(point: &Point, anchor: &Anchor) -> Option<NumberDataPoint> {
-    let (PointData::Sum(value) | PointData::Gauge(value)) = point.data else { return None };
+    let (PointData::Sum(value) | PointData::Gauge(value)) = point.data else {
+        return None;
+    };
     Some(NumberDataPoint {
         attributes: attributes(&point.attributes),
         start_time_unix_nano: anchor.wall(point.start),
@@ -132,7 +162,15 @@ fn number(point: &Point, anchor: &Anchor) -> Option<NumberDataPoint> {
 }
 
 fn histogram(point: &Point, anchor: &Anchor) -> Option<proto::HistogramDataPoint> {
-    let PointData::Histogram { bounds, counts, sum, count } = &point.data else { return None };
+    let PointData::Histogram {
+        bounds,
+        counts,
+        sum,
+        count,
+    } = &point.data
+    else {
+        return None;
+    };
     Some(proto::HistogramDataPoint {
         attributes: attributes(&point.attributes),
         start_time_unix_nano: anchor.wall(point.start),
@@ -147,7 +185,17 @@ fn histogram(point: &Point, anchor: &Anchor) -> Option<proto::HistogramDataPoint
 }
 
 fn exponential(point: &Point, anchor: &Anchor) -> Option<proto::ExponentialHistogramDataPoint> {
-    let PointData::ExpHistogram { scale, zero_count, offset, counts, sum, count } = &point.data else { return None };
+    let PointData::ExpHistogram {
+        scale,
+        zero_count,
+        offset,
+        counts,
+        sum,
+        count,
+    } = &point.data
+    else {
+        return None;
+    };
     Some(proto::ExponentialHistogramDataPoint {
         attributes: attributes(&point.attributes),
         start_time_unix_nano: anchor.wall(point.start),
@@ -156,7 +204,10 @@ fn exponential(point: &Point, anchor: &Anchor) -> Option<proto::ExponentialHisto
         sum: *sum,
         scale: *scale,
         zero_count: *zero_count,
-        positive: Some(Buckets { offset: *offset, bucket_counts: counts.clone() }),
+        positive: Some(Buckets {
+            offset: *offset,
+            bucket_counts: counts.clone(),
+        }),
         exemplars: exemplars(&point.exemplars, anchor),
         ..proto::ExponentialHistogramDataPoint::default()
     })
@@ -174,7 +225,10 @@ fn exemplars(exemplars: &[Exemplar], anchor: &Anchor) -> Vec<proto::Exemplar> {
 }
 
 fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
-    attributes.iter().map(|attribute| key_value(attribute.key, &attribute.value)).collect()
+    attributes
+        .iter()
+        .map(|attribute| key_value(attribute.key, &attribute.value))
+        .collect()
 }
 
 fn key_value(key: &str, value: &Value) -> KeyValue {
@@ -183,5 +237,9 @@ fn key_value(key: &str, value: &Value) -> KeyValue {
         Value::I64(number) => any_value::Value::IntValue(*number),
         Value::Bool(truth) => any_value::Value::BoolValue(*truth),
     };
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }

@@ -77,7 +77,8 @@ impl ExportStats {
 
     /// Spans and points that sinks still hold.
     pub fn waiting(&self) -> u64 {
-        self.total_produced().saturating_sub(self.total_sent() + self.total_dropped())
+        self.total_produced()
+            .saturating_sub(self.total_sent() + self.total_dropped())
     }
 
     pub fn total_produced(&self) -> u64 {

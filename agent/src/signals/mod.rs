@@ -22,8 +22,12 @@ use crate::{
 };
 
 /// Signals of plane 1, with the alternatives they can be had by.
-pub static KERNEL_HOOKS: [Hook; 4] =
-    [process::exec::HOOK, net::connect::HOOK, net::request::HOOK, thread::run_queue::HOOK];
+pub static KERNEL_HOOKS: [Hook; 4] = [
+    process::exec::HOOK,
+    net::connect::HOOK,
+    net::request::HOOK,
+    thread::run_queue::HOOK,
+];
 
 /// Names of the signals that `--without` can leave out.
 pub const NAMES: [&str; 8] = [
@@ -79,7 +83,11 @@ fn distribution(
     let points: Vec<Point> = parts
         .into_iter()
         .map(|(id, histogram)| {
-            let Exponential { zero_count, offset, counts } = histogram.exponential();
+            let Exponential {
+                zero_count,
+                offset,
+                counts,
+            } = histogram.exponential();
             let data = PointData::ExpHistogram {
                 scale: SCALE,
                 zero_count,
@@ -103,13 +111,21 @@ fn distribution(
 /// A kernel counter as a metric of one point; nothing when it never counted.
 fn count(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
     let value = reading.counter(target.slot, series);
-    let points = if value == 0 { Vec::new() } else { vec![target.sum(value, reading.time, Vec::new())] };
+    let points = if value == 0 {
+        Vec::new()
+    } else {
+        vec![target.sum(value, reading.time, Vec::new())]
+    };
     metric(def, points)
 }
 
 /// A metric, unless it has no points.
 fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
-    if points.is_empty() { Vec::new() } else { vec![Metric { def, points }] }
+    if points.is_empty() {
+        Vec::new()
+    } else {
+        vec![Metric { def, points }]
+    }
 }
 
 /// A span of its own trace for something over its threshold, which also becomes the exemplar of its histogram.

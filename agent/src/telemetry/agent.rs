@@ -51,10 +51,28 @@ pub static SIGNAL_STATE: MetricDef = MetricDef {
     attributes: &[SIGNAL, COVERAGE, CAUSE],
 };
 
-pub static METRICS: &[&MetricDef] = &[&EVENTS_RECEIVED, &EVENTS_DROPPED, &EXPORT_SENT, &EXPORT_DROPPED, &SIGNAL_STATE];
+pub static METRICS: &[&MetricDef] = &[
+    &EVENTS_RECEIVED,
+    &EVENTS_DROPPED,
+    &EXPORT_SENT,
+    &EXPORT_DROPPED,
+    &SIGNAL_STATE,
+];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef { key: CAUSE, kind: "string", description: "Why: a kind of loss, or what is missing." },
-    AttributeDef { key: SIGNAL, kind: "string", description: "A signal's name, as `whywait doctor` prints it." },
-    AttributeDef { key: COVERAGE, kind: "string", description: "`full`, `partial` or `off`." },
+    AttributeDef {
+        key: CAUSE,
+        kind: "string",
+        description: "Why: a kind of loss, or what is missing.",
+    },
+    AttributeDef {
+        key: SIGNAL,
+        kind: "string",
+        description: "A signal's name, as `whywait doctor` prints it.",
+    },
+    AttributeDef {
+        key: COVERAGE,
+        kind: "string",
+        description: "`full`, `partial` or `off`.",
+    },
 ];

@@ -15,11 +15,24 @@ pub fn render() -> String {
             Instrument::Histogram => "histogram, the runtime's bounds",
             Instrument::ExponentialHistogram => "exponential histogram",
         };
-        row(&mut page, &[&code(def.name), kind, &code(def.unit), def.description, &codes(def.attributes), def.source]);
+        row(
+            &mut page,
+            &[
+                &code(def.name),
+                kind,
+                &code(def.unit),
+                def.description,
+                &codes(def.attributes),
+                def.source,
+            ],
+        );
     }
     page.push_str("\n## Spans\n\n| name | what | attributes | source |\n|---|---|---|---|\n");
     for def in spans() {
-        row(&mut page, &[&code(def.name), def.description, &codes(def.attributes), def.source]);
+        row(
+            &mut page,
+            &[&code(def.name), def.description, &codes(def.attributes), def.source],
+        );
     }
     page.push_str("\n## Attributes of metrics and spans\n\n| key | type | what |\n|---|---|---|\n");
     for def in attributes() {
@@ -68,7 +81,10 @@ mod tests {
             fs::write(PAGE, render()).unwrap();
         }
         let found = fs::read_to_string(PAGE).unwrap_or_default();
-        assert!(found == render(), "docs/telemetry.md differs from the table: run the tests with UPDATE_DOCS=1");
+        assert!(
+            found == render(),
+            "docs/telemetry.md differs from the table: run the tests with UPDATE_DOCS=1"
+        );
     }
 
     #[test]
@@ -76,7 +92,9 @@ mod tests {
         let keys: Vec<&str> = attributes().map(|def| def.key).collect();
         let known: HashSet<&str> = keys.iter().copied().collect();
         assert_eq!(keys.len(), known.len(), "an attribute is described twice");
-        let used = metrics().flat_map(|def| def.attributes).chain(spans().flat_map(|def| def.attributes));
+        let used = metrics()
+            .flat_map(|def| def.attributes)
+            .chain(spans().flat_map(|def| def.attributes));
         for key in used {
             assert!(known.contains(key), "{key} is not described");
         }

@@ -3,7 +3,8 @@
 use super::{
     AttributeDef,
     Instrument::{Counter, ExponentialHistogram, Gauge, Histogram},
-    MetricDef, SpanDef, thread::THREAD_ID,
+    MetricDef, SpanDef,
+    thread::THREAD_ID,
 };
 
 pub const MEMORY_TYPE: &str = "go.memory.type";
@@ -44,19 +45,123 @@ macro_rules! def {
     };
 }
 
-def!(GOROUTINE_COUNT, "go.goroutine.count", "{goroutine}", Gauge, &[], "Goroutines alive, without the runtime's own.", "memory: as runtime.gcount");
-def!(PROCESSOR_LIMIT, "go.processor.limit", "{thread}", Gauge, &[], "GOMAXPROCS.", "memory: runtime.gomaxprocs");
-def!(CONFIG_GOGC, "go.config.gogc", "%", Gauge, &[], "GOGC; -1 when off.", "memory: gcController.gcPercent");
-def!(MEMORY_USED, "go.memory.used", "By", Gauge, &[MEMORY_TYPE], "Memory used by the Go runtime.", "memory: memstats, as /memory/classes/*");
-def!(MEMORY_LIMIT, "go.memory.limit", "By", Gauge, &[], "GOMEMLIMIT; absent when there is none.", "memory: gcController.memoryLimit");
-def!(MEMORY_ALLOCATED, "go.memory.allocated", "By", Counter, &[], "Bytes allocated on the heap by the application.", "memory: memstats.heapStats");
-def!(MEMORY_ALLOCATIONS, "go.memory.allocations", "{allocation}", Counter, &[], "Objects allocated on the heap by the application.", "memory: memstats.heapStats");
-def!(MEMORY_GC_GOAL, "go.memory.gc.goal", "By", Gauge, &[], "Heap size the current GC cycle aims at.", "memory: as gcController.heapGoal");
-def!(GC_CYCLES, "go.memory.gc.cycles", "{gc_cycle}", Counter, &[GC_CYCLE_FORCED], "GC cycles completed.", "memory: memstats.numgc, numforcedgc");
-def!(GC_PAUSE_DURATION, "go.memory.gc.pause.duration", "s", Histogram, &[GC_PAUSE_PHASE, GC_PAUSE_KIND], "Stop-the-world pauses, bucket for bucket as /sched/pauses/*; go1.22 and later.", "memory: sched.stw*Time*");
-def!(SCHEDULE_DURATION, "go.schedule.duration", "s", Histogram, &[], "Goroutine, runnable to running, bucket for bucket as /sched/latencies; the runtime samples one switch in eight.", "memory: sched.timeToRun");
-def!(GOROUTINE_RUNNABLE_DURATION, "go.goroutine.runnable.duration", "s", ExponentialHistogram, &[], "Goroutine, runnable to running, every switch.", "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist");
-def!(GOROUTINE_UNSTAMPED, "go.goroutine.runnable.unstamped", "{switch}", Counter, &[], "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.", "uprobe: runtime.execute");
+def!(
+    GOROUTINE_COUNT,
+    "go.goroutine.count",
+    "{goroutine}",
+    Gauge,
+    &[],
+    "Goroutines alive, without the runtime's own.",
+    "memory: as runtime.gcount"
+);
+def!(
+    PROCESSOR_LIMIT,
+    "go.processor.limit",
+    "{thread}",
+    Gauge,
+    &[],
+    "GOMAXPROCS.",
+    "memory: runtime.gomaxprocs"
+);
+def!(
+    CONFIG_GOGC,
+    "go.config.gogc",
+    "%",
+    Gauge,
+    &[],
+    "GOGC; -1 when off.",
+    "memory: gcController.gcPercent"
+);
+def!(
+    MEMORY_USED,
+    "go.memory.used",
+    "By",
+    Gauge,
+    &[MEMORY_TYPE],
+    "Memory used by the Go runtime.",
+    "memory: memstats, as /memory/classes/*"
+);
+def!(
+    MEMORY_LIMIT,
+    "go.memory.limit",
+    "By",
+    Gauge,
+    &[],
+    "GOMEMLIMIT; absent when there is none.",
+    "memory: gcController.memoryLimit"
+);
+def!(
+    MEMORY_ALLOCATED,
+    "go.memory.allocated",
+    "By",
+    Counter,
+    &[],
+    "Bytes allocated on the heap by the application.",
+    "memory: memstats.heapStats"
+);
+def!(
+    MEMORY_ALLOCATIONS,
+    "go.memory.allocations",
+    "{allocation}",
+    Counter,
+    &[],
+    "Objects allocated on the heap by the application.",
+    "memory: memstats.heapStats"
+);
+def!(
+    MEMORY_GC_GOAL,
+    "go.memory.gc.goal",
+    "By",
+    Gauge,
+    &[],
+    "Heap size the current GC cycle aims at.",
+    "memory: as gcController.heapGoal"
+);
+def!(
+    GC_CYCLES,
+    "go.memory.gc.cycles",
+    "{gc_cycle}",
+    Counter,
+    &[GC_CYCLE_FORCED],
+    "GC cycles completed.",
+    "memory: memstats.numgc, numforcedgc"
+);
+def!(
+    GC_PAUSE_DURATION,
+    "go.memory.gc.pause.duration",
+    "s",
+    Histogram,
+    &[GC_PAUSE_PHASE, GC_PAUSE_KIND],
+    "Stop-the-world pauses, bucket for bucket as /sched/pauses/*; go1.22 and later.",
+    "memory: sched.stw*Time*"
+);
+def!(
+    SCHEDULE_DURATION,
+    "go.schedule.duration",
+    "s",
+    Histogram,
+    &[],
+    "Goroutine, runnable to running, bucket for bucket as /sched/latencies; the runtime samples one switch in eight.",
+    "memory: sched.timeToRun"
+);
+def!(
+    GOROUTINE_RUNNABLE_DURATION,
+    "go.goroutine.runnable.duration",
+    "s",
+    ExponentialHistogram,
+    &[],
+    "Goroutine, runnable to running, every switch.",
+    "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist"
+);
+def!(
+    GOROUTINE_UNSTAMPED,
+    "go.goroutine.runnable.unstamped",
+    "{switch}",
+    Counter,
+    &[],
+    "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.",
+    "uprobe: runtime.execute"
+);
 
 pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_COUNT,
@@ -131,27 +236,119 @@ pub static SPANS: &[SpanDef] = &[
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef { key: MEMORY_TYPE, kind: "string", description: "`stack` or `other` (all else), as in the semantic conventions." },
-    AttributeDef { key: GC_FORCED, kind: "bool", description: "runtime.GC() or debug.FreeOSMemory() asked for it." },
-    AttributeDef { key: GC_PAUSE_PHASE, kind: "string", description: "`total`, or `stopping`: only from asking to stop until all had stopped." },
-    AttributeDef { key: GC_PAUSE_KIND, kind: "string", description: "`gc`, or `other`: stops for another reason." },
-    AttributeDef { key: GC_CYCLE, kind: "int", description: "The cycle's number, from 1, as gctrace prints it." },
-    AttributeDef { key: GC_HEAP_BEFORE, kind: "int", description: "Live heap when the cycle began, bytes." },
-    AttributeDef { key: GC_HEAP_AFTER, kind: "int", description: "Heap at mark termination, bytes." },
-    AttributeDef { key: GC_HEAP_LIVE, kind: "int", description: "Heap marked by the cycle, bytes." },
-    AttributeDef { key: GC_HEAP_GOAL, kind: "int", description: "Heap goal of the cycle, bytes." },
-    AttributeDef { key: GC_MAX_PROCS, kind: "int", description: "GOMAXPROCS during the cycle." },
-    AttributeDef { key: GC_PAUSE_TOTAL, kind: "int", description: "Both pauses as the runtime counts them, ns." },
-    AttributeDef { key: GC_CPU_ASSIST, kind: "int", description: "CPU time of mark assists, ns." },
-    AttributeDef { key: GC_CPU_DEDICATED, kind: "int", description: "CPU time of dedicated mark workers, ns." },
-    AttributeDef { key: GC_CPU_FRACTIONAL, kind: "int", description: "CPU time of fractional mark workers, ns." },
-    AttributeDef { key: GC_CPU_IDLE, kind: "int", description: "CPU time of idle mark workers, ns." },
-    AttributeDef { key: GOROUTINE_ID, kind: "int", description: "goid." },
-    AttributeDef { key: GOROUTINE_PARENT_ID, kind: "int", description: "goid of the creator; go1.21 and later." },
-    AttributeDef { key: GOROUTINE_FUNCTION, kind: "string", description: "The function the goroutine was started with." },
-    AttributeDef { key: GOROUTINE_CREATOR_FUNCTION, kind: "string", description: "The function with the go statement." },
-    AttributeDef { key: GOROUTINE_CREATOR_FILE, kind: "string", description: "File of the go statement." },
-    AttributeDef { key: GOROUTINE_CREATOR_LINE, kind: "int", description: "Line of the go statement." },
-    AttributeDef { key: GOROUTINE_WAIT_REASON, kind: "string", description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had." },
-    AttributeDef { key: GOROUTINE_RUNNABLE_SOURCE, kind: "string", description: "How it became runnable: `ready`, `netpoll`, `yield_or_preempt`, `syscall_exit`, `runtime_list`." },
+    AttributeDef {
+        key: MEMORY_TYPE,
+        kind: "string",
+        description: "`stack` or `other` (all else), as in the semantic conventions.",
+    },
+    AttributeDef {
+        key: GC_FORCED,
+        kind: "bool",
+        description: "runtime.GC() or debug.FreeOSMemory() asked for it.",
+    },
+    AttributeDef {
+        key: GC_PAUSE_PHASE,
+        kind: "string",
+        description: "`total`, or `stopping`: only from asking to stop until all had stopped.",
+    },
+    AttributeDef {
+        key: GC_PAUSE_KIND,
+        kind: "string",
+        description: "`gc`, or `other`: stops for another reason.",
+    },
+    AttributeDef {
+        key: GC_CYCLE,
+        kind: "int",
+        description: "The cycle's number, from 1, as gctrace prints it.",
+    },
+    AttributeDef {
+        key: GC_HEAP_BEFORE,
+        kind: "int",
+        description: "Live heap when the cycle began, bytes.",
+    },
+    AttributeDef {
+        key: GC_HEAP_AFTER,
+        kind: "int",
+        description: "Heap at mark termination, bytes.",
+    },
+    AttributeDef {
+        key: GC_HEAP_LIVE,
+        kind: "int",
+        description: "Heap marked by the cycle, bytes.",
+    },
+    AttributeDef {
+        key: GC_HEAP_GOAL,
+        kind: "int",
+        description: "Heap goal of the cycle, bytes.",
+    },
+    AttributeDef {
+        key: GC_MAX_PROCS,
+        kind: "int",
+        description: "GOMAXPROCS during the cycle.",
+    },
+    AttributeDef {
+        key: GC_PAUSE_TOTAL,
+        kind: "int",
+        description: "Both pauses as the runtime counts them, ns.",
+    },
+    AttributeDef {
+        key: GC_CPU_ASSIST,
+        kind: "int",
+        description: "CPU time of mark assists, ns.",
+    },
+    AttributeDef {
+        key: GC_CPU_DEDICATED,
+        kind: "int",
+        description: "CPU time of dedicated mark workers, ns.",
+    },
+    AttributeDef {
+        key: GC_CPU_FRACTIONAL,
+        kind: "int",
+        description: "CPU time of fractional mark workers, ns.",
+    },
+    AttributeDef {
+        key: GC_CPU_IDLE,
+        kind: "int",
+        description: "CPU time of idle mark workers, ns.",
+    },
+    AttributeDef {
+        key: GOROUTINE_ID,
+        kind: "int",
+        description: "goid.",
+    },
+    AttributeDef {
+        key: GOROUTINE_PARENT_ID,
+        kind: "int",
+        description: "goid of the creator; go1.21 and later.",
+    },
+    AttributeDef {
+        key: GOROUTINE_FUNCTION,
+        kind: "string",
+        description: "The function the goroutine was started with.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_FUNCTION,
+        kind: "string",
+        description: "The function with the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_FILE,
+        kind: "string",
+        description: "File of the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_LINE,
+        kind: "int",
+        description: "Line of the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_WAIT_REASON,
+        kind: "string",
+        description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had.",
+    },
+    AttributeDef {
+        key: GOROUTINE_RUNNABLE_SOURCE,
+        kind: "string",
+        description: "How it became runnable: `ready`, `netpoll`, `yield_or_preempt`, `syscall_exit`, `runtime_list`.",
+    },
 ];

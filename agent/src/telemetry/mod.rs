@@ -51,7 +51,16 @@ pub struct AttributeDef {
 
 /// Every metric.
 pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
-    [go::METRICS, tokio::METRICS, net::METRICS, thread::METRICS, agent::METRICS].into_iter().flatten().copied()
+    [
+        go::METRICS,
+        tokio::METRICS,
+        net::METRICS,
+        thread::METRICS,
+        agent::METRICS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// Every span.
@@ -61,5 +70,13 @@ pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
 
 /// Every attribute.
 pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
-    [go::ATTRIBUTES, tokio::ATTRIBUTES, net::ATTRIBUTES, thread::ATTRIBUTES, agent::ATTRIBUTES].into_iter().flatten()
+    [
+        go::ATTRIBUTES,
+        tokio::ATTRIBUTES,
+        net::ATTRIBUTES,
+        thread::ATTRIBUTES,
+        agent::ATTRIBUTES,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -18,10 +18,23 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CLIENT_ADDRESS: &str = "client.address";
 pub const OVERFLOW: &str = "otel.metric.overflow";
 
-const SERVER_PEER: &[&str] =
-    &[NETWORK_TRANSPORT, NETWORK_TYPE, NETWORK_PEER_ADDRESS, CLIENT_ADDRESS, SERVER_PORT, OVERFLOW];
-const CLIENT_PEER: &[&str] =
-    &[NETWORK_TRANSPORT, NETWORK_TYPE, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, SERVER_ADDRESS, SERVER_PORT, OVERFLOW];
+const SERVER_PEER: &[&str] = &[
+    NETWORK_TRANSPORT,
+    NETWORK_TYPE,
+    NETWORK_PEER_ADDRESS,
+    CLIENT_ADDRESS,
+    SERVER_PORT,
+    OVERFLOW,
+];
+const CLIENT_PEER: &[&str] = &[
+    NETWORK_TRANSPORT,
+    NETWORK_TYPE,
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    OVERFLOW,
+];
 
 pub static CONNECT_DURATION: MetricDef = MetricDef {
     name: "whywait.tcp.connect.duration",
@@ -56,8 +69,12 @@ pub static CLIENT_REQUEST_DURATION: MetricDef = MetricDef {
     attributes: CLIENT_PEER,
 };
 
-pub static METRICS: &[&MetricDef] =
-    &[&CONNECT_DURATION, &CONNECT_FAILED, &SERVER_REQUEST_DURATION, &CLIENT_REQUEST_DURATION];
+pub static METRICS: &[&MetricDef] = &[
+    &CONNECT_DURATION,
+    &CONNECT_FAILED,
+    &SERVER_REQUEST_DURATION,
+    &CLIENT_REQUEST_DURATION,
+];
 
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
@@ -113,12 +130,44 @@ pub static SPANS: &[SpanDef] = &[
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef { key: NETWORK_TRANSPORT, kind: "string", description: "`tcp`." },
-    AttributeDef { key: NETWORK_TYPE, kind: "string", description: "`ipv4` or `ipv6`; IPv4 on an IPv6 socket is `ipv4`." },
-    AttributeDef { key: NETWORK_PEER_ADDRESS, kind: "string", description: "Address at the other end." },
-    AttributeDef { key: NETWORK_PEER_PORT, kind: "int", description: "Port at the other end; a client's own is left out." },
-    AttributeDef { key: SERVER_ADDRESS, kind: "string", description: "Address of the server that was called." },
-    AttributeDef { key: SERVER_PORT, kind: "int", description: "Port of the server: the service's own, or the one it called." },
-    AttributeDef { key: CLIENT_ADDRESS, kind: "string", description: "Address of the client." },
-    AttributeDef { key: OVERFLOW, kind: "bool", description: "Values of peers beyond the limit of 4096." },
+    AttributeDef {
+        key: NETWORK_TRANSPORT,
+        kind: "string",
+        description: "`tcp`.",
+    },
+    AttributeDef {
+        key: NETWORK_TYPE,
+        kind: "string",
+        description: "`ipv4` or `ipv6`; IPv4 on an IPv6 socket is `ipv4`.",
+    },
+    AttributeDef {
+        key: NETWORK_PEER_ADDRESS,
+        kind: "string",
+        description: "Address at the other end.",
+    },
+    AttributeDef {
+        key: NETWORK_PEER_PORT,
+        kind: "int",
+        description: "Port at the other end; a client's own is left out.",
+    },
+    AttributeDef {
+        key: SERVER_ADDRESS,
+        kind: "string",
+        description: "Address of the server that was called.",
+    },
+    AttributeDef {
+        key: SERVER_PORT,
+        kind: "int",
+        description: "Port of the server: the service's own, or the one it called.",
+    },
+    AttributeDef {
+        key: CLIENT_ADDRESS,
+        kind: "string",
+        description: "Address of the client.",
+    },
+    AttributeDef {
+        key: OVERFLOW,
+        kind: "bool",
+        description: "Values of peers beyond the limit of 4096.",
+    },
 ];

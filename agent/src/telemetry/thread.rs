@@ -17,6 +17,14 @@ pub static RUN_QUEUE_DURATION: MetricDef = MetricDef {
 pub static METRICS: &[&MetricDef] = &[&RUN_QUEUE_DURATION];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef { key: THREAD_ID, kind: "int", description: "Kernel tid." },
-    AttributeDef { key: THREAD_NAME, kind: "string", description: "The kernel's name of the thread." },
+    AttributeDef {
+        key: THREAD_ID,
+        kind: "int",
+        description: "Kernel tid.",
+    },
+    AttributeDef {
+        key: THREAD_NAME,
+        kind: "string",
+        description: "The kernel's name of the thread.",
+    },
 ];

@@ -51,8 +51,13 @@ pub static WAKE_TO_POLL_DURATION: MetricDef = MetricDef {
     attributes: &[],
 };
 
-pub static METRICS: &[&MetricDef] =
-    &[&POLL_DURATION, &BLOCKING_DURATION, &BUSY_DURATION, &POLL_UNMATCHED, &WAKE_TO_POLL_DURATION];
+pub static METRICS: &[&MetricDef] = &[
+    &POLL_DURATION,
+    &BLOCKING_DURATION,
+    &BUSY_DURATION,
+    &POLL_UNMATCHED,
+    &WAKE_TO_POLL_DURATION,
+];
 
 pub static SPANS: &[SpanDef] = &[SpanDef {
     name: "poll {future}",
@@ -62,7 +67,11 @@ pub static SPANS: &[SpanDef] = &[SpanDef {
 }];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef { key: TOKIO_TASK_ID, kind: "int", description: "tokio::task::Id." },
+    AttributeDef {
+        key: TOKIO_TASK_ID,
+        kind: "int",
+        description: "tokio::task::Id.",
+    },
     AttributeDef {
         key: TOKIO_TASK_FUTURE,
         kind: "string",

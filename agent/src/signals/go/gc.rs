@@ -42,7 +42,9 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
         ("go.gc.mark", cycle.mark, cycle.mark_term),
         ("go.gc.stw.mark_termination", cycle.mark_term, cycle.end),
     ];
-    let children: Vec<Span> =
-        phases.into_iter().map(|(name, start, end)| root.child(name, at(start), at(end), vec![number.clone()])).collect();
+    let children: Vec<Span> = phases
+        .into_iter()
+        .map(|(name, start, end)| root.child(name, at(start), at(end), vec![number.clone()]))
+        .collect();
     std::iter::once(root).chain(children).collect()
 }

@@ -10,9 +10,9 @@ use crate::{
     telemetry::{
         MetricDef,
         go::{
-            CONFIG_GOGC, GC_CYCLES, GC_CYCLE_FORCED, GC_PAUSE_DURATION, GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT,
-            MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT,
-            SCHEDULE_DURATION,
+            CONFIG_GOGC, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT,
+            MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_TYPE, MEMORY_USED,
+            PROCESSOR_LIMIT, SCHEDULE_DURATION,
         },
     },
 };
@@ -22,11 +22,14 @@ pub const NAME: &str = "go.runtime";
 /// The last snapshot as metrics.
 pub fn metrics(target: &Target) -> Vec<Metric> {
     let Some(go) = &target.go else { return Vec::new() };
-    let Some((time, snapshot)) = &go.latest else { return Vec::new() };
+    let Some((time, snapshot)) = &go.latest else {
+        return Vec::new();
+    };
     let time = *time;
     let gauge = |def: &'static MetricDef, value: u64| one(def, target.gauge(value as i64, time, Vec::new()));
     let sum = |def: &'static MetricDef, value: u64| one(def, target.sum_from(target.started, value, time, Vec::new()));
-    let memory = |kind: &'static str, bytes: u64| target.gauge(bytes as i64, time, vec![Attribute::new(MEMORY_TYPE, kind)]);
+    let memory =
+        |kind: &'static str, bytes: u64| target.gauge(bytes as i64, time, vec![Attribute::new(MEMORY_TYPE, kind)]);
     let mut metrics = vec![
         gauge(&GOROUTINE_COUNT, snapshot.goroutines),
         gauge(&PROCESSOR_LIMIT, snapshot.gomaxprocs),
@@ -36,9 +39,19 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     ];
     metrics.extend(metric(
         &MEMORY_USED,
-        vec![memory("stack", snapshot.stack_bytes), memory("other", snapshot.other_bytes)],
+        vec![
+            memory("stack", snapshot.stack_bytes),
+            memory("other", snapshot.other_bytes),
+        ],
     ));
-    let forced = |forced: bool, cycles: u64| target.sum_from(target.started, cycles, time, vec![Attribute::new(GC_CYCLE_FORCED, forced)]);
+    let forced = |forced: bool, cycles: u64| {
+        target.sum_from(
+            target.started,
+            cycles,
+            time,
+            vec![Attribute::new(GC_CYCLE_FORCED, forced)],
+        )
+    };
     metrics.extend(metric(
         &GC_CYCLES,
         vec![
@@ -49,11 +62,19 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     metrics.extend(snapshot.memory_limit.map(|limit| gauge(&MEMORY_LIMIT, limit)));
     metrics.extend(snapshot.heap_goal.map(|goal| gauge(&MEMORY_GC_GOAL, goal)));
     let histogram = |of: &TimeHistogram, attributes| point(of, &go.bounds, target.started, time, attributes);
-    metrics.extend(snapshot.schedule.as_ref().map(|schedule| one(&SCHEDULE_DURATION, histogram(schedule, Vec::new()))));
+    metrics.extend(
+        snapshot
+            .schedule
+            .as_ref()
+            .map(|schedule| one(&SCHEDULE_DURATION, histogram(schedule, Vec::new()))),
+    );
     let mut pauses = Vec::new();
     for (phase, both) in [("total", &snapshot.pause_total), ("stopping", &snapshot.pause_stopping)] {
         for (kind, of) in ["gc", "other"].into_iter().zip(both.iter().flatten()) {
-            let attributes = vec![Attribute::new(GC_PAUSE_PHASE, phase), Attribute::new(GC_PAUSE_KIND, kind)];
+            let attributes = vec![
+                Attribute::new(GC_PAUSE_PHASE, phase),
+                Attribute::new(GC_PAUSE_KIND, kind),
+            ];
             pauses.push(histogram(of, attributes));
         }
     }
@@ -62,14 +83,30 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
 }
 
 fn one(def: &'static MetricDef, point: Point) -> Metric {
-    Metric { def, points: vec![point] }
+    Metric {
+        def,
+        points: vec![point],
+    }
 }
 
 /// The runtime's histogram with its own bounds: underflow below the first, overflow above the last. It keeps no sum.
 fn point(of: &TimeHistogram, bounds: &Arc<[f64]>, start: MonoNs, time: MonoNs, attributes: Vec<Attribute>) -> Point {
-    let counts: Vec<u64> =
-        std::iter::once(of.underflow).chain(of.counts.iter().copied()).chain(std::iter::once(of.overflow)).collect();
+    let counts: Vec<u64> = std::iter::once(of.underflow)
+        .chain(of.counts.iter().copied())
+        .chain(std::iter::once(of.overflow))
+        .collect();
     let count = counts.iter().sum();
-    let data = PointData::Histogram { bounds: bounds.clone(), counts, sum: None, count };
-    Point { attributes, start, time, data, exemplars: Vec::new() }
+    let data = PointData::Histogram {
+        bounds: bounds.clone(),
+        counts,
+        sum: None,
+        count,
+    };
+    Point {
+        attributes,
+        start,
+        time,
+        data,
+        exemplars: Vec::new(),
+    }
 }

@@ -12,9 +12,9 @@ use crate::{
     target::Target,
     telemetry::{
         go::{
-            GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_FUNCTION, GOROUTINE_ID,
-            GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_UNSTAMPED,
-            GOROUTINE_WAIT_REASON,
+            GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_FUNCTION,
+            GOROUTINE_ID, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE,
+            GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_REASON,
         },
         thread::THREAD_ID,
     },
@@ -46,12 +46,25 @@ pub fn span(wait: &Wait, target: &mut Target) -> Span {
     }
     let name = format!("runnable {}", started_with.as_deref().unwrap_or("goroutine"));
     let times = (MonoNs(wait.since), MonoNs(wait.header.time));
-    slow_span(target, (Series::GoRunnable, 0), name, SpanKind::Internal, times, attributes)
+    slow_span(
+        target,
+        (Series::GoRunnable, 0),
+        name,
+        SpanKind::Internal,
+        times,
+        attributes,
+    )
 }
 
 /// The distribution of all waits, and starts whose runnable moment was not seen.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = distribution(&GOROUTINE_RUNNABLE_DURATION, target, Series::GoRunnable, reading, |_| Vec::new());
+    let mut metrics = distribution(
+        &GOROUTINE_RUNNABLE_DURATION,
+        target,
+        Series::GoRunnable,
+        reading,
+        |_| Vec::new(),
+    );
     metrics.extend(count(&GOROUTINE_UNSTAMPED, target, Series::GoUnstamped, reading));
     metrics
 }

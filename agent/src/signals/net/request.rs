@@ -27,7 +27,10 @@ pub const HOOK: Hook = Hook {
         // Since 6.3 (linux, include/trace/events/sock.h).
         Alternative {
             name: "tp_btf/sock_send_length,sock_recv_length",
-            programs: &[("net_send", Point::TpBtf("sock_send_length")), ("net_recv", Point::TpBtf("sock_recv_length"))],
+            programs: &[
+                ("net_send", Point::TpBtf("sock_send_length")),
+                ("net_recv", Point::TpBtf("sock_recv_length")),
+            ],
         },
         Alternative {
             name: "fexit/inet_sendmsg,inet_recvmsg,inet6_sendmsg,inet6_recvmsg",
@@ -73,8 +76,12 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut metrics = distribution(&SERVER_REQUEST_DURATION, target, Series::ServerRequest, reading, |id| {
         peer_attributes(reading.peers.get(&id))
     });
-    metrics.extend(distribution(&CLIENT_REQUEST_DURATION, target, Series::ClientRequest, reading, |id| {
-        peer_attributes(reading.peers.get(&id))
-    }));
+    metrics.extend(distribution(
+        &CLIENT_REQUEST_DURATION,
+        target,
+        Series::ClientRequest,
+        reading,
+        |id| peer_attributes(reading.peers.get(&id)),
+    ));
     metrics
 }

@@ -26,17 +26,34 @@ pub fn span(poll: &Poll, target: &mut Target) -> Span {
     ];
     let name = format!("poll {}", target.future(poll.future));
     let times = (MonoNs(poll.since), MonoNs(poll.header.time));
-    slow_span(target, (Series::TokioPoll, poll.future), name, SpanKind::Internal, times, attributes)
+    slow_span(
+        target,
+        (Series::TokioPoll, poll.future),
+        name,
+        SpanKind::Internal,
+        times,
+        attributes,
+    )
 }
 
 /// Poll durations per future, blocking-pool closures, and time that workers were busy.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let future = |id: u32| vec![Attribute::new(TOKIO_TASK_FUTURE, target.future(id).to_owned())];
     let mut metrics = distribution(&POLL_DURATION, target, Series::TokioPoll, reading, future);
-    metrics.extend(distribution(&BLOCKING_DURATION, target, Series::TokioBlocking, reading, future));
-    metrics.extend(distribution(&BUSY_DURATION, target, Series::TokioBusy, reading, |tid| {
-        vec![Attribute::new(THREAD_ID, i64::from(tid))]
-    }));
+    metrics.extend(distribution(
+        &BLOCKING_DURATION,
+        target,
+        Series::TokioBlocking,
+        reading,
+        future,
+    ));
+    metrics.extend(distribution(
+        &BUSY_DURATION,
+        target,
+        Series::TokioBusy,
+        reading,
+        |tid| vec![Attribute::new(THREAD_ID, i64::from(tid))],
+    ));
     metrics.extend(count(&POLL_UNMATCHED, target, Series::TokioUnmatched, reading));
     metrics
 }

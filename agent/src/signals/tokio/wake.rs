@@ -11,5 +11,7 @@ pub const NAME: &str = "tokio.wake";
 
 /// Wake-to-poll delay of all tasks as one histogram.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    distribution(&WAKE_TO_POLL_DURATION, target, Series::TokioWake, reading, |_| Vec::new())
+    distribution(&WAKE_TO_POLL_DURATION, target, Series::TokioWake, reading, |_| {
+        Vec::new()
+    })
 }

@@ -1,0 +1,111 @@
+//! `whywait doctor`: what this kernel permits, who can be watched, what would be off and why. Attaches nothing for good.
+
+use anyhow::Context as _;
+
+use crate::{
+    attach::plan::{self, Coverage},
+    cli::TargetArgs,
+    discover::Process,
+    exit::Exit,
+    inspect::{self, Image, SiteCost},
+    pipeline, signals,
+};
+
+/// Prints the findings; ends with the code of the first that keeps whywait from working at all.
+pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("kernel {}", release.trim());
+    match pipeline::load(1 << 16) {
+        Ok((_ebpf, hooks)) => {
+            for hook in &hooks {
+                match hook.taken {
+                    Some(taken) => println!("  {:<18} {taken}", hook.signal),
+                    None => println!("  {:<18} off", hook.signal),
+                }
+                for (alternative, reason) in &hook.refused {
+                    println!("  {:<18} refused {alternative}: {reason}", "");
+                }
+            }
+        }
+        Err(error) => {
+            println!("  {error:#}");
+            return Err(error);
+        }
+    }
+    println!("signals: {}", signals::NAMES.join(", "));
+    let selector = args.selector();
+    for pid in &selector.pids {
+        Process::read(*pid).map_err(|error| crate::exit::Fatal::new(Exit::NoSuchProcess, error))?;
+    }
+    let mut found = 0;
+    for process in Process::all().context("cannot list processes")? {
+        if selector.matches(&process) && report(&process, selector.is_explicit()) {
+            found += 1;
+        }
+    }
+    println!("{found} processes can be watched");
+    Ok(Exit::Ok)
+}
+
+/// Prints what is to say of a process; whether it can be watched.
+fn report(process: &Process, explicit: bool) -> bool {
+    let head = format!("pid {} {}", process.pid, process.exe.display());
+    let bytes = match process.exe_bytes() {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            if explicit {
+                println!("{head}: {error}");
+            }
+            return false;
+        }
+    };
+    let image = match inspect::inspect(&bytes) {
+        Ok(Some(image)) => image,
+        Ok(None) | Err(inspect::InspectError::NotElf) => {
+            if explicit {
+                println!("{head}: neither Go nor tokio");
+            }
+            return false;
+        }
+        Err(error) => {
+            println!("{head}: runtime not watched: {error}");
+            return explicit;
+        }
+    };
+    let elf = match &image {
+        Image::Go(image) => {
+            println!("{head}: {}", image.version.raw);
+            if let Err(error) = &image.tls_g {
+                println!("  goroutines of sockets are not told: {error}");
+            }
+            &image.elf
+        }
+        Image::Tokio(image) => {
+            println!(
+                "{head}: tokio {}",
+                image.version.as_deref().unwrap_or("of unknown version")
+            );
+            &image.elf
+        }
+    };
+    let bias = process.bias(elf).unwrap_or_default();
+    let plan = plan::plan(&image, bias, &[]);
+    for state in &plan.states {
+        match &state.coverage {
+            Coverage::Full => println!("  {:<18} full", state.signal),
+            Coverage::Partial(reason) => println!("  {:<18} in part: {reason}", state.signal),
+            Coverage::Off(reason) => println!("  {:<18} off: {reason}", state.signal),
+        }
+    }
+    for probe in &plan.probes {
+        let cost = match probe.site.cost {
+            SiteCost::Emulated => "emulated",
+            SiteCost::SingleStepped => "single-stepped",
+        };
+        println!(
+            "    {:<18} {} at file offset {:#x}, {cost}",
+            probe.program, probe.site.function, probe.site.file_offset
+        );
+    }
+    true
+}

@@ -1,0 +1,308 @@
+//! The ELF file: addresses ↔ file offsets, sections, symbols, relocations, build ids.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use object::LittleEndian;
+use object::elf;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader};
+use object::read::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, SymbolKind};
+
+use super::InspectError;
+
+/// How the executable is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElfKind {
+    /// ET_EXEC: link-time addresses are run-time addresses.
+    Exec,
+    /// ET_DYN: the load bias must be found from /proc/PID/maps.
+    Pie,
+}
+
+/// One PT_LOAD program header, in link-time addresses and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadSegment {
+    pub vaddr: u64,
+    pub memory_size: u64,
+    pub file_offset: u64,
+    pub file_size: u64,
+    pub executable: bool,
+    pub writable: bool,
+}
+
+/// What the ELF headers and notes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElfFacts {
+    pub kind: ElfKind,
+    /// e_machine (62 is x86-64).
+    pub machine: u16,
+    /// NT_GNU_BUILD_ID, hex.
+    pub gnu_build_id: Option<String>,
+    /// The Go linker's own id, four parts joined by slashes.
+    pub go_build_id: Option<String>,
+    /// PT_LOAD segments in file order.
+    pub segments: Vec<LoadSegment>,
+    /// No PT_INTERP: no dynamic loader runs.
+    pub is_static: bool,
+}
+
+impl ElfFacts {
+    /// The bias to add to link-time addresses, given one line of /proc/PID/maps of this file: where it is mapped and from
+    /// which file offset. Exact for the line that maps a segment's first page.
+    pub fn bias(&self, map_start: u64, map_file_offset: u64) -> Option<u64> {
+        const PAGE: u64 = 4096;
+        self.segments
+            .iter()
+            .find(|s| s.file_offset / PAGE * PAGE == map_file_offset)
+            .map(|s| map_start.wrapping_sub(s.vaddr / PAGE * PAGE))
+    }
+}
+
+/// A symbol of .symtab that has an address.
+pub(crate) struct Symbol<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) vaddr: u64,
+    pub(crate) size: u64,
+    pub(crate) is_function: bool,
+}
+
+/// An applied relocation of the loaded image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Relocation {
+    pub(crate) place: u64,
+    pub(crate) kind: u32,
+    pub(crate) symbol: u32,
+    pub(crate) addend: i64,
+}
+
+/// A parsed ELF file, by link-time address.
+pub(crate) struct Binary<'a> {
+    bytes: &'a [u8],
+    file: ElfFile64<'a, LittleEndian>,
+    relocations: Vec<Relocation>,
+    pub(crate) facts: ElfFacts,
+    /// Size and alignment of PT_TLS, bytes.
+    pub(crate) tls: Option<(u64, u64)>,
+}
+
+/// No section of a debuggable binary is larger; what claims to be is refused before memory is allocated for it.
+const MAX_SECTION: u64 = 2 << 30;
+/// Deflate can't expand further than this.
+const MAX_EXPANSION: u64 = 1100;
+
+impl<'a> Binary<'a> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, InspectError> {
+        if !bytes.starts_with(b"\x7fELF") {
+            return Err(InspectError::NotElf);
+        }
+        // EI_CLASS and EI_DATA: 64 bit, little endian.
+        if bytes.get(4..6) != Some(&[2, 1]) {
+            return Err(if bytes.len() < 64 {
+                InspectError::Malformed { part: "ELF header" }
+            } else {
+                InspectError::UnsupportedMachine {
+                    runtime: "an ELF executable",
+                    machine: "32 bit or big endian".into(),
+                }
+            });
+        }
+        let file =
+            ElfFile64::<LittleEndian>::parse(bytes).map_err(|_| InspectError::Malformed { part: "ELF header" })?;
+        let header = file.elf_header();
+        let endian = LittleEndian;
+        let kind = match header.e_type(endian) {
+            elf::ET_EXEC => ElfKind::Exec,
+            elf::ET_DYN => ElfKind::Pie,
+            _ => return Err(InspectError::NotElf),
+        };
+        let mut segments = Vec::new();
+        let (mut is_static, mut tls) = (true, None);
+        for ph in file.elf_program_headers() {
+            match ph.p_type(endian) {
+                elf::PT_LOAD => segments.push(LoadSegment {
+                    vaddr: ph.p_vaddr(endian),
+                    memory_size: ph.p_memsz(endian),
+                    file_offset: ph.p_offset(endian),
+                    file_size: ph.p_filesz(endian),
+                    executable: ph.p_flags(endian).contains(elf::PF_X),
+                    writable: ph.p_flags(endian).contains(elf::PF_W),
+                }),
+                elf::PT_INTERP => is_static = false,
+                elf::PT_TLS => tls = Some((ph.p_memsz(endian), ph.p_align(endian))),
+                _ => {}
+            }
+        }
+        if segments.is_empty() {
+            return Err(InspectError::Malformed { part: "no PT_LOAD" });
+        }
+        let facts = ElfFacts {
+            kind,
+            machine: header.e_machine(endian).0,
+            gnu_build_id: file.build_id().ok().flatten().map(hex),
+            go_build_id: None,
+            segments,
+            is_static,
+        };
+        let relocations = read_relocations(&file, bytes);
+        let mut binary = Self {
+            bytes,
+            file,
+            relocations,
+            facts,
+            tls,
+        };
+        binary.facts.go_build_id = binary.go_build_id();
+        Ok(binary)
+    }
+
+    /// The file's bytes for `len` bytes of memory at `vaddr`; None when a part isn't file-backed.
+    pub(crate) fn read(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
+        let available = self.read_up_to(vaddr, len)?;
+        (available.len() as u64 == len).then_some(available)
+    }
+
+    /// As [`read`](Self::read), but fewer bytes where the segment ends earlier.
+    pub(crate) fn read_up_to(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
+        let (segment, within) = self.locate(vaddr)?;
+        let len = len.min(segment.file_size - within);
+        let start = usize::try_from(segment.file_offset.checked_add(within)?).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        self.bytes.get(start..end.min(self.bytes.len()))
+    }
+
+    pub(crate) fn file_offset(&self, vaddr: u64) -> Option<u64> {
+        let (segment, within) = self.locate(vaddr)?;
+        segment.file_offset.checked_add(within)
+    }
+
+    pub(crate) fn is_code(&self, vaddr: u64) -> bool {
+        self.locate(vaddr).is_some_and(|(s, _)| s.executable)
+    }
+
+    /// The pointer stored at `vaddr` as the loader leaves it (before the bias is added).
+    pub(crate) fn pointer(&self, vaddr: u64) -> Option<u64> {
+        match self.relocation(vaddr) {
+            Some(r) if r.kind == elf::R_X86_64_RELATIVE.0 => Some(r.addend as u64),
+            Some(r) if r.kind == elf::R_X86_64_64.0 || r.kind == elf::R_X86_64_GLOB_DAT.0 => {
+                let symbol = self.dynamic_symbol(r.symbol)?;
+                (symbol != 0).then(|| symbol.wrapping_add(r.addend as u64))
+            }
+            Some(_) => None,
+            None => Some(u64::from_le_bytes(self.read(vaddr, 8)?.try_into().ok()?)),
+        }
+    }
+
+    pub(crate) fn relocation(&self, place: u64) -> Option<Relocation> {
+        let at = self.relocations.binary_search_by_key(&place, |r| r.place).ok()?;
+        self.relocations.get(at).copied()
+    }
+
+    /// The places at which the loader puts one of these addresses.
+    pub(crate) fn pointers_to<'s>(&'s self, targets: &'s HashSet<u64>) -> impl Iterator<Item = u64> + 's {
+        let relative = self.relocations.iter().filter(|r| r.kind == elf::R_X86_64_RELATIVE.0);
+        relative
+            .filter(|r| targets.contains(&(r.addend as u64)))
+            .map(|r| r.place)
+    }
+
+    /// st_value of a dynamic symbol (0 when undefined).
+    pub(crate) fn dynamic_symbol(&self, index: u32) -> Option<u64> {
+        let index = object::SymbolIndex(index as usize);
+        Some(self.file.dynamic_symbol_table()?.symbol_by_index(index).ok()?.address())
+    }
+
+    /// Address and contents of a section, decompressed.
+    pub(crate) fn section(&self, name: &str) -> Option<(u64, Cow<'a, [u8]>)> {
+        let section = self.file.section_by_name(name)?;
+        let data = section.compressed_data().ok()?;
+        let stored = data.data.len() as u64;
+        if data.format != CompressionFormat::None
+            && (data.uncompressed_size > MAX_SECTION || data.uncompressed_size / MAX_EXPANSION > stored)
+        {
+            return None;
+        }
+        Some((section.address(), data.decompress().ok()?))
+    }
+
+    pub(crate) fn has_section(&self, name: &str) -> bool {
+        self.file.section_by_name(name).is_some()
+    }
+
+    /// The symbols of .symtab that have a name and an address.
+    pub(crate) fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a, '_> {
+        self.file.symbols().filter(|s| s.is_definition()).filter_map(|s| {
+            Some(Symbol {
+                name: s.name().ok()?,
+                vaddr: s.address(),
+                size: s.size(),
+                is_function: s.kind() == SymbolKind::Text,
+            })
+        })
+    }
+
+    fn locate(&self, vaddr: u64) -> Option<(&LoadSegment, u64)> {
+        self.facts.segments.iter().find_map(|s| {
+            let within = vaddr.checked_sub(s.vaddr)?;
+            (within < s.file_size).then_some((s, within))
+        })
+    }
+
+    /// The note that cmd/link writes (go1.26, cmd/link/internal/ld/elf.go, elfwritegobuildid): name "Go", type 4.
+    fn go_build_id(&self) -> Option<String> {
+        let (_, note) = self.section(".note.go.buildid")?;
+        let size = u32::from_le_bytes(note.get(4..8)?.try_into().ok()?) as usize;
+        let id = note.get(16..16usize.checked_add(size)?)?;
+        String::from_utf8(id.to_vec()).ok()
+    }
+}
+
+fn read_relocations(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Vec<Relocation> {
+    let endian = LittleEndian;
+    let mut all = Vec::new();
+    for section in file.elf_section_table().iter() {
+        let allocated = section.sh_flags(endian).contains(elf::SHF_ALLOC);
+        if section.sh_type(endian) != elf::SHT_RELA || !allocated {
+            continue;
+        }
+        let Ok(data) = section.data(endian, bytes) else {
+            continue;
+        };
+        for entry in data.chunks_exact(24) {
+            let word = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or(0);
+            let info = word(8);
+            all.push(Relocation {
+                place: word(0),
+                kind: info as u32,
+                symbol: (info >> 32) as u32,
+                addend: word(16) as i64,
+            });
+        }
+    }
+    all.sort_by_key(|r| r.place);
+    all
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_no_executable() {
+        let cases: [(&[u8], InspectError); 4] = [
+            (b"", InspectError::NotElf),
+            (b"#!/bin/sh\n", InspectError::NotElf),
+            (b"\x7fELF", InspectError::Malformed { part: "ELF header" }),
+            (
+                b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0",
+                InspectError::Malformed { part: "ELF header" },
+            ),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(Binary::parse(bytes).err(), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a binary, or a place in it, can't be used. Each message names the way out.
+
+/// Why a binary that belongs to a known runtime can't be traced (or why the bytes are no binary at all).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    #[error("not an ELF executable: give a process whose /proc/PID/exe is one")]
+    NotElf,
+    #[error(
+        "the ELF file is truncated or malformed ({part}): compare it with the build's original and deploy it again"
+    )]
+    Malformed { part: &'static str },
+    #[error(
+        "{runtime} on machine {machine}: only x86-64 (little endian, 64 bit) is supported; use a build for linux/amd64"
+    )]
+    UnsupportedMachine { runtime: &'static str, machine: String },
+    #[error(
+        "the {runtime} binary is stripped of its symbols: build it without strip (Rust: `strip = \"none\"` in the release profile)"
+    )]
+    Stripped { runtime: &'static str },
+    #[error(
+        "no DWARF in this Go binary (-ldflags=-w or -s): build it without these flags; offsets for stripped Go binaries aren't known yet"
+    )]
+    NoDwarf,
+    #[error("{runtime} {found} isn't supported, {supported} is: use a toolchain within that range or a newer agent")]
+    UnsupportedVersion {
+        runtime: &'static str,
+        found: String,
+        supported: &'static str,
+    },
+    #[error(
+        "{what} isn't where this agent expects it ({detail}): report the toolchain's version, and use one within {supported} until then"
+    )]
+    UnexpectedLayout {
+        what: String,
+        detail: String,
+        supported: &'static str,
+    },
+}
+
+/// Why a function has no proved attach point.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SiteError {
+    #[error("no function of the names {candidates:?} in this binary (inlined, or not linked in): this hook stays off")]
+    NoSuchFunction { candidates: Vec<String> },
+    #[error("{count} functions are called {function}: which of them runs can't be told, this hook stays off")]
+    Ambiguous { function: String, count: usize },
+    #[error("the bytes of {function} at {vaddr:#x} aren't in the file: this hook stays off")]
+    NoCode { function: String, vaddr: u64 },
+    #[error("{function} can't be disassembled at {vaddr:#x}: this hook stays off")]
+    Undecodable { function: String, vaddr: u64 },
+    #[error(
+        "the kernel refuses a uprobe on the instruction of {function} at {vaddr:#x}, and there is no other place: this hook stays off"
+    )]
+    Refused { function: String, vaddr: u64 },
+    #[error("{function}: {reason}: this hook stays off")]
+    NotProved { function: String, reason: String },
+}

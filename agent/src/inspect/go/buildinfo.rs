@@ -1,0 +1,188 @@
+//! The build info that the Go linker embeds: toolchain version, module, build settings.
+//!
+//! Format: go1.26, debug/buildinfo/buildinfo.go, `readRawBuildInfo`.
+
+use std::fmt;
+
+use super::super::InspectError;
+use super::super::elf::Binary;
+
+/// A Go toolchain's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoVersion {
+    pub major: u32,
+    pub minor: u32,
+    /// 0 for a development or pre-release version.
+    pub patch: u32,
+    /// As the linker wrote it, such as `go1.26.8 X:greenteagc`.
+    pub raw: String,
+}
+
+impl fmt::Display for GoVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.raw)
+    }
+}
+
+/// What build info holds of use here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BuildInfo {
+    pub(super) version: GoVersion,
+    /// The main module's path, else the main package's.
+    pub(super) module: Option<String>,
+    /// The CGO_ENABLED build setting.
+    pub(super) cgo_enabled: bool,
+}
+
+const MAGIC: &[u8] = b"\xff Go buildinf:";
+const ALIGN: usize = 16;
+const HEADER: usize = 32;
+const INLINE_STRINGS: u8 = 2;
+/// Module lists of the largest binaries are some 100 KB.
+const MAX_STRING: usize = 16 << 20;
+
+/// Ok(None) when the binary has no build info: it isn't Go's.
+pub(super) fn read(binary: &Binary<'_>) -> Result<Option<BuildInfo>, InspectError> {
+    let broken = InspectError::Malformed { part: "Go build info" };
+    let Some(blob) = find(binary) else {
+        return if binary.has_section(".go.buildinfo") {
+            Err(broken)
+        } else {
+            Ok(None)
+        };
+    };
+    let (version, modules) = strings(binary, &blob).ok_or(broken.clone())?;
+    let version = parse_version(&version).ok_or(broken)?;
+    Ok(Some(summarise(version, &modules)))
+}
+
+/// The bytes from the magic on, in the section of that name or at the start of the data segment.
+fn find<'a>(binary: &Binary<'a>) -> Option<Vec<u8>> {
+    let data: Vec<u8> = match binary.section(".go.buildinfo") {
+        Some((_, data)) => data.into_owned(),
+        None => {
+            let segment = binary.facts.segments.iter().find(|s| s.writable && s.file_size > 0)?;
+            // The linker puts it near the segment's beginning (cmd/link/internal/ld, Link.buildinfo).
+            binary.read_up_to(segment.vaddr, 1 << 20)?.to_vec()
+        }
+    };
+    let at = (0..data.len())
+        .step_by(ALIGN)
+        .find(|at| data[*at..].starts_with(MAGIC))?;
+    Some(data[at..].to_vec())
+}
+
+fn strings(binary: &Binary<'_>, blob: &[u8]) -> Option<(String, String)> {
+    let header = blob.get(..HEADER)?;
+    if header[15] & INLINE_STRINGS != 0 {
+        let (version, rest) = varint_string(blob.get(HEADER..)?)?;
+        let (modules, _) = varint_string(rest)?;
+        return Some((text(version)?, module_text(modules)));
+    }
+    // Before go1.18: addresses of two Go string headers.
+    let pointed = |at: usize| -> Option<&[u8]> {
+        let header = u64::from_le_bytes(header.get(at..at + 8)?.try_into().ok()?);
+        let len = u64::from_le_bytes(binary.read(header.checked_add(8)?, 8)?.try_into().ok()?);
+        (len <= MAX_STRING as u64).then(|| binary.read(binary.pointer(header)?, len))?
+    };
+    Some((text(pointed(16)?)?, pointed(24).map(module_text).unwrap_or_default()))
+}
+
+fn varint_string(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut len = 0usize;
+    for (i, byte) in data.iter().take(5).enumerate() {
+        len |= usize::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            let rest = &data[i + 1..];
+            return (len <= MAX_STRING && len <= rest.len()).then(|| rest.split_at(len));
+        }
+    }
+    None
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+/// Without the 16-byte sentinels around it (cmd/go/internal/modload, infoStart and infoEnd).
+fn module_text(bytes: &[u8]) -> String {
+    let framed = bytes.len() >= 33 && bytes[bytes.len() - 17] == b'\n';
+    let inner = if framed { &bytes[16..bytes.len() - 16] } else { &[] };
+    String::from_utf8_lossy(inner).into_owned()
+}
+
+fn summarise(version: GoVersion, modules: &str) -> BuildInfo {
+    let field = |key: &str| {
+        let mut lines = modules.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('\t'));
+        lines.next().map(|v| v.split('\t').next().unwrap_or(v).to_owned())
+    };
+    BuildInfo {
+        version,
+        module: field("mod").or_else(|| field("path")),
+        cgo_enabled: modules.lines().any(|l| l == "build\tCGO_ENABLED=1"),
+    }
+}
+
+/// `go1.26.8`, `go1.27rc1`, `go1.26.8 X:…`, `devel go1.28-0123abcd …`.
+fn parse_version(raw: &str) -> Option<GoVersion> {
+    let word = raw.split_whitespace().find_map(|w| w.strip_prefix("go"))?;
+    let mut parts = word.splitn(3, '.');
+    let number = |part: Option<&str>| -> Option<u32> {
+        let part = part?;
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().ok()
+    };
+    Some(GoVersion {
+        major: number(parts.next())?,
+        minor: number(parts.next())?,
+        patch: number(parts.next()).unwrap_or(0),
+        raw: raw.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        let check = |raw: &str, expected: Option<(u32, u32, u32)>| {
+            assert_eq!(
+                parse_version(raw).map(|v| (v.major, v.minor, v.patch)),
+                expected,
+                "{raw}"
+            );
+        };
+        check("go1.26.8", Some((1, 26, 8)));
+        check("go1.18", Some((1, 18, 0)));
+        check("go1.27rc1", Some((1, 27, 0)));
+        check("go1.26.8 X:greenteagc", Some((1, 26, 8)));
+        check("devel go1.28-0123abcd Mon Jan 2", Some((1, 28, 0)));
+        check("", None);
+        check("go", None);
+        check("gone.wild", None);
+        check("go99999999999.1", None);
+    }
+
+    #[test]
+    fn settings() {
+        let modules = "path\texample.org/shop/cmd/api\nmod\texample.org/shop\t(devel)\t\nbuild\tCGO_ENABLED=1\n";
+        let version = parse_version("go1.22.1").expect("a version");
+        let info = summarise(version.clone(), modules);
+        assert_eq!(
+            (info.module.as_deref(), info.cgo_enabled),
+            (Some("example.org/shop"), true)
+        );
+        assert_eq!(summarise(version, "").module, None);
+    }
+
+    #[test]
+    fn lengths_are_not_believed() {
+        let check = |data: &[u8], expected: Option<&[u8]>| assert_eq!(varint_string(data).map(|(s, _)| s), expected);
+        check(b"\x03abc", Some(b"abc"));
+        check(b"\x03ab", None);
+        check(b"\xff\xff\xff\xff\xff\xff", None);
+        check(b"\x80", None);
+        check(b"", None);
+    }
+}

@@ -1,0 +1,328 @@
+//! Types and variables of the Go runtime, from DWARF 4 (go1.18–1.24) and 5 (go1.25 on).
+//!
+//! Only the compile units named `runtime` are walked, and of them only the names; a type's members are read when asked for.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gimli::{
+    Abbreviations, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian,
+    Operation, UnitHeader, constants as dw,
+};
+
+use super::super::elf::Binary;
+
+/// Where a field is within its outermost struct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldLoc {
+    /// Bytes from the start of the struct.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+type Slice<'d> = EndianSlice<'d, LittleEndian>;
+/// A unit's header and abbreviations: its line program and ranges, which gimli's own Unit would want, aren't needed.
+struct Unit<'d> {
+    header: UnitHeader<Slice<'d>>,
+    abbreviations: Arc<Abbreviations>,
+}
+
+type Entry<'d> = DebuggingInformationEntry<Slice<'d>>;
+
+/// The DWARF sections, decompressed, which [`Types`] borrows.
+pub(crate) struct Sections<'a>(HashMap<&'static str, Cow<'a, [u8]>>);
+
+const SECTIONS: [&str; 4] = [".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str"];
+
+impl<'a> Sections<'a> {
+    /// None when the binary has no DWARF.
+    pub(crate) fn of(binary: &Binary<'a>) -> Option<Self> {
+        let read = |name: &'static str| {
+            // cmd/link -compressdwarf of old: `.zdebug_info`, which the object crate finds by the plain name as well.
+            binary.section(name).map(|(_, data)| (name, data))
+        };
+        let found: HashMap<_, _> = SECTIONS.into_iter().filter_map(read).collect();
+        found.contains_key(".debug_info").then_some(Self(found))
+    }
+}
+
+/// An index of the runtime's named types and variables.
+pub(crate) struct Types<'d> {
+    dwarf: Dwarf<Slice<'d>>,
+    /// All units, by their offset in .debug_info.
+    headers: Vec<UnitHeader<Slice<'d>>>,
+    /// The units that were walked; types may refer to any.
+    types: HashMap<String, DebugInfoOffset>,
+    variables: HashMap<String, Variable>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Variable {
+    address: Option<u64>,
+    type_at: Option<DebugInfoOffset>,
+}
+
+/// A type's place and what it is.
+struct Shape {
+    tag: DwTag,
+    size: Option<u64>,
+    inner: Option<DebugInfoOffset>,
+}
+
+/// Typedef chains and nested embedded fields end long before.
+const MAX_DEPTH: usize = 16;
+
+impl<'d> Types<'d> {
+    pub(crate) fn index(sections: &'d Sections<'_>) -> gimli::Result<Self> {
+        let dwarf = Dwarf::load(|id| -> gimli::Result<_> {
+            let data = sections.0.get(id.name()).map_or(&[][..], |d| d.as_ref());
+            Ok(EndianSlice::new(data, LittleEndian))
+        })?;
+        let mut dwarf = dwarf;
+        dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let mut index = Self {
+            dwarf,
+            headers: Vec::new(),
+            types: HashMap::new(),
+            variables: HashMap::new(),
+        };
+        let mut units = index.dwarf.units();
+        while let Some(header) = units.next()? {
+            index.headers.push(header);
+        }
+        let mut rest = Vec::new();
+        for header in index.headers.clone() {
+            let unit = index.unit(header)?;
+            let root = unit.header.entry(&unit.abbreviations, unit.header.root_offset())?;
+            if index.name(&root).as_deref() == Some("runtime") {
+                index.walk(&unit)?;
+            } else {
+                rest.push(header);
+            }
+        }
+        // Should a linker put the runtime's types elsewhere.
+        for header in rest {
+            if index.types.contains_key("runtime.g") && index.types.contains_key("runtime.timeHistogram") {
+                break;
+            }
+            let unit = index.unit(header)?;
+            index.walk(&unit)?;
+        }
+        Ok(index)
+    }
+
+    /// The field at `path` (names joined by dots, embedded structs by their type's name or left out) of a named type, or of a
+    /// variable's type.
+    pub(crate) fn field(&self, root: &str, path: &str) -> Option<FieldLoc> {
+        let mut at = self.root(root)?;
+        let (mut offset, mut size) = (0u64, 0);
+        for name in path.split('.') {
+            let (member, type_at) = self.member(at, name, 0)?;
+            offset = offset.checked_add(member)?;
+            size = self.size(type_at, 0)?;
+            at = type_at;
+        }
+        Some(FieldLoc { offset, size })
+    }
+
+    /// Size of a named type in bytes.
+    pub(crate) fn size_of(&self, root: &str) -> Option<u64> {
+        self.size(self.root(root)?, 0)
+    }
+
+    /// Size in bytes of one element of the array field at `path`.
+    pub(crate) fn element_size(&self, root: &str, path: &str) -> Option<u64> {
+        let mut at = self.root(root)?;
+        for name in path.split('.') {
+            at = self.member(at, name, 0)?.1;
+        }
+        let array = self.resolve(at)?;
+        (array.1.tag == dw::DW_TAG_array_type).then(|| self.size(array.1.inner?, 0))?
+    }
+
+    /// Link-time address of a global variable.
+    pub(crate) fn address(&self, variable: &str) -> Option<u64> {
+        self.variables.get(variable)?.address
+    }
+
+    fn root(&self, name: &str) -> Option<DebugInfoOffset> {
+        let of_variable = || self.variables.get(name)?.type_at;
+        self.types.get(name).copied().or_else(of_variable)
+    }
+
+    fn walk(&mut self, unit: &Unit<'d>) -> gimli::Result<()> {
+        let mut entries = unit.header.entries_raw(&unit.abbreviations, None)?;
+        let mut entry = DebuggingInformationEntry::null();
+        while !entries.is_empty() {
+            if !entries.read_entry(&mut entry)? || entry.depth() != 1 {
+                continue;
+            }
+            let tag = entry.tag();
+            if tag != dw::DW_TAG_structure_type && tag != dw::DW_TAG_variable {
+                continue;
+            }
+            let Some(name) = self.name(&entry) else {
+                continue;
+            };
+            let at = DebugInfoOffset(entry.offset().to_unit_section_offset(&unit.header).0);
+            if tag == dw::DW_TAG_structure_type {
+                if name.starts_with("runtime.") {
+                    self.types.entry(name).or_insert(at);
+                }
+            } else {
+                let variable = Variable {
+                    address: address(unit, &entry),
+                    type_at: reference(unit, &entry),
+                };
+                self.variables.entry(name).or_insert(variable);
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, entry: &Entry<'d>) -> Option<String> {
+        let bytes = match entry.attr_value(dw::DW_AT_name)? {
+            AttributeValue::String(text) => text,
+            AttributeValue::DebugStrRef(at) => self.dwarf.string(at).ok()?,
+            AttributeValue::DebugLineStrRef(at) => self.dwarf.line_string(at).ok()?,
+            _ => return None,
+        };
+        Some(bytes.to_string_lossy().into_owned())
+    }
+
+    fn unit(&self, header: UnitHeader<Slice<'d>>) -> gimli::Result<Unit<'d>> {
+        Ok(Unit {
+            abbreviations: self.dwarf.abbreviations(&header)?,
+            header,
+        })
+    }
+
+    fn unit_of(&self, at: DebugInfoOffset) -> Option<Unit<'d>> {
+        let next = self
+            .headers
+            .partition_point(|h| h.debug_info_offset().is_some_and(|o| o.0 <= at.0));
+        self.unit(*self.headers.get(next.checked_sub(1)?)?).ok()
+    }
+
+    /// Follows typedefs and qualifiers to the type proper.
+    fn resolve(&self, mut at: DebugInfoOffset) -> Option<(DebugInfoOffset, Shape)> {
+        for _ in 0..MAX_DEPTH {
+            let shape = self.shape(at)?;
+            match shape.tag {
+                dw::DW_TAG_typedef | dw::DW_TAG_const_type | dw::DW_TAG_volatile_type => at = shape.inner?,
+                _ => return Some((at, shape)),
+            }
+        }
+        None
+    }
+
+    fn shape(&self, at: DebugInfoOffset) -> Option<Shape> {
+        let unit = self.unit_of(at)?;
+        let entry = unit
+            .header
+            .entry(&unit.abbreviations, at.to_unit_offset(&unit.header)?)
+            .ok()?;
+        Some(Shape {
+            tag: entry.tag(),
+            size: entry.attr_value(dw::DW_AT_byte_size).and_then(|v| v.udata_value()),
+            inner: reference(&unit, &entry),
+        })
+    }
+
+    fn size(&self, at: DebugInfoOffset, depth: usize) -> Option<u64> {
+        let (at, shape) = self.resolve(at)?;
+        match shape.tag {
+            dw::DW_TAG_pointer_type | dw::DW_TAG_subroutine_type => Some(8),
+            _ if shape.size.is_some() => shape.size,
+            dw::DW_TAG_array_type if depth < MAX_DEPTH => {
+                let count = self.children(at, |_, child| child.attr_value(dw::DW_AT_count)?.udata_value())?;
+                count.checked_mul(self.size(shape.inner?, depth + 1)?)
+            }
+            _ => None,
+        }
+    }
+
+    /// Offset and type of a member, also of one that is promoted from an embedded struct.
+    fn member(&self, at: DebugInfoOffset, wanted: &str, depth: usize) -> Option<(u64, DebugInfoOffset)> {
+        let (at, shape) = self.resolve(at)?;
+        if shape.tag != dw::DW_TAG_structure_type || depth > MAX_DEPTH {
+            return None;
+        }
+        let mut embedded = Vec::new();
+        let found = self.children(at, |unit, child| {
+            if child.tag() != dw::DW_TAG_member {
+                return None;
+            }
+            let offset = child
+                .attr_value(dw::DW_AT_data_member_location)
+                .and_then(|v| v.udata_value())
+                .unwrap_or(0);
+            let type_at = reference(unit, child)?;
+            let name = self.name(child)?;
+            if name == wanted || name.rsplit('.').next() == Some(wanted) {
+                return Some((offset, type_at));
+            }
+            // DW_AT_go_embedded_field (go1.26, cmd/internal/dwarf/dwarf.go).
+            let flag = child.attr_value(gimli::DwAt(0x2903));
+            if flag.is_some_and(|f| !matches!(f, AttributeValue::Flag(false)) && f.udata_value() != Some(0)) {
+                embedded.push((offset, type_at));
+            }
+            None
+        });
+        found.or_else(|| {
+            embedded.into_iter().find_map(|(offset, type_at)| {
+                let (inner, type_at) = self.member(type_at, wanted, depth + 1)?;
+                Some((offset.checked_add(inner)?, type_at))
+            })
+        })
+    }
+
+    /// The first answer of `visit` over the direct children of the entry at `at`.
+    fn children<T>(&self, at: DebugInfoOffset, mut visit: impl FnMut(&Unit<'d>, &Entry<'d>) -> Option<T>) -> Option<T> {
+        let unit = self.unit_of(at)?;
+        let mut cursor = unit
+            .header
+            .entries_raw(&unit.abbreviations, Some(at.to_unit_offset(&unit.header)?))
+            .ok()?;
+        let mut entry = DebuggingInformationEntry::null();
+        cursor.read_entry(&mut entry).ok()?;
+        if !entry.has_children() {
+            return None;
+        }
+        let parent = entry.depth();
+        while !cursor.is_empty() {
+            let there = cursor.read_entry(&mut entry).ok()?;
+            if cursor.next_depth() <= parent {
+                return None;
+            }
+            if !there || entry.depth() != parent + 1 {
+                continue;
+            }
+            if let Some(answer) = visit(&unit, &entry) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+fn reference(unit: &Unit<'_>, entry: &Entry<'_>) -> Option<DebugInfoOffset> {
+    match entry.attr_value(dw::DW_AT_type)? {
+        AttributeValue::UnitRef(offset) => Some(DebugInfoOffset(offset.to_unit_section_offset(&unit.header).0)),
+        AttributeValue::DebugInfoRef(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// A location that is nothing but DW_OP_addr.
+fn address(unit: &Unit<'_>, entry: &Entry<'_>) -> Option<u64> {
+    let AttributeValue::Exprloc(expression) = entry.attr_value(dw::DW_AT_location)? else {
+        return None;
+    };
+    match expression.operations(unit.header.encoding()).next().ok()?? {
+        Operation::Address { address } => Some(address),
+        _ => None,
+    }
+}

@@ -1,0 +1,93 @@
+//! The Go functions that are probed, and what must be in registers there.
+
+use std::collections::BTreeMap;
+
+use super::super::SiteError;
+use super::super::args::X86Register;
+use super::super::elf::Binary;
+use super::super::site::{self, Function, ProbeSite};
+use super::pclntab::GoSymbolizer;
+
+/// A point in the life of a goroutine, or of the GC. Arguments are in ABIInternal's order: AX, BX, CX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GoHook {
+    /// runtime.execute(gp): this thread begins to run gp.
+    Execute,
+    /// runtime.runqput(pp, gp): gp became runnable and goes to pp's run queue.
+    RunqPut,
+    /// runtime.goschedImpl(gp): gp yields or is preempted, and stays runnable (global queue).
+    Gosched,
+    /// gp comes back from a system call and finds no P (global queue): exitsyscallNoP since go1.26, exitsyscall0 before.
+    ExitSyscallNoP,
+    /// runtime.netpollready(toRun, pd, mode): the goroutines that wait on pd become runnable.
+    NetpollReady,
+    /// runtime.injectglist(glist): a list of goroutines becomes runnable.
+    InjectGlist,
+    /// runtime.prepareFreeWorkbufs(): called once a cycle by gcMarkTermination, after the world was started again and while
+    /// runtime.work still holds the cycle's figures (and by gcSweep when GODEBUG=gcstoptheworld=2: read work.cycles).
+    GcCycleEnd,
+}
+
+impl GoHook {
+    pub const ALL: [Self; 7] = [
+        Self::Execute,
+        Self::RunqPut,
+        Self::Gosched,
+        Self::ExitSyscallNoP,
+        Self::NetpollReady,
+        Self::InjectGlist,
+        Self::GcCycleEnd,
+    ];
+
+    /// Functions, best first.
+    pub fn candidates(self) -> &'static [&'static str] {
+        match self {
+            Self::Execute => &["runtime.execute"],
+            Self::RunqPut => &["runtime.runqput"],
+            Self::Gosched => &["runtime.goschedImpl"],
+            Self::ExitSyscallNoP => &["runtime.exitsyscallNoP", "runtime.exitsyscall0"],
+            Self::NetpollReady => &["runtime.netpollready"],
+            Self::InjectGlist => &["runtime.injectglist"],
+            Self::GcCycleEnd => &["runtime.prepareFreeWorkbufs"],
+        }
+    }
+
+    /// The registers that must still hold the arguments at the site.
+    pub fn registers(self) -> &'static [X86Register] {
+        use X86Register::{Rax, Rbx, Rcx};
+        match self {
+            Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist => &[Rax],
+            Self::RunqPut => &[Rax, Rbx],
+            Self::NetpollReady => &[Rax, Rbx, Rcx],
+            Self::GcCycleEnd => &[],
+        }
+    }
+}
+
+pub(super) fn sites(binary: &Binary<'_>, symbols: &GoSymbolizer) -> BTreeMap<GoHook, Result<ProbeSite, SiteError>> {
+    let wanted: Vec<&str> = GoHook::ALL.iter().flat_map(|h| h.candidates()).copied().collect();
+    let found = symbols.functions_named(&wanted);
+    let site = |hook: GoHook| {
+        let present = hook
+            .candidates()
+            .iter()
+            .find_map(|name| found.get(name).map(|ranges| (*name, ranges)));
+        let (name, ranges) = present.ok_or_else(|| SiteError::NoSuchFunction {
+            candidates: hook.candidates().iter().map(|s| (*s).to_owned()).collect(),
+        })?;
+        // An ABI0 wrapper has the same name; which of the two is called isn't known.
+        let [range] = ranges.as_slice() else {
+            return Err(SiteError::Ambiguous {
+                function: name.into(),
+                count: ranges.len(),
+            });
+        };
+        let function = Function {
+            name,
+            vaddr: range.start,
+            size: range.end - range.start,
+        };
+        site::find(binary, &function, hook.registers())
+    };
+    GoHook::ALL.into_iter().map(|hook| (hook, site(hook))).collect()
+}

@@ -1,0 +1,50 @@
+//! Inspect: the bytes of an executable → an [`Image`], the facts about a build that hold in every process of it.
+//!
+//! Detection has three values: `Ok(None)` (not a Go or tokio binary), `Ok(Some(image))`, and `Err` (one of ours, but broken
+//! or out of the supported range; the message says which). A part that can't be had doesn't take the rest with it: offsets,
+//! globals and each probe site carry their own `Result`.
+//!
+//! Architecture invariant: nothing here opens a file, reads a process or keeps state; the input is hostile until proved
+//! otherwise, so arithmetic is checked and loops are bounded. A probe site is given only when disassembling from the
+//! function's first byte proves it.
+
+mod args;
+mod elf;
+mod error;
+mod go;
+mod site;
+mod tokio;
+
+pub use args::{ArgLocation, X86Register};
+pub use elf::{ElfFacts, ElfKind, LoadSegment};
+pub use error::{InspectError, SiteError};
+pub use go::buildinfo::GoVersion;
+pub use go::dwarf::FieldLoc;
+pub use go::globals::GoGlobals;
+pub use go::histogram::{HistogramBuckets, TimeHistogramOffsets};
+pub use go::hooks::GoHook;
+pub use go::offsets::*;
+pub use go::pclntab::{Frame, GoSymbolizer};
+pub use go::tls::{TlsG, TlsProof};
+pub use go::{GO_SUPPORTED, GoImage};
+pub use site::{ProbeSite, SiteCost};
+pub use tokio::hooks::TokioHook;
+pub use tokio::names::{FutureName, TaskKind};
+pub use tokio::vtable::{HeaderLayout, TaskVtable};
+pub use tokio::{PollSite, TOKIO_SUPPORTED, TokioImage};
+
+/// What a binary is, with everything an attach plan needs to know about it.
+#[derive(Debug)]
+pub enum Image {
+    Go(Box<GoImage>),
+    Tokio(Box<TokioImage>),
+}
+
+/// Recognises a Go or tokio executable and collects its facts. A Go binary that embeds Rust is Go.
+pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
+    let binary = elf::Binary::parse(bytes)?;
+    if let Some(image) = go::inspect(&binary)? {
+        return Ok(Some(Image::Go(Box::new(image))));
+    }
+    Ok(tokio::inspect(&binary)?.map(|image| Image::Tokio(Box::new(image))))
+}

@@ -1,0 +1,171 @@
+//! The tokio functions that are probed. What each means, and why: docs/design/tokio-hooks.md.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
+
+use super::names;
+use super::symbols::{Symbols, call_target};
+use crate::inspect::SiteError;
+use crate::inspect::args::X86Register;
+use crate::inspect::elf::Binary;
+use crate::inspect::site::{self, Function, ProbeSite};
+
+/// A point in the life of a task or of a worker. The argument of the site is the task's header where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TokioHook {
+    /// `State::transition_to_running`: a poll begins. One function for all types of tasks.
+    PollBegin,
+    /// `State::transition_to_idle`: the future returned Pending.
+    PollEndPending,
+    /// `State::transition_to_complete`: the future returned Ready, panicked or was cancelled.
+    PollEndComplete,
+    /// `<S as Schedule>::schedule`, one per scheduler: the task was notified and goes to a run queue.
+    Schedule,
+    /// `<Arc<multi_thread::Handle> as Schedule>::yield_now`: notified during its own poll.
+    Yield,
+    /// `OwnedTasks::bind_inner`: a new task, about to be scheduled for the first time.
+    Spawn,
+    /// `multi_thread::worker::Context::park_internal` and its like of current_thread: the worker looks for events and may sleep.
+    Park,
+}
+
+impl TokioHook {
+    pub const ALL: [Self; 7] = [
+        Self::PollBegin,
+        Self::PollEndPending,
+        Self::PollEndComplete,
+        Self::Schedule,
+        Self::Yield,
+        Self::Spawn,
+        Self::Park,
+    ];
+
+    /// The register that holds the task's header on entry.
+    pub fn registers(self) -> &'static [X86Register] {
+        match self {
+            Self::PollBegin | Self::PollEndPending | Self::PollEndComplete => &[X86Register::Rdi],
+            Self::Schedule | Self::Yield | Self::Spawn => &[X86Register::Rsi],
+            Self::Park => &[],
+        }
+    }
+
+    fn is(self, name: &str) -> bool {
+        const STATE: &str = "tokio::runtime::task::state::State::";
+        let scheduler = |method: &str| {
+            name.contains("tokio::runtime::task::Schedule")
+                && name.ends_with(method)
+                && !name.contains("BlockingSchedule")
+        };
+        match self {
+            Self::PollBegin => name.strip_prefix(STATE) == Some("transition_to_running"),
+            Self::PollEndPending => name.strip_prefix(STATE) == Some("transition_to_idle"),
+            Self::PollEndComplete => name.strip_prefix(STATE) == Some("transition_to_complete"),
+            // LocalSet's own spawns go past the trait, to Shared::schedule.
+            Self::Schedule => scheduler(">::schedule") || name == "tokio::task::local::Shared::schedule",
+            Self::Yield => scheduler(">::yield_now") && name.contains("multi_thread"),
+            Self::Spawn => {
+                name.starts_with("tokio::runtime::task::list::OwnedTasks<") && name.ends_with(">::bind_inner")
+            }
+            Self::Park => {
+                let context = name.strip_prefix("tokio::runtime::scheduler::");
+                let method = context.and_then(|c| {
+                    c.strip_prefix("multi_thread::worker::Context::")
+                        .or_else(|| c.strip_prefix("current_thread::Context::"))
+                });
+                // park_timeout is what park_internal was called until tokio 1.4x.
+                matches!(method, Some("park_internal" | "park_timeout"))
+            }
+        }
+    }
+
+    fn described(self) -> &'static str {
+        match self {
+            Self::PollBegin => "tokio::runtime::task::state::State::transition_to_running",
+            Self::PollEndPending => "tokio::runtime::task::state::State::transition_to_idle",
+            Self::PollEndComplete => "tokio::runtime::task::state::State::transition_to_complete",
+            Self::Schedule => "<_ as tokio::runtime::task::Schedule>::schedule",
+            Self::Yield => "<Arc<multi_thread::Handle> as tokio::runtime::task::Schedule>::yield_now",
+            Self::Spawn => "tokio::runtime::task::list::OwnedTasks<_>::bind_inner",
+            Self::Park => "tokio::runtime::scheduler::{multi_thread::worker,current_thread}::Context::park_internal",
+        }
+    }
+}
+
+/// All sites of each hook; a hook without any function has one error.
+pub(super) fn sites(binary: &Binary<'_>, symbols: &Symbols) -> BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>> {
+    let state_is_header = state_is_header(binary, symbols);
+    let of = |hook: TokioHook| -> Vec<Result<ProbeSite, SiteError>> {
+        let by_state = matches!(
+            hook,
+            TokioHook::PollBegin | TokioHook::PollEndPending | TokioHook::PollEndComplete
+        );
+        let sites: Vec<_> = symbols
+            .matching(|n| hook.is(n))
+            .map(|(vaddr, function, name)| {
+                if by_state && !state_is_header {
+                    let reason = "it isn't shown that a task's state stands at the start of its header".into();
+                    return Err(SiteError::NotProved {
+                        function: name.into(),
+                        reason,
+                    });
+                }
+                site::find(
+                    binary,
+                    &Function {
+                        name,
+                        vaddr,
+                        size: function.size,
+                    },
+                    hook.registers(),
+                )
+            })
+            .collect();
+        if sites.is_empty() {
+            return vec![Err(SiteError::NoSuchFunction {
+                candidates: vec![hook.described().into()],
+            })];
+        }
+        sites
+    };
+    TokioHook::ALL.into_iter().map(|hook| (hook, of(hook))).collect()
+}
+
+/// Whether `raw::poll`, given the header in rdi, hands rdi on unchanged to `State::transition_to_running`: then `&State` and the
+/// header are one address (runtime/task/core.rs: `Header` is repr(C), `state` its first field).
+fn state_is_header(binary: &Binary<'_>, symbols: &Symbols) -> bool {
+    let begins = |vaddr: u64| symbols.is_named(vaddr, |n| TokioHook::PollBegin.is(n));
+    let mut polls = symbols.matching(|n| names::is(n, "tokio::runtime::task::raw::poll"));
+    polls.any(|(vaddr, ..)| handed_on(binary, symbols, vaddr, 0).is_some_and(begins))
+}
+
+/// The function that is called first, with rdi as it was on entry.
+fn handed_on(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64, jumps: usize) -> Option<u64> {
+    let mut info = InstructionInfoFactory::new();
+    for instruction in symbols.instructions(binary, vaddr) {
+        match instruction.flow_control() {
+            FlowControl::Next => {}
+            FlowControl::UnconditionalBranch if jumps < 2 => {
+                return handed_on(binary, symbols, call_target(binary, &instruction)?, jumps + 1);
+            }
+            FlowControl::Call | FlowControl::IndirectCall => {
+                return call_target(binary, &instruction);
+            }
+            _ => return None,
+        }
+        let writes = |access| {
+            !matches!(
+                access,
+                OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess | OpAccess::None
+            )
+        };
+        let used = info.info(&instruction).used_registers();
+        if used
+            .iter()
+            .any(|u| u.register().full_register() == Register::RDI && writes(u.access()))
+        {
+            return None;
+        }
+    }
+    None
+}

@@ -1,0 +1,150 @@
+//! A Rust executable with tokio in it: symbols → task vtables → types of tasks and probe sites.
+
+mod evidence;
+pub(super) mod hooks;
+pub(super) mod names;
+mod symbols;
+pub(super) mod vtable;
+
+use std::collections::BTreeMap;
+
+use self::hooks::TokioHook;
+use self::names::{FutureName, TaskKind};
+use self::symbols::Symbols;
+use self::vtable::{HeaderLayout, TaskVtable};
+use super::args::X86Register;
+use super::elf::{Binary, ElfFacts};
+use super::site::{self, Function};
+use super::{InspectError, ProbeSite, SiteError};
+
+/// The versions whose task layout is known; what counts is that the vtable verifies.
+pub const TOKIO_SUPPORTED: &str = "tokio 1.x with a task vtable as in 1.54";
+
+/// What is known of a Rust executable with tokio.
+#[derive(Debug)]
+pub struct TokioImage {
+    pub elf: ElfFacts,
+    /// From the source paths in panic messages, such as `1.54.1`; None when they were trimmed away.
+    pub version: Option<String>,
+    /// Types of tasks, by address.
+    pub vtables: Vec<TaskVtable>,
+    /// Places that refer to a poll function but aren't a vtable as known.
+    pub rejected_vtables: usize,
+    pub header: HeaderLayout,
+    /// Attach points by hook; several where a function exists per scheduler.
+    pub hooks: BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>>,
+    /// One per `raw::poll<T, S>`: for when [`TokioHook::PollBegin`] has no site.
+    pub polls: Vec<PollSite>,
+}
+
+/// The poll function of one or more types of tasks. The task's header is the site's argument.
+#[derive(Debug, Clone)]
+pub struct PollSite {
+    pub site: Result<ProbeSite, SiteError>,
+    pub future: FutureName,
+    pub kind: TaskKind,
+    /// Link-time address of the function.
+    pub poll_fn: u64,
+}
+
+/// What stays in a stripped binary: source paths in panic messages, and the workers' thread name (runtime/builder.rs).
+const TRACES: [&[u8]; 3] = [b"/tokio-1.", b"tokio-runtime-worker", b"tokio-rt-worker"];
+
+pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, InspectError> {
+    let symbols = Symbols::of(binary);
+    let is_poll = |n: &str| names::is(n, "tokio::runtime::task::raw::poll");
+    if symbols.matching(is_poll).next().is_none() {
+        let stripped = !binary.has_section(".symtab") && mentions_tokio(binary);
+        return if stripped {
+            Err(InspectError::Stripped { runtime: "tokio" })
+        } else {
+            Ok(None)
+        };
+    }
+    if binary.facts.machine != object::elf::EM_X86_64.0 {
+        return Err(InspectError::UnsupportedMachine {
+            runtime: "tokio",
+            machine: format!("e_machine {}", binary.facts.machine),
+        });
+    }
+    let (vtables, rejected_vtables) = vtable::find(binary, &symbols);
+    let unexpected = |what: &str, detail: String| InspectError::UnexpectedLayout {
+        what: what.into(),
+        detail,
+        supported: TOKIO_SUPPORTED,
+    };
+    if vtables.is_empty() {
+        return Err(unexpected(
+            "tokio's task vtable",
+            format!("{rejected_vtables} places refer to raw::poll, none is one"),
+        ));
+    }
+    let header = vtable::header_layout(binary, &symbols).ok_or_else(|| {
+        unexpected(
+            "the task header",
+            "raw::schedule doesn't load the vtable from it as known".into(),
+        )
+    })?;
+    let polls = symbols
+        .matching(is_poll)
+        .map(|(vaddr, function, name)| {
+            let types: Vec<&TaskVtable> = vtables.iter().filter(|v| v.poll == vaddr).collect();
+            let future = match types[..] {
+                [] => FutureName::Unknown,
+                [one] => one.future.clone(),
+                _ => FutureName::OneOf(types.iter().filter_map(|v| v.future.label()).collect()),
+            };
+            PollSite {
+                site: site::find(
+                    binary,
+                    &Function {
+                        name,
+                        vaddr,
+                        size: function.size,
+                    },
+                    &[X86Register::Rdi],
+                ),
+                future,
+                kind: types.first().map_or(TaskKind::Async, |v| v.kind),
+                poll_fn: vaddr,
+            }
+        })
+        .collect();
+    Ok(Some(TokioImage {
+        elf: binary.facts.clone(),
+        version: version(binary),
+        hooks: hooks::sites(binary, &symbols),
+        vtables,
+        rejected_vtables,
+        header,
+        polls,
+    }))
+}
+
+fn mentions_tokio(binary: &Binary<'_>) -> bool {
+    let Some((_, data)) = binary.section(".rodata") else {
+        return false;
+    };
+    TRACES.iter().any(|name| find(&data, name).is_some())
+}
+
+/// The version in `…/tokio-1.54.1/src/…`.
+fn version(binary: &Binary<'_>) -> Option<String> {
+    let (_, data) = binary.section(".rodata")?;
+    let at = find(&data, b"/tokio-1.")? + b"/tokio-".len();
+    let end = data.get(at..)?.iter().take(32).position(|b| *b == b'/')?;
+    Some(String::from_utf8_lossy(data.get(at..at + end)?).into_owned())
+}
+
+fn find(data: &[u8], wanted: &[u8]) -> Option<usize> {
+    let first = *wanted.first()?;
+    let mut from = 0;
+    while let Some(at) = data.get(from..)?.iter().position(|b| *b == first) {
+        let at = from + at;
+        if data.get(at..)?.starts_with(wanted) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+    None
+}

@@ -1,0 +1,77 @@
+//! The symbols of a Rust binary that have to do with tokio, by address.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
+
+use super::super::elf::Binary;
+use super::names;
+
+/// One function; several symbols may name it, when identical functions were merged.
+pub(super) struct Function {
+    pub(super) size: u64,
+    /// Demangled.
+    pub(super) names: Vec<String>,
+}
+
+/// Functions whose (mangled) name has `tokio` in it.
+pub(super) struct Symbols(BTreeMap<u64, Function>);
+
+/// Longer functions are read up to here when their calls are listed.
+const MAX_FUNCTION: u64 = 32 << 10;
+
+impl Symbols {
+    pub(super) fn of(binary: &Binary<'_>) -> Self {
+        let mut functions: BTreeMap<u64, Function> = BTreeMap::new();
+        for symbol in binary.symbols().filter(|s| s.is_function && s.name.contains("tokio")) {
+            let function = functions.entry(symbol.vaddr).or_insert(Function {
+                size: 0,
+                names: Vec::new(),
+            });
+            function.size = function.size.max(symbol.size);
+            function.names.push(names::demangle(symbol.name));
+        }
+        Self(functions)
+    }
+
+    pub(super) fn at(&self, vaddr: u64) -> Option<&Function> {
+        self.0.get(&vaddr)
+    }
+
+    pub(super) fn is_named(&self, vaddr: u64, wanted: impl Fn(&str) -> bool) -> bool {
+        self.at(vaddr).is_some_and(|f| f.names.iter().any(|n| wanted(n)))
+    }
+
+    /// Functions of which one name is wanted, with that name.
+    pub(super) fn matching(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = (u64, &Function, &str)> {
+        self.0.iter().filter_map(move |(vaddr, function)| {
+            let name = function.names.iter().find(|n| wanted(n))?;
+            Some((*vaddr, function, name.as_str()))
+        })
+    }
+
+    pub(super) fn instructions(&self, binary: &Binary<'_>, vaddr: u64) -> Vec<Instruction> {
+        let size = self.at(vaddr).map_or(64, |f| f.size).clamp(1, MAX_FUNCTION);
+        let code = if binary.is_code(vaddr) {
+            binary.read_up_to(vaddr, size)
+        } else {
+            None
+        };
+        let decoder = Decoder::with_ip(64, code.unwrap_or_default(), vaddr, DecoderOptions::NONE);
+        decoder.into_iter().take_while(|i| !i.is_invalid()).collect()
+    }
+}
+
+/// Where a call, or a jump out of the function, goes: direct, or through a GOT slot (`call [rip+slot]`, how rustc calls
+/// functions of other codegen units).
+pub(super) fn call_target(binary: &Binary<'_>, instruction: &Instruction) -> Option<u64> {
+    match instruction.flow_control() {
+        FlowControl::Call | FlowControl::UnconditionalBranch => Some(instruction.near_branch_target()),
+        FlowControl::IndirectCall | FlowControl::IndirectBranch
+            if instruction.op0_kind() == OpKind::Memory && instruction.is_ip_rel_memory_operand() =>
+        {
+            binary.pointer(instruction.ip_rel_memory_address())
+        }
+        _ => None,
+    }
+}

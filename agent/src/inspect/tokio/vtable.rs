@@ -1,0 +1,168 @@
+//! Task vtables: one per type of task, found as data, verified word by word.
+//!
+//! tokio 1.54, runtime/task/raw.rs, `Vtable`: poll, schedule, dealloc, try_read_output, drop_join_handle_slow,
+//! drop_abort_handle, shutdown, trailer_offset, scheduler_offset, id_offset (with tokio_unstable one more).
+
+use std::collections::{BTreeSet, HashSet};
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::evidence;
+use super::names::{self, FutureName, TaskKind};
+use super::symbols::{Symbols, call_target};
+use crate::inspect::elf::Binary;
+
+/// One type of task. Its address is what a task's header points to, so it identifies the type at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskVtable {
+    /// Link-time address.
+    pub vaddr: u64,
+    /// Link-time address of its `raw::poll`; types may share one.
+    pub poll: u64,
+    pub future: FutureName,
+    pub kind: TaskKind,
+    /// The scheduler's type, such as `alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>`.
+    pub scheduler: Option<String>,
+    /// Bytes from the task's header to its `task::Id` (u64).
+    pub id_offset: u64,
+    /// Bytes from the task's header to the scheduler handle.
+    pub scheduler_offset: u64,
+}
+
+/// Offsets in the header that every task begins with (runtime/task/core.rs, `Header`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderLayout {
+    /// Bytes from the header to the pointer to its vtable; read off the code of `raw::schedule`, which loads that pointer and
+    /// then the word [`SCHEDULER_WORD`](Self::SCHEDULER_WORD) of what it points to.
+    pub vtable_offset: u64,
+}
+
+impl HeaderLayout {
+    /// Index of `scheduler_offset` among a vtable's 8-byte words.
+    pub const SCHEDULER_WORD: u64 = 8;
+    /// Index of `id_offset` among a vtable's 8-byte words.
+    pub const ID_WORD: u64 = 9;
+}
+
+const RAW: &str = "tokio::runtime::task::raw::";
+const FUNCTIONS: [&str; 7] = [
+    "poll",
+    "schedule",
+    "dealloc",
+    "try_read_output",
+    "drop_join_handle_slow",
+    "drop_abort_handle",
+    "shutdown",
+];
+/// A future larger than this doesn't fit into anybody's memory.
+const MAX_OFFSET: u64 = 1 << 32;
+/// All task vtables of the binary, and how many places looked like one but weren't.
+pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, usize) {
+    let polls: HashSet<u64> = symbols
+        .matching(|n| names::is(n, &raw("poll")))
+        .map(|(vaddr, ..)| vaddr)
+        .collect();
+    let mut places: BTreeSet<u64> = binary.pointers_to(&polls).collect();
+    for (start, data) in [".data.rel.ro", ".rodata"]
+        .iter()
+        .filter_map(|name| binary.section(name))
+    {
+        for (i, word) in data.chunks_exact(8).enumerate() {
+            if word.try_into().is_ok_and(|w| polls.contains(&u64::from_le_bytes(w))) {
+                places.insert(start.saturating_add(i as u64 * 8));
+            }
+        }
+    }
+    let verified: Vec<(u64, [u64; 10])> = places
+        .iter()
+        .filter_map(|vaddr| Some((*vaddr, verify(binary, symbols, *vaddr)?)))
+        .collect();
+    let rejected = places.len() - verified.len();
+    let evidence = verified
+        .iter()
+        .map(|(vaddr, words)| (*vaddr, evidence::collect(binary, symbols, words)))
+        .collect();
+    let mut named = evidence::assign(evidence);
+    let vtables = verified.into_iter().map(|(vaddr, words)| {
+        let (future, kind, scheduler) = named.remove(&vaddr).unwrap_or((FutureName::Unknown, None, None));
+        let kind = kind.unwrap_or_else(|| kind_of(binary, symbols, words[1]));
+        TaskVtable {
+            vaddr,
+            poll: words[0],
+            future,
+            kind,
+            scheduler,
+            id_offset: words[9],
+            scheduler_offset: words[8],
+        }
+    });
+    (vtables.collect(), rejected)
+}
+
+/// The header's layout, from the `raw::schedule` of some vtable.
+pub(super) fn header_layout(binary: &Binary<'_>, symbols: &Symbols) -> Option<HeaderLayout> {
+    let mut schedules = symbols.matching(|n| names::is(n, &raw("schedule")));
+    schedules.find_map(|(vaddr, ..)| vtable_load(&symbols.instructions(binary, vaddr)))
+}
+
+fn raw(function: &str) -> String {
+    format!("{RAW}{function}")
+}
+
+/// The ten words, if each function is what its place demands and the offsets make sense.
+fn verify(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64) -> Option<[u64; 10]> {
+    let mut words = [0; 10];
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = binary.pointer(vaddr.checked_add(i as u64 * 8)?)?;
+    }
+    let functions = FUNCTIONS
+        .iter()
+        .zip(words)
+        .all(|(f, word)| symbols.is_named(word, |n| names::is(n, &raw(f))));
+    let [.., trailer, scheduler, id] = words;
+    let offsets = trailer < MAX_OFFSET
+        && scheduler < trailer
+        && scheduler >= 0x18
+        && id > scheduler
+        && id < trailer
+        && id % 8 == 0;
+    (functions && offsets).then_some(words)
+}
+
+/// `mov a, [header+D]` … `[a+0x40]`: D, where header is rdi or a copy of it.
+fn vtable_load(code: &[Instruction]) -> Option<HeaderLayout> {
+    let mut copies = vec![Register::RDI];
+    let mut loaded: Option<(Register, u64)> = None;
+    for i in code.iter().take(16) {
+        let memory = i.op1_kind() == OpKind::Memory && i.memory_index() == Register::None;
+        if let Some((register, offset)) = loaded
+            && memory
+            && i.memory_base() == register
+            && i.memory_displacement64() == HeaderLayout::SCHEDULER_WORD * 8
+        {
+            return Some(HeaderLayout { vtable_offset: offset });
+        }
+        if i.mnemonic() != Mnemonic::Mov {
+            continue;
+        }
+        if memory && copies.contains(&i.memory_base()) {
+            loaded = Some((i.op0_register(), i.memory_displacement64()));
+        } else if i.op0_kind() == OpKind::Register
+            && i.op1_kind() == OpKind::Register
+            && copies.contains(&i.op1_register())
+        {
+            copies.push(i.op0_register());
+        }
+    }
+    None
+}
+
+/// By the scheduler that `raw::schedule` calls, when no name says it.
+fn kind_of(binary: &Binary<'_>, symbols: &Symbols, schedule: u64) -> TaskKind {
+    let blocking = symbols
+        .instructions(binary, schedule)
+        .iter()
+        .filter_map(|i| call_target(binary, i))
+        .any(|target| symbols.is_named(target, |n| n.contains("BlockingSchedule")));
+    if blocking { TaskKind::Blocking } else { TaskKind::Async }
+}

@@ -1,0 +1,428 @@
+//! The whole way, wired in one function: discover → attach → intake → aggregate → export, with bounded channels between.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use log::{debug, warn};
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    aggregate::{Store, store::Reading},
+    attach::{
+        kernel::{self, LoadError},
+        maps::TargetMaps,
+        plan::Coverage,
+        uprobe,
+    },
+    cli::RunArgs,
+    clock, enrich,
+    exit::{Exit, Fatal},
+    export::{self, Exporter, FilesConfig},
+    health::{self, Health},
+    intake::{Event, ring::Ring},
+    kernel::{LayoutError, read_layout},
+    model::{Batch, Metric, Point, PointData, Resource, Span},
+    signals,
+    summary::{self, Screen, View},
+    target::Target,
+    telemetry::{MetricDef, agent as own},
+    watch::{Options, Watch},
+};
+
+/// Events handled before the loop looks at its other duties.
+const BURST: usize = 4096;
+/// How long sinks may take to send what they hold when the run ends.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How often maps are read for the summary, and spans leave.
+const TICK: Duration = Duration::from_secs(1);
+/// Ends of targets that wait to be handled.
+const ENDS: usize = 256;
+
+/// The running agent.
+struct Pipeline {
+    watch: Watch,
+    ring: Ring,
+    store: Store,
+    exporter: Exporter,
+    health: Arc<Health>,
+    own: Arc<Resource>,
+    screen: Screen,
+    began: Instant,
+    since: crate::model::MonoNs,
+    /// Spans that leave at the next tick, by slot.
+    spans: HashMap<u32, Vec<Span>>,
+    span_count: u64,
+}
+
+/// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid.
+pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let export = export_config(args)?;
+    let (mut ebpf, hooks) = load(args.ring)?;
+    let mut take = |name: &'static str| ebpf.take_map(name);
+    let maps = TargetMaps::new(&mut take)?;
+    let store = Store::new(&mut take)?;
+    let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+    let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
+    let options = options(args)?;
+    let watch = Watch::new(ebpf, maps, hooks, options, watch_to_pipeline);
+    let exporter = Exporter::start(export)?;
+    let health = Arc::new(Health::default());
+    if let Some(address) = args.health_listen {
+        health::serve(address, health.clone(), exporter.stats.clone())
+            .await
+            .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
+    }
+    let mut pipeline = Pipeline {
+        watch,
+        ring,
+        store,
+        exporter,
+        health,
+        own: Arc::new(enrich::own_resource()),
+        screen: Screen::new(args.plain),
+        began: Instant::now(),
+        since: clock::now(),
+        spans: HashMap::new(),
+        span_count: 0,
+    };
+    if let Err(error) = pipeline.watch.scan() {
+        pipeline.watch.close().await;
+        return Err(error);
+    }
+    let exit = pipeline.turn_until_end(args, &mut ends).await?;
+    pipeline.finish(exit).await
+}
+
+/// Loads the object and attaches what needs no target; every failure says what is missing.
+pub fn load(ring: u32) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
+    let layout = read_layout().map_err(|error| match error {
+        LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
+    })?;
+    let fatal = |error: LoadError| match &error {
+        LoadError::NoPrivilege(_) => Fatal::new(Exit::NoPrivilege, error),
+        LoadError::Object(_) | LoadError::Btf(_) => Fatal::new(Exit::UnsupportedKernel, error),
+    };
+    let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
+    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS).map_err(fatal)?;
+    if let Some(hook) = hooks.iter().find(|hook| hook.taken.is_none()) {
+        for (alternative, reason) in &hook.refused {
+            warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
+        }
+    }
+    uprobe::load(&mut ebpf).map_err(|(program, reason)| {
+        Fatal::new(
+            Exit::UnsupportedKernel,
+            format!("the kernel refused the program {program}: {reason}"),
+        )
+    })?;
+    Ok((ebpf, hooks))
+}
+
+fn options(args: &RunArgs) -> anyhow::Result<Options> {
+    if let Some(unknown) = args
+        .without
+        .iter()
+        .find(|name| !signals::NAMES.contains(&name.as_str()))
+    {
+        let names = signals::NAMES.join(", ");
+        return Err(Fatal::new(
+            Exit::Failed,
+            format!("--without {unknown}: no such signal; there are {names}"),
+        )
+        .into());
+    }
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    Ok(Options {
+        selector: args.targets.selector(),
+        without: args.without.clone(),
+        slow_wait: nanos(args.slow_wait),
+        slow_poll: nanos(args.slow_poll),
+        slow_request: nanos(args.slow_request),
+    })
+}
+
+fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
+    let env: HashMap<String, String> = std::env::vars().collect();
+    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)?;
+    // Without an endpoint, and without being told otherwise, files are the way out.
+    let directory = args
+        .out
+        .clone()
+        .or_else(|| grpc.is_none().then(|| PathBuf::from("whywait-out")));
+    let files = directory.map(|directory| FilesConfig {
+        directory,
+        rotate: args.out_rotate,
+    });
+    Ok(export::Config { grpc, files })
+}
+
+impl Pipeline {
+    async fn turn_until_end(&mut self, args: &RunArgs, ends: &mut mpsc::Receiver<u32>) -> anyhow::Result<Exit> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_metrics = Instant::now() + args.metric_interval;
+        let end = args.duration.map(|duration| self.began + duration);
+        let far = Instant::now() + Duration::from_secs(86_400 * 365 * 10);
+        loop {
+            select! {
+                biased;
+                _ = interrupt.recv() => return Ok(Exit::Ok),
+                _ = terminate.recv() => return Ok(Exit::Ok),
+                () = sleep_until(end.unwrap_or(far).into()) => return Ok(Exit::Ok),
+                Some(slot) = ends.recv() => {
+                    self.ended(slot)?;
+                    if self.all_named_ended(args) {
+                        return Ok(Exit::TargetEnded);
+                    }
+                }
+                _ = tick.tick() => {
+                    self.health.turn();
+                    let reading = self.tick()?;
+                    if Instant::now() >= next_metrics {
+                        self.export_metrics(&reading);
+                        next_metrics += args.metric_interval;
+                        if !self.screen.is_live() {
+                            self.draw(&reading)?;
+                        }
+                    }
+                }
+                ready = self.ring.ready() => {
+                    ready.context("cannot wait for the ring buffer")?;
+                    self.intake();
+                }
+            }
+        }
+    }
+
+    /// Takes events out of the ring buffer: spans by target, new processes to the watch.
+    fn intake(&mut self) {
+        loop {
+            let (mut events, mut execs) = (Vec::new(), Vec::new());
+            let more = self.ring.drain(BURST, |event| match event {
+                Ok(Event::Exec(exec)) => execs.push(exec.header.tgid),
+                Ok(event) => events.push(event),
+                Err(error) => debug!("{error}"),
+            });
+            for event in events {
+                // What was written before a target was let go has no one left to belong to.
+                let Some(target) = self.watch.by_slot(event.header().slot) else {
+                    continue;
+                };
+                let spans = signals::spans(&event, target);
+                self.span_count += spans.len() as u64;
+                self.spans.entry(event.header().slot).or_default().extend(spans);
+            }
+            for pid in execs {
+                self.watch.execed(pid);
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Reads plane 0 and the kernel's maps, sends spans, and draws.
+    fn tick(&mut self) -> anyhow::Result<Reading> {
+        self.intake();
+        self.read_runtimes();
+        let reading = self.store.read()?;
+        for (slot, spans) in std::mem::take(&mut self.spans) {
+            if let Some(target) = self.watch.by_slot(slot) {
+                let batch = Batch {
+                    resource: target.resource.clone(),
+                    spans,
+                    metrics: Vec::new(),
+                };
+                self.exporter.send(batch);
+            }
+        }
+        if self.screen.is_live() {
+            self.draw(&reading)?;
+        }
+        Ok(reading)
+    }
+
+    fn read_runtimes(&mut self) {
+        let now = clock::now();
+        for target in self.watch.targets.values_mut() {
+            // A target that just ended cannot be read; its end is on its way.
+            if let Err(error) = target.read_runtime(now) {
+                debug!("process {}: cannot read its memory: {error}", target.process.pid);
+            }
+        }
+    }
+
+    fn export_metrics(&mut self, reading: &Reading) {
+        for target in self.watch.targets.values_mut() {
+            let mut metrics = signals::metrics(target, reading);
+            metrics.push(state_metric(target, reading));
+            target.forget_exemplars();
+            self.exporter.send(Batch {
+                resource: target.resource.clone(),
+                spans: Vec::new(),
+                metrics,
+            });
+        }
+        let metrics = own_metrics(reading, &self.ring, &self.exporter, self.since);
+        self.exporter.send(Batch {
+            resource: self.own.clone(),
+            spans: Vec::new(),
+            metrics,
+        });
+    }
+
+    /// A target ended: its last figures leave, then it is forgotten.
+    fn ended(&mut self, slot: u32) -> anyhow::Result<()> {
+        self.intake();
+        let reading = self.store.read()?;
+        let Some(target) = self.watch.let_go(slot) else {
+            return Ok(());
+        };
+        let spans = self.spans.remove(&slot).unwrap_or_default();
+        let metrics = signals::metrics(&target, &reading);
+        self.exporter.send(Batch {
+            resource: target.resource.clone(),
+            spans,
+            metrics,
+        });
+        self.store.forget(slot);
+        log::info!(
+            "{} (pid {}) ended",
+            target.resource.get("service.name").unwrap_or_default(),
+            target.process.pid
+        );
+        Ok(())
+    }
+
+    fn all_named_ended(&self, args: &RunArgs) -> bool {
+        let named_by_pid_only =
+            !args.targets.pid.is_empty() && args.targets.exe.is_empty() && args.targets.name.is_empty();
+        named_by_pid_only && self.watch.targets.is_empty() && self.watch.ended > 0
+    }
+
+    fn draw(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        let mut targets: Vec<&Target> = self.watch.targets.values().collect();
+        targets.sort_by_key(|target| target.slot);
+        let view = View {
+            targets,
+            reading,
+            export: &self.exporter.stats,
+            received: self.ring.received,
+            rejected: self.ring.rejected,
+            ran: self.began.elapsed(),
+            spans: self.span_count,
+        };
+        self.screen
+            .draw(&summary::render(&view))
+            .context("cannot write to standard output")
+    }
+
+    /// Last figures, closing summary, everything detached.
+    async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
+        let reading = self.tick()?;
+        self.export_metrics(&reading);
+        if !self.screen.is_live() {
+            self.draw(&reading)?;
+        }
+        self.screen.keep();
+        let partial = self.watch.targets.values().any(|target| {
+            target
+                .states
+                .iter()
+                .any(|state| state.signal == "runtime" && matches!(state.coverage, Coverage::Off(_)))
+        });
+        let files = self.exporter.files.clone();
+        self.watch.close().await;
+        let stats = self.exporter.shutdown(FLUSH).await;
+        println!(
+            "whywait ran {}: {} spans, {} events received, {} exported, {} dropped; everything is detached",
+            humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
+            self.span_count,
+            self.ring.received,
+            stats.total_sent(),
+            stats.total_dropped()
+        );
+        for file in files {
+            println!("written: {}", file.display());
+        }
+        Ok(match exit {
+            Exit::Ok if stats.total_produced() > 0 && stats.total_sent() == 0 => Exit::Undelivered,
+            Exit::Ok if partial => Exit::Partial,
+            exit => exit,
+        })
+    }
+}
+
+/// How much of each signal there is, with the reason where it is not all.
+fn state_metric(target: &Target, reading: &Reading) -> Metric {
+    use crate::model::Attribute;
+    let point = |state: &crate::attach::plan::SignalState| {
+        let (coverage, cause) = match &state.coverage {
+            Coverage::Full => ("full", None),
+            Coverage::Partial(cause) => ("partial", Some(cause.clone())),
+            Coverage::Off(cause) => ("off", Some(cause.clone())),
+        };
+        let mut attributes = vec![
+            Attribute::new(own::SIGNAL, state.signal),
+            Attribute::new(own::COVERAGE, coverage),
+        ];
+        attributes.extend(cause.map(|cause| Attribute::new(own::CAUSE, cause)));
+        target.gauge(1, reading.time, attributes)
+    };
+    Metric {
+        def: &own::SIGNAL_STATE,
+        points: target.states.iter().map(point).collect(),
+    }
+}
+
+/// What the agent says of itself.
+fn own_metrics(reading: &Reading, ring: &Ring, exporter: &Exporter, start: crate::model::MonoNs) -> Vec<Metric> {
+    use agent_common::loss::Loss;
+
+    use crate::{export::Cause, model::Attribute};
+    let sum = |value: u64, attributes: Vec<Attribute>| Point {
+        attributes,
+        start,
+        time: reading.time,
+        data: PointData::Sum(value as i64),
+        exemplars: Vec::new(),
+    };
+    let one = |def: &'static MetricDef, value: u64| Metric {
+        def,
+        points: vec![sum(value, Vec::new())],
+    };
+    let cause = |name: &'static str| vec![Attribute::new(own::CAUSE, name)];
+    let mut dropped: Vec<Point> = Loss::ALL
+        .iter()
+        .map(|(loss, name)| sum(reading.loss[*loss as usize], cause(name)))
+        .collect();
+    dropped.push(sum(ring.rejected, cause("undecodable")));
+    let given_up = Cause::ALL
+        .iter()
+        .map(|(why, name)| sum(exporter.stats.dropped_by(*why), cause(name)))
+        .collect();
+    vec![
+        one(&own::EVENTS_RECEIVED, ring.received),
+        Metric {
+            def: &own::EVENTS_DROPPED,
+            points: dropped,
+        },
+        one(&own::EXPORT_SENT, exporter.stats.total_sent()),
+        Metric {
+            def: &own::EXPORT_DROPPED,
+            points: given_up,
+        },
+    ]
+}

@@ -1,0 +1,174 @@
+//! `whywait selftest`: loads and attaches every program to the given processes, and checks that every signal that is not
+//! refused by name brings something.
+
+use std::time::{Duration, Instant};
+
+use agent_common::histogram::Series;
+use anyhow::Context as _;
+use tokio::{sync::mpsc, time::sleep};
+
+use crate::{
+    aggregate::{Store, store::Reading},
+    attach::{kernel::HookState, maps::TargetMaps, plan::Coverage},
+    cli::SelftestArgs,
+    exit::Exit,
+    intake::{Event, ring::Ring},
+    pipeline, signals,
+    target::Target,
+    watch::{Options, Watch},
+};
+
+/// What a signal of a target must bring: a name, and how to see it.
+type Check = (&'static str, &'static str, fn(&Reading, &Target) -> u64);
+
+/// Signals of Go targets, tokio targets, and all.
+const GO: &[Check] = &[
+    ("go.runtime", "goroutines", |_, target| {
+        target
+            .go
+            .as_ref()
+            .and_then(|go| go.latest.as_ref())
+            .map_or(0, |(_, s)| s.goroutines)
+    }),
+    ("go.gc", "cycles", |_, target| target.cycles.exported),
+    ("go.sched", "runnable → running", |reading, target| {
+        reading.whole(target.slot, Series::GoRunnable).count()
+    }),
+];
+const TOKIO: &[Check] = &[
+    ("tokio.poll", "polls", |reading, target| {
+        reading.whole(target.slot, Series::TokioPoll).count()
+    }),
+    ("tokio.wake", "wakes", |reading, target| {
+        reading.whole(target.slot, Series::TokioWake).count()
+    }),
+];
+const ALL: &[Check] = &[
+    ("net.request", "requests", |reading, target| {
+        reading.whole(target.slot, Series::ServerRequest).count()
+            + reading.whole(target.slot, Series::ClientRequest).count()
+    }),
+    ("thread.run_queue", "delays", |reading, target| {
+        reading.whole(target.slot, Series::RunQueue).count()
+    }),
+];
+
+/// Prints a line a signal; fails when one that could be attached stays silent.
+pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
+    let (mut ebpf, hooks) = pipeline::load(1 << 20)?;
+    print_hooks(&hooks);
+    let mut take = |name: &'static str| ebpf.take_map(name);
+    let maps = TargetMaps::new(&mut take)?;
+    let store = Store::new(&mut take)?;
+    let mut ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+    let (watch_to_selftest, _ends) = mpsc::channel(16);
+    // Thresholds of 0: every wait, poll and request is an event, so each program's slow path runs too.
+    let options = Options {
+        selector: args.targets.selector(),
+        without: Vec::new(),
+        slow_wait: 0,
+        slow_poll: 0,
+        slow_request: 0,
+    };
+    let mut watch = Watch::new(ebpf, maps, hooks, options, watch_to_selftest);
+    watch.scan()?;
+    let deadline = Instant::now() + args.timeout;
+    let (mut spans, mut rejected) = (0u64, 0u64);
+    let outcome = loop {
+        sleep(Duration::from_millis(500)).await;
+        ring.drain(1 << 20, |event| match event {
+            Ok(Event::Exec(_)) => {}
+            Ok(event) => {
+                if let Some(target) = watch.by_slot(event.header().slot) {
+                    spans += signals::spans(&event, target).len() as u64;
+                }
+            }
+            Err(_) => rejected += 1,
+        });
+        let now = crate::clock::now();
+        for target in watch.targets.values_mut() {
+            target.read_runtime(now).context("cannot read the runtime's memory")?;
+        }
+        let reading = store.read()?;
+        let silent = silent(&watch, &reading);
+        if silent.is_empty() || Instant::now() > deadline {
+            report(&watch, &reading);
+            break silent;
+        }
+    };
+    println!("selftest: {spans} spans from events, {rejected} undecodable");
+    let empty = watch.targets.is_empty();
+    watch.close().await;
+    if empty {
+        anyhow::bail!("selftest: no target: name processes with --pid");
+    }
+    if spans == 0 || rejected > 0 || !outcome.is_empty() {
+        anyhow::bail!("selftest: nothing came of: {}", outcome.join(", "));
+    }
+    println!("selftest: ok");
+    Ok(Exit::Ok)
+}
+
+fn print_hooks(hooks: &[HookState]) {
+    for hook in hooks {
+        for (alternative, reason) in &hook.refused {
+            println!("selftest: {} refused {alternative}: {reason}", hook.signal);
+        }
+        println!(
+            "selftest: {} by {}",
+            hook.signal,
+            hook.taken.unwrap_or("nothing this kernel permits")
+        );
+    }
+}
+
+fn checks(target: &Target) -> impl Iterator<Item = &'static Check> {
+    let own = match target.image.as_deref() {
+        Some(crate::inspect::Image::Go(_)) => GO,
+        Some(crate::inspect::Image::Tokio(_)) => TOKIO,
+        None => &[],
+    };
+    own.iter().chain(ALL)
+}
+
+/// Signals that are not off and have brought nothing.
+fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
+    let of = |target: &Target| {
+        let is_on = |signal: &str| {
+            target
+                .states
+                .iter()
+                .any(|state| state.signal == signal && !matches!(state.coverage, Coverage::Off(_)))
+        };
+        let silent = checks(target).filter(|(signal, _, count)| is_on(signal) && count(reading, target) == 0);
+        silent
+            .map(|(signal, ..)| format!("{signal} of pid {}", target.process.pid))
+            .collect::<Vec<_>>()
+    };
+    watch.targets.values().flat_map(of).collect()
+}
+
+fn report(watch: &Watch, reading: &Reading) {
+    for target in watch.targets.values() {
+        for (signal, what, count) in checks(target) {
+            println!(
+                "selftest: pid {} {signal}: {} {what}",
+                target.process.pid,
+                count(reading, target)
+            );
+        }
+        for state in &target.states {
+            match &state.coverage {
+                Coverage::Full => {}
+                Coverage::Partial(reason) => println!(
+                    "selftest: pid {} {} in part: {reason}",
+                    target.process.pid, state.signal
+                ),
+                Coverage::Off(reason) => {
+                    println!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)
+                }
+            }
+        }
+    }
+    println!("selftest: lost {:?}", reading.loss);
+}

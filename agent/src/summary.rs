@@ -1,0 +1,263 @@
+//! What people see in the terminal: a table a target, refreshed in place on a terminal, a line a target elsewhere.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use agent_common::{histogram::Series, loss::Loss};
+use crossterm::{
+    cursor::MoveUp,
+    queue,
+    terminal::{Clear, ClearType},
+};
+
+use crate::{
+    aggregate::{Histogram, store::Reading},
+    attach::plan::Coverage,
+    export::ExportStats,
+    inspect::Image,
+    signals::net::address,
+    target::Target,
+};
+
+/// Rows shown of what is split by peer or future.
+const ROWS: usize = 5;
+
+/// Where the summary goes, and what is there now.
+pub struct Screen {
+    in_place: bool,
+    /// Lines of the last picture.
+    drawn: u16,
+}
+
+impl Screen {
+    /// A screen on standard output.
+    pub fn new(plain: bool) -> Self {
+        Self {
+            in_place: !plain && io::stdout().is_terminal(),
+            drawn: 0,
+        }
+    }
+
+    /// Whether pictures replace each other.
+    pub fn is_live(&self) -> bool {
+        self.in_place
+    }
+
+    /// Draws a picture over the last one, or after it.
+    pub fn draw(&mut self, picture: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.in_place {
+            let (width, height) = crossterm::terminal::size().unwrap_or((120, 40));
+            if self.drawn > 0 {
+                queue!(out, MoveUp(self.drawn), Clear(ClearType::FromCursorDown))?;
+            }
+            let lines: Vec<String> = picture
+                .lines()
+                .take(usize::from(height.saturating_sub(1)))
+                .map(|line| line.chars().take(usize::from(width.saturating_sub(1))).collect())
+                .collect();
+            self.drawn = lines.len() as u16;
+            for line in lines {
+                writeln!(out, "{line}")?;
+            }
+        } else {
+            out.write_all(picture.as_bytes())?;
+        }
+        out.flush()
+    }
+
+    /// What is on the screen stays there.
+    pub fn keep(&mut self) {
+        self.drawn = 0;
+    }
+}
+
+/// Everything a picture is made of.
+pub struct View<'a> {
+    pub targets: Vec<&'a Target>,
+    pub reading: &'a Reading,
+    pub export: &'a ExportStats,
+    pub received: u64,
+    pub rejected: u64,
+    pub ran: Duration,
+    /// Spans made, by name of the kind.
+    pub spans: u64,
+}
+
+/// The picture, many lines.
+pub fn render(view: &View<'_>) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "whywait  {}  {} targets  {} spans  {} events",
+        humantime::format_duration(Duration::from_secs(view.ran.as_secs())),
+        view.targets.len(),
+        view.spans,
+        view.received
+    );
+    for target in &view.targets {
+        render_target(&mut text, target, view.reading);
+    }
+    if view.targets.is_empty() {
+        text.push_str("no Go or tokio process yet; new ones are found as they start\n");
+    }
+    let lost: Vec<String> = Loss::ALL
+        .iter()
+        .map(|(cause, name)| (name, view.reading.loss[*cause as usize]))
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    let lost = if lost.is_empty() {
+        "nothing".to_owned()
+    } else {
+        lost.join(", ")
+    };
+    let export = view.export;
+    let _ = writeln!(
+        text,
+        "lost: {lost}; undecodable {}; exported {} of {}{}, dropped {}",
+        view.rejected,
+        export.total_sent(),
+        export.total_produced(),
+        if export.is_down() {
+            " (endpoint does not answer)"
+        } else {
+            ""
+        },
+        export.total_dropped()
+    );
+    text
+}
+
+fn render_target(text: &mut String, target: &Target, reading: &Reading) {
+    let name = target.resource.get("service.name").unwrap_or_default();
+    let kind = match target.image.as_deref() {
+        Some(Image::Go(image)) => image.version.raw.clone(),
+        Some(Image::Tokio(image)) => format!("tokio {}", image.version.as_deref().unwrap_or("")),
+        None => "runtime not watched".to_owned(),
+    };
+    let _ = writeln!(text, "\n{name}  pid {}  {}", target.process.pid, kind.trim_end());
+    if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
+        let _ = writeln!(
+            text,
+            "  goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced, {} missed)",
+            snapshot.goroutines,
+            snapshot.gomaxprocs,
+            bytes(snapshot.heap_goal.unwrap_or(0)),
+            snapshot.gc_cycles,
+            target.cycles.exported,
+            target.cycles.missed
+        );
+    }
+    let _ = writeln!(
+        text,
+        "  {:<58}{:>10}{:>10}{:>10}{:>10}",
+        "", "count", "p50", "p90", "p99"
+    );
+    let slot = target.slot;
+    let mut row = |label: &str, histogram: &Histogram| {
+        let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
+        let label: String = label.chars().take(57).collect();
+        let _ = writeln!(
+            text,
+            "  {label:<58}{:>10}{:>10}{:>10}{:>10}",
+            histogram.count(),
+            quantile(0.5),
+            quantile(0.9),
+            quantile(0.99)
+        );
+    };
+    for (label, series) in [
+        ("goroutine runnable → running", Series::GoRunnable),
+        ("task wake → poll", Series::TokioWake),
+        ("task poll, all", Series::TokioPoll),
+        ("worker busy", Series::TokioBusy),
+        ("thread in run queue", Series::RunQueue),
+    ] {
+        let whole = reading.whole(slot, series);
+        if whole.count() > 0 {
+            row(label, &whole);
+        }
+    }
+    for (series, verb) in [
+        (Series::ServerRequest, "serve"),
+        (Series::ClientRequest, "request"),
+        (Series::Connect, "connect"),
+    ] {
+        for (id, histogram) in largest(reading, slot, series) {
+            let peer = reading.peers.get(&id).map_or_else(
+                || "others".to_owned(),
+                |peer| match series {
+                    Series::ServerRequest => format!(":{} from {}", peer.port, address(peer)),
+                    _ => format!("{}:{}", address(peer), peer.port),
+                },
+            );
+            row(&format!("{verb} {peer}"), histogram);
+        }
+    }
+    for (id, histogram) in largest(reading, slot, Series::TokioPoll) {
+        row(&format!("poll {}", target.future(id)), histogram);
+    }
+    for state in &target.states {
+        match &state.coverage {
+            Coverage::Full => {}
+            Coverage::Partial(reason) => {
+                let _ = writeln!(text, "  {}: in part: {reason}", state.signal);
+            }
+            Coverage::Off(reason) => {
+                let _ = writeln!(text, "  {}: off: {reason}", state.signal);
+            }
+        }
+    }
+}
+
+/// The parts in which most time went.
+fn largest(reading: &Reading, slot: u32, series: Series) -> Vec<(u32, &Histogram)> {
+    let mut parts: Vec<_> = reading.split(slot, series).collect();
+    parts.sort_by_key(|(id, histogram)| (std::cmp::Reverse(histogram.sum()), *id));
+    parts.truncate(ROWS);
+    parts
+}
+
+/// Three significant digits and a unit.
+fn duration(nanos: u64) -> String {
+    let (value, unit) = match nanos {
+        0..1_000 => return format!("{nanos} ns"),
+        1_000..1_000_000 => (nanos as f64 / 1e3, "µs"),
+        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
+        _ => (nanos as f64 / 1e9, "s"),
+    };
+    let decimals = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+fn bytes(count: u64) -> String {
+    format!("{:.1} MiB", count as f64 / (1 << 20) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (nanos, expected) in [
+            (999, "999 ns"),
+            (1_234, "1.23 µs"),
+            (45_600, "45.6 µs"),
+            (10_000_000, "10.0 ms"),
+            (2_500_000_000, "2.50 s"),
+        ] {
+            assert_eq!(duration(nanos), expected);
+        }
+    }
+}

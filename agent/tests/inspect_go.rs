@@ -1,0 +1,465 @@
+//! The inspect stage against real Go binaries, built here, and against what runs in them.
+//!
+//! Needs a Go toolchain; without one each test says so and passes. Further toolchains, when they are in the module cache, are
+//! used as well (`WHYWAIT_GO_VERSIONS=1.18.10,1.27.4`).
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use agent::inspect::{ElfKind, GoHook, GoImage, Image, InspectError, SiteCost, TlsProof, inspect};
+
+const PROGRAM: &str = include_str!("fixtures/go_facts.go.txt");
+const TLS_PROGRAM: &str = include_str!("fixtures/go_tls.go.txt");
+
+/// Builds the program with `flags`; None (said) when there is no Go.
+fn build(name: &str, go: &Path, flags: &[&str], env: &[(&str, &str)]) -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let program = if name.starts_with("tls") { TLS_PROGRAM } else { PROGRAM };
+    std::fs::write(dir.join("main.go"), program).expect("main.go");
+    std::fs::write(dir.join("go.mod"), "module example.org/facts\ngo 1.18\n").expect("go.mod");
+    let mut command = Command::new(go);
+    command
+        .current_dir(&dir)
+        .env("GOTOOLCHAIN", "local")
+        .envs(env.iter().copied());
+    match command.args(["build", "-o", "facts"]).args(flags).arg(".").status() {
+        Ok(status) => assert!(status.success(), "go build failed"),
+        Err(e) => {
+            eprintln!("SKIPPED {name}: no Go toolchain: {e}");
+            return None;
+        }
+    }
+    Some(dir.join("facts"))
+}
+
+fn has_gcc() -> bool {
+    let found = Command::new("gcc")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        eprintln!("SKIPPED: no gcc");
+    }
+    found
+}
+
+fn go_image(path: &Path) -> (Vec<u8>, Box<GoImage>) {
+    let bytes = std::fs::read(path).expect("the binary");
+    match inspect(&bytes).expect("an image") {
+        Some(Image::Go(image)) => (bytes, image),
+        other => panic!("not Go: {other:?}"),
+    }
+}
+
+/// A running copy of the program, stopped in the middle, and what it printed about itself.
+struct Live {
+    child: Child,
+    memory: std::fs::File,
+    bias: u64,
+    facts: Vec<(String, u64)>,
+}
+
+impl Live {
+    fn start(path: &Path, image: &GoImage) -> Self {
+        let mut child = Command::new(path)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let facts = output
+            .lines()
+            .map(|l| l.expect("a line"))
+            .take_while(|l| l != "end")
+            .map(|l| {
+                let (key, value) = l.split_once(' ').expect("key and value");
+                (key.to_owned(), value.parse().expect("a number"))
+            })
+            .collect();
+        let pid = child.id();
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+        let line = maps.lines().find(|l| l.ends_with("/facts")).expect("a mapping of it");
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let hex = |text: &str| u64::from_str_radix(text, 16).expect("hex");
+        let start = hex(fields[0].split('-').next().expect("a start"));
+        let bias = image.elf.bias(start, hex(fields[2])).expect("a segment");
+        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
+        Self {
+            child,
+            memory,
+            bias,
+            facts,
+        }
+    }
+
+    fn fact(&self, key: &str) -> u64 {
+        self.facts
+            .iter()
+            .find(|(k, _)| k == key)
+            .unwrap_or_else(|| panic!("{key}"))
+            .1
+    }
+
+    fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.memory.read_exact_at(&mut bytes, address).expect("readable memory");
+        bytes
+    }
+
+    fn word(&self, address: u64, size: u64) -> u64 {
+        let mut bytes = self.bytes(address, size as usize);
+        bytes.resize(8, 0);
+        u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every number that can be read from outside equals what runtime/metrics said inside.
+fn check_live(path: &Path, image: &GoImage) {
+    let live = Live::start(path, image);
+    let (o, g) = (
+        image.offsets.as_ref().expect("offsets"),
+        image.globals.as_ref().expect("globals"),
+    );
+    let at = |base: u64, field: agent::inspect::FieldLoc| live.word(base + live.bias + field.offset, field.size);
+    let (text, len) = (
+        live.word(g.build_version + live.bias, 8),
+        live.word(g.build_version + live.bias + 8, 8),
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&live.bytes(text, len as usize)),
+        image.version.raw
+    );
+    assert_eq!(live.word(g.gomaxprocs + live.bias, 4), live.fact("gomaxprocs"));
+    assert_eq!(
+        at(g.memstats, o.memstats.numgc),
+        live.fact("/gc/cycles/total:gc-cycles")
+    );
+    assert_eq!(
+        at(g.memstats, o.memstats.numforcedgc),
+        live.fact("/gc/cycles/forced:gc-cycles")
+    );
+    assert_eq!(at(g.work, o.work.cycles), live.fact("/gc/cycles/total:gc-cycles"));
+    assert_eq!(at(g.work, o.work.user_forced), 1);
+    let phases = [o.work.t_sweep_term, o.work.t_mark, o.work.t_mark_term, o.work.t_end].map(|f| at(g.work, f));
+    assert!(phases.is_sorted() && phases[0] > 0, "{phases:?}");
+    assert_eq!(at(g.gc_controller, o.gc_controller.gc_percent), 100);
+
+    let stats = |field: agent::inspect::FieldLoc| -> u64 {
+        let base = g.memstats + o.memstats.heap_stats.offset;
+        (0..3)
+            .map(|i| at(base + i * o.heap_stats_size, field))
+            .fold(0, u64::wrapping_add)
+    };
+    let h = &o.heap_stats;
+    assert_eq!(stats(h.in_stacks), live.fact("/memory/classes/heap/stacks:bytes"));
+    // The scavenger and new spans move a few pages between the reading inside and this one.
+    let released = live.fact("/memory/classes/heap/released:bytes");
+    assert!(
+        stats(h.released).abs_diff(released) <= 512 << 10,
+        "{} {released}",
+        stats(h.released)
+    );
+    let m = &o.memstats;
+    let sys = [
+        m.stacks_sys,
+        m.mspan_sys,
+        m.mcache_sys,
+        m.buckhash_sys,
+        m.gc_misc_sys,
+        m.other_sys,
+    ];
+    let total =
+        sys.iter().map(|f| at(g.memstats, *f)).sum::<u64>() + stats(h.committed).wrapping_add(stats(h.released));
+    assert_eq!(total, live.fact("/memory/classes/total:bytes"));
+    let (mut bytes, mut objects) = (stats(h.large_alloc), stats(h.large_alloc_count));
+    for class in 0..h.small_alloc_count.size / 8 {
+        let count = stats(agent::inspect::FieldLoc {
+            offset: h.small_alloc_count.offset + class * 8,
+            size: 8,
+        });
+        objects += count;
+        bytes += count * live.word(g.size_class_to_size + live.bias + class * 2, 2);
+    }
+    // What the program's own printing allocated after its reading is at most a few blocks of the allocator.
+    let near = |found: u64, key: &str, slack: u64| {
+        let told = live.fact(key);
+        assert!(
+            found >= told && found - told <= slack,
+            "{key}: read {found}, told {told}"
+        );
+    };
+    near(bytes, "/gc/heap/allocs:bytes", 256 << 10);
+    near(objects, "/gc/heap/allocs:objects", 8192);
+
+    let mut goroutines = live.word(g.allglen + live.bias, 8);
+    let s = &o.sched;
+    for field in [s.g_free_n, s.g_free_stack_size, s.g_free_no_stack_size]
+        .into_iter()
+        .flatten()
+    {
+        goroutines -= at(g.sched, field);
+    }
+    let (all_p, count) = (live.word(g.allp + live.bias, 8), live.word(g.allp + live.bias + 8, 8));
+    let p_free = o.p.g_free_size.or(o.p.g_free_n).expect("p.gFree");
+    for i in 0..count {
+        goroutines -= live.word(live.word(all_p + i * 8, 8) + p_free.offset, p_free.size);
+    }
+    goroutines -= at(g.sched, s.ngsys);
+    assert_eq!(goroutines, live.fact("goroutines"));
+
+    let h = &o.time_histogram;
+    let samples = |histogram: agent::inspect::FieldLoc| -> u64 {
+        let base = g.sched + histogram.offset;
+        (0..h.buckets.count as u64)
+            .map(|i| {
+                at(
+                    base + i * 8,
+                    agent::inspect::FieldLoc {
+                        offset: h.counts.offset,
+                        size: 8,
+                    },
+                )
+            })
+            .sum()
+    };
+    if let Some(pauses) = s.stw_total_gc {
+        assert_eq!(samples(pauses), live.fact("pauses"));
+    }
+    near(samples(s.time_to_run.expect("timeToRun")), "latencies", 64);
+
+    // The current g of the main goroutine's thread isn't known from outside; but every g of allgs has its own id.
+    let (all_g, count) = (live.word(g.allgs + live.bias, 8), live.word(g.allglen + live.bias, 8));
+    let mut ids: Vec<u64> = (0..count)
+        .map(|i| live.word(live.word(all_g + i * 8, 8) + o.g.goid.offset, 8))
+        .collect();
+    ids.retain(|id| *id != 0);
+    ids.sort_unstable();
+    assert!(ids.contains(&1) && ids.windows(2).all(|w| w[0] != w[1]), "{ids:?}");
+    let sleeper = (0..count).map(|i| live.word(all_g + i * 8, 8)).find(|gp| {
+        let start = live.word(gp + o.g.startpc.offset, 8).wrapping_sub(live.bias);
+        image
+            .symbols
+            .lookup(start)
+            .is_some_and(|f| f.function.starts_with("main.sleep"))
+    });
+    assert!(sleeper.is_some(), "no goroutine that was started with main.sleep");
+}
+
+fn check_sites(bytes: &[u8], image: &GoImage) {
+    for hook in GoHook::ALL {
+        let site = image.sites[&hook].as_ref().unwrap_or_else(|e| panic!("{hook:?}: {e}"));
+        let at = site.file_offset as usize;
+        assert_eq!(&bytes[at..at + site.bytes.len()], site.bytes, "{hook:?}");
+        assert_eq!((site.cost, site.may_repeat), (SiteCost::Emulated, false), "{hook:?}");
+        let function = image.symbols.lookup(site.vaddr).expect("a function").function;
+        assert!(hook.candidates().contains(&function.as_str()), "{hook:?} in {function}");
+    }
+}
+
+/// Function, file and line as `go tool addr2line` has them, at the start and within each of many functions.
+fn check_symbols(go: &Path, path: &Path, image: &GoImage) {
+    use std::io::Write;
+    let start = image
+        .symbols
+        .function_range(image.sites[&GoHook::Execute].as_ref().expect("execute").vaddr)
+        .expect("a range")
+        .start;
+    let mut addresses = Vec::new();
+    let mut at = start;
+    while let Some(range) = image.symbols.function_range(at).filter(|_| addresses.len() < 4000) {
+        addresses.extend([range.start, range.start + (range.end - range.start) / 2, range.end - 1]);
+        at = range.end;
+    }
+    assert!(addresses.len() > 1000, "{}", addresses.len());
+    let mut tool = Command::new(go)
+        .args(["tool", "addr2line"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("addr2line");
+    let mut input = tool.stdin.take().expect("its input");
+    let text: String = addresses.iter().map(|a| format!("{a:#x}\n")).collect();
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
+    let output = tool.wait_with_output().expect("its output");
+    writer.join().expect("a writer").expect("written");
+    let output = String::from_utf8(output.stdout).expect("text");
+    let mut lines = output.lines();
+    for address in addresses {
+        let (function, place) = (lines.next().expect("a function"), lines.next().expect("a place"));
+        let frame = image.symbols.lookup(address).expect("a frame");
+        // addr2line takes names from .symtab, where assembly functions carry their ABI.
+        let function = function.trim_end_matches(".abi0");
+        // Padding and the linker's markers have no line: a negative number there, 0 here.
+        let (file, line) = place.rsplit_once(':').expect("file and line");
+        let place = format!("{file}:{}", line.parse::<i64>().expect("a line").max(0));
+        assert_eq!(
+            (
+                frame.function.as_str(),
+                format!("{}:{}", frame.file, frame.line).as_str()
+            ),
+            (function, place.as_str()),
+            "{address:#x}"
+        );
+    }
+    assert_eq!(image.symbols.lookup(0), None);
+    assert_eq!(image.symbols.lookup(u64::MAX), None);
+}
+
+#[test]
+fn a_default_build_is_known_whole() {
+    let go = Path::new("go");
+    let Some(path) = build("default", go, &[], &[("CGO_ENABLED", "0")]) else {
+        return;
+    };
+    let (bytes, image) = go_image(&path);
+    assert_eq!(image.module.as_deref(), Some("example.org/facts"));
+    assert_eq!(
+        (image.cgo, image.stripped, image.elf.kind, image.elf.is_static),
+        (false, false, ElfKind::Exec, true)
+    );
+    let tls = image.tls_g.clone().expect("TLS");
+    assert_eq!((tls.offset, tls.proof), (-8, TlsProof::Displacement));
+    check_sites(&bytes, &image);
+    check_symbols(go, &path, &image);
+    check_live(&path, &image);
+}
+
+#[test]
+fn a_pie_is_known_whole() {
+    let Some(path) = build("pie", Path::new("go"), &["-buildmode=pie"], &[("CGO_ENABLED", "0")]) else {
+        return;
+    };
+    let (bytes, image) = go_image(&path);
+    assert_eq!(image.elf.kind, ElfKind::Pie);
+    assert_eq!(image.tls_g.as_ref().map(|t| t.offset), Ok(-8));
+    check_sites(&bytes, &image);
+    check_live(&path, &image);
+}
+
+#[test]
+fn an_externally_linked_build_with_cgo_is_known_whole() {
+    if !has_gcc() {
+        return;
+    }
+    for (name, flags) in [
+        ("cgo", &["-tags", "netcgo", "-ldflags=-linkmode=external"][..]),
+        ("cgo-pie", &["-buildmode=pie", "-ldflags=-linkmode=external"]),
+    ] {
+        let Some(path) = build(name, Path::new("go"), flags, &[("CGO_ENABLED", "1")]) else {
+            return;
+        };
+        let (bytes, image) = go_image(&path);
+        assert!(image.cgo && !image.elf.is_static);
+        let tls = image.tls_g.clone().expect("TLS");
+        eprintln!("{name}: {tls:?} {:?}", image.elf.kind);
+        check_sites(&bytes, &image);
+        check_live(&path, &image);
+    }
+}
+
+/// The C linker puts g beside C's own thread-local variables; the g found there must be the thread's.
+#[test]
+fn the_current_g_is_where_the_code_says() {
+    if !has_gcc() {
+        return;
+    }
+    let external = "-ldflags=-linkmode=external";
+    for (name, flags) in [("tls", &[external][..]), ("tls-pie", &["-buildmode=pie", external])] {
+        let Some(path) = build(name, Path::new("go"), flags, &[("CGO_ENABLED", "1")]) else {
+            return;
+        };
+        let (_, image) = go_image(&path);
+        let tls = image.tls_g.clone().expect("TLS");
+        let live = Live::start(&path, &image);
+        let o = image.offsets.as_ref().expect("offsets");
+        let g = live.word(live.fact("base").wrapping_add_signed(tls.offset), 8);
+        let m = live.word(g + o.g.m.offset, o.g.m.size);
+        assert_eq!(
+            live.word(m + o.m.procid.offset, o.m.procid.size),
+            live.fact("tid"),
+            "{tls:?}"
+        );
+        let curg = live.word(m + o.m.curg.offset, o.m.curg.size);
+        assert_eq!(live.word(curg + o.g.goid.offset, 8), 1);
+        eprintln!("{name}: {tls:?}");
+    }
+}
+
+#[test]
+fn a_stripped_build_keeps_functions_and_sites_and_says_what_is_missing() {
+    let go = Path::new("go");
+    let Some(path) = build("stripped", go, &["-ldflags=-s -w"], &[("CGO_ENABLED", "0")]) else {
+        return;
+    };
+    let (bytes, image) = go_image(&path);
+    assert!(image.stripped);
+    assert_eq!(image.offsets, Err(InspectError::NoDwarf));
+    assert_eq!(image.globals, Err(InspectError::Stripped { runtime: "Go" }));
+    assert_eq!(image.tls_g.as_ref().map(|t| t.offset), Ok(-8));
+    check_sites(&bytes, &image);
+}
+
+#[test]
+fn other_toolchains_are_known_whole() {
+    let versions = std::env::var("WHYWAIT_GO_VERSIONS").unwrap_or_default();
+    let cache = Command::new("go").args(["env", "GOMODCACHE"]).output();
+    let cache = cache
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        .unwrap_or_default();
+    for version in versions.split(',').filter(|v| !v.is_empty()) {
+        let go = PathBuf::from(format!(
+            "{cache}/golang.org/toolchain@v0.0.1-go{version}.linux-amd64/bin/go"
+        ));
+        let Some(path) = build(version, &go, &[], &[("CGO_ENABLED", "0")]) else {
+            continue;
+        };
+        let (bytes, image) = go_image(&path);
+        assert_eq!(image.version.raw, format!("go{version}"));
+        check_sites(&bytes, &image);
+        check_symbols(&go, &path, &image);
+        check_live(&path, &image);
+    }
+}
+
+/// Every prefix of, and many changes to, a real binary: an answer, never a panic.
+#[test]
+fn damaged_binaries_are_errors() {
+    let flags = ["-ldflags=-compressdwarf=false"];
+    let Some(path) = build("damaged", Path::new("go"), &flags, &[("CGO_ENABLED", "0")]) else {
+        return;
+    };
+    let bytes = std::fs::read(path).expect("the binary");
+    for step in 0..64 {
+        let _ = inspect(&bytes[..bytes.len() * step / 64]);
+    }
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    let mut whole = 0;
+    for round in 0..200 {
+        let mut damaged = bytes.clone();
+        for _ in 0..1 << (round % 12) {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let at = (random >> 16) as usize % damaged.len();
+            // Every fourth round only headers are hit.
+            damaged[if round % 4 == 0 { at % 4096 } else { at }] = (random >> 56) as u8;
+        }
+        whole += usize::from(matches!(inspect(&damaged), Ok(Some(_))));
+    }
+    assert!(
+        whole > 50,
+        "only {whole} of the damaged binaries were read at all: the test shows little"
+    );
+}
