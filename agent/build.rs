@@ -11,7 +11,14 @@ use aya_build::{Package, Toolchain, build_ebpf};
 const OVERRIDE: &str = "WHYWAIT_BPF_TOOLCHAIN";
 const MEMORY: &str = "target/xtask/toolchain.json";
 
-fn main() -> Result<()> {
+fn main() {
+    if let Err(why) = build() {
+        eprintln!("{why:#}");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<()> {
     let manifest = env::var("CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest)
         .parent()

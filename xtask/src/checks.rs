@@ -11,11 +11,7 @@ use crate::{
 };
 
 /// Folders with Go modules of ours.
-const GO_MODULES: &[&str] = &[
-    "targets/go-shop",
-    "targets/tracestat",
-    "xtask/assets/otelcol",
-];
+const GO_MODULES: &[&str] = &["targets/go-shop", "xtask/assets/otelcol"];
 
 pub(crate) fn rust_format() -> Result<()> {
     let mut fmt = sh::cargo(&["fmt", "--all", "--check"]);

@@ -6,11 +6,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{build, progress, setup::Tools, sh};
 
-/// Go programs of the demo: name, and the module they stand in.
-const GO: &[(&str, &str)] = &[
-    ("go-shop", "targets/go-shop"),
-    ("tracestat", "targets/tracestat"),
-];
+/// Go programs of the demo: name, and the package in their one module.
+const GO: &[(&str, &str)] = &[("go-shop", "."), ("tracestat", "./cmd/tracestat")];
+const GO_MODULE: &str = "targets/go-shop";
 const RUST: &[&str] = &["rust-stock", "load"];
 
 pub(crate) fn folder() -> PathBuf {
@@ -28,11 +26,11 @@ pub(crate) fn all(tools: &Tools) -> Result<PathBuf> {
             &folder().join(name),
         )?;
     }
-    for (name, module) in GO {
+    for (name, package) in GO {
         go(
             tools,
-            name,
-            &sh::root().join(module),
+            package,
+            &sh::root().join(GO_MODULE),
             &folder().join(name),
             &[],
         )?;
@@ -55,7 +53,7 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
     )?;
     go(
         tools,
-        "otelcol",
+        ".",
         &sh::root().join("xtask/assets/otelcol"),
         &folder().join("otelcol"),
         &["-mod=mod"],
@@ -69,20 +67,14 @@ pub(crate) fn for_vms(tools: &Tools) -> Result<Vec<PathBuf>> {
         &["agent", "rust-stock", "load"],
     )?;
     let shop = folder().join("static/go-shop");
-    go(
-        tools,
-        "go-shop",
-        &sh::root().join("targets/go-shop"),
-        &shop,
-        &[],
-    )?;
+    go(tools, ".", &sh::root().join(GO_MODULE), &shop, &[])?;
     let mut programs = vec![shop];
     programs.extend(["whywait", "rust-stock", "load"].map(build::static_path));
     Ok(programs)
 }
 
 /// Builds one Go program; all of them without cgo, as `-buildvcs` stamps and C libraries only make builds differ.
-fn go(tools: &Tools, name: &str, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
+fn go(tools: &Tools, package: &str, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
     if !module.join("go.mod").exists() {
         bail!("{} has no go.mod", module.display());
     }
@@ -92,7 +84,8 @@ fn go(tools: &Tools, name: &str, module: &Path, to: &Path, flags: &[&str]) -> Re
         .args(flags)
         .arg("-o")
         .arg(to)
-        .arg(".")
+        .arg(package)
         .env("CGO_ENABLED", "0");
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
     progress::step(&format!("Building {name}"), &mut build)
 }

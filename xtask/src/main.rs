@@ -41,8 +41,19 @@ enum Command {
     Image(image::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> std::process::ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(why) => {
+            // The causes in one line; a backtrace of ours helps nobody who wanted a build.
+            eprintln!("error: {why:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Setup(options) => setup::run(options),
         Command::Build(options) => build::run(options),
         Command::Run(options) => run::run(options),

@@ -18,6 +18,9 @@ pub(crate) struct Options {
     /// Leave out the older kernels
     #[arg(long)]
     no_kernels: bool,
+    /// Nothing but the older kernels
+    #[arg(long, conflicts_with = "no_kernels")]
+    only_kernels: bool,
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
@@ -26,6 +29,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let tools = setup::ensure(setup::Wanted {
         kernels: with_kernels && sh::is_root(),
     })?;
+    if options.only_kernels {
+        return kernels::test(&tools);
+    }
     checks::rust_format()?;
     checks::go(&tools)?;
     tidy::run(tidy::Options::default())?;
