@@ -11,7 +11,11 @@ use crate::{
 };
 
 /// Folders with Go modules of ours.
-const GO_MODULES: &[&str] = &["targets/go-shop", "xtask/assets/otelcol"];
+const GO_MODULES: &[&str] = &[
+    "targets/go-shop",
+    "targets/go-shop/cmd/tracestat",
+    "xtask/assets/otelcol",
+];
 
 pub(crate) fn rust_format() -> Result<()> {
     let mut fmt = sh::cargo(&["fmt", "--all", "--check"]);

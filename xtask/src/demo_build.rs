@@ -6,9 +6,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{build, progress, setup::Tools, sh};
 
-/// Go programs of the demo: name, and the package in their one module.
-const GO: &[(&str, &str)] = &[("go-shop", "."), ("tracestat", "./cmd/tracestat")];
-const GO_MODULE: &str = "targets/go-shop";
+const GO_SHOP: &str = "targets/go-shop";
+/// Go programs of the demo: name, and the module each stands in.
+const GO: &[(&str, &str)] = &[
+    ("go-shop", GO_SHOP),
+    ("tracestat", "targets/go-shop/cmd/tracestat"),
+];
 const RUST: &[&str] = &["rust-stock", "load"];
 
 pub(crate) fn folder() -> PathBuf {
@@ -26,14 +29,8 @@ pub(crate) fn all(tools: &Tools) -> Result<PathBuf> {
             &folder().join(name),
         )?;
     }
-    for (name, package) in GO {
-        go(
-            tools,
-            package,
-            &sh::root().join(GO_MODULE),
-            &folder().join(name),
-            &[],
-        )?;
+    for (name, module) in GO {
+        go(tools, &sh::root().join(module), &folder().join(name), &[])?;
     }
     Ok(folder())
 }
@@ -53,7 +50,6 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
     )?;
     go(
         tools,
-        ".",
         &sh::root().join("xtask/assets/otelcol"),
         &folder().join("otelcol"),
         &["-mod=mod"],
@@ -67,14 +63,14 @@ pub(crate) fn for_vms(tools: &Tools) -> Result<Vec<PathBuf>> {
         &["agent", "rust-stock", "load"],
     )?;
     let shop = folder().join("static/go-shop");
-    go(tools, ".", &sh::root().join(GO_MODULE), &shop, &[])?;
+    go(tools, &sh::root().join(GO_SHOP), &shop, &[])?;
     let mut programs = vec![shop];
     programs.extend(["whywait", "rust-stock", "load"].map(build::static_path));
     Ok(programs)
 }
 
 /// Builds one Go program; all of them without cgo, as `-buildvcs` stamps and C libraries only make builds differ.
-fn go(tools: &Tools, package: &str, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
+fn go(tools: &Tools, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
     if !module.join("go.mod").exists() {
         bail!("{} has no go.mod", module.display());
     }
@@ -84,7 +80,7 @@ fn go(tools: &Tools, package: &str, module: &Path, to: &Path, flags: &[&str]) ->
         .args(flags)
         .arg("-o")
         .arg(to)
-        .arg(package)
+        .arg(".")
         .env("CGO_ENABLED", "0");
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     progress::step(&format!("Building {name}"), &mut build)
