@@ -1,1 +1,64 @@
-fn main() {}
+//! `cargo xtask`: everything this project does beside running. One file a command, each with `Options` and `run`.
+
+mod build;
+mod checks;
+mod demo;
+mod demo_build;
+mod image;
+mod kernels;
+mod progress;
+mod run;
+mod setup;
+mod sh;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Sets up, builds, runs and tests whywait"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find out what this machine lacks and install it
+    Setup(setup::Options),
+    /// Build the agent and the demo services
+    Build(build::Options),
+    /// Start the demo services under load and watch them with the agent
+    Run(run::Options),
+    /// Check what the compiler cannot: the mirror rule, file sizes, words, licences
+    Tidy(tidy::Options),
+    /// Run every check and test
+    Test(test::Options),
+    /// Build a FROM-scratch container image of the static agent
+    Image(image::Options),
+}
+
+fn main() -> std::process::ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(why) => {
+            // The causes in one line; a backtrace of ours helps nobody who wanted a build.
+            eprintln!("error: {why:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup(options) => setup::run(options),
+        Command::Build(options) => build::run(options),
+        Command::Run(options) => run::run(options),
+        Command::Tidy(options) => tidy::run(options),
+        Command::Test(options) => test::run(options),
+        Command::Image(options) => image::run(options),
+    }
+}

@@ -1,0 +1,167 @@
+//! Boots one VM and reads its verdict off the serial line; qemu's own exit code says nothing (0 after a panic, too).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::fetch::Kernel;
+use crate::{progress, sh};
+
+const LIMIT: Duration = Duration::from_secs(300);
+const MEMORY_MB: &str = "1024";
+/// How many of the last serial lines a failure shows.
+const SHOWN: usize = 60;
+
+/// The verdict's line, or an error that shows the end of the serial log.
+pub(super) fn verdict(kernel: &Kernel, initrd: &Path) -> Result<String> {
+    let log = sh::target().join(format!("kernels/serial-{}.log", kernel.series));
+    let mut serial = boot(kernel, initrd, &log)?;
+    if let Verdict::EarlyOops(line) = judge(&serial) {
+        progress::note(&format!(
+            "kernel {}: {line}; booting once more",
+            kernel.series
+        ));
+        serial = boot(kernel, initrd, &log)?;
+    }
+    match judge(&serial) {
+        Verdict::Passed(line) => Ok(line),
+        Verdict::Failed(line) | Verdict::EarlyOops(line) => bail!("{line}\n{}", tail(&serial)),
+        Verdict::Silent => bail!(
+            "no verdict within {} s; {}\n{}",
+            LIMIT.as_secs(),
+            log.display(),
+            tail(&serial)
+        ),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Passed(String),
+    Failed(String),
+    /// The emulator's rare fault before any test ran: worth a second boot.
+    EarlyOops(String),
+    Silent,
+}
+
+/// Reads the lines that assets/vm/init prints.
+fn judge(serial: &str) -> Verdict {
+    if let Some(line) = serial
+        .lines()
+        .map(str::trim)
+        .find(|line| line.starts_with("VM verdict "))
+    {
+        let passed = line.starts_with("VM verdict rc=0 ");
+        return if passed {
+            Verdict::Passed(line.to_owned())
+        } else {
+            Verdict::Failed(line.to_owned())
+        };
+    }
+    let mut lines = serial.lines();
+    let early = lines
+        .by_ref()
+        .take_while(|line| !line.contains("VM selftest begins"));
+    let oops = |line: &&str| line.contains("Oops") || line.contains("Kernel panic");
+    if let Some(line) = early.into_iter().find(oops) {
+        return Verdict::EarlyOops(line.trim().to_owned());
+    }
+    match lines.find(oops) {
+        Some(line) => Verdict::Failed(line.trim().to_owned()),
+        None => Verdict::Silent,
+    }
+}
+
+fn boot(kernel: &Kernel, initrd: &Path, log: &PathBuf) -> Result<String> {
+    sh::create(log)?;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-machine",
+        "q35",
+        "-accel",
+        "tcg,thread=single",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        MEMORY_MB,
+    ])
+    .args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ])
+    .arg("-serial")
+    .arg(format!("file:{}", log.display()))
+    .arg("-kernel")
+    .arg(&kernel.image)
+    .arg("-initrd")
+    .arg(initrd)
+    .args(["-append", "console=ttyS0 panic=-1 quiet"])
+    .stdin(Stdio::null());
+    let mut machine = Machine(qemu.spawn().context("cannot start qemu-system-x86_64")?);
+    let began = Instant::now();
+    while machine.0.try_wait()?.is_none() && began.elapsed() < LIMIT {
+        thread::sleep(Duration::from_millis(200));
+    }
+    drop(machine);
+    let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A VM, which does not outlive this value.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+}
+
+fn tail(serial: &str) -> String {
+    let lines: Vec<&str> = serial.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(serial: &str, expected: Verdict) {
+        assert_eq!(judge(serial), expected);
+    }
+
+    #[test]
+    fn the_serial_line_decides() {
+        check(
+            "boot\nVM verdict rc=0 after 9 s\r\n",
+            Verdict::Passed("VM verdict rc=0 after 9 s".to_owned()),
+        );
+        check(
+            "VM verdict rc=02 x",
+            Verdict::Failed("VM verdict rc=02 x".to_owned()),
+        );
+        check("VM selftest begins\n", Verdict::Silent);
+        check(
+            "[1] Oops: 0\n",
+            Verdict::EarlyOops("[1] Oops: 0".to_owned()),
+        );
+        check(
+            "VM selftest begins\n[9] Kernel panic\n",
+            Verdict::Failed("[9] Kernel panic".to_owned()),
+        );
+    }
+}

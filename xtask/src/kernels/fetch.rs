@@ -1,0 +1,221 @@
+//! Fetches Debian's newest cloud kernel of a series with an apt configuration of its own; the system's is untouched.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{progress, sh};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// A mirror of debian-security for machines whose own apt has none (Ubuntu).
+const MIRROR: &str = "WHYWAIT_DEBIAN_SECURITY_MIRROR";
+/// A kernel fetched longer ago is looked for again: "newest" would otherwise mean "newest when first run".
+const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
+
+pub(super) struct Kernel {
+    pub(super) series: String,
+    pub(super) image: PathBuf,
+}
+
+pub(super) fn all(series: &[(&str, &str)]) -> Result<Vec<Kernel>> {
+    let folder = sh::target().join("kernels");
+    let kernels: Vec<Kernel> = series
+        .iter()
+        .map(|(name, _)| Kernel {
+            series: (*name).to_owned(),
+            image: folder.join(format!("vmlinuz-{name}")),
+        })
+        .collect();
+    if kernels.iter().all(|kernel| is_fresh(&kernel.image)) {
+        return Ok(kernels);
+    }
+    let private = Private::new(&folder, series)?;
+    progress::step(
+        "Updating the list of kernels",
+        &mut private.apt("apt-get", &["update"]),
+    )?;
+    let found = sh::capture(&mut private.apt(
+        "apt-cache",
+        &[
+            "search",
+            "--names-only",
+            "^linux-image-[0-9.-]+.*cloud-amd64$",
+        ],
+    ))?;
+    for kernel in &kernels {
+        let package = newest(&found, &kernel.series).with_context(|| {
+            format!("no cloud kernel {} in the configured mirror", kernel.series)
+        })?;
+        private.fetch(package, &kernel.image)?;
+    }
+    Ok(kernels)
+}
+
+fn is_fresh(image: &Path) -> bool {
+    let modified = fs::metadata(image).and_then(|about| about.modified());
+    modified.is_ok_and(|when| {
+        SystemTime::now()
+            .duration_since(when)
+            .is_ok_and(|age| age < FRESH)
+    })
+}
+
+/// The newest signed image of a series among lines of `apt-cache search`.
+fn newest<'a>(found: &'a str, series: &str) -> Option<&'a str> {
+    let prefix = format!("linux-image-{series}.");
+    let names = found.lines().filter_map(|line| line.split(' ').next());
+    names
+        .filter(|name| {
+            name.starts_with(&prefix) && !name.contains("unsigned") && !name.contains("-rt-")
+        })
+        .max_by_key(|name| -> Vec<u32> {
+            name.split(|c: char| !c.is_ascii_digit())
+                .filter_map(|n| n.parse().ok())
+                .collect()
+        })
+}
+
+/// An apt whose lists, cache and sources lie under target/.
+struct Private {
+    folder: PathBuf,
+}
+
+impl Private {
+    fn new(kernels: &Path, series: &[(&str, &str)]) -> Result<Self> {
+        let folder = kernels.join("apt");
+        for part in ["etc", "state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let mirror = match std::env::var(MIRROR) {
+            Ok(mirror) => mirror,
+            Err(_) => configured()?,
+        };
+        if !Path::new(KEYRING).exists() {
+            bail!("{KEYRING} is missing: install debian-archive-keyring");
+        }
+        let suites: Vec<&str> = series.iter().map(|(_, suite)| *suite).collect();
+        let sources = format!(
+            "Types: deb\nURIs: {mirror}\nSuites: {}\nComponents: main\nArchitectures: amd64\nSigned-By: {KEYRING}\n",
+            suites.join(" ")
+        );
+        fs::write(folder.join("etc/kernels.sources"), sources)?;
+        Ok(Self { folder })
+    }
+
+    fn apt(&self, program: &str, args: &[&str]) -> Command {
+        let at = self.folder.display();
+        let mut command = Command::new(program);
+        for option in [
+            "Dir::Etc::sourcelist=/dev/null".to_owned(),
+            format!("Dir::Etc::sourceparts={at}/etc"),
+            format!("Dir::State::lists={at}/state/lists"),
+            format!("Dir::Cache={at}/cache"),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+            "APT::Sandbox::User=".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.args(args).current_dir(&self.folder);
+        command
+    }
+
+    /// Downloads a package and takes its kernel out.
+    fn fetch(&self, package: &str, image: &Path) -> Result<()> {
+        progress::step(
+            &format!("Fetching {package}"),
+            &mut self.apt("apt-get", &["download", package]),
+        )?;
+        let unpacked = self.folder.join("unpacked");
+        fs::remove_dir_all(&unpacked).ok();
+        let deb = find(&self.folder, &format!("{package}_"))?;
+        sh::capture(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(&deb)
+                .arg(&unpacked),
+        )?;
+        fs::copy(find(&unpacked.join("boot"), "vmlinuz-")?, image)
+            .context("cannot keep the kernel")?;
+        fs::remove_dir_all(&unpacked)?;
+        fs::remove_file(deb)?;
+        Ok(())
+    }
+}
+
+fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    let found = paths.find(|path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    });
+    found.with_context(|| format!("no {prefix}* in {}", folder.display()))
+}
+
+/// The mirror of debian-security that the system's own apt uses.
+fn configured() -> Result<String> {
+    let folder = fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let files = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(folder);
+    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    let found = texts.into_iter().find_map(|text| security_mirror(&text));
+    found.with_context(|| format!("no Debian security mirror in apt's sources: set {MIRROR}"))
+}
+
+/// The first address with `debian-security` in it, in either of apt's formats.
+fn security_mirror(text: &str) -> Option<String> {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
+    let mut words = lines.flat_map(str::split_whitespace);
+    words
+        .find(|word| word.contains("://") && word.contains("debian-security"))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_is_by_number() {
+        let found = "linux-image-6.1.0-9-cloud-amd64 - x\nlinux-image-6.1.0-41-cloud-amd64 - x\n\
+                     linux-image-6.1.0-50-rt-cloud-amd64 - x\nlinux-image-6.1.0-60-cloud-amd64-unsigned - x\nlinux-image-6.12.1-cloud-amd64 - x";
+        assert_eq!(
+            newest(found, "6.1"),
+            Some("linux-image-6.1.0-41-cloud-amd64")
+        );
+        assert_eq!(newest(found, "5.10"), None);
+    }
+
+    #[test]
+    fn mirrors_in_both_formats() {
+        for (text, expected) in [
+            (
+                "Types: deb\nURIs: http://a/debian\n\nURIs: http://a/debian-security\n",
+                Some("http://a/debian-security"),
+            ),
+            (
+                "deb [signed-by=/x] http://b/debian-security bookworm-security main",
+                Some("http://b/debian-security"),
+            ),
+            (
+                "# deb http://c/debian-security x main\ndeb http://c/ubuntu noble main",
+                None,
+            ),
+        ] {
+            assert_eq!(security_mirror(text).as_deref(), expected, "{text}");
+        }
+    }
+}

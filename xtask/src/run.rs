@@ -1,0 +1,225 @@
+//! `cargo xtask run`: the demo under load with the agent in the foreground.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use rustix::process::Signal;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::{
+    build,
+    demo::{self, Demo},
+    demo_build, progress,
+    setup::{self, Tools},
+    sh,
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Start no demo; pass what follows `--` to the agent
+    #[arg(long)]
+    no_demo: bool,
+    /// End after this long instead of at Ctrl-C, such as 30s
+    #[arg(long, allow_hyphen_values = false)]
+    duration: Option<String>,
+    /// Requests a second for the demo
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// The agent's own arguments
+    #[arg(last = true)]
+    agent: Vec<String>,
+}
+
+const OUT: &str = "whywait-out";
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    let tools = setup::ensure(setup::Wanted::default())?;
+    let stop = Stop::listen()?;
+    let agent = build::agent()?;
+    let mut demo = if options.no_demo {
+        None
+    } else {
+        Some(start_demo(&tools, options.rate)?)
+    };
+    let arguments = arguments(&options, demo.as_ref().map(|demo| (demo.go, demo.rust)));
+    if let Some(demo) = &mut demo
+        && let Some(why) = demo.ended()
+    {
+        bail!("{why}");
+    }
+    if stop.asked.load(Ordering::Relaxed) {
+        bail!("stopped before the agent started");
+    }
+    let child = as_root(&agent)?
+        .args(&arguments)
+        .spawn()
+        .context("cannot start the agent")?;
+    let status = wait(child, &stop)?;
+    if let Some(why) = demo.as_mut().and_then(Demo::ended) {
+        progress::note(&why);
+    }
+    drop(demo);
+    report(&arguments)?;
+    if !status.success() {
+        bail!("the agent failed: {status}");
+    }
+    Ok(())
+}
+
+fn start_demo(tools: &Tools, rate: u32) -> Result<Demo> {
+    let folder = demo_build::all(tools)?;
+    let demo = Demo::start(&folder, rate)?;
+    progress::note(&format!(
+        "demo: go-shop is pid {}, rust-stock is pid {}, {rate} requests/s",
+        demo.go, demo.rust
+    ));
+    Ok(demo)
+}
+
+/// What the agent is called with; the user's own words come last, so they win.
+fn arguments(options: &Options, pids: Option<(u32, u32)>) -> Vec<String> {
+    let mut words = vec!["run".to_owned()];
+    if let Some((go, rust)) = pids {
+        words.extend([
+            "--pid".to_owned(),
+            go.to_string(),
+            "--pid".to_owned(),
+            rust.to_string(),
+        ]);
+        if out_folder(&options.agent).is_none() {
+            words.extend(["--out".to_owned(), OUT.to_owned()]);
+        }
+    }
+    if let Some(duration) = &options.duration {
+        words.extend(["--duration".to_owned(), duration.clone()]);
+    }
+    words.extend(options.agent.iter().cloned());
+    words
+}
+
+/// The value of `--out`, as `--out DIR` or `--out=DIR`.
+fn out_folder(words: &[String]) -> Option<PathBuf> {
+    let at = words
+        .iter()
+        .rposition(|word| word == "--out" || word.starts_with("--out="))?;
+    let value = words[at]
+        .strip_prefix("--out=")
+        .or_else(|| words.get(at + 1).map(String::as_str))?;
+    Some(value.into())
+}
+
+fn as_root(agent: &Path) -> Result<Command> {
+    if sh::is_root() {
+        return Ok(Command::new(agent));
+    }
+    if sh::which("sudo").is_none() {
+        bail!(
+            "the agent needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and there is no sudo: run this as root"
+        );
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("--").arg(agent);
+    Ok(sudo)
+}
+
+/// Signals that end this command: noted here, so that it outlives the agent and cleans up.
+struct Stop {
+    asked: Arc<AtomicBool>,
+    /// Sent to us alone, unlike the terminal's Ctrl-C, which the agent gets as well.
+    forward: Arc<AtomicBool>,
+}
+
+impl Stop {
+    fn listen() -> Result<Self> {
+        let stop = Self {
+            asked: Arc::default(),
+            forward: Arc::default(),
+        };
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.asked))
+                .context("cannot listen for signals")?;
+        }
+        for signal in [SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.forward))?;
+        }
+        Ok(stop)
+    }
+}
+
+fn wait(mut agent: Child, stop: &Stop) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = agent.try_wait().context("cannot wait for the agent")? {
+            return Ok(status);
+        }
+        if stop.forward.swap(false, Ordering::Relaxed) {
+            demo::signal(&agent, Signal::INT)?;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Says where the agent's files are.
+fn report(arguments: &[String]) -> Result<()> {
+    let Some(out) = out_folder(arguments) else {
+        return Ok(());
+    };
+    let Ok(entries) = std::fs::read_dir(&out) else {
+        progress::note(&format!("nothing was written to {}", out.display()));
+        return Ok(());
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    progress::note("written:");
+    for path in paths {
+        println!(
+            "{}  {} bytes",
+            path.display(),
+            std::fs::metadata(&path)?.len()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(no_demo: bool, agent: &[&str], pids: Option<(u32, u32)>, expected: &str) {
+        let agent = agent.iter().map(|word| (*word).to_owned()).collect();
+        let options = Options {
+            no_demo,
+            duration: Some("5s".to_owned()),
+            rate: 1,
+            agent,
+        };
+        assert_eq!(arguments(&options, pids).join(" "), expected);
+    }
+
+    #[test]
+    fn the_users_arguments_come_last() {
+        check(
+            false,
+            &[],
+            Some((1, 2)),
+            "run --pid 1 --pid 2 --out whywait-out --duration 5s",
+        );
+        check(
+            false,
+            &["--out=x"],
+            Some((1, 2)),
+            "run --pid 1 --pid 2 --duration 5s --out=x",
+        );
+        check(true, &["--pid", "7"], None, "run --duration 5s --pid 7");
+    }
+}

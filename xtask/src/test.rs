@@ -1,0 +1,153 @@
+//! `cargo xtask test`: every check and test, in the order in which they are cheap.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::{build, checks, demo_build, kernels, progress, setup, sh, tidy};
+
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Options {
+    /// Boot older kernels in VMs (the default)
+    #[arg(long, overrides_with = "no_kernels")]
+    kernels: bool,
+    /// Leave out the older kernels
+    #[arg(long)]
+    no_kernels: bool,
+    /// Nothing but the older kernels
+    #[arg(long, conflicts_with = "no_kernels")]
+    only_kernels: bool,
+}
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    let with_kernels = !options.no_kernels;
+    // As an ordinary user no VM is booted, so its packages are not asked for either.
+    let tools = setup::ensure(setup::Wanted {
+        kernels: with_kernels && sh::is_root(),
+    })?;
+    if options.only_kernels {
+        return kernels::test(&tools);
+    }
+    checks::rust_format()?;
+    checks::go(&tools)?;
+    tidy::run(tidy::Options::default())?;
+    checks::clippy()?;
+
+    let mut counts = Counts::default();
+    if sh::is_root() {
+        build::agent()?;
+        demo_build::all(&tools)?;
+        demo_build::oracles(&tools)?;
+        cargo_test(&["--workspace", "--exclude", "agent-ebpf"], &mut counts)?;
+        if with_kernels {
+            kernels::test(&tools)?;
+        } else {
+            skipped("the older kernels (--no-kernels)")?;
+        }
+    } else {
+        skipped(
+            "NOT ROOT: every test that loads eBPF programs (agent/tests) and the older kernels",
+        )?;
+        cargo_test(
+            &["--workspace", "--exclude", "agent-ebpf", "--lib", "--bins"],
+            &mut counts,
+        )?;
+    }
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    Ok(())
+}
+
+/// Says loudly what is left out; in CI nothing may be.
+fn skipped(what: &str) -> Result<()> {
+    if sh::is_ci() {
+        bail!("skipped in CI: {what}");
+    }
+    eprintln!("\n*** SKIPPED: {what} ***\n");
+    Ok(())
+}
+
+/// Sums of cargo's own `test result:` lines.
+#[derive(Default, Debug, PartialEq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+impl Counts {
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`; others change nothing.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let words: Vec<&str> = result
+            .split([' ', ';'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let number = pair[0].parse().unwrap_or(0);
+            match pair[1] {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs cargo test with its output passed through as it is.
+fn cargo_test(args: &[&str], counts: &mut Counts) -> Result<()> {
+    let mut command = sh::cargo(&["test", "--release", "--no-fail-fast"]);
+    command
+        .args(args)
+        .env("WHYWAIT_DEMO_DIR", demo_build::folder());
+    passed_through(&mut command, counts)
+}
+
+fn passed_through(command: &mut Command, counts: &mut Counts) -> Result<()> {
+    progress::note(&sh::show(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    let mut out = BufReader::new(child.stdout.take().context("its output is piped")?);
+    let mut line = Vec::new();
+    while out.read_until(b'\n', &mut line)? > 0 {
+        std::io::stdout().write_all(&line)?;
+        counts.add(String::from_utf8_lossy(&line).trim());
+        line.clear();
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        println!("{} passed, {} failed", counts.passed, counts.failed);
+        bail!("cargo test failed: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_summed() {
+        let mut counts = Counts::default();
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            "test decoder::refuses_short ... ok",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 15,
+                failed: 2
+            }
+        );
+    }
+}

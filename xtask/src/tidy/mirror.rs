@@ -1,0 +1,142 @@
+//! The mirror rule: a signal has the same path in agent-common, agent-ebpf and agent/src/signals.
+
+use std::collections::BTreeSet;
+
+const AGENT: &str = "agent/src/signals/";
+const COMMON: &str = "agent-common/src/";
+const KERNEL: &str = "agent-ebpf/src/";
+
+/// Signals read from outside the kernel, which have no kernel part, and why.
+const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
+    (
+        "go/memory.rs",
+        "plane 0: the Go runtime's own counters, read from its memory",
+    ),
+    (
+        "go/runtime.rs",
+        "plane 0: the Go runtime's own histograms, read from its memory",
+    ),
+];
+
+/// Files of the mirrored crates that are no signal, and why.
+const NO_SIGNAL: &[(&str, &str)] = &[
+    ("lib.rs", "declares the modules"),
+    ("main.rs", "declares the programs"),
+    (
+        "config.rs",
+        "what user space tells the kernel programs; no event",
+    ),
+    ("counters.rs", "losses, of all signals"),
+    ("histogram.rs", "the shape that all histograms share"),
+    ("maps.rs", "maps that several signals share"),
+    (
+        "read.rs",
+        "the one module that reads kernel and target memory",
+    ),
+    ("target.rs", "which processes are targets"),
+];
+
+pub(super) fn check<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let paths: Vec<&str> = paths.collect();
+    let trees = [AGENT, COMMON, KERNEL].map(|root| (root, signals(&paths, root)));
+    let mut complaints = Vec::new();
+    for (root, signals) in &trees {
+        for signal in signals {
+            for (other, others) in &trees {
+                let excused = *other != AGENT && listed(WITHOUT_KERNEL_PART, signal);
+                if root != other && !others.contains(signal) && !excused {
+                    complaints.push(format!(
+                        "{root}{signal} has no {other}{signal} (the mirror rule, CONTRIBUTING.md)"
+                    ));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+fn signals<'a>(paths: &[&'a str], root: &str) -> BTreeSet<&'a str> {
+    let inside = paths.iter().filter_map(|path| path.strip_prefix(root));
+    inside
+        .filter(|path| path.ends_with(".rs") && !path.ends_with("mod.rs"))
+        .filter(|path| !(root != AGENT && listed(NO_SIGNAL, path)))
+        // `go.rs` beside a folder `go/` declares its modules, as `go/mod.rs` would.
+        .filter(|path| {
+            let folder = format!("{root}{}/", path.trim_end_matches(".rs"));
+            !paths.iter().any(|other| other.starts_with(&folder))
+        })
+        .collect()
+}
+
+fn listed(table: &[(&str, &str)], path: &str) -> bool {
+    table.iter().any(|(listed, _)| *listed == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_paths(paths: &[&str], expected: &[&str]) {
+        let complaints = check(paths.iter().copied());
+        let short: Vec<&str> = complaints
+            .iter()
+            .filter_map(|text| text.split(" (").next())
+            .collect();
+        assert_eq!(short, expected);
+    }
+
+    #[test]
+    fn a_whole_signal() {
+        check_paths(
+            &[
+                "agent/src/signals/mod.rs",
+                "agent/src/signals/go.rs",
+                "agent/src/signals/go/sched.rs",
+                "agent-common/src/lib.rs",
+                "agent-common/src/go/sched.rs",
+                "agent-ebpf/src/main.rs",
+                "agent-ebpf/src/go/mod.rs",
+                "agent-ebpf/src/go/sched.rs",
+            ],
+            &[],
+        );
+    }
+
+    #[test]
+    fn each_missing_part_is_named() {
+        check_paths(
+            &[
+                "agent/src/signals/go/sched.rs",
+                "agent-common/src/go/sched.rs",
+            ],
+            &[
+                "agent/src/signals/go/sched.rs has no agent-ebpf/src/go/sched.rs",
+                "agent-common/src/go/sched.rs has no agent-ebpf/src/go/sched.rs",
+            ],
+        );
+        check_paths(
+            &["agent-ebpf/src/net.rs"],
+            &[
+                "agent-ebpf/src/net.rs has no agent/src/signals/net.rs",
+                "agent-ebpf/src/net.rs has no agent-common/src/net.rs",
+            ],
+        );
+    }
+
+    #[test]
+    fn plane_0_needs_no_kernel_part() {
+        check_paths(&["agent/src/signals/go/runtime.rs"], &[]);
+    }
+
+    #[test]
+    fn a_listed_name_is_no_excuse_among_the_agents_signals() {
+        check_paths(
+            &["agent/src/signals/target.rs"],
+            &[
+                "agent/src/signals/target.rs has no agent-common/src/target.rs",
+                "agent/src/signals/target.rs has no agent-ebpf/src/target.rs",
+            ],
+        );
+    }
+}
