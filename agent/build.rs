@@ -20,19 +20,13 @@ fn main() {
 
 fn build() -> Result<()> {
     let manifest = env::var("CARGO_MANIFEST_DIR")?;
-    let root = Path::new(&manifest)
-        .parent()
-        .context("the agent lies in a workspace")?;
+    let root = Path::new(&manifest).parent().context("the agent lies in a workspace")?;
     println!("cargo::rerun-if-env-changed={OVERRIDE}");
-    println!(
-        "cargo::rerun-if-changed={}",
-        root.join("agent-common").display()
-    );
+    println!("cargo::rerun-if-changed={}", root.join("agent-common").display());
     println!("cargo::rerun-if-changed={}", root.join(MEMORY).display());
 
-    let name = toolchain(root).context(
-        "no toolchain for eBPF programs is set up: run `cargo xtask setup`, which finds or installs one",
-    )?;
+    let name = toolchain(root)
+        .context("no toolchain for eBPF programs is set up: run `cargo xtask setup`, which finds or installs one")?;
     if !name.starts_with("nightly") {
         // SAFETY: a build script's main thread is alone here, so nobody reads the environment meanwhile.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
@@ -40,14 +34,11 @@ fn build() -> Result<()> {
     let package = root.join("agent-ebpf");
     let package = Package {
         name: "agent-ebpf",
-        root_dir: package
-            .to_str()
-            .context("the workspace's path is not UTF-8")?,
+        root_dir: package.to_str().context("the workspace's path is not UTF-8")?,
         ..Package::default()
     };
-    build_ebpf([package], Toolchain::Custom(&name)).with_context(|| {
-        format!("building agent-ebpf with toolchain `{name}`; `cargo xtask setup` checks its parts")
-    })
+    build_ebpf([package], Toolchain::Custom(&name))
+        .with_context(|| format!("building agent-ebpf with toolchain `{name}`; `cargo xtask setup` checks its parts"))
 }
 
 /// The toolchain's name in rustup.
@@ -59,6 +50,5 @@ fn toolchain(root: &Path) -> Option<String> {
     let name = memory
         .lines()
         .find_map(|line| line.trim().strip_prefix("\"name\": \""))?;
-    Some(name.trim_end_matches(',').trim_end_matches('"').to_owned())
-        .filter(|name| !name.is_empty())
+    Some(name.trim_end_matches(',').trim_end_matches('"').to_owned()).filter(|name| !name.is_empty())
 }

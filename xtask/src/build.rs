@@ -53,16 +53,10 @@ pub(crate) fn statically(title: &str, packages: &[&str]) -> Result<()> {
     for package in packages {
         build.args(["--package", package]);
     }
-    progress::step(
-        title,
-        build.env("RUSTFLAGS", "-C target-feature=+crt-static"),
-    )
+    progress::step(title, build.env("RUSTFLAGS", "-C target-feature=+crt-static"))
 }
 
 /// Where `statically` puts a program.
 pub(crate) fn static_path(program: &str) -> PathBuf {
-    sh::target()
-        .join(sh::STATIC_TARGET)
-        .join("release")
-        .join(program)
+    sh::target().join(sh::STATIC_TARGET).join("release").join(program)
 }

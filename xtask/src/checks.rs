@@ -73,10 +73,7 @@ fn ebpf() -> Result<()> {
         .env_remove("RUSTC")
         .env_remove("CARGO")
         .env_remove("RUSTUP_TOOLCHAIN");
-    command.env(
-        "RUSTFLAGS",
-        "--cfg=bpf_target_arch=\"x86_64\" --deny=warnings",
-    );
+    command.env("RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\" --deny=warnings");
     progress::step(title, &mut command)
 }
 

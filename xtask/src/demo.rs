@@ -37,13 +37,9 @@ impl Demo {
             rust: 0,
             processes: Vec::new(),
         };
-        let (rust, stock) =
-            demo.service(&folder.join("rust-stock"), &["--listen", "127.0.0.1:0"])?;
+        let (rust, stock) = demo.service(&folder.join("rust-stock"), &["--listen", "127.0.0.1:0"])?;
         let stock = format!("http://{stock}");
-        let (go, shop) = demo.service(
-            &folder.join("go-shop"),
-            &["-listen", "127.0.0.1:0", "-stock", &stock],
-        )?;
+        let (go, shop) = demo.service(&folder.join("go-shop"), &["-listen", "127.0.0.1:0", "-stock", &stock])?;
         let shop = format!("http://{shop}");
         (demo.go, demo.rust) = (go, rust);
 
@@ -67,11 +63,7 @@ impl Demo {
 
     /// Starts a service and waits for its `listening on ADDR`.
     fn service(&mut self, program: &Path, args: &[&str]) -> Result<(u32, String)> {
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = Command::new(program);
         command.args(args).stdout(Stdio::piped());
         let process = Process::start(name.clone(), command)?;
@@ -94,14 +86,7 @@ impl Demo {
         ))
     }
 
-    fn caller(
-        &mut self,
-        folder: &Path,
-        name: &str,
-        url: &str,
-        rate: &str,
-        connections: &str,
-    ) -> Result<()> {
+    fn caller(&mut self, folder: &Path, name: &str, url: &str, rate: &str, connections: &str) -> Result<()> {
         let report = folder.join(format!("{}.json", name.trim_start_matches('/')));
         let mut command = Command::new(folder.join("load"));
         command.args([
@@ -116,8 +101,7 @@ impl Demo {
             "--json",
         ]);
         command.arg(report).stdout(Stdio::null());
-        self.processes
-            .push(Process::start(format!("load on {url}"), command)?);
+        self.processes.push(Process::start(format!("load on {url}"), command)?);
         Ok(())
     }
 }
@@ -139,17 +123,10 @@ struct Process {
 impl Process {
     fn start(name: String, mut command: Command) -> Result<Self> {
         // A group of its own: the terminal's Ctrl-C must reach the agent alone, which sums up what it still sees run.
-        command
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
+        command.process_group(0).stdin(Stdio::null()).stderr(Stdio::null());
         // SAFETY: between fork and exec the closure makes one system call (prctl) and touches no memory of ours.
         unsafe {
-            command.pre_exec(|| {
-                Ok(rustix::process::set_parent_process_death_signal(Some(
-                    Signal::TERM,
-                ))?)
-            });
+            command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?));
         }
         let child = command
             .spawn()
@@ -190,8 +167,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
 }
 
 fn listening(line: &str) -> Option<&str> {
-    line.split_once("listening on ")
-        .map(|(_, address)| address.trim())
+    line.split_once("listening on ").map(|(_, address)| address.trim())
 }
 
 #[cfg(test)]
@@ -200,14 +176,8 @@ mod tests {
 
     #[test]
     fn address_a_service_prints() {
-        assert_eq!(
-            listening("listening on 127.0.0.1:4567"),
-            Some("127.0.0.1:4567")
-        );
-        assert_eq!(
-            listening("go-shop: listening on [::1]:80 "),
-            Some("[::1]:80")
-        );
+        assert_eq!(listening("listening on 127.0.0.1:4567"), Some("127.0.0.1:4567"));
+        assert_eq!(listening("go-shop: listening on [::1]:80 "), Some("[::1]:80"));
         assert_eq!(listening("starting"), None);
     }
 

@@ -8,10 +8,7 @@ use crate::{build, progress, setup::Tools, sh};
 
 const GO_SHOP: &str = "targets/go-shop";
 /// Go programs of the demo: name, and the module each stands in.
-const GO: &[(&str, &str)] = &[
-    ("go-shop", GO_SHOP),
-    ("tracestat", "targets/go-shop/cmd/tracestat"),
-];
+const GO: &[(&str, &str)] = &[("go-shop", GO_SHOP), ("tracestat", "targets/go-shop/cmd/tracestat")];
 const RUST: &[&str] = &["rust-stock", "load"];
 
 pub(crate) fn folder() -> PathBuf {
@@ -24,10 +21,7 @@ pub(crate) fn all(tools: &Tools) -> Result<PathBuf> {
     build.args(RUST.iter().flat_map(|name| ["--package", *name]));
     progress::step("Building the Rust demo services", &mut build)?;
     for name in RUST {
-        sh::install(
-            &sh::target().join("release").join(name),
-            &folder().join(name),
-        )?;
+        sh::install(&sh::target().join("release").join(name), &folder().join(name))?;
     }
     for (name, module) in GO {
         go(tools, &sh::root().join(module), &folder().join(name), &[])?;
@@ -58,10 +52,7 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
 
 /// Static builds for the VMs, which have no C library: paths of whywait, go-shop, rust-stock, load.
 pub(crate) fn for_vms(tools: &Tools) -> Result<Vec<PathBuf>> {
-    build::statically(
-        "Building static programs for the VMs",
-        &["agent", "rust-stock", "load"],
-    )?;
+    build::statically("Building static programs for the VMs", &["agent", "rust-stock", "load"])?;
     let shop = folder().join("static/go-shop");
     go(tools, &sh::root().join(GO_SHOP), &shop, &[])?;
     let mut programs = vec![shop];
@@ -76,12 +67,7 @@ fn go(tools: &Tools, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
     }
     std::fs::create_dir_all(to.parent().context("a program lies in a folder")?)?;
     let mut build = tools.go.command(module, &["build", "-buildvcs=false"]);
-    build
-        .args(flags)
-        .arg("-o")
-        .arg(to)
-        .arg(".")
-        .env("CGO_ENABLED", "0");
+    build.args(flags).arg("-o").arg(to).arg(".").env("CGO_ENABLED", "0");
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     progress::step(&format!("Building {name}"), &mut build)
 }

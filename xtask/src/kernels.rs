@@ -35,10 +35,7 @@ pub(crate) fn test(tools: &Tools) -> Result<()> {
         .collect();
     let mut failed = Vec::new();
     for (series, thread) in running {
-        let verdict = thread
-            .join()
-            .ok()
-            .context("the thread that ran a VM panicked")?;
+        let verdict = thread.join().ok().context("the thread that ran a VM panicked")?;
         match verdict {
             Ok(line) => progress::note(&format!("kernel {series}: {line}")),
             Err(why) => {

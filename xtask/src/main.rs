@@ -16,10 +16,7 @@ mod tidy;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Sets up, builds, runs and tests whywait"
-)]
+#[command(name = "cargo xtask", about = "Sets up, builds, runs and tests whywait")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

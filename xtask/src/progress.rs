@@ -59,9 +59,7 @@ fn spinner(title: &str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
-    if let Ok(style) =
-        ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}") {
         bar.set_style(style);
     }
     bar.set_prefix(title.to_owned());
@@ -69,11 +67,7 @@ fn spinner(title: &str) -> ProgressBar {
     bar
 }
 
-fn follow(
-    out: impl Read + Send + 'static,
-    log: &Arc<Mutex<String>>,
-    bar: &ProgressBar,
-) -> thread::JoinHandle<()> {
+fn follow(out: impl Read + Send + 'static, log: &Arc<Mutex<String>>, bar: &ProgressBar) -> thread::JoinHandle<()> {
     let (log, bar) = (Arc::clone(log), bar.clone());
     thread::spawn(move || {
         for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {

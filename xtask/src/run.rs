@@ -90,12 +90,7 @@ fn start_demo(tools: &Tools, rate: u32) -> Result<Demo> {
 fn arguments(options: &Options, pids: Option<(u32, u32)>) -> Vec<String> {
     let mut words = vec!["run".to_owned()];
     if let Some((go, rust)) = pids {
-        words.extend([
-            "--pid".to_owned(),
-            go.to_string(),
-            "--pid".to_owned(),
-            rust.to_string(),
-        ]);
+        words.extend(["--pid".to_owned(), go.to_string(), "--pid".to_owned(), rust.to_string()]);
         if out_folder(&options.agent).is_none() {
             words.extend(["--out".to_owned(), OUT.to_owned()]);
         }
@@ -146,8 +141,7 @@ impl Stop {
             forward: Arc::default(),
         };
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&stop.asked))
-                .context("cannot listen for signals")?;
+            signal_hook::flag::register(signal, Arc::clone(&stop.asked)).context("cannot listen for signals")?;
         }
         for signal in [SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop.forward))?;
@@ -181,11 +175,7 @@ fn report(arguments: &[String]) -> Result<()> {
     paths.sort();
     progress::note("written:");
     for path in paths {
-        println!(
-            "{}  {} bytes",
-            path.display(),
-            std::fs::metadata(&path)?.len()
-        );
+        println!("{}  {} bytes", path.display(), std::fs::metadata(&path)?.len());
     }
     Ok(())
 }

@@ -42,19 +42,14 @@ const KERNEL_TOOLS: &[(&str, &str)] = &[
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let tools = ensure(Wanted {
-        kernels: options.dev,
-    })?;
+    let tools = ensure(Wanted { kernels: options.dev })?;
     if options.dev && sh::which("cargo-deny").is_none() {
         let mut install = sh::cargo(&["install", "cargo-deny", "--version", "0.20", "--locked"]);
         progress::step("Installing cargo-deny", &mut install)?;
     }
     let toolchain = toolchain::remembered();
     let bpf = toolchain.map_or_else(|| "none".to_owned(), |found| found.name);
-    progress::note(&format!(
-        "ready: eBPF toolchain `{bpf}`, {}",
-        tools.go.version
-    ));
+    progress::note(&format!("ready: eBPF toolchain `{bpf}`, {}", tools.go.version));
     Ok(())
 }
 
@@ -62,9 +57,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 pub(crate) fn ensure(wanted: Wanted) -> Result<Tools> {
     let mut packages = base_packages();
     if wanted.kernels {
-        let missing = KERNEL_TOOLS
-            .iter()
-            .filter(|(program, _)| find(program).is_none());
+        let missing = KERNEL_TOOLS.iter().filter(|(program, _)| find(program).is_none());
         packages.extend(missing.map(|(_, package)| (*package).to_owned()));
     }
     let go = golang::find();
@@ -109,10 +102,7 @@ fn find(program: &str) -> Option<std::path::PathBuf> {
 fn as_root(packages: &[String], tracefs: bool) -> Result<()> {
     // An ordinary user may not see into a mounted tracefs: the mount table says whether there is one.
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let tracefs = tracefs
-        || mounts
-            .lines()
-            .any(|line| line.split(' ').nth(1) == Some(TRACEFS));
+    let tracefs = tracefs || mounts.lines().any(|line| line.split(' ').nth(1) == Some(TRACEFS));
     if packages.is_empty() && tracefs {
         return Ok(());
     }
@@ -134,9 +124,7 @@ fn as_root(packages: &[String], tracefs: bool) -> Result<()> {
         let mut mount = Command::new("mount");
         if let Err(why) = sh::run(mount.args(["-t", "tracefs", "nodev", TRACEFS])) {
             // Building does not need it; the agent says so itself when it starts.
-            progress::note(&format!(
-                "{why:#}; the agent cannot attach to tracepoints without it"
-            ));
+            progress::note(&format!("{why:#}; the agent cannot attach to tracepoints without it"));
         }
     }
     Ok(())
@@ -170,11 +158,7 @@ mod tests {
 
     #[test]
     fn one_line_says_all_that_needs_root() {
-        check(
-            &[],
-            false,
-            "sudo sh -c 'mount -t tracefs nodev /sys/kernel/tracing'",
-        );
+        check(&[], false, "sudo sh -c 'mount -t tracefs nodev /sys/kernel/tracing'");
         check(
             &["gcc", "git"],
             true,

@@ -33,10 +33,7 @@ pub(crate) fn cmd<S: AsRef<OsStr>>(program: S, args: &[&str]) -> Command {
 
 /// The cargo that runs this xtask.
 pub(crate) fn cargo(args: &[&str]) -> Command {
-    cmd(
-        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-        args,
-    )
+    cmd(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
 }
 
 /// Runs a command with the terminal's own input and output.
@@ -58,12 +55,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         .with_context(|| format!("cannot start {}", show(command)))?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed: {}\n{}",
-            show(command),
-            output.status,
-            why.trim()
-        );
+        bail!("{} failed: {}\n{}", show(command), output.status, why.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -72,10 +64,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 pub(crate) fn within(command: &mut Command, limit: Duration) -> Result<()> {
     let log = target().join("xtask/last-attempt.log");
     let file = create(&log)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file);
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot start {}", show(command)))?;
@@ -104,8 +93,7 @@ pub(crate) fn within(command: &mut Command, limit: Duration) -> Result<()> {
 /// Creates a file and the folders above it.
 pub(crate) fn create(path: &Path) -> Result<std::fs::File> {
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .with_context(|| format!("cannot create {}", parent.display()))?;
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
     std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))
 }
@@ -138,8 +126,7 @@ pub(crate) fn is_root() -> bool {
 
 /// True in CI, where a skipped check is a failed one.
 pub(crate) fn is_ci() -> bool {
-    std::env::var_os("CI")
-        .is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
 }
 
 /// The command as one would type it.

@@ -49,9 +49,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
             skipped("the older kernels (--no-kernels)")?;
         }
     } else {
-        skipped(
-            "NOT ROOT: every test that loads eBPF programs (agent/tests) and the older kernels",
-        )?;
+        skipped("NOT ROOT: every test that loads eBPF programs (agent/tests) and the older kernels")?;
         cargo_test(
             &["--workspace", "--exclude", "agent-ebpf", "--lib", "--bins"],
             &mut counts,
@@ -83,10 +81,7 @@ impl Counts {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };
-        let words: Vec<&str> = result
-            .split([' ', ';'])
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words: Vec<&str> = result.split([' ', ';']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let number = pair[0].parse().unwrap_or(0);
             match pair[1] {
@@ -101,9 +96,7 @@ impl Counts {
 /// Runs cargo test with its output passed through as it is.
 fn cargo_test(args: &[&str], counts: &mut Counts) -> Result<()> {
     let mut command = sh::cargo(&["test", "--release", "--no-fail-fast"]);
-    command
-        .args(args)
-        .env("WHYWAIT_DEMO_DIR", demo_build::folder());
+    command.args(args).env("WHYWAIT_DEMO_DIR", demo_build::folder());
     passed_through(&mut command, counts)
 }
 
@@ -142,12 +135,6 @@ mod tests {
         ] {
             counts.add(line);
         }
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 15,
-                failed: 2
-            }
-        );
+        assert_eq!(counts, Counts { passed: 15, failed: 2 });
     }
 }

@@ -75,6 +75,11 @@ pub(crate) struct Relocation {
     pub(crate) addend: i64,
 }
 
+/// EI_CLASS and EI_DATA say 32 bit or big endian: no x86-64 executable.
+pub(crate) fn is_foreign(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF") && matches!(bytes.get(4..6), Some(ident) if ident != [2, 1])
+}
+
 /// A parsed ELF file, by link-time address.
 pub(crate) struct Binary<'a> {
     bytes: &'a [u8],
@@ -94,17 +99,6 @@ impl<'a> Binary<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, InspectError> {
         if !bytes.starts_with(b"\x7fELF") {
             return Err(InspectError::NotElf);
-        }
-        // EI_CLASS and EI_DATA: 64 bit, little endian.
-        if bytes.get(4..6) != Some(&[2, 1]) {
-            return Err(if bytes.len() < 64 {
-                InspectError::Malformed { part: "ELF header" }
-            } else {
-                InspectError::UnsupportedMachine {
-                    runtime: "an ELF executable",
-                    machine: "32 bit or big endian".into(),
-                }
-            });
         }
         let file =
             ElfFile64::<LittleEndian>::parse(bytes).map_err(|_| InspectError::Malformed { part: "ELF header" })?;

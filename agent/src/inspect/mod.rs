@@ -42,6 +42,15 @@ pub enum Image {
 
 /// Recognises a Go or tokio executable and collects its facts. A Go binary that embeds Rust is Go.
 pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
+    if elf::is_foreign(bytes) {
+        return match go::is_marked(bytes) {
+            true => Err(InspectError::UnsupportedMachine {
+                runtime: "Go",
+                machine: "32 bit or big endian".into(),
+            }),
+            false => Ok(None),
+        };
+    }
     let binary = elf::Binary::parse(bytes)?;
     if let Some(image) = go::inspect(&binary)? {
         return Ok(Some(Image::Go(Box::new(image))));

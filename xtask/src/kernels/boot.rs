@@ -23,10 +23,7 @@ pub(super) fn verdict(kernel: &Kernel, initrd: &Path) -> Result<String> {
     let log = sh::target().join(format!("kernels/serial-{}.log", kernel.series));
     let mut serial = boot(kernel, initrd, &log)?;
     if let Verdict::EarlyOops(line) = judge(&serial) {
-        progress::note(&format!(
-            "kernel {}: {line}; booting once more",
-            kernel.series
-        ));
+        progress::note(&format!("kernel {}: {line}; booting once more", kernel.series));
         serial = boot(kernel, initrd, &log)?;
     }
     match judge(&serial) {
@@ -65,9 +62,7 @@ fn judge(serial: &str) -> Verdict {
         };
     }
     let mut lines = serial.lines();
-    let early = lines
-        .by_ref()
-        .take_while(|line| !line.contains("VM selftest begins"));
+    let early = lines.by_ref().take_while(|line| !line.contains("VM selftest begins"));
     let oops = |line: &&str| line.contains("Oops") || line.contains("Kernel panic");
     if let Some(line) = early.into_iter().find(oops) {
         return Verdict::EarlyOops(line.trim().to_owned());
@@ -93,13 +88,7 @@ fn boot(kernel: &Kernel, initrd: &Path, log: &PathBuf) -> Result<String> {
         "-m",
         MEMORY_MB,
     ])
-    .args([
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-    ])
+    .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
     .arg("-serial")
     .arg(format!("file:{}", log.display()))
     .arg("-kernel")
@@ -150,15 +139,9 @@ mod tests {
             "boot\nVM verdict rc=0 after 9 s\r\n",
             Verdict::Passed("VM verdict rc=0 after 9 s".to_owned()),
         );
-        check(
-            "VM verdict rc=02 x",
-            Verdict::Failed("VM verdict rc=02 x".to_owned()),
-        );
+        check("VM verdict rc=02 x", Verdict::Failed("VM verdict rc=02 x".to_owned()));
         check("VM selftest begins\n", Verdict::Silent);
-        check(
-            "[1] Oops: 0\n",
-            Verdict::EarlyOops("[1] Oops: 0".to_owned()),
-        );
+        check("[1] Oops: 0\n", Verdict::EarlyOops("[1] Oops: 0".to_owned()));
         check(
             "VM selftest begins\n[9] Kernel panic\n",
             Verdict::Failed("[9] Kernel panic".to_owned()),

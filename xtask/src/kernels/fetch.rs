@@ -35,22 +35,14 @@ pub(super) fn all(series: &[(&str, &str)]) -> Result<Vec<Kernel>> {
         return Ok(kernels);
     }
     let private = Private::new(&folder, series)?;
-    progress::step(
-        "Updating the list of kernels",
-        &mut private.apt("apt-get", &["update"]),
-    )?;
+    progress::step("Updating the list of kernels", &mut private.apt("apt-get", &["update"]))?;
     let found = sh::capture(&mut private.apt(
         "apt-cache",
-        &[
-            "search",
-            "--names-only",
-            "^linux-image-[0-9.-]+.*cloud-amd64$",
-        ],
+        &["search", "--names-only", "^linux-image-[0-9.-]+.*cloud-amd64$"],
     ))?;
     for kernel in &kernels {
-        let package = newest(&found, &kernel.series).with_context(|| {
-            format!("no cloud kernel {} in the configured mirror", kernel.series)
-        })?;
+        let package = newest(&found, &kernel.series)
+            .with_context(|| format!("no cloud kernel {} in the configured mirror", kernel.series))?;
         private.fetch(package, &kernel.image)?;
     }
     Ok(kernels)
@@ -58,11 +50,7 @@ pub(super) fn all(series: &[(&str, &str)]) -> Result<Vec<Kernel>> {
 
 fn is_fresh(image: &Path) -> bool {
     let modified = fs::metadata(image).and_then(|about| about.modified());
-    modified.is_ok_and(|when| {
-        SystemTime::now()
-            .duration_since(when)
-            .is_ok_and(|age| age < FRESH)
-    })
+    modified.is_ok_and(|when| SystemTime::now().duration_since(when).is_ok_and(|age| age < FRESH))
 }
 
 /// The newest signed image of a series among lines of `apt-cache search`.
@@ -70,9 +58,7 @@ fn newest<'a>(found: &'a str, series: &str) -> Option<&'a str> {
     let prefix = format!("linux-image-{series}.");
     let names = found.lines().filter_map(|line| line.split(' ').next());
     names
-        .filter(|name| {
-            name.starts_with(&prefix) && !name.contains("unsigned") && !name.contains("-rt-")
-        })
+        .filter(|name| name.starts_with(&prefix) && !name.contains("unsigned") && !name.contains("-rt-"))
         .max_by_key(|name| -> Vec<u32> {
             name.split(|c: char| !c.is_ascii_digit())
                 .filter_map(|n| n.parse().ok())
@@ -134,14 +120,8 @@ impl Private {
         let unpacked = self.folder.join("unpacked");
         fs::remove_dir_all(&unpacked).ok();
         let deb = find(&self.folder, &format!("{package}_"))?;
-        sh::capture(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(&deb)
-                .arg(&unpacked),
-        )?;
-        fs::copy(find(&unpacked.join("boot"), "vmlinuz-")?, image)
-            .context("cannot keep the kernel")?;
+        sh::capture(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
+        fs::copy(find(&unpacked.join("boot"), "vmlinuz-")?, image).context("cannot keep the kernel")?;
         fs::remove_dir_all(&unpacked)?;
         fs::remove_file(deb)?;
         Ok(())
@@ -149,8 +129,7 @@ impl Private {
 }
 
 fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut paths = entries.flatten().map(|entry| entry.path());
     let found = paths.find(|path| {
         path.file_name()
@@ -192,10 +171,7 @@ mod tests {
     fn newest_is_by_number() {
         let found = "linux-image-6.1.0-9-cloud-amd64 - x\nlinux-image-6.1.0-41-cloud-amd64 - x\n\
                      linux-image-6.1.0-50-rt-cloud-amd64 - x\nlinux-image-6.1.0-60-cloud-amd64-unsigned - x\nlinux-image-6.12.1-cloud-amd64 - x";
-        assert_eq!(
-            newest(found, "6.1"),
-            Some("linux-image-6.1.0-41-cloud-amd64")
-        );
+        assert_eq!(newest(found, "6.1"), Some("linux-image-6.1.0-41-cloud-amd64"));
         assert_eq!(newest(found, "5.10"), None);
     }
 

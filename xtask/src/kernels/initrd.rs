@@ -18,14 +18,9 @@ pub(super) fn pack(programs: &[PathBuf], image: &Path) -> Result<()> {
         fs::create_dir_all(tree.join(folder))?;
     }
     let init = sh::root().join("xtask/assets/vm/init");
-    fs::copy(&init, tree.join("init"))
-        .with_context(|| format!("cannot copy {}", init.display()))?;
+    fs::copy(&init, tree.join("init")).with_context(|| format!("cannot copy {}", init.display()))?;
     fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
-    for program in programs
-        .iter()
-        .map(PathBuf::as_path)
-        .chain([Path::new("/bin/busybox")])
-    {
+    for program in programs.iter().map(PathBuf::as_path).chain([Path::new("/bin/busybox")]) {
         let name = program.file_name().context("a program has a name")?;
         if !is_static(program)? {
             bail!(
@@ -33,8 +28,7 @@ pub(super) fn pack(programs: &[PathBuf], image: &Path) -> Result<()> {
                 program.display()
             );
         }
-        fs::copy(program, tree.join("bin").join(name))
-            .with_context(|| format!("cannot copy {}", program.display()))?;
+        fs::copy(program, tree.join("bin").join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
     }
     let mut archive = Command::new("sh");
     archive
@@ -52,8 +46,7 @@ pub(super) fn pack(programs: &[PathBuf], image: &Path) -> Result<()> {
 /// True when no program header asks for an interpreter (PT_INTERP = 3), as in a static or static-pie ELF file.
 fn is_static(program: &Path) -> Result<bool> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    wants_no_interpreter(&bytes)
-        .with_context(|| format!("{} is not a 64-bit ELF file", program.display()))
+    wants_no_interpreter(&bytes).with_context(|| format!("{} is not a 64-bit ELF file", program.display()))
 }
 
 fn wants_no_interpreter(elf: &[u8]) -> Option<bool> {

@@ -20,10 +20,7 @@ pub(crate) fn candidates(pattern: &str) -> Result<BTreeMap<String, String>> {
         );
     }
     let found = sh::capture(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
-    let names: Vec<&str> = found
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    let names: Vec<&str> = found.lines().filter_map(|line| line.split(' ').next()).collect();
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }

@@ -25,10 +25,7 @@ impl Go {
     /// A go command in one of the modules of this repository.
     pub(crate) fn command(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
-        command
-            .args(args)
-            .current_dir(folder)
-            .env("GOTOOLCHAIN", "auto");
+        command.args(args).current_dir(folder).env("GOTOOLCHAIN", "auto");
         command
     }
 
@@ -40,9 +37,7 @@ impl Go {
 
 /// The first Go that is new enough: PATH, the usual folders, what an earlier setup fetched.
 pub(crate) fn find() -> Option<Go> {
-    let fetched = std::fs::read_to_string(fetched_file())
-        .ok()
-        .map(PathBuf::from);
+    let fetched = std::fs::read_to_string(fetched_file()).ok().map(PathBuf::from);
     candidates()
         .into_iter()
         .chain(fetched)
@@ -53,10 +48,7 @@ pub(crate) fn find() -> Option<Go> {
 fn candidates() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = sh::which("go").into_iter().collect();
     found.push("/usr/local/go/bin/go".into());
-    let packaged = std::fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let packaged = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let mut versioned: Vec<PathBuf> = packaged
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("go-1."))
         .map(|entry| entry.path().join("bin/go"))
@@ -109,13 +101,9 @@ pub(super) fn after_install() -> Result<Go> {
         old.version, OLDEST.0, OLDEST.1
     ));
     let mut download = Command::new(&old.path);
-    download
-        .args(["mod", "download", "-json", FETCHED])
-        .env("GOFLAGS", "");
+    download.args(["mod", "download", "-json", FETCHED]).env("GOFLAGS", "");
     let answer: serde_json::Value = serde_json::from_str(&sh::capture(&mut download)?)?;
-    let folder = answer["Dir"]
-        .as_str()
-        .context("go mod download names no folder")?;
+    let folder = answer["Dir"].as_str().context("go mod download names no folder")?;
     make_executable(Path::new(folder))?;
     let path = Path::new(folder).join("bin/go");
     sh::create(&fetched_file())?;
@@ -129,11 +117,7 @@ pub(super) fn after_install() -> Result<Go> {
 fn make_executable(folder: &Path) -> Result<()> {
     let tools = folder.join("pkg/tool");
     let mut folders = vec![folder.join("bin")];
-    folders.extend(
-        std::fs::read_dir(&tools)?
-            .flatten()
-            .map(|entry| entry.path()),
-    );
+    folders.extend(std::fs::read_dir(&tools)?.flatten().map(|entry| entry.path()));
     for program in folders
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())

@@ -21,10 +21,7 @@ pub(super) fn missing_packages(choice: &Choice) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let needed = packages(llvm);
-    Ok(needed
-        .into_iter()
-        .filter(|name| !apt::installed(name))
-        .collect())
+    Ok(needed.into_iter().filter(|name| !apt::installed(name)).collect())
 }
 
 /// Installs bpf-linker unless it is there.
@@ -59,9 +56,7 @@ pub(super) fn ensure(toolchain: &Toolchain) -> Result<()> {
         .env_remove("RUSTFLAGS");
     progress::step("Building bpf-linker", &mut install)?;
     if !is_installed() {
-        bail!(
-            "bpf-linker {VERSION} was installed but is not in PATH: add cargo's bin folder to it"
-        );
+        bail!("bpf-linker {VERSION} was installed but is not in PATH: add cargo's bin folder to it");
     }
     Ok(())
 }
@@ -86,25 +81,12 @@ pub(super) fn newest_llvm<'a>(names: impl Iterator<Item = &'a str>) -> Option<u3
 
 fn majors<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = u32> {
     names
-        .filter_map(|name| {
-            name.strip_prefix("llvm-")?
-                .strip_suffix("-dev")?
-                .parse()
-                .ok()
-        })
+        .filter_map(|name| name.strip_prefix("llvm-")?.strip_suffix("-dev")?.parse().ok())
         .filter(|major| SUPPORTED.contains(major))
 }
 
 fn packages(llvm: u32) -> Vec<String> {
-    let fixed = [
-        "gcc",
-        "g++",
-        "libc6-dev",
-        "zlib1g-dev",
-        "libzstd-dev",
-        "libxml2-dev",
-    ]
-    .map(str::to_owned);
+    let fixed = ["gcc", "g++", "libc6-dev", "zlib1g-dev", "libzstd-dev", "libxml2-dev"].map(str::to_owned);
     let versioned = [format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")];
     versioned.into_iter().chain(fixed).collect()
 }

@@ -52,11 +52,9 @@ impl Choice {
     pub(crate) fn missing_packages(&self) -> Result<Vec<String>> {
         Ok(match self {
             Self::Present(_) => Vec::new(),
-            Self::Distribution { packages, .. } => packages
-                .iter()
-                .filter(|name| !apt::installed(name))
-                .cloned()
-                .collect(),
+            Self::Distribution { packages, .. } => {
+                packages.iter().filter(|name| !apt::installed(name)).cloned().collect()
+            }
         })
     }
 
@@ -75,11 +73,8 @@ pub(crate) fn remembered() -> Option<Toolchain> {
 }
 
 pub(crate) fn choose() -> Result<Choice> {
-    let key = sh::capture(&mut sh::cmd("rustc", &["--version"]))
-        .context("rustup's stable toolchain is needed")?;
-    let memory = remembered()
-        .filter(|memory| memory.key == key)
-        .unwrap_or_default();
+    let key = sh::capture(&mut sh::cmd("rustc", &["--version"])).context("rustup's stable toolchain is needed")?;
+    let memory = remembered().filter(|memory| memory.key == key).unwrap_or_default();
     if !memory.name.is_empty() && has_sources(&memory.sysroot) && linked(&memory.name) {
         return Ok(Choice::Present(memory));
     }
@@ -102,11 +97,7 @@ pub(crate) fn choose() -> Result<Choice> {
         ..Toolchain::default()
     })?;
     let found = apt::candidates("^(rustc|rustc-web|rustc-[0-9.]+|llvm-[0-9]+-dev)$")?;
-    let Some(package) = newest_rustc(
-        found
-            .iter()
-            .map(|(name, version)| (name.as_str(), version.as_str())),
-    ) else {
+    let Some(package) = newest_rustc(found.iter().map(|(name, version)| (name.as_str(), version.as_str()))) else {
         bail!(
             "no toolchain for eBPF: rustup cannot fetch a nightly ({refused}), and no packaged rustc is {}.{} or newer.\n\
              When the network is back, remove {} and run `cargo xtask setup` again",
@@ -135,17 +126,10 @@ pub(crate) fn complete(choice: Choice) -> Result<Toolchain> {
     let toolchain = match choice {
         Choice::Present(toolchain) => toolchain,
         Choice::Distribution {
-            sysroot,
-            key,
-            refused,
-            ..
+            sysroot, key, refused, ..
         } => {
-            sh::run(&mut sh::cmd(
-                "rustup",
-                &["toolchain", "link", LINKED, &sysroot],
-            ))?;
-            let found = inspect(LINKED, &key)
-                .with_context(|| format!("{sysroot} has no sources of core"))?;
+            sh::run(&mut sh::cmd("rustup", &["toolchain", "link", LINKED, &sysroot]))?;
+            let found = inspect(LINKED, &key).with_context(|| format!("{sysroot} has no sources of core"))?;
             Toolchain {
                 refused: Some(refused),
                 ..found
@@ -162,17 +146,8 @@ fn inspect(name: &str, key: &str) -> Option<Toolchain> {
         return None;
     }
     let about = sh::capture(&mut sh::cmd("rustup", &["run", name, "rustc", "-vV"])).ok()?;
-    let sysroot = sh::capture(&mut sh::cmd(
-        "rustup",
-        &["run", name, "rustc", "--print", "sysroot"],
-    ))
-    .ok()?;
-    let field = |key: &str| {
-        about
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .map(str::trim)
-    };
+    let sysroot = sh::capture(&mut sh::cmd("rustup", &["run", name, "rustc", "--print", "sysroot"])).ok()?;
+    let field = |key: &str| about.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let release = field("release:")?;
     if apt::major_minor(release)? < OLDEST || !has_sources(&sysroot) {
         return None;
@@ -239,11 +214,7 @@ fn packages_of(rustc: &str) -> (Vec<String>, String) {
         versioned => format!("/usr/lib/rust{versioned}"),
     };
     (
-        vec![
-            rustc.to_owned(),
-            format!("cargo{suffix}"),
-            format!("rust{suffix}-src"),
-        ],
+        vec![rustc.to_owned(), format!("cargo{suffix}"), format!("rust{suffix}-src")],
         sysroot,
     )
 }
@@ -272,10 +243,7 @@ mod tests {
             assert_eq!(newest_rustc(found.iter().copied()), expected, "{found:?}");
         };
         check(
-            &[
-                ("rustc", "1.63.0+dfsg1-2"),
-                ("rustc-web", "1.96.0+dfsg1-1~deb12u2"),
-            ],
+            &[("rustc", "1.63.0+dfsg1-2"), ("rustc-web", "1.96.0+dfsg1-1~deb12u2")],
             Some("rustc-web"),
         );
         check(

@@ -67,16 +67,8 @@ pub(super) fn check(files: &[File]) -> Result<(Vec<String>, String)> {
     let Metadata { packages } = serde_json::from_str(&json).context("cargo metadata")?;
 
     let allow: Vec<&str> = deny.licenses.allow.iter().map(String::as_str).collect();
-    let mut complaints: Vec<String> = packages
-        .iter()
-        .filter_map(|package| licence(package, &allow))
-        .collect();
-    let skip: Vec<&str> = deny
-        .bans
-        .skip
-        .iter()
-        .map(|skip| skip.name.as_str())
-        .collect();
+    let mut complaints: Vec<String> = packages.iter().filter_map(|package| licence(package, &allow)).collect();
+    let skip: Vec<&str> = deny.bans.skip.iter().map(|skip| skip.name.as_str()).collect();
     complaints.extend(duplicates(&packages, &skip));
 
     if sh::which("cargo-deny").is_none() {
@@ -85,15 +77,7 @@ pub(super) fn check(files: &[File]) -> Result<(Vec<String>, String)> {
             "licences and duplicates by cargo metadata (cargo-deny is not installed)".to_owned(),
         ));
     }
-    let mut deny = sh::cargo(&[
-        "deny",
-        "--log-level",
-        "error",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ]);
+    let mut deny = sh::cargo(&["deny", "--log-level", "error", "check", "licenses", "bans", "sources"]);
     if let Err(why) = sh::capture(&mut deny) {
         complaints.push(format!("{why:#}"));
     }
@@ -114,11 +98,9 @@ fn licence(package: &Package, allow: &[&str]) -> Option<String> {
         } else {
             OURS
         };
-        return (licence != expected)
-            .then(|| format!("{name} is under `{licence}`, and should be under `{expected}`"));
+        return (licence != expected).then(|| format!("{name} is under `{licence}`, and should be under `{expected}`"));
     }
-    (!satisfied(licence, allow))
-        .then(|| format!("{name} is under `{licence}`, which deny.toml does not allow"))
+    (!satisfied(licence, allow)).then(|| format!("{name} is under `{licence}`, which deny.toml does not allow"))
 }
 
 /// True when some choice in an SPDX expression is allowed. `/` is an old way to write OR.
@@ -157,9 +139,7 @@ fn one(rest: &mut &[&str], allow: &[&str]) -> bool {
     };
     *rest = after;
     if *word != "(" {
-        return allow
-            .iter()
-            .any(|allowed| allowed.replace(" WITH ", "-WITH-") == *word);
+        return allow.iter().any(|allowed| allowed.replace(" WITH ", "-WITH-") == *word);
     }
     let value = either(rest, allow);
     *rest = rest.strip_prefix(&[")"]).unwrap_or(rest);
@@ -170,10 +150,7 @@ fn one(rest: &mut &[&str], allow: &[&str]) -> bool {
 fn duplicates(packages: &[Package], skip: &[&str]) -> Vec<String> {
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in packages {
-        versions
-            .entry(&package.name)
-            .or_default()
-            .push(&package.version);
+        versions.entry(&package.name).or_default().push(&package.version);
     }
     let twice = versions
         .into_iter()
@@ -224,10 +201,7 @@ mod tests {
     fn our_own_licences_are_exact() {
         assert_eq!(licence(&package("agent", "0.1.0", OURS, true), &[]), None);
         assert_eq!(
-            licence(
-                &package("agent-ebpf", "0.1.0", "MIT OR GPL-2.0-only", true),
-                &[]
-            ),
+            licence(&package("agent-ebpf", "0.1.0", "MIT OR GPL-2.0-only", true), &[]),
             None
         );
         assert!(licence(&package("agent-ebpf", "0.1.0", OURS, true), &[]).is_some());
@@ -235,10 +209,7 @@ mod tests {
 
     #[test]
     fn two_versions_need_a_reason() {
-        let packages = [
-            package("a", "1.0.0", "MIT", false),
-            package("a", "2.0.0", "MIT", false),
-        ];
+        let packages = [package("a", "1.0.0", "MIT", false), package("a", "2.0.0", "MIT", false)];
         assert_eq!(duplicates(&packages, &[]).len(), 1);
         assert_eq!(duplicates(&packages, &["a"]).len(), 0);
     }

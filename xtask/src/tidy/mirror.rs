@@ -22,17 +22,11 @@ const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
 const NO_SIGNAL: &[(&str, &str)] = &[
     ("lib.rs", "declares the modules"),
     ("main.rs", "declares the programs"),
-    (
-        "config.rs",
-        "what user space tells the kernel programs; no event",
-    ),
+    ("config.rs", "what user space tells the kernel programs; no event"),
     ("counters.rs", "losses, of all signals"),
     ("histogram.rs", "the shape that all histograms share"),
     ("maps.rs", "maps that several signals share"),
-    (
-        "read.rs",
-        "the one module that reads kernel and target memory",
-    ),
+    ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
 ];
 
@@ -79,10 +73,7 @@ mod tests {
     #[track_caller]
     fn check_paths(paths: &[&str], expected: &[&str]) {
         let complaints = check(paths.iter().copied());
-        let short: Vec<&str> = complaints
-            .iter()
-            .filter_map(|text| text.split(" (").next())
-            .collect();
+        let short: Vec<&str> = complaints.iter().filter_map(|text| text.split(" (").next()).collect();
         assert_eq!(short, expected);
     }
 
@@ -106,10 +97,7 @@ mod tests {
     #[test]
     fn each_missing_part_is_named() {
         check_paths(
-            &[
-                "agent/src/signals/go/sched.rs",
-                "agent-common/src/go/sched.rs",
-            ],
+            &["agent/src/signals/go/sched.rs", "agent-common/src/go/sched.rs"],
             &[
                 "agent/src/signals/go/sched.rs has no agent-ebpf/src/go/sched.rs",
                 "agent-common/src/go/sched.rs has no agent-ebpf/src/go/sched.rs",

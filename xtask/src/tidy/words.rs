@@ -50,8 +50,7 @@ fn complaints(file: &File) -> Vec<String> {
 fn path_start(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        !word.starts_with('/')
-            || !before.is_some_and(|c| c.is_alphanumeric() || "}])>_.*".contains(c))
+        !word.starts_with('/') || !before.is_some_and(|c| c.is_alphanumeric() || "}])>_.*".contains(c))
     })
 }
 

@@ -41,6 +41,11 @@ const INLINE_STRINGS: u8 = 2;
 /// Module lists of the largest binaries are some 100 KB.
 const MAX_STRING: usize = 16 << 20;
 
+/// Whether the magic stands anywhere in a file that can't be parsed further.
+pub(in crate::inspect) fn is_marked(bytes: &[u8]) -> bool {
+    bytes.chunks(ALIGN).any(|chunk| chunk.starts_with(MAGIC))
+}
+
 /// Ok(None) when the binary has no build info: it isn't Go's.
 pub(super) fn read(binary: &Binary<'_>) -> Result<Option<BuildInfo>, InspectError> {
     let broken = InspectError::Malformed { part: "Go build info" };

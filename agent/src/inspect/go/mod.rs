@@ -47,6 +47,8 @@ pub struct GoImage {
     pub symbols: GoSymbolizer,
 }
 
+pub(super) use self::buildinfo::is_marked;
+
 pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectError> {
     let Some(info) = buildinfo::read(binary)? else {
         return Ok(None);

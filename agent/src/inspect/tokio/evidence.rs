@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use super::names::{self, Cell, FutureName, TaskKind};
-use super::symbols::{Symbols, call_target};
+use super::symbols::{HARNESS, Symbols, call_target};
 use crate::inspect::elf::Binary;
 
 /// How many functions are read to name one type.
@@ -52,11 +52,7 @@ pub(super) fn collect(binary: &Binary<'_>, symbols: &Symbols, words: &[u64; 10])
                 .extend(function.names.iter().filter_map(|n| names::dropped_stage(n)));
             if !cells.is_empty() {
                 found.cells.push(cells);
-            } else if function
-                .names
-                .iter()
-                .any(|n| n.starts_with("tokio::runtime::task::harness::Harness"))
-            {
+            } else if function.names.iter().any(|n| n.starts_with(HARNESS)) {
                 queue.push_back(target);
             }
         }

@@ -1,15 +1,16 @@
 //! The tokio functions that are probed. What each means, and why: docs/design/tokio-hooks.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
 
-use super::names;
+use super::names::{self, TaskKind};
 use super::symbols::{Symbols, call_target};
+use super::vtable::TaskVtable;
 use crate::inspect::SiteError;
 use crate::inspect::args::X86Register;
 use crate::inspect::elf::Binary;
-use crate::inspect::site::{self, Function, ProbeSite};
+use crate::inspect::site::ProbeSite;
 
 /// A point in the life of a task or of a worker. The argument of the site is the task's header where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,27 @@ pub enum TokioHook {
     /// `multi_thread::worker::Context::park_internal` and its like of current_thread: the worker looks for events and may sleep.
     Park,
 }
+
+/// Functions in which a worker looks for events, and what they are called in versions that haven't got them.
+const PARK: [(&str, &[&str]); 2] = [
+    (
+        "multi_thread",
+        &[
+            "tokio::runtime::scheduler::multi_thread::worker::Context::park_internal",
+            // Until tokio 1.48.
+            "tokio::runtime::scheduler::multi_thread::worker::Context::park_timeout",
+        ],
+    ),
+    (
+        "current_thread",
+        &["tokio::runtime::scheduler::current_thread::Context::park_internal"],
+    ),
+];
+/// Until tokio 1.48 these two have no common inner function; later they call the one above.
+const PARK_CURRENT_THREAD_OLD: [&str; 2] = [
+    "tokio::runtime::scheduler::current_thread::Context::park",
+    "tokio::runtime::scheduler::current_thread::Context::park_yield",
+];
 
 impl TokioHook {
     pub const ALL: [Self; 7] = [
@@ -50,7 +72,7 @@ impl TokioHook {
         }
     }
 
-    fn is(self, name: &str) -> bool {
+    pub(super) fn is(self, name: &str) -> bool {
         const STATE: &str = "tokio::runtime::task::state::State::";
         let scheduler = |method: &str| {
             name.contains("tokio::runtime::task::Schedule")
@@ -67,15 +89,7 @@ impl TokioHook {
             Self::Spawn => {
                 name.starts_with("tokio::runtime::task::list::OwnedTasks<") && name.ends_with(">::bind_inner")
             }
-            Self::Park => {
-                let context = name.strip_prefix("tokio::runtime::scheduler::");
-                let method = context.and_then(|c| {
-                    c.strip_prefix("multi_thread::worker::Context::")
-                        .or_else(|| c.strip_prefix("current_thread::Context::"))
-                });
-                // park_timeout is what park_internal was called until tokio 1.4x.
-                matches!(method, Some("park_internal" | "park_timeout"))
-            }
+            Self::Park => PARK.iter().any(|(_, methods)| methods.contains(&name)),
         }
     }
 
@@ -93,42 +107,75 @@ impl TokioHook {
 }
 
 /// All sites of each hook; a hook without any function has one error.
-pub(super) fn sites(binary: &Binary<'_>, symbols: &Symbols) -> BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>> {
+pub(super) fn sites(
+    binary: &Binary<'_>,
+    symbols: &Symbols,
+    vtables: &[TaskVtable],
+) -> BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>> {
     let state_is_header = state_is_header(binary, symbols);
     let of = |hook: TokioHook| -> Vec<Result<ProbeSite, SiteError>> {
         let by_state = matches!(
             hook,
             TokioHook::PollBegin | TokioHook::PollEndPending | TokioHook::PollEndComplete
         );
-        let sites: Vec<_> = symbols
+        let found: Vec<(u64, &str)> = symbols
             .matching(|n| hook.is(n))
-            .map(|(vaddr, function, name)| {
-                if by_state && !state_is_header {
-                    let reason = "it isn't shown that a task's state stands at the start of its header".into();
-                    return Err(SiteError::NotProved {
-                        function: name.into(),
-                        reason,
-                    });
-                }
-                site::find(
-                    binary,
-                    &Function {
-                        name,
-                        vaddr,
-                        size: function.size,
-                    },
-                    hook.registers(),
-                )
+            .map(|(vaddr, _, name)| (vaddr, name))
+            .collect();
+        let mut sites: Vec<_> = found
+            .iter()
+            .map(|(vaddr, name)| match by_state && !state_is_header {
+                true => Err(SiteError::NotProved {
+                    function: (*name).to_owned(),
+                    reason: "it isn't shown that a task's state stands at the start of its header".into(),
+                }),
+                false => symbols.site(binary, *vaddr, name, hook.registers()),
             })
             .collect();
+        let others: Vec<u64> = match hook {
+            // Inlined, for all types (fat LTO) or some (thin LTO; tokio's own closures on the blocking pool): their poll functions.
+            TokioHook::PollBegin => distinct(vtables.iter().filter(|v| !v.calls_poll_begin).map(|v| v.poll)),
+            // Inlined into raw::schedule<S>: where that calls none of the functions found.
+            TokioHook::Schedule => {
+                let seen = |s: &u64| calls_one_of(binary, symbols, *s, &found);
+                let woken = vtables.iter().filter(|v| v.kind == TaskKind::Async);
+                distinct(woken.map(|v| v.schedule).filter(|s| !seen(s)))
+            }
+            TokioHook::Park if !found.iter().any(|(_, name)| name.contains("current_thread")) => symbols
+                .matching(|n| PARK_CURRENT_THREAD_OLD.contains(&n))
+                .map(|(vaddr, ..)| vaddr)
+                .collect(),
+            _ => Vec::new(),
+        };
+        let header = if hook == TokioHook::Park {
+            &[][..]
+        } else {
+            &[X86Register::Rdi]
+        };
+        sites.extend(others.into_iter().map(|vaddr| {
+            let name = symbols
+                .at(vaddr)
+                .and_then(|f| f.names.first())
+                .map_or("a task's function", String::as_str);
+            symbols.site(binary, vaddr, name, header)
+        }));
         if sites.is_empty() {
-            return vec![Err(SiteError::NoSuchFunction {
-                candidates: vec![hook.described().into()],
-            })];
+            let candidates = vec![hook.described().into()];
+            return vec![Err(SiteError::NoSuchFunction { candidates })];
         }
         sites
     };
     TokioHook::ALL.into_iter().map(|hook| (hook, of(hook))).collect()
+}
+
+fn distinct(addresses: impl Iterator<Item = u64>) -> Vec<u64> {
+    addresses.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn calls_one_of(binary: &Binary<'_>, symbols: &Symbols, function: u64, wanted: &[(u64, &str)]) -> bool {
+    let code = symbols.instructions(binary, function);
+    let mut targets = code.iter().filter_map(|i| call_target(binary, i));
+    targets.any(|target| wanted.iter().any(|(vaddr, _)| *vaddr == target))
 }
 
 /// Whether `raw::poll`, given the header in rdi, hands rdi on unchanged to `State::transition_to_running`: then `&State` and the

@@ -14,7 +14,6 @@ use self::symbols::Symbols;
 use self::vtable::{HeaderLayout, TaskVtable};
 use super::args::X86Register;
 use super::elf::{Binary, ElfFacts};
-use super::site::{self, Function};
 use super::{InspectError, ProbeSite, SiteError};
 
 /// The versions whose task layout is known; what counts is that the vtable verifies.
@@ -87,7 +86,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
     })?;
     let polls = symbols
         .matching(is_poll)
-        .map(|(vaddr, function, name)| {
+        .map(|(vaddr, _, name)| {
             let types: Vec<&TaskVtable> = vtables.iter().filter(|v| v.poll == vaddr).collect();
             let future = match types[..] {
                 [] => FutureName::Unknown,
@@ -95,15 +94,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
                 _ => FutureName::OneOf(types.iter().filter_map(|v| v.future.label()).collect()),
             };
             PollSite {
-                site: site::find(
-                    binary,
-                    &Function {
-                        name,
-                        vaddr,
-                        size: function.size,
-                    },
-                    &[X86Register::Rdi],
-                ),
+                site: symbols.site(binary, vaddr, name, &[X86Register::Rdi]),
                 future,
                 kind: types.first().map_or(TaskKind::Async, |v| v.kind),
                 poll_fn: vaddr,
@@ -113,7 +104,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
     Ok(Some(TokioImage {
         elf: binary.facts.clone(),
         version: version(binary),
-        hooks: hooks::sites(binary, &symbols),
+        hooks: hooks::sites(binary, &symbols, &vtables),
         vtables,
         rejected_vtables,
         header,

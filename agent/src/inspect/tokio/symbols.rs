@@ -1,10 +1,13 @@
 //! The symbols of a Rust binary that have to do with tokio, by address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 
+use super::super::SiteError;
+use super::super::args::X86Register;
 use super::super::elf::Binary;
+use super::super::site::{self, ProbeSite};
 use super::names;
 
 /// One function; several symbols may name it, when identical functions were merged.
@@ -17,6 +20,9 @@ pub(super) struct Function {
 /// Functions whose (mangled) name has `tokio` in it.
 pub(super) struct Symbols(BTreeMap<u64, Function>);
 
+/// The type whose methods a task's functions consist of (runtime/task/harness.rs).
+pub(super) const HARNESS: &str = "tokio::runtime::task::harness::Harness";
+const MAX_CALLEES: usize = 16;
 /// Longer functions are read up to here when their calls are listed.
 const MAX_FUNCTION: u64 = 32 << 10;
 
@@ -48,6 +54,36 @@ impl Symbols {
             let name = function.names.iter().find(|n| wanted(n))?;
             Some((*vaddr, function, name.as_str()))
         })
+    }
+
+    /// The probe site in the function at `vaddr`.
+    pub(super) fn site(
+        &self,
+        binary: &Binary<'_>,
+        vaddr: u64,
+        name: &str,
+        needed: &[X86Register],
+    ) -> Result<ProbeSite, SiteError> {
+        let size = self.at(vaddr).map_or(0, |f| f.size);
+        site::find(binary, &site::Function { name, vaddr, size }, needed)
+    }
+
+    /// Whether the function at `from` calls a wanted one, itself or through a method of `Harness`, at most three deep.
+    pub(super) fn reaches(&self, binary: &Binary<'_>, from: u64, wanted: impl Fn(&str) -> bool) -> bool {
+        let mut level = vec![from];
+        for _ in 0..=3 {
+            let targets: BTreeSet<u64> = level
+                .iter()
+                .flat_map(|f| self.instructions(binary, *f))
+                .filter_map(|i| call_target(binary, &i))
+                .collect();
+            if targets.iter().any(|t| self.is_named(*t, &wanted)) {
+                return true;
+            }
+            let is_harness = |t: &u64| self.is_named(*t, |n| n.starts_with(HARNESS));
+            level = targets.into_iter().filter(is_harness).take(MAX_CALLEES).collect();
+        }
+        false
     }
 
     pub(super) fn instructions(&self, binary: &Binary<'_>, vaddr: u64) -> Vec<Instruction> {

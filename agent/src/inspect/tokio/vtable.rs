@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::evidence;
+use super::hooks::TokioHook;
 use super::names::{self, FutureName, TaskKind};
 use super::symbols::{Symbols, call_target};
 use crate::inspect::elf::Binary;
@@ -19,10 +20,17 @@ pub struct TaskVtable {
     pub vaddr: u64,
     /// Link-time address of its `raw::poll`; types may share one.
     pub poll: u64,
+    /// Link-time address of its `raw::schedule`.
+    pub schedule: u64,
     pub future: FutureName,
     pub kind: TaskKind,
     /// The scheduler's type, such as `alloc::sync::Arc<tokio::runtime::scheduler::multi_thread::handle::Handle>`.
     pub scheduler: Option<String>,
+    /// Its polls pass [`TokioHook::PollBegin`]'s functions; false where they were inlined into this type's own poll function,
+    /// which is a site of that hook then.
+    pub calls_poll_begin: bool,
+    /// Its polls pass the functions of the two hooks for their end; where they don't, a poll's end isn't seen.
+    pub calls_poll_end: bool,
     /// Bytes from the task's header to its `task::Id` (u64).
     pub id_offset: u64,
     /// Bytes from the task's header to the scheduler handle.
@@ -89,6 +97,11 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, 
         TaskVtable {
             vaddr,
             poll: words[0],
+            schedule: words[1],
+            calls_poll_begin: symbols.reaches(binary, words[0], |n| TokioHook::PollBegin.is(n)),
+            calls_poll_end: ends(kind)
+                .iter()
+                .all(|hook| symbols.reaches(binary, words[0], |n| hook.is(n))),
             future,
             kind,
             scheduler,
@@ -109,22 +122,30 @@ fn raw(function: &str) -> String {
     format!("{RAW}{function}")
 }
 
-/// The ten words, if each function is what its place demands and the offsets make sense.
+/// A blocking task is never pending.
+fn ends(kind: TaskKind) -> &'static [TokioHook] {
+    match kind {
+        TaskKind::Async => &[TokioHook::PollEndPending, TokioHook::PollEndComplete],
+        TaskKind::Blocking => &[TokioHook::PollEndComplete],
+    }
+}
+
+/// The ten words, if the functions are what their places demand and the offsets make sense.
 fn verify(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64) -> Option<[u64; 10]> {
     let mut words = [0; 10];
     for (i, word) in words.iter_mut().enumerate() {
         *word = binary.pointer(vaddr.checked_add(i as u64 * 8)?)?;
     }
-    let functions = FUNCTIONS
+    let named = FUNCTIONS
         .iter()
         .zip(words)
-        .all(|(f, word)| symbols.is_named(word, |n| names::is(n, &raw(f))));
+        .filter(|(function, word)| symbols.is_named(*word, |name| names::is(name, &raw(function))));
+    // A merged function may bear only another's name: two of seven may.
+    let functions = named.count() >= FUNCTIONS.len() - 2 && words[..7].iter().all(|word| binary.is_code(*word));
     let [.., trailer, scheduler, id] = words;
     let offsets = trailer < MAX_OFFSET
-        && scheduler < trailer
-        && scheduler >= 0x18
-        && id > scheduler
-        && id < trailer
+        && (0x18..trailer).contains(&scheduler)
+        && (scheduler..trailer).contains(&id)
         && id % 8 == 0;
     (functions && offsets).then_some(words)
 }

@@ -1,0 +1,213 @@
+//! The inspect stage against a real tokio program, built here as a user would ship it: release profile, default settings.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agent::inspect::{FutureName, Image, InspectError, SiteCost, TaskKind, TokioHook, TokioImage, inspect};
+
+const PROGRAM: &str = include_str!("fixtures/tokio_tasks/main.rs.txt");
+const MANIFEST: &str = r#"
+[package]
+name = "tasks"
+version = "0.0.0"
+edition = "2024"
+[dependencies]
+tokio = { version = "1.54", features = ["rt-multi-thread", "time"] }
+[workspace]
+"#;
+
+/// Leaves an equal file alone, so that two tests may share a build.
+fn write(path: PathBuf, text: &str) {
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(text) {
+        std::fs::write(path, text).expect("a file");
+    }
+}
+
+fn build(name: &str, flags: &str, profile: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(dir.join("src")).expect("a directory");
+    write(dir.join("Cargo.toml"), &format!("{MANIFEST}{profile}"));
+    write(dir.join("src/main.rs"), PROGRAM);
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--quiet", "--target-dir", "target"])
+        .current_dir(&dir)
+        .env("RUSTFLAGS", flags)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .status()
+        .expect("cargo");
+    assert!(status.success());
+    dir.join("target/release/tasks")
+}
+
+fn tokio_image(path: &Path) -> (Vec<u8>, Box<TokioImage>) {
+    let bytes = std::fs::read(path).expect("the binary");
+    match inspect(&bytes).expect("an image") {
+        Some(Image::Tokio(image)) => (bytes, image),
+        other => panic!("not tokio: {other:?}"),
+    }
+}
+
+/// The program's own tasks: future and scheduler, in the legacy mangling's way of writing.
+fn own_tasks(image: &TokioImage) -> BTreeSet<String> {
+    let own = image.vtables.iter().filter_map(|v| match &v.future {
+        FutureName::Known(name) if name.contains("tasks::") => Some((name, v)),
+        _ => None,
+    });
+    own.map(|(name, v)| {
+        let name = name
+            .replace("{closure#0}", "{{closure}}")
+            .replace("<tasks::jobs::Job<u32>>", "tasks::jobs::Job<u32>");
+        let name = name.replace(
+            "<tasks::jobs::Job<alloc::string::String>>",
+            "tasks::jobs::Job<alloc::string::String>",
+        );
+        let scheduler = v.scheduler.as_deref().expect("a scheduler");
+        let short = ["multi_thread", "current_thread", "BlockingSchedule"]
+            .into_iter()
+            .find(|s| scheduler.contains(s));
+        format!("{name} on {} {:?}", short.expect("a known scheduler"), v.kind)
+    })
+    .collect()
+}
+
+fn expected_tasks() -> BTreeSet<String> {
+    let mut tasks = BTreeSet::from(["tasks::all::{{closure}}::{{closure}} on BlockingSchedule Blocking".to_owned()]);
+    for scheduler in ["multi_thread", "current_thread"] {
+        for future in [
+            "recompute_forecast",
+            "ticker",
+            "jobs::Job<u32>::run",
+            "jobs::Job<alloc::string::String>::run",
+        ] {
+            tasks.insert(format!("tasks::{future}::{{{{closure}}}} on {scheduler} Async"));
+        }
+    }
+    tasks
+}
+
+fn check(bytes: &[u8], image: &TokioImage) {
+    assert_eq!(image.version.as_deref().map(|v| v.starts_with("1.")), Some(true));
+    assert_eq!((image.header.vtable_offset, image.rejected_vtables), (16, 0));
+    assert_eq!(own_tasks(image), expected_tasks());
+    for site in image
+        .hooks
+        .values()
+        .flatten()
+        .flatten()
+        .chain(image.polls.iter().flat_map(|p| &p.site))
+    {
+        let at = site.file_offset as usize;
+        assert_eq!(&bytes[at..at + site.bytes.len()], site.bytes, "{site:?}");
+        assert_eq!(site.cost, SiteCost::Emulated, "{site:?}");
+    }
+    for vtable in &image.vtables {
+        assert!(image.polls.iter().any(|p| p.poll_fn == vtable.poll));
+        assert!(
+            vtable.kind == TaskKind::Blocking || vtable.id_offset == 0x28,
+            "{vtable:?}"
+        );
+    }
+}
+
+#[test]
+fn a_default_build_is_known_whole() {
+    // The default is the legacy mangling in stable compilers so far (asking for it by name takes a nightly one).
+    for (name, flags) in [("tokio-default", ""), ("tokio-v0", "-Csymbol-mangling-version=v0")] {
+        let (bytes, image) = tokio_image(&build(name, flags, ""));
+        check(&bytes, &image);
+        for hook in TokioHook::ALL {
+            let sites = &image.hooks[&hook];
+            let expected = match hook {
+                TokioHook::Schedule | TokioHook::Park => 2,
+                // tokio's own closures on the blocking pool have inlined it.
+                TokioHook::Spawn | TokioHook::PollBegin => sites.len(),
+                _ => 1,
+            };
+            assert_eq!(
+                (sites.len(), sites.iter().filter(|s| s.is_ok()).count()),
+                (expected, expected),
+                "{hook:?} {sites:?}"
+            );
+        }
+        let inlined = image
+            .vtables
+            .iter()
+            .filter(|v| !(v.calls_poll_begin && v.calls_poll_end));
+        for vtable in inlined {
+            let name = vtable.future.label().unwrap_or_default();
+            assert!(
+                vtable.kind == TaskKind::Blocking && name.contains("tokio::"),
+                "{vtable:?}"
+            );
+        }
+        let pending = image.hooks[&TokioHook::PollEndPending][0].as_ref().expect("a site");
+        assert!(pending.may_repeat, "it stands in a compare-and-swap loop");
+    }
+}
+
+#[test]
+fn a_static_build_is_known_whole() {
+    let (bytes, image) = tokio_image(&build("tokio-static", "-Ctarget-feature=+crt-static", ""));
+    assert!(image.elf.is_static);
+    check(&bytes, &image);
+}
+
+#[test]
+fn with_lto_polls_begin_at_each_types_own_function() {
+    for (name, lto) in [
+        ("tokio-lto", "lto = \"fat\"\ncodegen-units = 1\n"),
+        ("tokio-thin", "lto = \"thin\"\n"),
+    ] {
+        let (bytes, image) = tokio_image(&build(name, "", &format!("[profile.release]\n{lto}")));
+        check(&bytes, &image);
+        let begins: BTreeSet<u64> = image.hooks[&TokioHook::PollBegin]
+            .iter()
+            .flatten()
+            .map(|s| s.vaddr)
+            .collect();
+        let polls: BTreeSet<u64> = image.polls.iter().flat_map(|p| &p.site).map(|s| s.vaddr).collect();
+        assert_eq!(begins, polls);
+        assert!(image.vtables.iter().all(|v| !v.calls_poll_end));
+        assert!(image.hooks[&TokioHook::Schedule].iter().filter(|s| s.is_ok()).count() >= 2);
+    }
+}
+
+#[test]
+fn a_stripped_build_is_recognised_and_refused() {
+    let path = build("tokio-stripped", "", "[profile.release]\nstrip = true\n");
+    let bytes = std::fs::read(path).expect("the binary");
+    assert_eq!(inspect(&bytes).err(), Some(InspectError::Stripped { runtime: "tokio" }));
+}
+
+#[test]
+fn other_programs_are_neither() {
+    let bytes = std::fs::read("/bin/ls").expect("ls");
+    assert!(matches!(inspect(&bytes), Ok(None)));
+}
+
+#[test]
+fn damaged_binaries_are_errors() {
+    let bytes = std::fs::read(build("tokio-default", "", "")).expect("the binary");
+    for step in 0..64 {
+        let _ = inspect(&bytes[..bytes.len() * step / 64]);
+    }
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    let mut whole = 0;
+    for round in 0..200 {
+        let mut damaged = bytes.clone();
+        for _ in 0..1 << (round % 12) {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let at = (random >> 16) as usize % damaged.len();
+            // Every fourth round only headers are hit.
+            damaged[if round % 4 == 0 { at % 4096 } else { at }] = (random >> 56) as u8;
+        }
+        whole += usize::from(matches!(inspect(&damaged), Ok(Some(_))));
+    }
+    assert!(
+        whole > 50,
+        "only {whole} of the damaged binaries were read at all: the test shows little"
+    );
+}
