@@ -10,7 +10,7 @@ use agent_common::{
     thread::run_queue::Waiting,
     tokio::{
         poll::{Thread, TypeKey},
-        wake::WokenKey,
+        wake::{SiteKey, WokenKey},
     },
 };
 use aya_ebpf::{
@@ -43,6 +43,9 @@ pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1
 /// By tid.
 #[map]
 pub static TOKIO_THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(16 * 1024, 0);
+/// Where the task's header is at a probe of [`crate::tokio::wake`].
+#[map]
+pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 0);
 /// Woken at, ns.
 #[map]
 pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);

@@ -297,6 +297,9 @@ impl Watch {
             .set_types(target.slot, &plan.types)
             .context("cannot tell the kernel side of the tasks' types")?;
         self.maps
+            .set_sites(target.slot, &plan.sites)
+            .context("cannot tell the kernel side of the probes")?;
+        self.maps
             .admit(
                 pid,
                 &plan.target(target.slot, slow_wait, slow_poll, slow_request),

@@ -2,7 +2,22 @@
 
 use crate::{layout, shared};
 
+/// An argument is in rdi, rsi or rdx.
+pub const IN_RDI: u32 = 0;
+pub const IN_RSI: u32 = 1;
+pub const IN_RDX: u32 = 2;
+/// An argument is on the stack: this plus its offset from rsp, bytes.
+pub const ON_STACK: u32 = 1 << 31;
+
 shared! {
+    /// Key of a probed instruction whose argument has moved away from the register it came in.
+    pub struct SiteKey {
+        /// Address of the instruction in the process.
+        pub ip: u64,
+        /// The target's slot.
+        pub slot: u64,
+    }
+
     /// Key of a task that was woken and has not been polled yet.
     pub struct WokenKey {
         /// Address of the task's header.
@@ -12,4 +27,4 @@ shared! {
     }
 }
 
-layout!(WokenKey: 16);
+layout!(SiteKey: 16, WokenKey: 16);

@@ -9,7 +9,7 @@ use agent_common::{
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
-use super::{arguments, wake};
+use super::{argument, wake};
 use crate::{
     maps::{TOKIO_THREADS, TOKIO_TYPES, target},
     read, record,
@@ -18,7 +18,7 @@ use crate::{
 /// State::transition_to_running(&self): a poll begins.
 #[uprobe]
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
-    let task = arguments(&ctx).0;
+    let task = argument(&ctx);
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     let future = type_of(target, task);
@@ -57,7 +57,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
 /// State::transition_to_idle(&self), transition_to_complete(&self): the poll is over.
 #[uprobe]
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
-    let task = arguments(&ctx).0;
+    let task = argument(&ctx);
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {

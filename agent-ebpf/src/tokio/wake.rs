@@ -1,27 +1,64 @@
 //! From a task's wake (or spawn, or yield) to its poll.
 
-use agent_common::{histogram::Series, loss::Loss, target::Target, tokio::wake::WokenKey};
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use agent_common::{
+    histogram::Series,
+    loss::Loss,
+    target::Target,
+    tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
+};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    macros::uprobe,
+    programs::ProbeContext,
+};
 
-use super::arguments;
 use crate::{
-    maps::{TOKIO_WOKEN, target},
+    maps::{TOKIO_SITES, TOKIO_WOKEN, target},
     read, record,
 };
 
-/// Schedule::schedule(&self, task), yield_now(&self, task) and OwnedTasks::bind_inner(&self, task): it will be polled.
+/// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. The first since its last poll counts.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
+    woken(&ctx, BPF_NOEXIST);
+    0
+}
+
+/// OwnedTasks::bind_inner(&self, task): a new task, whatever stood at its address before.
+#[uprobe]
+pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
+    woken(&ctx, BPF_ANY);
+    0
+}
+
+#[inline(always)]
+fn woken(ctx: &ProbeContext, flags: u32) {
     let (tgid, _) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
-    let key = WokenKey {
-        task: arguments(&ctx).1,
-        slot: u64::from(target.slot),
+    let Some(target) = target(tgid) else { return };
+    let slot = u64::from(target.slot);
+    let Some(task) = argument(ctx, slot) else {
+        return record::lost(Loss::ReadFault);
     };
-    if TOKIO_WOKEN.insert(key, read::now(), 0).is_err() {
+    let key = WokenKey { task, slot };
+    if TOKIO_WOKEN.insert(key, read::now(), u64::from(flags)).is_err() && TOKIO_WOKEN.get_ptr(key).is_none() {
         record::lost(Loss::TokioWokenFull);
     }
-    0
+}
+
+/// The task's header, from where it is at this instruction.
+#[inline(always)]
+fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
+    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
+    let regs = unsafe { &*ctx.regs };
+    // SAFETY: written by user space before the probe is attached, never changed.
+    let place = unsafe { TOKIO_SITES.get(SiteKey { ip: regs.rip, slot }) }.copied()?;
+    match place {
+        IN_RDI => Some(regs.rdi),
+        IN_RSI => Some(regs.rsi),
+        IN_RDX => Some(regs.rdx),
+        place if place & ON_STACK != 0 => read::user(regs.rsp + u64::from(place & !ON_STACK)),
+        _ => None,
+    }
 }
 
 /// The task is polled at `now`.

@@ -8,7 +8,7 @@ use agent_common::{
     thread::run_queue::Waiting,
     tokio::{
         poll::{Thread, TypeKey},
-        wake::WokenKey,
+        wake::{SiteKey, WokenKey},
     },
 };
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
@@ -21,6 +21,7 @@ pub struct TargetMaps {
     bits: Array<MapData, u64>,
     listeners: HashMap<MapData, Listener, u32>,
     types: HashMap<MapData, TypeKey, u32>,
+    sites: HashMap<MapData, SiteKey, u32>,
     runnable: HashMap<MapData, RunnableKey, Runnable>,
     woken: HashMap<MapData, WokenKey, u64>,
     threads: HashMap<MapData, u32, Thread>,
@@ -36,6 +37,7 @@ impl TargetMaps {
             bits: open(take, "TARGET_BITS")?,
             listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
+            sites: open(take, "TOKIO_SITES")?,
             runnable: open(take, "GO_RUNNABLE")?,
             woken: open(take, "TOKIO_WOKEN")?,
             threads: open(take, "TOKIO_THREADS")?,
@@ -50,6 +52,14 @@ impl TargetMaps {
         types
             .iter()
             .try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
+    }
+
+    /// Says where each probed instruction of a target has its argument.
+    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> Result<(), MapError> {
+        let slot = u64::from(slot);
+        sites
+            .iter()
+            .try_for_each(|(ip, place)| self.sites.insert(SiteKey { ip: *ip, slot }, place, 0))
     }
 
     /// Makes a process a target, with the ports it listens on.
@@ -82,6 +92,7 @@ impl TargetMaps {
         let wide = u64::from(slot);
         remove_where(&mut self.listeners, |key, _| key.tgid == pid);
         remove_where(&mut self.types, |key, _| key.slot == wide);
+        remove_where(&mut self.sites, |key, _| key.slot == wide);
         remove_where(&mut self.runnable, |key, _| key.slot == wide);
         remove_where(&mut self.woken, |key, _| key.slot == wide);
         remove_where(&mut self.threads, |_, value| value.slot == slot);

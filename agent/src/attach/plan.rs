@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use agent_common::{
     go::{self, ABSENT},
     target::{IS_GO, IS_TOKIO, Target},
-    tokio::poll::BLOCKING,
+    tokio::{
+        poll::BLOCKING,
+        wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK},
+    },
 };
 
 use crate::{
@@ -52,6 +55,8 @@ pub struct Plan {
     pub tokio_id_offset: u32,
     /// Run-time address of a task vtable → type id.
     pub types: Vec<(u64, u32)>,
+    /// Run-time address of a probe → where its argument is.
+    pub sites: Vec<(u64, u32)>,
     /// Type id → the future's name.
     pub futures: HashMap<u32, String>,
 }
@@ -171,7 +176,7 @@ fn plan_tokio(image: &TokioImage, bias: u64) -> Plan {
             .insert(id, vtable.future.label().unwrap_or_else(|| "unknown".to_owned()));
     }
     plan_tokio_poll(image, &mut plan);
-    plan_tokio_wake(image, &mut plan);
+    plan_tokio_wake(image, bias, &mut plan);
     plan
 }
 
@@ -203,6 +208,17 @@ fn plan_tokio_poll(image: &TokioImage, plan: &mut Plan) {
         }
     }
     plan.probes.extend(probes);
+    let endless = image
+        .vtables
+        .iter()
+        .filter(|vtable| !vtable.calls_poll_end && vtable.kind == TaskKind::Async)
+        .count();
+    if endless > 0 {
+        missing.push(format!(
+            "{endless} of {} types of tasks have no visible end of poll (inlined, as with LTO)",
+            image.vtables.len()
+        ));
+    }
     if image.rejected_vtables > 0 {
         missing.push(format!(
             "{} places refer to poll functions but are no task vtable as known",
@@ -212,21 +228,33 @@ fn plan_tokio_poll(image: &TokioImage, plan: &mut Plan) {
     plan.set(signal, coverage(missing));
 }
 
-fn plan_tokio_wake(image: &TokioImage, plan: &mut Plan) {
+fn plan_tokio_wake(image: &TokioImage, bias: u64, plan: &mut Plan) {
     let signal = signals::tokio::wake::NAME;
     // Without the end of the wait there is nothing to measure.
     if !plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin") {
         return plan.set(signal, Coverage::Off("no poll can be seen in this binary".to_owned()));
     }
     let (mut probes, mut missing) = (Vec::new(), Vec::new());
-    for hook in [TokioHook::Schedule, TokioHook::Yield, TokioHook::Spawn] {
+    let hooks = [
+        (TokioHook::Schedule, "tokio_schedule"),
+        (TokioHook::Yield, "tokio_schedule"),
+        (TokioHook::Spawn, "tokio_spawn"),
+    ];
+    for (hook, program) in hooks {
         for site in sites(image, hook) {
-            match usable(Some(site), &[X86Register::Rsi]) {
-                Ok(site) => probes.push(Probe {
-                    signal,
-                    program: "tokio_schedule",
-                    site,
-                }),
+            let found = site
+                .as_ref()
+                .map_err(ToString::to_string)
+                .and_then(|site| Ok((site, place(site)?)));
+            match found {
+                Ok((site, place)) => {
+                    plan.sites.push((site.vaddr.wrapping_add(bias), place));
+                    probes.push(Probe {
+                        signal,
+                        program,
+                        site: site.clone(),
+                    });
+                }
                 Err(reason) => missing.push(reason),
             }
         }
@@ -236,6 +264,20 @@ fn plan_tokio_wake(image: &TokioImage, plan: &mut Plan) {
     }
     plan.probes.extend(probes);
     plan.set(signal, coverage(missing));
+}
+
+/// Where a site's only argument is, in the kernel side's code.
+fn place(site: &ProbeSite) -> Result<u32, String> {
+    match site.args.as_slice() {
+        [ArgLocation::Register(X86Register::Rdi)] => Ok(IN_RDI),
+        [ArgLocation::Register(X86Register::Rsi)] => Ok(IN_RSI),
+        [ArgLocation::Register(X86Register::Rdx)] => Ok(IN_RDX),
+        [ArgLocation::Stack(offset)] if *offset >= 0 => Ok(ON_STACK | *offset as u32),
+        _ => Err(format!(
+            "{}: its argument is where no program looks for it",
+            site.function
+        )),
+    }
 }
 
 fn sites(image: &TokioImage, hook: TokioHook) -> &[Result<ProbeSite, SiteError>] {

@@ -14,7 +14,7 @@ use super::{kernel::chain, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 12] = [
     "go_execute",
     "go_runqput",
     "go_gosched",
@@ -26,6 +26,7 @@ pub const PROGRAMS: [&str; 11] = [
     "tokio_poll_end",
     "tokio_park",
     "tokio_schedule",
+    "tokio_spawn",
 ];
 
 /// The probes of one process; dropping it detaches them.
