@@ -43,7 +43,13 @@ impl Demo {
         let shop = format!("http://{shop}");
         (demo.go, demo.rust) = (go, rust);
 
-        demo.caller(folder, "load", &format!("{shop}/"), &rate.to_string(), "16")?;
+        demo.caller(
+            folder,
+            "load",
+            &format!("{shop}/item?id={{n}}"),
+            &rate.to_string(),
+            "16",
+        )?;
         for (path, rate) in FAULTS {
             demo.caller(folder, path, &format!("{shop}{path}"), rate, "2")?;
         }
@@ -87,7 +93,8 @@ impl Demo {
     }
 
     fn caller(&mut self, folder: &Path, name: &str, url: &str, rate: &str, connections: &str) -> Result<()> {
-        let report = folder.join(format!("{}.json", name.trim_start_matches('/')));
+        let name = name.trim_start_matches('/').split('?').next().unwrap_or_default();
+        let report = folder.join(format!("{name}.json"));
         let mut command = Command::new(folder.join("load"));
         command.args([
             "--url",
@@ -95,7 +102,7 @@ impl Demo {
             "--rate",
             rate,
             "--duration",
-            "0",
+            "0s",
             "--connections",
             connections,
             "--json",

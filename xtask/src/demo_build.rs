@@ -7,8 +7,6 @@ use anyhow::{Context as _, Result, bail};
 use crate::{build, progress, setup::Tools, sh};
 
 const GO_SHOP: &str = "targets/go-shop";
-/// Go programs of the demo: name, and the module each stands in.
-const GO: &[(&str, &str)] = &[("go-shop", GO_SHOP), ("tracestat", "targets/go-shop/cmd/tracestat")];
 const RUST: &[&str] = &["rust-stock", "load"];
 
 pub(crate) fn folder() -> PathBuf {
@@ -23,9 +21,7 @@ pub(crate) fn all(tools: &Tools) -> Result<PathBuf> {
     for name in RUST {
         sh::install(&sh::target().join("release").join(name), &folder().join(name))?;
     }
-    for (name, module) in GO {
-        go(tools, &sh::root().join(module), &folder().join(name), &[])?;
-    }
+    go(tools, &sh::root().join(GO_SHOP), &folder().join("go-shop"), &[])?;
     Ok(folder())
 }
 
@@ -41,6 +37,12 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
     sh::install(
         &unstable.join("release/rust-stock"),
         &folder().join("rust-stock-unstable"),
+    )?;
+    go(
+        tools,
+        &sh::root().join("targets/tracestat"),
+        &folder().join("tracestat"),
+        &["-mod=mod"],
     )?;
     go(
         tools,

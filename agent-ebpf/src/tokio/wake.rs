@@ -48,14 +48,22 @@ fn woken(ctx: &ProbeContext, flags: u32) {
 /// The task's header, from where it is at this instruction.
 #[inline(always)]
 fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
-    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
+    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it. Volatile, so that the compiler does not make one
+    // access with a computed offset of the three, which the verifier refuses on a context.
+    let register = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
+    // SAFETY: as above.
     let regs = unsafe { &*ctx.regs };
+    let (rdi, rsi, rdx) = (
+        register(&raw const regs.rdi),
+        register(&raw const regs.rsi),
+        register(&raw const regs.rdx),
+    );
     // SAFETY: written by user space before the probe is attached, never changed.
     let place = unsafe { TOKIO_SITES.get(SiteKey { ip: regs.rip, slot }) }.copied()?;
     match place {
-        IN_RDI => Some(regs.rdi),
-        IN_RSI => Some(regs.rsi),
-        IN_RDX => Some(regs.rdx),
+        IN_RDI => Some(rdi),
+        IN_RSI => Some(rsi),
+        IN_RDX => Some(rdx),
         place if place & ON_STACK != 0 => read::user(regs.rsp + u64::from(place & !ON_STACK)),
         _ => None,
     }

@@ -142,8 +142,22 @@ fn is_permission(error: &EbpfError) -> bool {
     false
 }
 
-/// An error with its causes on one line.
+/// An error with its causes on one line; the verifier's log goes to the debug log.
 pub fn chain(error: &dyn std::error::Error) -> String {
+    let whole = lines(error);
+    let brief = whole
+        .split("Verifier output:")
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches([' ', '.'])
+        .to_owned();
+    if brief.len() < whole.len() {
+        log::debug!("{whole}");
+    }
+    brief
+}
+
+fn lines(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(current) = source {
