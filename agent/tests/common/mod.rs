@@ -1,0 +1,268 @@
+//! What the tests with real eBPF on real services share: the demo's programs, the agent as a child, its JSON lines.
+#![expect(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A program of the demo, built by `cargo xtask test` into target/demo.
+pub fn demo(name: &str) -> PathBuf {
+    let folder = std::env::var_os("WHYWAIT_DEMO_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/demo"),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    path.canonicalize().unwrap()
+}
+
+/// Whether tests with eBPF can run; says so when they cannot, and fails in CI.
+pub fn privileged() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+    eprintln!("SKIPPED: needs root");
+    false
+}
+
+/// A child that is ended by its own pid when it goes out of scope.
+pub struct Service {
+    pub child: Child,
+    pub address: String,
+}
+
+impl Service {
+    /// Starts a program that prints `listening on ADDR`.
+    pub fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).envs(env.iter().copied()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = child.stdout.take().unwrap();
+        let (send, receive) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("listening on ") {
+                    let _ = send.send(address.trim().to_owned());
+                }
+            }
+        });
+        let address = receive.recv_timeout(Duration::from_secs(20)).expect("the service says where it listens");
+        Self { child, address }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The answer's body.
+    pub fn get(&self, path: &str) -> String {
+        String::from_utf8(self.get_bytes(path)).unwrap()
+    }
+
+    /// The answer's body, whatever it holds; the connection is closed by the server at the end.
+    pub fn get_bytes(&self, path: &str) -> Vec<u8> {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        assert!(head.contains(" 200 "), "{path}: {head}");
+        answer.split_off(end + 4)
+    }
+
+    /// The service's own account of itself.
+    pub fn oracle(&self) -> Value {
+        serde_json::from_str(&self.get("/debug/whywait")).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// go-shop, with rust-stock behind it.
+pub fn shop(stock: Option<&Service>, env: &[(&str, &str)]) -> Service {
+    let stock = stock.map(|stock| stock.url(""));
+    let mut args = vec!["-listen", "127.0.0.1:0"];
+    if let Some(stock) = &stock {
+        args.extend(["-stock", stock]);
+    }
+    Service::start(&demo("go-shop"), &args, env)
+}
+
+/// rust-stock; `unstable` is the build with tokio's own metrics.
+pub fn stock(unstable: bool) -> Service {
+    let name = if unstable { "rust-stock-unstable" } else { "rust-stock" };
+    Service::start(&demo(name), &["--listen", "127.0.0.1:0"], &[])
+}
+
+/// Runs the load generator to its end and gives its JSON.
+pub fn load(urls: &[String], rate: u32, seconds: u32, connections: u32) -> Value {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("load.json");
+    let mut command = Command::new(demo("load"));
+    for url in urls {
+        command.args(["--url", url]);
+    }
+    let duration = format!("{seconds}s");
+    command.args(["--rate", &rate.to_string(), "--duration", &duration, "--connections", &connections.to_string()]);
+    let status = command.arg("--json").arg(&json).stdout(Stdio::null()).status().unwrap();
+    assert!(status.success(), "load: {status}");
+    serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
+}
+
+/// The agent as users run it.
+pub struct Agent {
+    child: Child,
+    pub out: tempfile::TempDir,
+    log: mpsc::Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Agent {
+    /// `whywait run ARGS --out TMP`, once it says that it watches `targets` processes.
+    pub fn run(args: &[&str], targets: usize) -> Self {
+        let mut agent = Self::spawn(args, &[]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut watching = 0;
+        while watching < targets {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = agent.log.recv_timeout(left).unwrap_or_else(|_| panic!("the agent does not watch: {:?}", agent.said));
+            watching += usize::from(line.contains(" watching "));
+            agent.said.push(line);
+        }
+        agent
+    }
+
+    /// Starts `whywait run ARGS --out TMP` and does not wait.
+    pub fn spawn(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let out = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whywait"));
+        command.arg("run").args(args).arg("--plain").arg("--out").arg(out.path());
+        command.env("RUST_LOG", "info").envs(env.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (send, log) = mpsc::channel();
+        let streams: [Box<dyn std::io::Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let send = send.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let _ = send.send(line);
+                }
+            });
+        }
+        Self { child, out, log, said: Vec::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ctrl-C; waits for the closing summary. What it wrote and said.
+    pub fn stop(self) -> Output {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.wait()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> Output {
+        let status = self.child.wait().unwrap();
+        self.said.extend(self.log.iter());
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(self.out.path().join(name)).unwrap_or_default();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        Output { status, said: self.said.join("\n"), traces: read("traces.jsonl"), metrics: read("metrics.jsonl") }
+    }
+}
+
+/// What a run left.
+pub struct Output {
+    pub status: ExitStatus,
+    /// Standard output and error.
+    pub said: String,
+    /// OTLP requests as JSON.
+    pub traces: Vec<Value>,
+    pub metrics: Vec<Value>,
+}
+
+impl Output {
+    /// Every span of a process, by its service.name.
+    pub fn spans(&self, service: &str) -> Vec<Value> {
+        let of_service = self.traces.iter().flat_map(|line| list(&line["resourceSpans"])).filter(|resource| {
+            attribute(&resource["resource"], "service.name") == Some(Value::from(service))
+        });
+        of_service.flat_map(|resource| list(&resource["scopeSpans"])).flat_map(|scope| list(&scope["spans"])).cloned().collect()
+    }
+
+    /// The last points of a metric of a process.
+    pub fn points(&self, service: &str, metric: &str) -> Vec<Value> {
+        let found = self.metrics.iter().rev().flat_map(|line| list(&line["resourceMetrics"])).find_map(|resource| {
+            if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
+                return None;
+            }
+            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
+            metrics.into_iter().find(|found| found["name"] == metric)
+        });
+        let Some(found) = found else { return Vec::new() };
+        let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
+        kinds.iter().flat_map(|kind| list(&found[*kind]["dataPoints"])).cloned().collect()
+    }
+}
+
+/// A JSON array's elements; none when it is no array.
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// An OTLP attribute's value of a resource, span or point: a string, a number or a truth value.
+pub fn attribute(of: &Value, key: &str) -> Option<Value> {
+    let found = list(&of["attributes"]).find(|attribute| attribute["key"] == key)?;
+    let value = &found["value"];
+    if let Some(number) = value.get("intValue") {
+        return Some(Value::from(number_of(number)));
+    }
+    value.get("stringValue").or_else(|| value.get("boolValue")).cloned()
+}
+
+/// OTLP's JSON writes 64-bit numbers as strings.
+pub fn number_of(value: &Value) -> i64 {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Quantile of an OTLP exponential histogram point, in its unit: the geometric middle of the bucket.
+pub fn exp_quantile(point: &Value, q: f64) -> f64 {
+    let scale = point["scale"].as_i64().unwrap() as i32;
+    let offset = point["positive"]["offset"].as_i64().unwrap_or(0) as i32;
+    let counts: Vec<i64> = list(&point["positive"]["bucketCounts"]).map(number_of).collect();
+    let total: i64 = counts.iter().sum();
+    let rank = ((q * total as f64).ceil() as i64).max(1);
+    let mut seen = 0;
+    for (index, count) in counts.iter().enumerate() {
+        seen += count;
+        if seen >= rank {
+            let base = 2f64.powf(2f64.powi(-scale));
+            return base.powf(f64::from(offset) + index as f64 + 0.5);
+        }
+    }
+    panic!("an empty histogram has no quantile")
+}
