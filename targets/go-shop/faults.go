@@ -1,202 +1,173 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"runtime"
-	"strconv"
+	"runtime/metrics"
+	"slices"
 	"sync"
 	"time"
 )
 
-// longest bounds a fault's time: a typing error shall not take the demo away for an hour.
-const longest = 60_000 // milliseconds
+// maxMillis bounds every fault: a mistyped URL must not take the service away for long.
+const maxMillis = 60_000
 
-// took is a fault's answer: what really happened, to compare with what was seen from outside.
-type took struct {
-	Goid    uint64 `json:"goid"`     // of the handler's goroutine
-	TookNs  int64  `json:"took_ns"`  // of the fault, without the answer
-	StartNs int64  `json:"start_ns"` // on CLOCK_MONOTONIC
-	// LateNs is, of /spin alone, how long after it was made runnable a bystander ran.
-	LateNs *int64 `json:"bystander_late_ns,omitempty"`
+// waited is what a fault says about itself: what was waited for, and when, on CLOCK_MONOTONIC.
+type waited struct {
+	For     string `json:"waited_for"`
+	BeginNs int64  `json:"begin_ns"`
+	EndNs   int64  `json:"end_ns"`
+	WaitNs  int64  `json:"wait_ns"`
 }
 
-func answerTook(w http.ResponseWriter, started int64, late *int64) {
-	answerJSON(w, took{goid(), monotonicNs() - started, started, late})
+func since(what string, begin int64) waited {
+	end := monotonic()
+	return waited{For: what, BeginNs: begin, EndNs: end, WaitNs: end - begin}
 }
 
-// handleSlowLock waits on a mutex that another goroutine holds for ms. The mutex is this request's own,
-// so that the wait is ms however many of them run at once.
-func handleSlowLock(w http.ResponseWriter, r *http.Request) {
-	ms, ok := number(w, r, "ms", 30, longest)
+// slowLock waits for a mutex that another goroutine holds. Each request has its own mutex, so that
+// the answer stays ms however many requests run at once.
+func slowLock(w http.ResponseWriter, r *http.Request) {
+	ms, ok := intParam(w, r, "ms", 30, 0, maxMillis)
 	if !ok {
 		return
 	}
-	var mu sync.Mutex
+	var inventory sync.Mutex
 	held := make(chan struct{})
-	go holdLock(&mu, held, milliseconds(ms))
+	go holdInventory(&inventory, time.Duration(ms)*time.Millisecond, held)
 	<-held
-	started := monotonicNs()
-	mu.Lock()
-	answerTook(w, started, nil)
-	mu.Unlock()
+	begin := monotonic()
+	inventory.Lock()
+	answer := since("mutex", begin)
+	inventory.Unlock()
+	writeJSON(w, answer)
 }
 
-func holdLock(mu *sync.Mutex, held chan<- struct{}, hold time.Duration) {
-	mu.Lock()
+func holdInventory(inventory *sync.Mutex, hold time.Duration, held chan<- struct{}) {
+	inventory.Lock()
 	close(held)
 	time.Sleep(hold)
-	mu.Unlock()
+	inventory.Unlock()
 }
 
-// handleSpin starts n goroutines that compute for ms without yielding. With n of at least GOMAXPROCS the others
-// wait, runnable, until the runtime preempts a spinner, which it does after 10 ms (Go, src/runtime/proc.go, forcePreemptNS).
-func handleSpin(w http.ResponseWriter, r *http.Request) {
-	ms, ok := number(w, r, "ms", 50, longest)
+// spin starts n goroutines that compute for ms of wall time each. Where n exceeds GOMAXPROCS the
+// others wait runnable; each tells how long it waited for its first instruction.
+func spin(w http.ResponseWriter, r *http.Request) {
+	ms, ok := intParam(w, r, "ms", 50, 0, maxMillis)
 	if !ok {
 		return
 	}
-	n, ok := number(w, r, "n", 4, 1024)
+	n, ok := intParam(w, r, "n", 4, 1, 1000)
 	if !ok {
 		return
 	}
-	started := monotonicNs()
-	var all sync.WaitGroup
-	late := make(chan int64, 1)
-	for range max(n-1, 0) {
-		all.Go(func() { spin(milliseconds(ms)) })
+	startWaits := make([]int64, n)
+	var spinning sync.WaitGroup
+	begin := monotonic()
+	for i := range startWaits {
+		spinning.Add(1)
+		created := monotonic()
+		go func() {
+			defer spinning.Done()
+			started := monotonic()
+			startWaits[i] = started - created
+			burn(started + int64(ms)*int64(time.Millisecond))
+		}()
 	}
-	all.Go(func() {
-		// Early in the spinner's time slice, so that the bystander has most of it to wait.
-		before := min(milliseconds(ms)/10, time.Millisecond)
-		spin(before)
-		runnable := monotonicNs()
-		go func() { late <- monotonicNs() - runnable }()
-		spin(milliseconds(ms) - before)
-	})
-	all.Wait()
-	lateNs := <-late
-	answerTook(w, started, &lateNs)
+	spinning.Wait()
+	slices.Sort(startWaits)
+	writeJSON(w, struct {
+		waited
+		StartWaitsNs []int64 `json:"start_waits_ns"`
+	}{since("goroutines", begin), startWaits})
 }
 
-//go:noinline
-func spin(long time.Duration) uint64 {
-	state := uint64(1)
-	for end := time.Now().Add(long); time.Now().Before(end); {
+// burn computes until a moment of CLOCK_MONOTONIC, without ever waiting.
+func burn(until int64) {
+	sum := uint64(1)
+	for monotonic() < until {
 		for range 10_000 {
-			state = state*6364136223846793005 + 1442695040888963407
+			sum = sum*6364136223846793005 + 1
 		}
 	}
-	return state
+	runtime.KeepAlive(sum)
 }
 
-// handleGC forces one whole collection.
-func handleGC(w http.ResponseWriter, _ *http.Request) {
-	started := monotonicNs()
+// forceGC answers with the number of cycles before and after: one more, unless one was under way.
+func forceGC(w http.ResponseWriter, r *http.Request) {
+	before, begin := forcedCycles(), monotonic()
 	runtime.GC()
-	answerTook(w, started, nil)
+	writeJSON(w, struct {
+		waited
+		ForcedBefore uint64 `json:"forced_before"`
+		ForcedAfter  uint64 `json:"forced_after"`
+	}{since("gc", begin), before, forcedCycles()})
 }
 
-// handleAlloc allocates mb MiB of garbage in blocks of 64 KiB.
-func handleAlloc(w http.ResponseWriter, r *http.Request) {
-	mb, ok := number(w, r, "mb", 16, 4096)
+func forcedCycles() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/cycles/forced:gc-cycles"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// garbage keeps the compiler from proving that alloc's memory is never used.
+var garbage struct {
+	sync.Mutex
+	last []byte
+}
+
+func alloc(w http.ResponseWriter, r *http.Request) {
+	const chunk = 64 << 10
+	mb, ok := intParam(w, r, "mb", 10, 0, 4096)
 	if !ok {
 		return
 	}
-	started := monotonicNs()
-	for range mb * 16 {
-		garbage = make([]byte, 64<<10)
+	begin := monotonic()
+	for range mb << 20 / chunk {
+		fresh := make([]byte, chunk)
+		garbage.Lock()
+		garbage.last = fresh
+		garbage.Unlock()
 	}
-	answerTook(w, started, nil)
+	writeJSON(w, struct {
+		waited
+		Bytes int `json:"allocated_bytes"`
+	}{since("allocation", begin), mb << 20})
 }
 
-// garbage keeps the compiler from putting /alloc's blocks on the stack, or leaving them out.
-var garbage []byte
-
-// handleSleep waits on a timer: a wait that is nobody's fault.
-func handleSleep(w http.ResponseWriter, r *http.Request) {
-	ms, ok := number(w, r, "ms", 30, longest)
+func sleep(w http.ResponseWriter, r *http.Request) {
+	ms, ok := intParam(w, r, "ms", 30, 0, maxMillis)
 	if !ok {
 		return
 	}
-	started := monotonicNs()
-	time.Sleep(milliseconds(ms))
-	answerTook(w, started, nil)
+	begin := monotonic()
+	select {
+	case <-time.After(time.Duration(ms) * time.Millisecond):
+		writeJSON(w, since("timer", begin))
+	case <-r.Context().Done():
+	}
 }
 
-// handleChan passes a token to and fro n times over unbuffered channels: about 2n switches of goroutines.
-func handleChan(w http.ResponseWriter, r *http.Request) {
-	n, ok := number(w, r, "n", 1000, 10_000_000)
+// pingPong makes two goroutines switch to each other: 2n goroutine starts by waits on channels.
+func pingPong(w http.ResponseWriter, r *http.Request) {
+	n, ok := intParam(w, r, "n", 1000, 1, 10_000_000)
 	if !ok {
 		return
 	}
-	started := monotonicNs()
-	ping, pong := make(chan struct{}), make(chan struct{})
+	ping, pong := make(chan int), make(chan int)
 	go func() {
-		for range ping {
-			pong <- struct{}{}
+		for ball := range ping {
+			pong <- ball
 		}
 	}()
-	for range n {
-		ping <- struct{}{}
+	begin := monotonic()
+	for ball := range n {
+		ping <- ball
 		<-pong
 	}
 	close(ping)
-	answerTook(w, started, nil)
-}
-
-// handleSlowPeer waits for rust-stock, which waits for ms.
-func (s *shop) handleSlowPeer(w http.ResponseWriter, r *http.Request) {
-	ms, ok := number(w, r, "ms", 30, longest)
-	if !ok {
-		return
-	}
-	if s.stock.base == "" {
-		http.Error(w, "no stock service: start go-shop with -stock", http.StatusServiceUnavailable)
-		return
-	}
-	started := monotonicNs()
-	var answer struct{}
-	if err := s.stock.get(r.Context(), fmt.Sprintf("/sleep?ms=%d", ms), &answer); err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
-	}
-	answerTook(w, started, nil)
-}
-
-// number reads a query parameter; where it is no number up to most, it answers the request itself.
-func number(w http.ResponseWriter, r *http.Request, name string, fallback, most int) (int, bool) {
-	text := r.URL.Query().Get(name)
-	if text == "" {
-		return fallback, true
-	}
-	value, err := strconv.Atoi(text)
-	if err != nil || value < 0 || value > most {
-		http.Error(w, fmt.Sprintf("%s=%s: wants a number from 0 to %d", name, text, most), http.StatusBadRequest)
-		return 0, false
-	}
-	return value, true
-}
-
-func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
-
-func answerJSON(w http.ResponseWriter, value any) {
-	body, err := json.Marshal(value)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(append(body, '\n'))
-}
-
-// goid reads this goroutine's id from the only place that Go shows it: the head of its stack trace.
-func goid() uint64 {
-	var buffer [64]byte
-	head := bytes.TrimPrefix(buffer[:runtime.Stack(buffer[:], false)], []byte("goroutine "))
-	digits, _, _ := bytes.Cut(head, []byte(" "))
-	id, _ := strconv.ParseUint(string(digits), 10, 64)
-	return id
+	writeJSON(w, struct {
+		waited
+		Rounds int `json:"rounds"`
+	}{since("channel", begin), n})
 }

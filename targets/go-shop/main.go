@@ -1,4 +1,5 @@
-// go-shop is the demo's Go service: a shop with planted faults and its own account of itself.
+// go-shop is the demo's Go service and the agent's test bed: a small shop with planted faults whose
+// cost is known, and an account of itself that the tests compare the agent's figures with.
 package main
 
 import (
@@ -8,87 +9,79 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 )
 
-// grace is how long requests in flight may go on after SIGTERM.
-const grace = 3 * time.Second
+// shutdownGrace bounds how long a slow request may hold up the end.
+const shutdownGrace = 5 * time.Second
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintf(os.Stderr, "go-shop: %v\n", err)
+		fmt.Fprintln(os.Stderr, "go-shop:", err)
 		os.Exit(1)
 	}
 }
 
 func run() error {
-	listen := flag.String("listen", "127.0.0.1:0", "`address` to listen on; port 0 lets the kernel choose")
-	stockURL := flag.String("stock", "", "`URL` of rust-stock, such as http://127.0.0.1:8081; without it stock is unknown")
+	listen := flag.String("listen", "127.0.0.1:8080", "`address` to listen on; port 0 takes a free one")
+	stockURL := flag.String("stock", "", "`URL` of rust-stock; empty: the shop works without stock levels")
+	workers := flag.Int("workers", 4, "`number` of goroutines in the pricing pool")
 	flag.Parse()
 	if flag.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
+		return fmt.Errorf("unexpected argument %q (see -help)", flag.Arg(0))
 	}
-	if err := checkStock(*stockURL); err != nil {
-		return err
+	if *workers < 1 {
+		return fmt.Errorf("-workers %d: at least 1 is needed", *workers)
 	}
-
-	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
+	stock, err := newStockClient(*stockURL)
+	if err != nil {
+		return fmt.Errorf("-stock: %w", err)
+	}
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("-listen %s: %w", *listen, err)
 	}
-	server := &http.Server{Handler: routes(newShop(*stockURL)), ReadHeaderTimeout: 10 * time.Second}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	server := &http.Server{
+		Handler: routes(newShop(stock, *workers)),
+		// A long fault or trace ends with the process rather than holding it up.
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	fmt.Printf("listening on %s\n", listener.Addr())
+
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	fmt.Printf("listening on %v\n", listener.Addr())
-
 	select {
 	case err := <-served:
 		return err
-	case <-stop.Done():
+	case <-ctx.Done():
 	}
-	// A second signal ends the process at once.
-	cancel()
-	bounded, done := context.WithTimeout(context.Background(), grace)
-	defer done()
-	if err := server.Shutdown(bounded); errors.Is(err, context.DeadlineExceeded) {
-		fmt.Fprintf(os.Stderr, "go-shop: requests still running %v after the signal to stop; dropped them\n", grace)
+	grace, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("requests still running %v after the signal were cut off", shutdownGrace)
 	} else if err != nil {
 		return err
 	}
 	return nil
 }
 
-func checkStock(raw string) error {
-	if raw == "" {
-		return nil
-	}
-	parsed, err := url.Parse(raw)
-	if err != nil {
-		return fmt.Errorf("-stock: %w", err)
-	}
-	if parsed.Scheme != "http" || parsed.Host == "" {
-		return fmt.Errorf("-stock: %q is no URL of the form http://host:port", raw)
-	}
-	return nil
-}
-
-func routes(shop *shop) http.Handler {
+func routes(s *shop) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /item", shop.handleItem)
-	mux.HandleFunc("GET /slow-peer", shop.handleSlowPeer)
-	mux.HandleFunc("GET /slow-lock", handleSlowLock)
-	mux.HandleFunc("GET /spin", handleSpin)
-	mux.HandleFunc("GET /gc", handleGC)
-	mux.HandleFunc("GET /alloc", handleAlloc)
-	mux.HandleFunc("GET /sleep", handleSleep)
-	mux.HandleFunc("GET /chan", handleChan)
-	mux.HandleFunc("GET /debug/whywait", handleAccount)
-	mux.HandleFunc("GET /debug/trace", handleTrace)
+	mux.HandleFunc("GET /item", s.item)
+	mux.HandleFunc("GET /slow-lock", slowLock)
+	mux.HandleFunc("GET /spin", spin)
+	mux.HandleFunc("GET /gc", forceGC)
+	mux.HandleFunc("GET /alloc", alloc)
+	mux.HandleFunc("GET /slow-peer", s.slowPeer)
+	mux.HandleFunc("GET /sleep", sleep)
+	mux.HandleFunc("GET /chan", pingPong)
+	mux.HandleFunc("GET /debug/whywait", account)
+	mux.HandleFunc("GET /debug/trace", executionTrace)
 	return mux
 }

@@ -1,51 +1,48 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"net/http"
-	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-const (
-	// cacheSize holds the load generator's default of 1000 keys, so that misses are rare once it is warm.
-	cacheSize = 4096
-	// recheckEvery says that every so many requests stock is asked again, cached or not.
-	recheckEvery = 10
-)
+// refreshEvery: one request in so many asks the stock service although the item is cached.
+const refreshEvery = 10
+
+const maxItem = 1_000_000
 
 type item struct {
-	ID        uint64   `json:"id"`
-	Name      string   `json:"name"`
-	Tags      []string `json:"tags"`
-	PriceCent uint64   `json:"price_cent"`
-	// Available is missing where there is no stock service to ask.
-	Available *uint64 `json:"available,omitempty"`
+	ID       int      `json:"id"`
+	Name     string   `json:"name"`
+	Quantity int      `json:"quantity"`
+	Cents    int64    `json:"cents"`
+	Discount int64    `json:"discount"`
+	Tags     []string `json:"tags"`
 }
 
-// shop answers /item: a cache behind one mutex, prices from a pool of workers, stock from a peer.
 type shop struct {
-	stock    *stock
-	jobs     chan priceJob
-	requests atomic.Uint64
+	stock *stockClient
+	jobs  chan pricing
+	count atomic.Uint64 // requests for items so far
 
 	mu    sync.Mutex
-	cache map[uint64][]byte // JSON of the item, by id
+	cache map[int][]byte // items as JSON, as a remote cache would hold them
 }
 
-type priceJob struct {
+// pricing is one job of the pool; the answer comes back on its own channel.
+type pricing struct {
 	item   item
-	answer chan<- uint64
+	answer chan<- int64
 }
 
-func newShop(stockURL string) *shop {
-	s := &shop{stock: newStock(stockURL), jobs: make(chan priceJob), cache: make(map[uint64][]byte)}
-	for range runtime.GOMAXPROCS(0) {
+func newShop(stock *stockClient, workers int) *shop {
+	s := &shop{stock: stock, jobs: make(chan pricing), cache: make(map[int][]byte)}
+	for range workers {
 		go s.priceWorker()
 	}
 	return s
@@ -53,74 +50,76 @@ func newShop(stockURL string) *shop {
 
 func (s *shop) priceWorker() {
 	for job := range s.jobs {
-		job.answer <- price(job.item)
-	}
-}
-
-func price(it item) uint64 {
-	hash := fnv.New64a()
-	for _, tag := range it.Tags {
-		hash.Write([]byte(tag))
-	}
-	return 100 + hash.Sum64()%10_000
-}
-
-func (s *shop) handleItem(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseUint(r.URL.Query().Get("id"), 10, 64)
-	if err != nil {
-		http.Error(w, "id: wants a number, as in /item?id=7", http.StatusBadRequest)
-		return
-	}
-	recheck := s.requests.Add(1)%recheckEvery == 0
-	it, found := s.lookup(id)
-	if !found {
-		it = describe(id)
-	}
-	if recheck || !found {
-		if it.Available, err = s.stock.available(r.Context(), id); err != nil {
-			http.Error(w, err.Error(), http.StatusBadGateway)
-			return
+		sum := crc32.NewIEEE()
+		for _, tag := range job.item.Tags {
+			sum.Write([]byte(tag))
 		}
+		job.answer <- job.item.Cents * int64(sum.Sum32()%30) / 100
 	}
-	answer := make(chan uint64, 1)
-	s.jobs <- priceJob{it, answer}
-	it.PriceCent = <-answer
-	body, err := json.Marshal(it)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+// item is the main path: cache, perhaps the stock service, the pricing pool, JSON.
+func (s *shop) item(w http.ResponseWriter, r *http.Request) {
+	id, ok := intParam(w, r, "id", 0, 0, maxItem)
+	if !ok {
 		return
 	}
-	if recheck || !found {
-		s.store(id, body)
+	found, err := s.find(r.Context(), id)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(body)
+	// Room for one, so that a worker never waits for a handler whose client has gone.
+	answer := make(chan int64, 1)
+	select {
+	case s.jobs <- pricing{item: found, answer: answer}:
+	case <-r.Context().Done():
+		return
+	}
+	found.Discount = <-answer
+	writeJSON(w, found)
 }
 
-func (s *shop) lookup(id uint64) (item, bool) {
+func (s *shop) find(ctx context.Context, id int) (item, error) {
+	var found item
+	refresh := s.count.Add(1)%refreshEvery == 0
 	s.mu.Lock()
-	body, found := s.cache[id]
+	cached, hit := s.cache[id]
 	s.mu.Unlock()
-	var it item
-	if !found || json.Unmarshal(body, &it) != nil {
-		return item{}, false
+	if hit && !refresh {
+		if err := json.Unmarshal(cached, &found); err != nil {
+			return found, fmt.Errorf("cached item %d: %w", id, err)
+		}
+		return found, nil
 	}
-	return it, true
-}
-
-func (s *shop) store(id uint64, body []byte) {
+	level, err := s.stock.level(ctx, id)
+	if err != nil && !errors.Is(err, errNoStock) {
+		return found, err
+	}
+	found = item{ID: id, Name: fmt.Sprintf("item %d", id), Quantity: level.Quantity, Cents: level.Cents}
+	for n := range 5 {
+		found.Tags = append(found.Tags, fmt.Sprintf("tag-%d-%d", id%97, n))
+	}
+	encoded, err := json.Marshal(found)
+	if err != nil {
+		return found, err
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.cache) >= cacheSize {
-		clear(s.cache)
-	}
-	s.cache[id] = body
+	s.cache[id] = encoded
+	s.mu.Unlock()
+	return found, nil
 }
 
-func describe(id uint64) item {
-	it := item{ID: id, Name: "item " + strconv.FormatUint(id, 10)}
-	for n := range 8 {
-		it.Tags = append(it.Tags, strings.Repeat(fmt.Sprintf("tag-%d-%d ", id, n), 4))
+// slowPeer lets the stock service sleep: the wait is a wait for a peer.
+func (s *shop) slowPeer(w http.ResponseWriter, r *http.Request) {
+	ms, ok := intParam(w, r, "ms", 30, 0, maxMillis)
+	if !ok {
+		return
 	}
-	return it
+	begin := monotonic()
+	if _, err := s.stock.get(r.Context(), fmt.Sprintf("/sleep?ms=%d", ms)); err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	writeJSON(w, since("peer", begin))
 }

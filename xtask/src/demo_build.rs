@@ -40,7 +40,7 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
     )?;
     go(
         tools,
-        &sh::root().join("targets/tracestat"),
+        &sh::root().join("targets/go-shop/cmd/tracestat"),
         &folder().join("tracestat"),
         &["-mod=mod"],
     )?;

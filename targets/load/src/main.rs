@@ -1,57 +1,60 @@
-//! load: an open-loop load generator. Requests are due at fixed times whether or not earlier ones were answered, and
-//! latency counts from the due time, so a stall of the service shows in full.
+//! load sends HTTP requests at a fixed rate whatever the answers take (open loop) and records latencies
+//! from the moment a request was due and from the moment it was sent.
 //!
-//! One thread a connection with blocking I/O, on purpose: a timer without a runtime's rounding, few system calls a
-//! request, and no tokio in it, which the agent would take for a service to watch.
+//! One thread a connection, with blocking sockets: a wake-up through an async runtime's timer (1 ms) and
+//! queues would stand in every latency, and a load generator on tokio would be one more target to the agent.
 
+mod clock;
 mod connection;
-mod mix;
+mod plan;
 mod report;
-mod worker;
+mod sender;
+mod target;
 
-use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Context as _;
 use clap::Parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// How long requests in flight at the end may take to be answered and counted.
-const GRACE: Duration = Duration::from_secs(2);
+use crate::{plan::Plan, target::Target};
 
+/// Fixed-rate, open-loop HTTP load with latencies free of coordinated omission.
 #[derive(Parser)]
-#[command(version, about = "Fixed-rate open-loop HTTP load, with latencies from the due time")]
 struct Options {
-    /// What to ask for; {n} becomes a key, WEIGHT its share of the requests. May be given several times.
-    #[arg(long = "url", value_name = "[WEIGHT:]URL", required = true)]
-    urls: Vec<mix::Request>,
-    /// Requests a second over all connections; 0 asks again as soon as an answer is there.
-    #[arg(long, default_value_t = 200.0, value_parser = rate)]
+    /// What to request; {n} becomes a counter. Repeat for a mix, with weights as in 9:http://…
+    #[arg(long = "url", required = true, value_name = "[WEIGHT:]URL")]
+    targets: Vec<Target>,
+    /// Requests a second in all; 0: as many as the connections carry (then not an open loop)
+    #[arg(long, default_value_t = 100.0, value_parser = rate)]
     rate: f64,
-    /// How long: 10s, 500ms, 2m; 0s goes on until SIGINT or SIGTERM.
+    /// How long, as 10s, 500ms or 2m; 0: until SIGINT or SIGTERM
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Connections, kept alive, and so the most requests that are in flight at once.
-    #[arg(long, default_value = "8")]
-    connections: NonZeroUsize,
-    /// How many different keys {n} takes: 0 to KEYS - 1, at random.
-    #[arg(long, default_value = "1000")]
-    keys: std::num::NonZeroU64,
-    /// How long to wait for an answer before it counts as an error.
+    /// Keep-alive connections, a thread each
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// {n} counts from 0 to this, then begins again
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// A request without an answer after this long is an error
     #[arg(long, default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// Where to write the results as JSON.
+    /// Write the results as JSON to this file as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     match run(Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("load: {error:#}");
             ExitCode::FAILURE
@@ -59,79 +62,82 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> Result<()> {
-    if options.timeout.is_zero() {
-        bail!("--timeout 0s leaves no time for an answer");
-    }
-    for request in &options.urls {
-        request.check(options.timeout)?;
-    }
-    // From here on a signal ends the run with a summary; a second one is harmless, as the end takes at most GRACE.
+fn run(options: Options) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !options.timeout.is_zero(),
+        "--timeout: must be longer than 0"
+    );
+    // Found out now rather than after the measurement.
+    let json = options.json.as_ref().map(|path| {
+        let file = std::fs::File::create(path);
+        file.with_context(|| format!("--json {}", path.display()))
+    });
+    let json = json.transpose()?;
+
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("handling signals")?;
     }
-
-    let plan = worker::Plan {
-        mix: mix::Mix::new(options.urls, options.keys.get()),
-        rate: options.rate,
-        duration: options.duration,
-        timeout: options.timeout,
-    };
-    let workers = worker::start(Arc::new(plan), Arc::clone(&stop), options.connections.get())?;
-    let elapsed = wait(&workers, options.duration, &stop);
-    stop.store(true, Ordering::Relaxed);
-    let ended = Instant::now();
-    while ended.elapsed() < GRACE && !workers.finished() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let report = report::Report::new(&workers.tally()?, options.rate, elapsed);
+    let plan = Plan::new(
+        options.targets,
+        options.keys,
+        options.rate,
+        options.duration,
+    );
+    let run = sender::run(&plan, options.connections, options.timeout, &stop)?;
+    let report = report::Report::new(&plan, &run);
     print!("{report}");
-    if let Some(path) = &options.json {
-        let json = serde_json::to_vec(&report).context("writing the results as JSON")?;
-        std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+    if let Some(file) = json {
+        report
+            .write_json(file)
+            .context("writing the JSON results")?;
     }
-    if report.all_failed() {
-        bail!("no request succeeded: {}", report.errors());
+    let interrupted = stop.load(Ordering::Relaxed);
+    if run.answered() == 0 && !interrupted {
+        anyhow::bail!("no request was answered");
     }
-    Ok(())
-}
-
-/// Returns when the time is up or a signal has come; how long it really was.
-fn wait(workers: &worker::Workers, duration: Duration, stop: &AtomicBool) -> Duration {
-    let start = workers.start;
-    while !stop.load(Ordering::Relaxed) && (duration.is_zero() || start.elapsed() < duration) {
-        let left = if duration.is_zero() {
-            Duration::MAX
-        } else {
-            duration.saturating_sub(start.elapsed())
-        };
-        std::thread::sleep(left.min(Duration::from_millis(20)));
-    }
-    let elapsed = start.elapsed();
-    // Requests are due until the end asked for, not until we noticed it.
-    if duration.is_zero() {
-        elapsed
-    } else {
-        elapsed.min(duration)
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
-        _ => Err("wants requests a second, such as 200, or 0 for as fast as they are answered".into()),
+        Ok(rate) if rate.is_finite() && (0.0..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number of requests a second is needed, such as 200".to_owned()),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let help = || "wants a time such as 10s, 500ms or 2m".to_string();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(help)?;
-    let number: u64 = text[..digits].parse().map_err(|_| help())?;
-    match &text[digits..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(help),
-        _ => Err(help()),
+    let wrong = || "a duration such as 10s, 500ms or 2m is needed".to_owned();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        "" if number == 0.0 => 0.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |text, expected| assert_eq!(duration(text).ok(), expected, "{text:?}");
+        check("10s", Some(Duration::from_secs(10)));
+        check("500ms", Some(Duration::from_millis(500)));
+        check("1.5m", Some(Duration::from_secs(90)));
+        check("0", Some(Duration::ZERO));
+        check("10", None);
+        check("s", None);
+        check("-1s", None);
+        check("5 parsecs", None);
     }
 }

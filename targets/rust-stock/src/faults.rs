@@ -1,78 +1,56 @@
-//! Planted faults: each waits, blocks or computes for a time the caller chooses, and answers with the time it took.
+//! Planted faults with known answers.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::time::{Duration, Instant};
 
-use axum::Json;
-use axum::extract::Query;
-use axum::http::StatusCode;
+use axum::{Json, extract::Query, http::StatusCode};
 use serde::{Deserialize, Serialize};
 
-/// The longest a fault may last; a typing error shall not take the demo away for an hour.
-const LONGEST: Duration = Duration::from_secs(60);
+use crate::account::monotonic_ns;
 
+/// Bounds every fault: a mistyped URL must not take the service away for long.
+const MAX_MS: u64 = 60_000;
+
+/// What a fault says about itself, on CLOCK_MONOTONIC.
 #[derive(Serialize)]
-pub struct Took {
-    /// Tokio's id of the task at fault, when it isn't the connection's own.
+pub(crate) struct Waited {
+    waited_for: &'static str,
+    begin_ns: u64,
+    end_ns: u64,
+    /// The tokio task that waited or blocked.
     task_id: Option<String>,
-    took_ns: u64,
-}
-
-type Answer = Result<Json<Took>, (StatusCode, String)>;
-
-#[derive(Deserialize)]
-pub struct Hash {
-    #[serde(default = "Hash::default_rounds")]
-    rounds: u32,
-}
-
-impl Hash {
-    fn default_rounds() -> u32 {
-        100_000
-    }
-}
-
-pub async fn hash(Query(query): Query<Hash>) -> Answer {
-    let start = Instant::now();
-    tokio::task::spawn_blocking(move || {
-        let mut hasher = DefaultHasher::new();
-        for round in 0..query.rounds {
-            hasher.write_u32(std::hint::black_box(round));
-        }
-        std::hint::black_box(hasher.finish())
-    })
-    .await
-    .map_err(panicked)?;
-    Ok(took(None, start.elapsed()))
 }
 
 #[derive(Deserialize)]
-pub struct Sleep {
+pub(crate) struct Sleep {
+    #[serde(default = "default_sleep_ms")]
     ms: u64,
 }
 
-/// Waits without holding a worker: a slow peer, but no fault of the runtime's.
-pub async fn sleep(Query(query): Query<Sleep>) -> Answer {
-    let wait = bounded(query.ms)?;
-    let start = Instant::now();
-    tokio::time::sleep(wait).await;
-    Ok(took(None, start.elapsed()))
+fn default_sleep_ms() -> u64 {
+    30
+}
+
+/// Answers `/sleep`: a timer, no worker is held.
+pub(crate) async fn sleep(Query(Sleep { ms }): Query<Sleep>) -> Result<Json<Waited>, Refusal> {
+    let duration = bounded(ms)?;
+    let begin_ns = monotonic_ns();
+    tokio::time::sleep(duration).await;
+    Ok(Json(waited("timer", begin_ns)))
 }
 
 #[derive(Deserialize)]
-pub struct Block {
-    #[serde(default = "Block::default_ms")]
+pub(crate) struct Block {
+    #[serde(default = "default_block_ms")]
     ms: u64,
     #[serde(default)]
     how: How,
 }
 
-impl Block {
-    fn default_ms() -> u64 {
-        25
-    }
+fn default_block_ms() -> u64 {
+    25
 }
 
+/// How a worker is held: off the core or on it.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum How {
@@ -81,46 +59,46 @@ enum How {
     Spin,
 }
 
-/// The classic mistake: an async task that keeps its worker for `ms`.
-pub async fn block(Query(query): Query<Block>) -> Answer {
-    let time = bounded(query.ms)?;
-    let task = tokio::spawn(recompute_forecast(time, query.how));
-    let id = task.id().to_string();
-    let spent = task.await.map_err(panicked)?;
-    Ok(took(Some(id), spent))
+/// Answers `/block`: a task holds its worker in one long poll.
+pub(crate) async fn block(Query(Block { ms, how }): Query<Block>) -> Result<Json<Waited>, Refusal> {
+    let duration = bounded(ms)?;
+    let forecast = tokio::spawn(recompute_forecast(duration, how)).await;
+    let waited = forecast.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    Ok(Json(waited))
 }
 
-async fn recompute_forecast(time: Duration, how: How) -> Duration {
-    let start = Instant::now();
+/// The planted fault itself: an async fn that never awaits.
+async fn recompute_forecast(duration: Duration, how: How) -> Waited {
+    let begin_ns = monotonic_ns();
     match how {
-        How::Sleep => std::thread::sleep(time),
+        How::Sleep => std::thread::sleep(duration),
         How::Spin => {
-            while start.elapsed() < time {
+            let begin = Instant::now();
+            while begin.elapsed() < duration {
                 std::hint::spin_loop();
             }
         }
     }
-    start.elapsed()
+    waited("blocked worker", begin_ns)
 }
 
-fn bounded(ms: u64) -> Result<Duration, (StatusCode, String)> {
-    let time = Duration::from_millis(ms);
-    if time > LONGEST {
+fn waited(waited_for: &'static str, begin_ns: u64) -> Waited {
+    Waited {
+        waited_for,
+        begin_ns,
+        end_ns: monotonic_ns(),
+        task_id: tokio::task::try_id().map(|id| id.to_string()),
+    }
+}
+
+type Refusal = (StatusCode, String);
+
+fn bounded(ms: u64) -> Result<Duration, Refusal> {
+    if ms > MAX_MS {
         return Err((
             StatusCode::BAD_REQUEST,
-            format!("ms={ms} is too long: at most {}\n", LONGEST.as_millis()),
+            format!("ms={ms}: at most {MAX_MS} is allowed\n"),
         ));
     }
-    Ok(time)
-}
-
-fn took(task_id: Option<String>, time: Duration) -> Json<Took> {
-    Json(Took {
-        task_id,
-        took_ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
-    })
-}
-
-fn panicked(error: tokio::task::JoinError) -> (StatusCode, String) {
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+    Ok(Duration::from_millis(ms))
 }

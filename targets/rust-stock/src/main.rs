@@ -1,36 +1,40 @@
-//! rust-stock: the demo's axum/tokio service, with planted faults and its own account of itself.
+//! rust-stock is the demo's tokio service and the agent's test bed: stock levels for go-shop, planted
+//! faults whose cost is known, and an account of itself that the tests compare the agent's figures with.
 
+mod account;
 mod faults;
-mod oracle;
+#[cfg(tokio_unstable)]
+mod polls;
 mod stock;
 
-use std::io::Write;
-use std::num::NonZeroUsize;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
-use axum::Router;
-use axum::routing::get;
-use axum::serve::ListenerExt;
+use anyhow::Context as _;
+use axum::{
+    Router,
+    routing::get,
+    serve::{Listener as _, ListenerExt as _},
+};
 use clap::Parser;
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
 
-/// How long requests in flight may go on after SIGTERM.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a slow request may hold up the end.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
+/// The demo's stock service, on tokio.
 #[derive(Parser)]
-#[command(version, about = "Demo stock service on axum and tokio, with planted faults")]
 struct Options {
-    /// Address to listen on; port 0 lets the kernel choose.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8081")]
     listen: String,
-    /// Worker threads of the multi-thread runtime [default: one per CPU].
-    #[arg(long, value_name = "N", conflicts_with = "current_thread")]
-    workers: Option<NonZeroUsize>,
-    /// Run on tokio's current-thread runtime.
+    /// Worker threads of the runtime; default: one a core
+    #[arg(long, conflicts_with = "current_thread", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Run on a current_thread runtime
     #[arg(long)]
     current_thread: bool,
 }
@@ -45,66 +49,72 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<()> {
-    let runtime = runtime(options)?;
+fn run(options: &Options) -> anyhow::Result<()> {
+    let runtime = runtime(options).context("starting the tokio runtime")?;
     let served = runtime.block_on(serve(&options.listen));
-    // Blocking tasks can't be cancelled, and dropping the runtime would wait for them without a bound.
-    runtime.shutdown_timeout(Duration::from_millis(100));
+    // Blocking closures can't be cancelled; they end with the process.
+    runtime.shutdown_background();
     served
 }
 
-fn runtime(options: &Options) -> Result<Runtime> {
+fn runtime(options: &Options) -> std::io::Result<Runtime> {
     let mut builder = if options.current_thread {
         Builder::new_current_thread()
     } else {
         Builder::new_multi_thread()
     };
     if let Some(workers) = options.workers {
-        builder.worker_threads(workers.get());
+        builder.worker_threads(workers.into());
     }
-    oracle::enable_histograms(&mut builder);
-    builder.enable_all().build().context("starting the tokio runtime")
+    account::enable_histograms(&mut builder);
+    builder.enable_all().build()
 }
 
-async fn serve(listen: &str) -> Result<()> {
+async fn serve(listen: &str) -> anyhow::Result<()> {
+    // Before anything is announced, so that no signal meets the default action afterwards.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stopping, mut stop) = tokio::sync::watch::channel(());
+
     let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("listening on {listen}"))?;
-    let address = listener.local_addr().context("reading the listening address")?;
-    println!("listening on {address}");
-    std::io::stdout().flush().context("writing to standard output")?;
-
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate()).context("handling SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("handling SIGINT")?;
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        stop.send_replace(true);
-    });
-
-    let shelf = stock::Shelf::default();
-    tokio::spawn(stock::restock(shelf.clone()));
-    let app = Router::new()
-        .route("/stock/{id}", get(stock::stock))
-        .route("/hash", get(faults::hash))
-        .route("/sleep", get(faults::sleep))
-        .route("/block", get(faults::block))
-        .route("/debug/whywait", get(oracle::account))
-        .with_state(shelf);
+        .with_context(|| format!("--listen {listen}"))?;
     let listener = listener.tap_io(|connection| {
-        // Without it a small answer can wait 40 ms for the peer's delayed ACK; the service works without it all the same.
+        // An answer leaves at once, or Nagle's delays would stand in the latencies. It fails only for a
+        // connection that is gone already.
         let _ = connection.set_nodelay(true);
     });
+    let address = listener.local_addr()?;
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "listening on {address}")?;
+    stdout.flush()?;
 
-    let (mut graceful, mut forced) = (stopped.clone(), stopped);
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        let _ = graceful.wait_for(|&stop| stop).await;
+    let server = axum::serve(listener, routes()).with_graceful_shutdown(async move {
+        // An error means that the sender is gone, which is the end as well.
+        let _ = stop.changed().await;
     });
+    let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
-        result = server.into_future() => result.context("serving"),
-        () = async { let _ = forced.wait_for(|&stop| stop).await; tokio::time::sleep(GRACE).await } => {
-            eprintln!("rust-stock: requests still running {GRACE:?} after the signal to stop; dropped them");
-            Ok(())
+        ended = &mut server => return Ok(ended??),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    drop(stopping);
+    match tokio::time::timeout(SHUTDOWN_GRACE, server).await {
+        Ok(ended) => Ok(ended??),
+        Err(_) => {
+            anyhow::bail!("requests still running {SHUTDOWN_GRACE:?} after the signal were cut off")
         }
     }
+}
+
+fn routes() -> Router {
+    let stock = stock::Stock::start();
+    Router::new()
+        .route("/stock/{id}", get(stock::level))
+        .route("/hash", get(stock::hash))
+        .route("/sleep", get(faults::sleep))
+        .route("/block", get(faults::block))
+        .route("/debug/whywait", get(account::account))
+        .with_state(stock)
 }

@@ -1,63 +1,102 @@
-//! The main job: how many of an item are left.
+//! What the service is there for: stock levels and prices.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hasher as _},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use serde::Serialize;
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
 
-/// How often the shelf is refilled.
-const RESTOCK_EVERY: Duration = Duration::from_millis(100);
+const PRICE_CHANGE: Duration = Duration::from_millis(100);
 
-/// How many were taken of each item since the last refill.
-pub type Shelf = Arc<Mutex<HashMap<u64, u64>>>;
-
-#[derive(Serialize)]
-pub struct Stock {
-    id: u64,
-    available: u64,
-    reserved: u64,
+/// The state that all requests share.
+pub(crate) struct Stock {
+    /// Counts the price changes so far; prices derive from it.
+    revision: AtomicU64,
 }
 
-pub async fn stock(State(shelf): State<Shelf>, Path(id): Path<u64>) -> Result<Json<Stock>, StatusCode> {
-    let available = estimate(id);
-    // A task of its own, so that a request crosses the scheduler as it does in services that fan out.
-    let reserved = tokio::spawn(reserve(shelf, id))
+#[derive(Serialize)]
+pub(crate) struct Level {
+    id: u32,
+    quantity: u64,
+    cents: u64,
+}
+
+impl Stock {
+    /// Needs a running runtime: the prices change on a timer.
+    pub(crate) fn start() -> Arc<Stock> {
+        let stock = Arc::new(Stock {
+            revision: AtomicU64::new(0),
+        });
+        tokio::spawn(change_prices(Arc::clone(&stock)));
+        stock
+    }
+}
+
+async fn change_prices(stock: Arc<Stock>) {
+    let mut ticks = interval(PRICE_CHANGE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        stock.revision.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers `/stock/{id}`: one part of the work in a task of its own, as services fan out.
+pub(crate) async fn level(
+    State(stock): State<Arc<Stock>>,
+    Path(id): Path<u32>,
+) -> Result<Json<Level>, StatusCode> {
+    let quantity = tokio::spawn(count_quantity(id));
+    let revision = stock.revision.load(Ordering::Relaxed);
+    let cents = 100 + mix(u64::from(id) ^ (revision / 100), 200) % 9_900;
+    // Fails only if the task panicked.
+    let quantity = quantity
         .await
         .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(Json(Stock {
+    Ok(Json(Level {
         id,
-        available: available.saturating_sub(reserved),
-        reserved,
+        quantity,
+        cents,
     }))
 }
 
-/// A few microseconds of arithmetic, the same answer for an id every time.
-fn estimate(id: u64) -> u64 {
-    let mut state = id | 1;
-    for _ in 0..1000 {
-        state = std::hint::black_box(state.rotate_left(17).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    }
-    1000 + state % 1000
+async fn count_quantity(id: u32) -> u64 {
+    mix(id.into(), 200) % 500
 }
 
-async fn reserve(shelf: Shelf, id: u64) -> u64 {
-    // Gives the worker away once, so that every reservation is polled twice.
-    tokio::task::yield_now().await;
-    let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = shelf.entry(id).or_default();
-    *taken += 1;
-    *taken
+#[derive(Deserialize)]
+pub(crate) struct Rounds {
+    #[serde(default = "default_rounds")]
+    rounds: u32,
 }
 
-/// The background task: wakes by a timer, whether or not there are requests.
-pub async fn restock(shelf: Shelf) {
-    let mut ticks = tokio::time::interval(RESTOCK_EVERY);
-    loop {
-        ticks.tick().await;
-        shelf.lock().unwrap_or_else(PoisonError::into_inner).clear();
+fn default_rounds() -> u32 {
+    100_000
+}
+
+/// Answers `/hash`: work for the blocking pool.
+pub(crate) async fn hash(Query(Rounds { rounds }): Query<Rounds>) -> Result<String, StatusCode> {
+    let hash = tokio::task::spawn_blocking(move || mix(u64::from(rounds), rounds)).await;
+    let hash = hash.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(format!("{hash:016x}\n"))
+}
+
+/// Computes something that takes `rounds` × some ns and depends on `seed`.
+fn mix(seed: u64, rounds: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for round in 0..rounds {
+        hasher.write_u64(seed ^ u64::from(round));
     }
+    hasher.finish()
 }
