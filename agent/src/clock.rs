@@ -71,12 +71,4 @@ mod tests {
         assert_eq!(anchor.wall(MonoNs(1_250)), 5_000_250);
         assert_eq!(anchor.wall(MonoNs(400)), 4_999_400);
     }
-
-    #[test]
-    fn now_is_between_wall_clock_readings() {
-        let before = nanos(ClockId::Realtime);
-        let wall = Anchor::take().wall(now());
-        // One millisecond for the scheduler between the readings; the clocks themselves agree far better.
-        assert!(wall + 1_000_000 >= before, "{wall} {before}");
-    }
 }

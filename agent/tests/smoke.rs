@@ -11,14 +11,21 @@ fn both_runtimes_are_watched_and_named() {
     }
     let stock = stock(false);
     let shop = shop(Some(&stock), &[("OTEL_SERVICE_NAME", "the-shop")]);
-    let agent = Agent::run(&["--pid", &shop.pid().to_string(), "--pid", &stock.pid().to_string()], 2);
+    let agent = Agent::run(
+        &["--pid", &shop.pid().to_string(), "--pid", &stock.pid().to_string()],
+        2,
+    );
     load(&[shop.url("/item?id={n}")], 100, 3, 4);
     shop.get("/gc");
     stock.get("/block?ms=25");
     let output = agent.stop();
     assert!(output.status.success(), "{}", output.said);
     let cycles = output.spans("the-shop");
-    assert!(cycles.iter().any(|span| span["name"] == "go.gc.cycle" && attribute(span, "go.gc.forced") == Some(true.into())));
+    assert!(
+        cycles
+            .iter()
+            .any(|span| span["name"] == "go.gc.cycle" && attribute(span, "go.gc.forced") == Some(true.into()))
+    );
     let polls = output.spans("rust-stock");
     let named = |span: &serde_json::Value| {
         attribute(span, "tokio.task.future").is_some_and(|name| name.as_str().unwrap().contains("recompute_forecast"))

@@ -33,6 +33,10 @@ fn from_mounts(text: &str) -> Option<String> {
         if !files.contains(point) {
             return None;
         }
+        // containerd mounts these from the pod's sandbox, whose id is not the container's.
+        if root.contains("/sandboxes/") {
+            return None;
+        }
         root.rsplit('/').find(|part| is_id(part)).map(|id| (*id).to_owned())
     })
 }

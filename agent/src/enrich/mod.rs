@@ -60,9 +60,9 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
             set("process.runtime.version", image.version.raw.clone().into());
         }
         Some(Image::Tokio(image)) => {
-            set("process.runtime.name", "tokio".into());
+            set("process.runtime.name", "rust".into());
             if let Some(version) = &image.version {
-                set("process.runtime.version", version.clone().into());
+                set("process.runtime.description", format!("tokio {version}").into());
             }
         }
         None => {}

@@ -9,6 +9,7 @@ use std::{
 
 use log::error;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
@@ -103,7 +104,9 @@ impl Rotating {
     }
 
     fn write(&mut self, message: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(message)?;
+        let mut message = serde_json::to_value(message)?;
+        strip_nulls(&mut message);
+        let mut line = serde_json::to_vec(&message)?;
         line.push(b'\n');
         if self.size > 0 && self.size + line.len() as u64 > self.limit {
             rotate(&self.path)?;
@@ -118,6 +121,18 @@ impl Rotating {
 
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(true).write(true).open(path)
+}
+
+/// An absent field is written as null by the messages' own serializer, which receivers do not take for a number.
+fn strip_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(strip_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
 }
 
 /// traces.jsonl.3 → .4, …, traces.jsonl → .1.

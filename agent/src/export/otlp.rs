@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::{
 use crate::{
     clock::Anchor,
     model::{Attribute, Batch, Exemplar, Metric, Point, PointData, Resource, Span, SpanKind, Value},
+    telemetry::Instrument,
 };
 
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
@@ -124,6 +125,13 @@ fn encode_metric(metric: &Metric, anchor: &Anchor) -> proto::Metric {
     let points = &metric.points;
     let numbers = || points.iter().filter_map(|point| number(point, anchor)).collect();
     let data = match points.first().map(|point| &point.data) {
+        Some(PointData::Gauge(_)) if metric.def.instrument == Instrument::UpDownCounter => {
+            metric::Data::Sum(proto::Sum {
+                data_points: numbers(),
+                aggregation_temporality: CUMULATIVE,
+                is_monotonic: false,
+            })
+        }
         Some(PointData::Gauge(_)) => metric::Data::Gauge(proto::Gauge { data_points: numbers() }),
         Some(PointData::Histogram { .. }) => metric::Data::Histogram(proto::Histogram {
             data_points: points.iter().filter_map(|point| histogram(point, anchor)).collect(),

@@ -12,6 +12,7 @@ pub fn render() -> String {
         let kind = match def.instrument {
             Instrument::Counter => "counter",
             Instrument::Gauge => "gauge",
+            Instrument::UpDownCounter => "updowncounter",
             Instrument::Histogram => "histogram, the runtime's bounds",
             Instrument::ExponentialHistogram => "exponential histogram",
         };

@@ -2,7 +2,7 @@
 
 use super::{
     AttributeDef,
-    Instrument::{Counter, ExponentialHistogram, Gauge, Histogram},
+    Instrument::{Counter, ExponentialHistogram, Histogram, UpDownCounter},
     MetricDef, SpanDef,
     thread::THREAD_ID,
 };
@@ -49,7 +49,7 @@ def!(
     GOROUTINE_COUNT,
     "go.goroutine.count",
     "{goroutine}",
-    Gauge,
+    UpDownCounter,
     &[],
     "Goroutines alive, without the runtime's own.",
     "memory: as runtime.gcount"
@@ -58,7 +58,7 @@ def!(
     PROCESSOR_LIMIT,
     "go.processor.limit",
     "{thread}",
-    Gauge,
+    UpDownCounter,
     &[],
     "GOMAXPROCS.",
     "memory: runtime.gomaxprocs"
@@ -67,7 +67,7 @@ def!(
     CONFIG_GOGC,
     "go.config.gogc",
     "%",
-    Gauge,
+    UpDownCounter,
     &[],
     "GOGC; -1 when off.",
     "memory: gcController.gcPercent"
@@ -76,7 +76,7 @@ def!(
     MEMORY_USED,
     "go.memory.used",
     "By",
-    Gauge,
+    UpDownCounter,
     &[MEMORY_TYPE],
     "Memory used by the Go runtime.",
     "memory: memstats, as /memory/classes/*"
@@ -85,7 +85,7 @@ def!(
     MEMORY_LIMIT,
     "go.memory.limit",
     "By",
-    Gauge,
+    UpDownCounter,
     &[],
     "GOMEMLIMIT; absent when there is none.",
     "memory: gcController.memoryLimit"
@@ -112,7 +112,7 @@ def!(
     MEMORY_GC_GOAL,
     "go.memory.gc.goal",
     "By",
-    Gauge,
+    UpDownCounter,
     &[],
     "Heap size the current GC cycle aims at.",
     "memory: as gcController.heapGoal"

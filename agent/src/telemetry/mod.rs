@@ -13,6 +13,8 @@ pub enum Instrument {
     /// Cumulative, monotonic.
     Counter,
     Gauge,
+    /// Cumulative, goes up and down.
+    UpDownCounter,
     /// Cumulative, with the runtime's own explicit bounds.
     Histogram,
     /// Cumulative, exponential buckets of scale 4.

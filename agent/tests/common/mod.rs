@@ -20,7 +20,11 @@ pub fn demo(name: &str) -> PathBuf {
         PathBuf::from,
     );
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask test`, which builds it",
+        path.display()
+    );
     path.canonicalize().unwrap()
 }
 
@@ -55,7 +59,9 @@ impl Service {
                 }
             }
         });
-        let address = receive.recv_timeout(Duration::from_secs(20)).expect("the service says where it listens");
+        let address = receive
+            .recv_timeout(Duration::from_secs(20))
+            .expect("the service says where it listens");
         Self { child, address }
     }
 
@@ -75,10 +81,18 @@ impl Service {
     /// The answer's body, whatever it holds; the connection is closed by the server at the end.
     pub fn get_bytes(&self, path: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.address
+        )
+        .unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
+        let end = answer
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .expect("an HTTP answer");
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
         assert!(head.contains(" 200 "), "{path}: {head}");
         answer.split_off(end + 4)
@@ -122,7 +136,14 @@ pub fn load(urls: &[String], rate: u32, seconds: u32, connections: u32) -> Value
         command.args(["--url", url]);
     }
     let duration = format!("{seconds}s");
-    command.args(["--rate", &rate.to_string(), "--duration", &duration, "--connections", &connections.to_string()]);
+    command.args([
+        "--rate",
+        &rate.to_string(),
+        "--duration",
+        &duration,
+        "--connections",
+        &connections.to_string(),
+    ]);
     let status = command.arg("--json").arg(&json).stdout(Stdio::null()).status().unwrap();
     assert!(status.success(), "load: {status}");
     serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
@@ -144,7 +165,10 @@ impl Agent {
         let mut watching = 0;
         while watching < targets {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = agent.log.recv_timeout(left).unwrap_or_else(|_| panic!("the agent does not watch: {:?}", agent.said));
+            let line = agent
+                .log
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("the agent does not watch: {:?}", agent.said));
             watching += usize::from(line.contains(" watching "));
             agent.said.push(line);
         }
@@ -155,12 +179,19 @@ impl Agent {
     pub fn spawn(args: &[&str], env: &[(&str, &str)]) -> Self {
         let out = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_whywait"));
-        command.arg("run").args(args).arg("--plain").arg("--out").arg(out.path());
+        command
+            .arg("run")
+            .args(args)
+            .arg("--plain")
+            .arg("--out")
+            .arg(out.path());
         command.env("RUST_LOG", "info").envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, log) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().unwrap()),
+            Box::new(child.stderr.take().unwrap()),
+        ];
         for stream in streams {
             let send = send.clone();
             thread::spawn(move || {
@@ -169,7 +200,12 @@ impl Agent {
                 }
             });
         }
-        Self { child, out, log, said: Vec::new() }
+        Self {
+            child,
+            out,
+            log,
+            said: Vec::new(),
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -191,7 +227,12 @@ impl Agent {
             let text = std::fs::read_to_string(self.out.path().join(name)).unwrap_or_default();
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
         };
-        Output { status, said: self.said.join("\n"), traces: read("traces.jsonl"), metrics: read("metrics.jsonl") }
+        Output {
+            status,
+            said: self.said.join("\n"),
+            traces: read("traces.jsonl"),
+            metrics: read("metrics.jsonl"),
+        }
     }
 }
 
@@ -208,24 +249,39 @@ pub struct Output {
 impl Output {
     /// Every span of a process, by its service.name.
     pub fn spans(&self, service: &str) -> Vec<Value> {
-        let of_service = self.traces.iter().flat_map(|line| list(&line["resourceSpans"])).filter(|resource| {
-            attribute(&resource["resource"], "service.name") == Some(Value::from(service))
-        });
-        of_service.flat_map(|resource| list(&resource["scopeSpans"])).flat_map(|scope| list(&scope["spans"])).cloned().collect()
+        let of_service = self
+            .traces
+            .iter()
+            .flat_map(|line| list(&line["resourceSpans"]))
+            .filter(|resource| attribute(&resource["resource"], "service.name") == Some(Value::from(service)));
+        of_service
+            .flat_map(|resource| list(&resource["scopeSpans"]))
+            .flat_map(|scope| list(&scope["spans"]))
+            .cloned()
+            .collect()
     }
 
     /// The last points of a metric of a process.
     pub fn points(&self, service: &str, metric: &str) -> Vec<Value> {
-        let found = self.metrics.iter().rev().flat_map(|line| list(&line["resourceMetrics"])).find_map(|resource| {
-            if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
-                return None;
-            }
-            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
-            metrics.into_iter().find(|found| found["name"] == metric)
-        });
+        let found = self
+            .metrics
+            .iter()
+            .rev()
+            .flat_map(|line| list(&line["resourceMetrics"]))
+            .find_map(|resource| {
+                if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
+                    return None;
+                }
+                let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
+                metrics.into_iter().find(|found| found["name"] == metric)
+            });
         let Some(found) = found else { return Vec::new() };
         let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
-        kinds.iter().flat_map(|kind| list(&found[*kind]["dataPoints"])).cloned().collect()
+        kinds
+            .iter()
+            .flat_map(|kind| list(&found[*kind]["dataPoints"]))
+            .cloned()
+            .collect()
     }
 }
 
@@ -246,7 +302,10 @@ pub fn attribute(of: &Value, key: &str) -> Option<Value> {
 
 /// OTLP's JSON writes 64-bit numbers as strings.
 pub fn number_of(value: &Value) -> i64 {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{value} is no number"))
+    value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// Quantile of an OTLP exponential histogram point, in its unit: the geometric middle of the bucket.
