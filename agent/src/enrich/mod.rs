@@ -42,9 +42,12 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
         .into(),
     );
     set("os.type", "linux".into());
+    // Later ones win: the host's own files, also when the agent runs in a container that sees the host's processes.
     for (key, path) in [
         ("host.name", "/proc/sys/kernel/hostname"),
         ("host.id", "/etc/machine-id"),
+        ("host.name", "/proc/1/root/etc/hostname"),
+        ("host.id", "/proc/1/root/etc/machine-id"),
     ] {
         if let Some(text) = fs::read_to_string(path)
             .ok()
