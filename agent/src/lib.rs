@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod intake;
 pub mod signals;
 
+pub mod account;
 pub mod doctor;
 pub mod health;
 pub mod pipeline;

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    account,
     aggregate::{Store, store::Reading},
     attach::{
         kernel::{self, LoadError},
@@ -31,11 +32,10 @@ use crate::{
     health::{self, Health},
     intake::{Event, ring::Ring},
     kernel::{LayoutError, read_layout},
-    model::{Batch, Metric, Point, PointData, Resource, Span},
+    model::{Batch, Resource, Span},
     signals,
     summary::{self, Screen, View},
     target::Target,
-    telemetry::{MetricDef, agent as own},
     watch::{Options, Watch},
 };
 
@@ -267,7 +267,7 @@ impl Pipeline {
     fn export_metrics(&mut self, reading: &Reading) {
         for target in self.watch.targets.values_mut() {
             let mut metrics = signals::metrics(target, reading);
-            metrics.push(state_metric(target, reading));
+            metrics.push(account::state_metric(target, reading));
             target.forget_exemplars();
             self.exporter.send(Batch {
                 resource: target.resource.clone(),
@@ -275,7 +275,13 @@ impl Pipeline {
                 metrics,
             });
         }
-        let metrics = own_metrics(reading, &self.ring, &self.exporter, self.since);
+        let metrics = account::own_metrics(
+            reading,
+            self.ring.received,
+            self.ring.rejected,
+            &self.exporter.stats,
+            self.since,
+        );
         self.exporter.send(Batch {
             resource: self.own.clone(),
             spans: Vec::new(),
@@ -363,66 +369,4 @@ impl Pipeline {
             exit => exit,
         })
     }
-}
-
-/// How much of each signal there is, with the reason where it is not all.
-fn state_metric(target: &Target, reading: &Reading) -> Metric {
-    use crate::model::Attribute;
-    let point = |state: &crate::attach::plan::SignalState| {
-        let (coverage, cause) = match &state.coverage {
-            Coverage::Full => ("full", None),
-            Coverage::Partial(cause) => ("partial", Some(cause.clone())),
-            Coverage::Off(cause) => ("off", Some(cause.clone())),
-        };
-        let mut attributes = vec![
-            Attribute::new(own::SIGNAL, state.signal),
-            Attribute::new(own::COVERAGE, coverage),
-        ];
-        attributes.extend(cause.map(|cause| Attribute::new(own::CAUSE, cause)));
-        target.gauge(1, reading.time, attributes)
-    };
-    Metric {
-        def: &own::SIGNAL_STATE,
-        points: target.states.iter().map(point).collect(),
-    }
-}
-
-/// What the agent says of itself.
-fn own_metrics(reading: &Reading, ring: &Ring, exporter: &Exporter, start: crate::model::MonoNs) -> Vec<Metric> {
-    use agent_common::loss::Loss;
-
-    use crate::{export::Cause, model::Attribute};
-    let sum = |value: u64, attributes: Vec<Attribute>| Point {
-        attributes,
-        start,
-        time: reading.time,
-        data: PointData::Sum(value as i64),
-        exemplars: Vec::new(),
-    };
-    let one = |def: &'static MetricDef, value: u64| Metric {
-        def,
-        points: vec![sum(value, Vec::new())],
-    };
-    let cause = |name: &'static str| vec![Attribute::new(own::CAUSE, name)];
-    let mut dropped: Vec<Point> = Loss::ALL
-        .iter()
-        .map(|(loss, name)| sum(reading.loss[*loss as usize], cause(name)))
-        .collect();
-    dropped.push(sum(ring.rejected, cause("undecodable")));
-    let given_up = Cause::ALL
-        .iter()
-        .map(|(why, name)| sum(exporter.stats.dropped_by(*why), cause(name)))
-        .collect();
-    vec![
-        one(&own::EVENTS_RECEIVED, ring.received),
-        Metric {
-            def: &own::EVENTS_DROPPED,
-            points: dropped,
-        },
-        one(&own::EXPORT_SENT, exporter.stats.total_sent()),
-        Metric {
-            def: &own::EXPORT_DROPPED,
-            points: given_up,
-        },
-    ]
 }

@@ -42,7 +42,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
         build::agent()?;
         demo_build::all(&tools)?;
         demo_build::oracles(&tools)?;
-        cargo_test(&["--workspace", "--exclude", "agent-ebpf", "--", "--test-threads=1"], &mut counts)?;
+        cargo_test(
+            &["--workspace", "--exclude", "agent-ebpf", "--", "--test-threads=1"],
+            &mut counts,
+        )?;
         if with_kernels {
             kernels::test(&tools)?;
         } else {

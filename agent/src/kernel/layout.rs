@@ -1,10 +1,10 @@
 //! Byte offsets of the running kernel's structs, from its BTF: rustc emits no CO-RE relocations, so they are looked up
 //! here and handed to the programs as a global.
 
-use std::path::Path;
+use std::fs;
 
 use agent_common::kernel::Layout;
-use btf_rs::{Btf, Struct, Type};
+use btfparse::{Error, ErrorKind, Offset, Readable, TypeInformation, TypeVariant};
 
 /// Where the kernel publishes its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -22,7 +22,8 @@ pub enum LayoutError {
 
 /// Reads the kernel's BTF and finds every offset the programs use.
 pub fn read_layout() -> Result<Layout, LayoutError> {
-    let btf = Btf::from_file(Path::new(KERNEL_BTF)).map_err(|error| LayoutError::NoBtf(error.to_string()))?;
+    let bytes = fs::read(KERNEL_BTF).map_err(|error| LayoutError::NoBtf(error.to_string()))?;
+    let btf = TypeInformation::new(&Bytes(&bytes)).map_err(|error| LayoutError::NoBtf(format!("{error:?}")))?;
     let sock = |path| offset(&btf, "sock", path);
     let task = |path| offset(&btf, "task_struct", path);
     Ok(Layout {
@@ -45,58 +46,48 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
     })
 }
 
-/// Offset in bytes of a dotted path of members, looking through anonymous structs and unions.
-fn offset(btf: &Btf, name: &str, path: &str) -> Result<u32, LayoutError> {
-    let missing = || LayoutError::Missing(format!("{name}.{path}"));
-    let mut current = btf
-        .resolve_types_by_name(name)
-        .map_err(|_| missing())?
-        .into_iter()
-        .find_map(|candidate| match candidate {
-            Type::Struct(found) if !found.members.is_empty() => Some(found),
-            _ => None,
-        })
-        .ok_or_else(missing)?;
-    let mut bits = 0;
-    let mut parts = path.split('.').peekable();
-    while let Some(part) = parts.next() {
-        let (at, member) = find(btf, &current, part, 0).ok_or_else(missing)?;
-        bits += at;
-        if parts.peek().is_some() {
-            current = as_struct(btf, member).ok_or_else(missing)?;
-        }
+/// The BTF in memory, as the parser reads it.
+struct Bytes<'a>(&'a [u8]);
+
+impl Readable for Bytes<'_> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let start = usize::try_from(offset).ok();
+        let found = start.and_then(|start| self.0.get(start..start.checked_add(buffer.len())?));
+        let found = found.ok_or_else(|| Error::new(ErrorKind::InvalidOffset, "the BTF ends early"))?;
+        buffer.copy_from_slice(found);
+        Ok(())
     }
-    Ok(bits / 8)
 }
 
-/// A member's offset in bits and its type; anonymous members are searched as C does.
-fn find(btf: &Btf, within: &Struct, name: &str, depth: u32) -> Option<(u32, Type)> {
-    for member in &within.members {
-        let found = btf.resolve_name(member).unwrap_or_default();
-        if found == name {
-            return Some((member.bit_offset(), btf.resolve_chained_type(member).ok()?));
-        }
-        if found.is_empty()
-            && depth < 8
-            && let Some(inner) = btf
-                .resolve_chained_type(member)
-                .ok()
-                .and_then(|inner| as_struct(btf, inner))
-            && let Some((at, member_type)) = find(btf, &inner, name, depth + 1)
-        {
-            return Some((member.bit_offset() + at, member_type));
-        }
+/// Offset in bytes of a dotted path of members; members of anonymous structs and unions count as their parent's.
+fn offset(btf: &TypeInformation, name: &str, path: &str) -> Result<u32, LayoutError> {
+    // By name alone a function or a forward declaration could be meant.
+    let found = btf.get().iter().find_map(|(id, kind)| match kind {
+        TypeVariant::Struct(_) if btf.name_of(*id).as_deref() == Some(name) => Some(*id),
+        _ => None,
+    });
+    let found = found.and_then(|id| btf.offset_of(id, path).ok());
+    match found {
+        Some((_, Offset::ByteOffset(bytes))) => Ok(bytes),
+        Some((_, Offset::BitOffsetAndSize(..))) | None => Err(LayoutError::Missing(format!("{name}.{path}"))),
     }
-    None
 }
 
-/// The struct or union behind typedefs and qualifiers.
-fn as_struct(btf: &Btf, mut found: Type) -> Option<Struct> {
-    for _ in 0..8 {
-        match found {
-            Type::Struct(inner) | Type::Union(inner) => return Some(inner),
-            other => found = btf.resolve_chained_type(other.as_btf_type()?).ok()?,
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_has_every_field() {
+        if !Path::new(KERNEL_BTF).exists() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run on a kernel with BTF");
+            return eprintln!("SKIPPED: no {KERNEL_BTF}");
         }
+        let layout = read_layout().unwrap();
+        // The protocol's headers are laid out by the kernel's ABI with the hash tables: port and address stand together.
+        assert_eq!((layout.sk_daddr, layout.sk_dport, layout.sk_num), (0, 12, 14));
+        assert_eq!(layout.task_tgid, layout.task_pid + 4);
     }
-    None
 }

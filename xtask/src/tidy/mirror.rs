@@ -7,23 +7,19 @@ const COMMON: &str = "agent-common/src/";
 const KERNEL: &str = "agent-ebpf/src/";
 
 /// Signals read from outside the kernel, which have no kernel part, and why.
-const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
-    (
-        "go/memory.rs",
-        "plane 0: the Go runtime's own counters, read from its memory",
-    ),
-    (
-        "go/runtime.rs",
-        "plane 0: the Go runtime's own histograms, read from its memory",
-    ),
-];
+const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[(
+    "go/runtime.rs",
+    "plane 0: the Go runtime's own histograms, read from its memory",
+)];
 
 /// Files of the mirrored crates that are no signal, and why.
 const NO_SIGNAL: &[(&str, &str)] = &[
     ("lib.rs", "declares the modules"),
     ("main.rs", "declares the programs"),
-    ("config.rs", "what user space tells the kernel programs; no event"),
-    ("counters.rs", "losses, of all signals"),
+    ("event.rs", "the header that all events share"),
+    ("kernel.rs", "offsets of the kernel's structs"),
+    ("loss.rs", "causes of loss, of all signals"),
+    ("record.rs", "how all programs count values and write events"),
     ("histogram.rs", "the shape that all histograms share"),
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),

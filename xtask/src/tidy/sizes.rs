@@ -6,7 +6,10 @@ const LIMIT: usize = 400;
 const KERNEL_LIMIT: usize = 200;
 
 /// Files that may be longer, and why.
-const LONGER: &[(&str, &str)] = &[];
+const LONGER: &[(&str, &str)] = &[(
+    "agent/tests/inspect_go.rs",
+    "one matrix: builds of Go against every fact that is read of them",
+)];
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     files.iter().filter_map(complaint).collect()
