@@ -11,11 +11,14 @@ pub struct GrpcConfig {
     pub metrics: Endpoint,
 }
 
+/// What goes along with each request.
+pub type Headers = Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>;
+
 /// One signal's endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub url: String,
-    pub headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
+    pub headers: Headers,
     pub timeout: Duration,
     pub gzip: bool,
     /// PEM of the authority to trust; the built-in roots when absent.
@@ -134,7 +137,7 @@ fn check_url(url: &str) -> Result<(), String> {
 }
 
 /// "key=value,key2=value2", values percent-encoded (W3C baggage).
-fn headers(text: &str) -> Result<Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>, String> {
+fn headers(text: &str) -> Result<Headers, String> {
     text.split(',')
         .filter(|pair| !pair.trim().is_empty())
         .map(|pair| {
