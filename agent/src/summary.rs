@@ -8,7 +8,7 @@ use std::{
 
 use agent_common::{histogram::Series, loss::Loss};
 use crossterm::{
-    cursor::MoveUp,
+    cursor::{MoveToColumn, MoveUp},
     queue,
     terminal::{Clear, ClearType},
 };
@@ -52,7 +52,7 @@ impl Screen {
         if self.in_place {
             let (width, height) = crossterm::terminal::size().unwrap_or((120, 40));
             if self.drawn > 0 {
-                queue!(out, MoveUp(self.drawn), Clear(ClearType::FromCursorDown))?;
+                queue!(out, MoveToColumn(0), MoveUp(self.drawn), Clear(ClearType::FromCursorDown))?;
             }
             let lines: Vec<String> = picture
                 .lines()
