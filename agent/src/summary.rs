@@ -52,7 +52,12 @@ impl Screen {
         if self.in_place {
             let (width, height) = crossterm::terminal::size().unwrap_or((120, 40));
             if self.drawn > 0 {
-                queue!(out, MoveToColumn(0), MoveUp(self.drawn), Clear(ClearType::FromCursorDown))?;
+                queue!(
+                    out,
+                    MoveToColumn(0),
+                    MoveUp(self.drawn),
+                    Clear(ClearType::FromCursorDown)
+                )?;
             }
             let lines: Vec<String> = picture
                 .lines()

@@ -18,13 +18,15 @@ use crate::{
 /// State::transition_to_running(&self): a poll begins.
 #[uprobe]
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
+    // Before the lookups, whose time is not the wake's.
+    let hit = read::now();
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     let future = type_of(target, task);
     let now = read::now();
     if future & BLOCKING == 0 {
-        wake::polled(target, task, now);
+        wake::polled(target, task, hit);
     }
     if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
         // SAFETY: an entry of this thread's own; user space removes it only after the target's probes are gone.

@@ -67,16 +67,10 @@ impl Connection {
     }
 
     /// Sends a request and reads the whole answer; gives up when `stop` is set and the server silent.
-    pub(crate) fn exchange(
-        &mut self,
-        request: &[u8],
-        stop: &AtomicBool,
-    ) -> anyhow::Result<Exchange> {
+    pub(crate) fn exchange(&mut self, request: &[u8], stop: &AtomicBool) -> anyhow::Result<Exchange> {
         self.buffer.clear();
         let sent_ns = now_ns();
-        self.stream
-            .write_all(request)
-            .context("sending a request")?;
+        self.stream.write_all(request).context("sending a request")?;
         let deadline_ns = sent_ns + u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX / 2);
         if self.fill(deadline_ns, stop)? == 0 {
             bail!("the server closed the connection without an answer");
@@ -99,18 +93,10 @@ impl Connection {
     }
 
     /// Says whether the connection is still usable after the body.
-    fn read_body(
-        &mut self,
-        head: usize,
-        body: Body,
-        deadline_ns: u64,
-        stop: &AtomicBool,
-    ) -> anyhow::Result<bool> {
+    fn read_body(&mut self, head: usize, body: Body, deadline_ns: u64, stop: &AtomicBool) -> anyhow::Result<bool> {
         loop {
             let ended = match body {
-                Body::Length(length) => {
-                    (self.buffer.len() - head >= length).then_some(head + length)
-                }
+                Body::Length(length) => (self.buffer.len() - head >= length).then_some(head + length),
                 Body::Chunked => chunks_end(&self.buffer, head)?,
                 Body::UntilClose => None,
             };
@@ -155,8 +141,7 @@ impl Connection {
 fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, bool, usize, Body)>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = response.parse(bytes).context("not an HTTP answer")?
-    else {
+    let httparse::Status::Complete(head) = response.parse(bytes).context("not an HTTP answer")? else {
         return Ok(None);
     };
     let status = response.code.context("an answer without a status")?;
@@ -165,11 +150,7 @@ fn parse_head(bytes: &[u8]) -> anyhow::Result<Option<(u16, bool, usize, Body)>> 
     for header in response.headers.iter() {
         let value = str::from_utf8(header.value).unwrap_or_default().trim();
         if header.name.eq_ignore_ascii_case("content-length") && !matches!(body, Body::Chunked) {
-            body = Body::Length(
-                value
-                    .parse()
-                    .with_context(|| format!("Content-Length {value:?}"))?,
-            );
+            body = Body::Length(value.parse().with_context(|| format!("Content-Length {value:?}"))?);
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             body = Body::Chunked;
         } else if header.name.eq_ignore_ascii_case("connection") {

@@ -63,10 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        !options.timeout.is_zero(),
-        "--timeout: must be longer than 0"
-    );
+    anyhow::ensure!(!options.timeout.is_zero(), "--timeout: must be longer than 0");
     // Found out now rather than after the measurement.
     let json = options.json.as_ref().map(|path| {
         let file = std::fs::File::create(path);
@@ -78,19 +75,12 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("handling signals")?;
     }
-    let plan = Plan::new(
-        options.targets,
-        options.keys,
-        options.rate,
-        options.duration,
-    );
+    let plan = Plan::new(options.targets, options.keys, options.rate, options.duration);
     let run = sender::run(&plan, options.connections, options.timeout, &stop)?;
     let report = report::Report::new(&plan, &run);
     print!("{report}");
     if let Some(file) = json {
-        report
-            .write_json(file)
-            .context("writing the JSON results")?;
+        report.write_json(file).context("writing the JSON results")?;
     }
     let interrupted = stop.load(Ordering::Relaxed);
     if run.answered() == 0 && !interrupted {

@@ -106,9 +106,7 @@ mod tests {
         let plan = Plan::new(targets.to_vec(), 3, 100.0, Duration::from_secs(1));
         let of = |target| {
             let all = (0..9).map(|number| plan.request(number));
-            all.filter(|r| r.target == target)
-                .map(|r| r.n)
-                .collect::<Vec<_>>()
+            all.filter(|r| r.target == target).map(|r| r.n).collect::<Vec<_>>()
         };
         assert_eq!(of(0), [0, 1, 2, 0, 1, 2]);
         assert_eq!(of(1), [0, 1, 2]);

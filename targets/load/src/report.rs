@@ -54,9 +54,7 @@ impl Latency {
             p999_ns: histogram.value_at_quantile(0.999),
             max_ns: histogram.max(),
             mean_ns: histogram.mean(),
-            histogram: recorded
-                .map(|v| (v.value_iterated_to(), v.count_at_value()))
-                .collect(),
+            histogram: recorded.map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
         }
     }
 }
@@ -101,10 +99,7 @@ impl fmt::Display for Report {
             "{:>16} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "latency in ms", "p50", "p90", "p99", "p99.9", "max"
         )?;
-        for (name, latency) in [
-            ("since due", &self.from_due),
-            ("since sent", &self.from_sent),
-        ] {
+        for (name, latency) in [("since due", &self.from_due), ("since sent", &self.from_sent)] {
             write!(f, "{name:>16}")?;
             let Latency {
                 p50_ns,

@@ -75,15 +75,8 @@ impl Run {
 }
 
 /// Runs the plan to its end or until `stop`. Fails if a server can't be reached at the begin.
-pub(crate) fn run(
-    plan: &Plan,
-    connections: u16,
-    timeout: Duration,
-    stop: &AtomicBool,
-) -> anyhow::Result<Run> {
-    let open = |target: &Target| {
-        Connection::open(&target.address, timeout).with_context(|| format!("{target}"))
-    };
+pub(crate) fn run(plan: &Plan, connections: u16, timeout: Duration, stop: &AtomicBool) -> anyhow::Result<Run> {
+    let open = |target: &Target| Connection::open(&target.address, timeout).with_context(|| format!("{target}"));
     // All connections before the first request: connecting is not part of any latency.
     let mut ready = Vec::new();
     for _ in 0..connections {
@@ -168,11 +161,7 @@ impl Sender<'_> {
             target.write_request(planned.n, &mut request);
             match self.exchange(target, &request) {
                 Ok(exchange) if exchange.status < 400 => {
-                    let due_ns = if self.plan.rate > 0.0 {
-                        due_ns
-                    } else {
-                        exchange.sent_ns
-                    };
+                    let due_ns = if self.plan.rate > 0.0 { due_ns } else { exchange.sent_ns };
                     run.record(due_ns, &exchange);
                 }
                 Ok(exchange) => run.fail(format!("{target}: status {}", exchange.status)),
@@ -193,8 +182,8 @@ impl Sender<'_> {
         let mut slept = false;
         loop {
             let now = now_ns();
-            let over = !self.plan.duration.is_zero()
-                && u128::from(now - self.begin_ns) >= self.plan.duration.as_nanos();
+            let over =
+                !self.plan.duration.is_zero() && u128::from(now - self.begin_ns) >= self.plan.duration.as_nanos();
             if over || self.stop.load(Ordering::Relaxed) {
                 // Whoever slept for a request would have sent it in time: it isn't one left behind.
                 self.ended_ns = if slept { now.min(due_ns) } else { now };
@@ -212,8 +201,9 @@ impl Sender<'_> {
     fn exchange(&mut self, target: &Target, request: &[u8]) -> anyhow::Result<Exchange> {
         let mut connection = match self.opened.remove(&target.address) {
             Some(connection) => connection,
-            None => Connection::open(&target.address, self.timeout)
-                .inspect_err(|_| std::thread::sleep(RECONNECT_PAUSE))?,
+            None => {
+                Connection::open(&target.address, self.timeout).inspect_err(|_| std::thread::sleep(RECONNECT_PAUSE))?
+            }
         };
         let exchange = connection.exchange(request, self.stop)?;
         if exchange.reusable {

@@ -29,12 +29,7 @@ impl Target {
             }
             buffer.extend_from_slice(part.as_bytes());
         }
-        write!(
-            buffer,
-            " HTTP/1.1\r\nHost: {}\r\nUser-Agent: load\r\n\r\n",
-            self.host
-        )
-        .expect("a Vec takes all writes");
+        write!(buffer, " HTTP/1.1\r\nHost: {}\r\nUser-Agent: load\r\n\r\n", self.host).expect("a Vec takes all writes");
     }
 }
 
@@ -43,9 +38,7 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Target, String> {
         let (weight, url) = match text.split_once(':') {
-            Some((weight, url))
-                if weight.bytes().all(|b| b.is_ascii_digit()) && !weight.is_empty() =>
-            {
+            Some((weight, url)) if weight.bytes().all(|b| b.is_ascii_digit()) && !weight.is_empty() => {
                 let weight = weight.parse().ok().filter(|w| (1..=1000).contains(w));
                 (weight.ok_or("the weight must be from 1 to 1000")?, url)
             }
@@ -81,9 +74,9 @@ fn address(host: &str) -> Result<String, String> {
     if name.is_empty() || name.contains('@') || host.starts_with('[') != host.contains(']') {
         return Err(format!("{host:?} is no host"));
     }
-    let port: u16 = port.parse().map_err(|_| {
-        format!("{port:?} is no port (an IPv6 address must stand in brackets: http://[::1]:80/)")
-    })?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| format!("{port:?} is no port (an IPv6 address must stand in brackets: http://[::1]:80/)"))?;
     Ok(format!("{name}:{port}"))
 }
 
@@ -109,8 +102,7 @@ mod tests {
                 request.split(" HTTP/1.1").next().unwrap().to_owned(),
             )
         });
-        let expected =
-            expected.map(|(weight, address, line)| (weight, address.into(), line.into()));
+        let expected = expected.map(|(weight, address, line)| (weight, address.into(), line.into()));
         assert_eq!(parsed, expected, "{text:?}");
     }
 
@@ -118,10 +110,7 @@ mod tests {
     fn urls() {
         check("http://a", Some((1, "a:80", "GET /")));
         check("http://a:81/x?id={n}", Some((1, "a:81", "GET /x?id=7")));
-        check(
-            "9:http://127.0.0.1:80/{n}/{n}",
-            Some((9, "127.0.0.1:80", "GET /7/7")),
-        );
+        check("9:http://127.0.0.1:80/{n}/{n}", Some((9, "127.0.0.1:80", "GET /7/7")));
         check("http://[::1]:8080?q", Some((1, "[::1]:8080", "GET /?q")));
         check("http://[::1]/#top", Some((1, "[::1]:80", "GET /")));
         check("http://::1/", None);

@@ -38,10 +38,7 @@ pub(crate) fn hook_into(builder: &mut Builder) {
 
 /// Gives count, total time and the buckets that hold something, as `[from_ns, to_ns, count]`.
 pub(crate) fn account() -> Value {
-    let counts = COUNTS
-        .iter()
-        .map(|count| count.load(Ordering::Relaxed))
-        .enumerate();
+    let counts = COUNTS.iter().map(|count| count.load(Ordering::Relaxed)).enumerate();
     let filled: Vec<(usize, u64)> = counts.filter(|(_, count)| *count > 0).collect();
     json!({
         "count": filled.iter().map(|(_, count)| count).sum::<u64>(),
@@ -70,19 +67,7 @@ mod tests {
 
     #[test]
     fn a_value_lies_within_its_bucket() {
-        for ns in [
-            0,
-            1,
-            7,
-            8,
-            15,
-            16,
-            17,
-            1000,
-            25_000_000,
-            1 << 62,
-            u64::MAX / 2,
-        ] {
+        for ns in [0, 1, 7, 8, 15, 16, 17, 1000, 25_000_000, 1 << 62, u64::MAX / 2] {
             let bucket = bucket(ns);
             let bounds = lower_bound(bucket)..lower_bound(bucket + 1);
             assert!(bounds.contains(&ns), "{ns} in {bounds:?}");

@@ -53,22 +53,13 @@ async fn change_prices(stock: Arc<Stock>) {
 }
 
 /// Answers `/stock/{id}`: one part of the work in a task of its own, as services fan out.
-pub(crate) async fn level(
-    State(stock): State<Arc<Stock>>,
-    Path(id): Path<u32>,
-) -> Result<Json<Level>, StatusCode> {
+pub(crate) async fn level(State(stock): State<Arc<Stock>>, Path(id): Path<u32>) -> Result<Json<Level>, StatusCode> {
     let quantity = tokio::spawn(count_quantity(id));
     let revision = stock.revision.load(Ordering::Relaxed);
     let cents = 100 + mix(u64::from(id) ^ (revision / 100), 200) % 9_900;
     // Fails only if the task panicked.
-    let quantity = quantity
-        .await
-        .map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(Json(Level {
-        id,
-        quantity,
-        cents,
-    }))
+    let quantity = quantity.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(Json(Level { id, quantity, cents }))
 }
 
 async fn count_quantity(id: u32) -> u64 {
