@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use log::{debug, warn};
 use tokio::{
     select,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep_until},
 };
@@ -66,6 +66,8 @@ struct Pipeline {
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid.
 pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    // From here on Ctrl-C ends the run in order, also while it attaches.
+    let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let export = export_config(args)?;
     let (mut ebpf, hooks) = load(args.ring)?;
     let mut take = |name: &'static str| ebpf.take_map(name);
@@ -99,7 +101,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         pipeline.watch.close().await;
         return Err(error);
     }
-    let exit = pipeline.turn_until_end(args, &mut ends).await?;
+    let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await?;
     pipeline.finish(exit).await
 }
 
@@ -167,9 +169,12 @@ fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
 }
 
 impl Pipeline {
-    async fn turn_until_end(&mut self, args: &RunArgs, ends: &mut mpsc::Receiver<u32>) -> anyhow::Result<Exit> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+    async fn turn_until_end(
+        &mut self,
+        args: &RunArgs,
+        ends: &mut mpsc::Receiver<u32>,
+        stop: &mut (Signal, Signal),
+    ) -> anyhow::Result<Exit> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_metrics = Instant::now() + args.metric_interval;
@@ -178,8 +183,8 @@ impl Pipeline {
         loop {
             select! {
                 biased;
-                _ = interrupt.recv() => return Ok(Exit::Ok),
-                _ = terminate.recv() => return Ok(Exit::Ok),
+                _ = stop.0.recv() => return Ok(Exit::Ok),
+                _ = stop.1.recv() => return Ok(Exit::Ok),
                 () = sleep_until(end.unwrap_or(far).into()) => return Ok(Exit::Ok),
                 Some(slot) = ends.recv() => {
                     self.ended(slot)?;

@@ -16,13 +16,11 @@ use tonic::{
 };
 
 use super::{
-    ExportError, REQUEST,
+    ExportError, Outgoing, REQUEST,
     config::{ConfigError, Endpoint, GrpcConfig},
     otlp,
     stats::{Cause, ExportStats},
 };
-use crate::model::Batch;
-
 /// Tries after the first, with pauses from 0.5 s doubling to 16 s: about a minute in all.
 const RETRIES: usize = 7;
 
@@ -31,6 +29,7 @@ pub(super) struct Worker {
     traces: (Channel, Endpoint),
     metrics: (Channel, Endpoint),
     stats: Arc<ExportStats>,
+    pauses: ExponentialBuilder,
 }
 
 impl Worker {
@@ -56,10 +55,22 @@ impl Worker {
             traces: open(&config.traces)?,
             metrics: open(&config.metrics)?,
             stats,
+            pauses: ExponentialBuilder::default()
+                .with_jitter()
+                .with_min_delay(Duration::from_millis(500))
+                .with_max_delay(Duration::from_secs(16))
+                .with_max_times(RETRIES),
         })
     }
 
-    pub(super) async fn run(self, mut queue: mpsc::Receiver<Arc<Batch>>) {
+    /// A worker that tests need not wait for.
+    #[cfg(test)]
+    pub(super) fn hurry(mut self) -> Self {
+        self.pauses = self.pauses.with_min_delay(Duration::from_millis(1));
+        self
+    }
+
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
         while let Some(batch) = queue.recv().await {
             for (request, items) in otlp::trace_requests(&batch, REQUEST) {
                 self.deliver(items, || self.send_traces(&request)).await;
@@ -72,11 +83,6 @@ impl Worker {
 
     /// Sends until it is taken, refused, or given up; says once when the endpoint goes down and when it is back.
     async fn deliver<F: Future<Output = Result<u64, Status>>>(&self, items: u64, send: impl Fn() -> F) {
-        let pauses = ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(Duration::from_millis(500))
-            .with_max_delay(Duration::from_secs(16))
-            .with_max_times(RETRIES);
         let outcome = (|| async {
             let outcome = send().await;
             if let Err(status) = &outcome
@@ -91,7 +97,7 @@ impl Worker {
             }
             outcome
         })
-        .retry(pauses)
+        .retry(self.pauses)
         .when(|status| is_passing(status) && !self.stats.is_closing())
         .notify(|_, _| self.stats.retried())
         .await;

@@ -13,10 +13,9 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    ExportError, FilesConfig, REQUEST, otlp,
+    ExportError, FilesConfig, Outgoing, REQUEST, otlp,
     stats::{Cause, ExportStats},
 };
-use crate::model::Batch;
 
 /// Rotated files kept besides the one that is written: .1 is the newest.
 const KEPT: u32 = 4;
@@ -53,7 +52,7 @@ impl Writer {
         vec![self.traces.path.clone(), self.metrics.path.clone()]
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Batch>>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
         while let Some(batch) = queue.blocking_recv() {
             for (request, items) in otlp::trace_requests(&batch, REQUEST) {
                 let outcome = self.traces.write(&request);

@@ -5,6 +5,8 @@ pub mod grpc;
 pub mod jsonl;
 pub mod otlp;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,7 +19,10 @@ use tokio::{
 pub use config::GrpcConfig;
 pub use stats::{Cause, ExportStats};
 
-use crate::model::Batch;
+use crate::{
+    clock::Anchor,
+    model::{Batch, Point},
+};
 
 /// Batches that wait for a sink; one a target and second.
 const QUEUE: usize = 256;
@@ -50,13 +55,37 @@ pub enum ExportError {
 /// The sinks' front.
 pub struct Exporter {
     sinks: Vec<Sink>,
+    run: Anchor,
     pub stats: Arc<ExportStats>,
     /// Files that are written, for the closing summary.
     pub files: Vec<PathBuf>,
 }
 
+/// A batch and its wall times: every sink says the same.
+struct Outgoing {
+    batch: Batch,
+    times: Times,
+}
+
+/// How the batch's times become wall times.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Taken once a run: the begin of a series may not move from one export to the next, which receivers take for a
+    /// restart.
+    run: Anchor,
+    /// Taken for this batch: follows the wall clock when that is set.
+    now: Anchor,
+}
+
+impl Times {
+    /// Wall time of the begin of a point's series; never after the point itself, also when the wall clock was set back.
+    fn begin(&self, point: &Point) -> u64 {
+        self.run.wall(point.start).min(self.now.wall(point.time))
+    }
+}
+
 struct Sink {
-    aggregate_to_export: mpsc::Sender<Arc<Batch>>,
+    aggregate_to_export: mpsc::Sender<Arc<Outgoing>>,
     task: JoinHandle<()>,
 }
 
@@ -82,7 +111,13 @@ impl Exporter {
                 task: tokio::task::spawn_blocking(move || writer.run(queue)),
             });
         }
-        Ok(Self { sinks, stats, files })
+        let run = Anchor::take();
+        Ok(Self {
+            sinks,
+            run,
+            stats,
+            files,
+        })
     }
 
     /// Hands a batch to every sink that has room, and counts what has none.
@@ -90,15 +125,19 @@ impl Exporter {
         if batch.spans.is_empty() && batch.metrics.is_empty() {
             return;
         }
-        let batch = Arc::new(batch);
+        let times = Times {
+            run: self.run,
+            now: Anchor::take(),
+        };
+        let outgoing = Arc::new(Outgoing { batch, times });
         for sink in &self.sinks {
-            self.stats.produced(&batch);
-            let refused = match sink.aggregate_to_export.try_send(batch.clone()) {
+            self.stats.produced(&outgoing.batch);
+            let cause = match sink.aggregate_to_export.try_send(outgoing.clone()) {
                 Ok(()) => continue,
-                Err(TrySendError::Full(batch)) => (batch, Cause::QueueFull),
-                Err(TrySendError::Closed(batch)) => (batch, Cause::Closed),
+                Err(TrySendError::Full(_)) => Cause::QueueFull,
+                Err(TrySendError::Closed(_)) => Cause::Closed,
             };
-            self.stats.dropped(stats::items(&refused.0), refused.1);
+            self.stats.dropped(stats::items(&outgoing.batch), cause);
         }
     }
 

@@ -12,21 +12,24 @@ use opentelemetry_proto::tonic::{
     trace::v1::{self as trace, ResourceSpans, ScopeSpans},
 };
 
+use super::{Outgoing, Times};
 use crate::{
-    clock::Anchor,
-    model::{Attribute, Batch, Exemplar, Metric, Point, PointData, Resource, Span, SpanKind, Value},
+    model::{Attribute, Exemplar, Metric, Point, PointData, Resource, Span, SpanKind, Value},
     telemetry::Instrument,
 };
 
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
 /// The batch's spans in requests of at most `limit`, with their numbers.
-pub(super) fn trace_requests(batch: &Batch, limit: usize) -> impl Iterator<Item = (ExportTraceServiceRequest, u64)> {
-    let anchor = Anchor::take();
+pub(super) fn trace_requests(
+    outgoing: &Outgoing,
+    limit: usize,
+) -> impl Iterator<Item = (ExportTraceServiceRequest, u64)> {
+    let Outgoing { batch, times } = outgoing;
     batch.spans.chunks(limit).map(move |spans| {
         let scope_spans = ScopeSpans {
             scope: Some(scope()),
-            spans: spans.iter().map(|span| encode_span(span, &anchor)).collect(),
+            spans: spans.iter().map(|span| encode_span(span, times)).collect(),
             ..ScopeSpans::default()
         };
         let resource = Some(encode_resource(&batch.resource));
@@ -45,17 +48,17 @@ pub(super) fn trace_requests(batch: &Batch, limit: usize) -> impl Iterator<Item 
 }
 
 /// The batch's metrics in requests of about `limit` points (a metric is not cut), with their numbers of points.
-pub(super) fn metric_requests(batch: &Batch, limit: usize) -> Vec<(ExportMetricsServiceRequest, u64)> {
-    let anchor = Anchor::take();
+pub(super) fn metric_requests(outgoing: &Outgoing, limit: usize) -> Vec<(ExportMetricsServiceRequest, u64)> {
+    let Outgoing { batch, times } = outgoing;
     let mut requests: Vec<(Vec<proto::Metric>, usize)> = Vec::new();
     for metric in &batch.metrics {
         let points = metric.points.len();
         match requests.last_mut() {
             Some((metrics, count)) if *count + points <= limit => {
-                metrics.push(encode_metric(metric, &anchor));
+                metrics.push(encode_metric(metric, times));
                 *count += points;
             }
-            _ => requests.push((vec![encode_metric(metric, &anchor)], points)),
+            _ => requests.push((vec![encode_metric(metric, times)], points)),
         }
     }
     let request = |(metrics, points): (Vec<proto::Metric>, usize)| {
@@ -100,7 +103,7 @@ fn encode_resource(resource: &Resource) -> ProtoResource {
     }
 }
 
-fn encode_span(span: &Span, anchor: &Anchor) -> trace::Span {
+fn encode_span(span: &Span, times: &Times) -> trace::Span {
     let kind = match span.kind {
         SpanKind::Internal => trace::span::SpanKind::Internal,
         SpanKind::Server => trace::span::SpanKind::Server,
@@ -114,16 +117,16 @@ fn encode_span(span: &Span, anchor: &Anchor) -> trace::Span {
         flags: 1,
         name: span.name.to_string(),
         kind: kind as i32,
-        start_time_unix_nano: anchor.wall(span.start),
-        end_time_unix_nano: anchor.wall(span.end),
+        start_time_unix_nano: times.now.wall(span.start),
+        end_time_unix_nano: times.now.wall(span.end),
         attributes: attributes(&span.attributes),
         ..trace::Span::default()
     }
 }
 
-fn encode_metric(metric: &Metric, anchor: &Anchor) -> proto::Metric {
+fn encode_metric(metric: &Metric, times: &Times) -> proto::Metric {
     let points = &metric.points;
-    let numbers = || points.iter().filter_map(|point| number(point, anchor)).collect();
+    let numbers = || points.iter().filter_map(|point| number(point, times)).collect();
     let data = match points.first().map(|point| &point.data) {
         Some(PointData::Gauge(_)) if metric.def.instrument == Instrument::UpDownCounter => {
             metric::Data::Sum(proto::Sum {
@@ -134,11 +137,11 @@ fn encode_metric(metric: &Metric, anchor: &Anchor) -> proto::Metric {
         }
         Some(PointData::Gauge(_)) => metric::Data::Gauge(proto::Gauge { data_points: numbers() }),
         Some(PointData::Histogram { .. }) => metric::Data::Histogram(proto::Histogram {
-            data_points: points.iter().filter_map(|point| histogram(point, anchor)).collect(),
+            data_points: points.iter().filter_map(|point| histogram(point, times)).collect(),
             aggregation_temporality: CUMULATIVE,
         }),
         Some(PointData::ExpHistogram { .. }) => metric::Data::ExponentialHistogram(proto::ExponentialHistogram {
-            data_points: points.iter().filter_map(|point| exponential(point, anchor)).collect(),
+            data_points: points.iter().filter_map(|point| exponential(point, times)).collect(),
             aggregation_temporality: CUMULATIVE,
         }),
         Some(PointData::Sum(_)) | None => metric::Data::Sum(proto::Sum {
@@ -156,20 +159,20 @@ fn encode_metric(metric: &Metric, anchor: &Anchor) -> proto::Metric {
     }
 }
 
-fn number(point: &Point, anchor: &Anchor) -> Option<NumberDataPoint> {
+fn number(point: &Point, times: &Times) -> Option<NumberDataPoint> {
     let (PointData::Sum(value) | PointData::Gauge(value)) = point.data else {
         return None;
     };
     Some(NumberDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: anchor.wall(point.start),
-        time_unix_nano: anchor.wall(point.time),
+        start_time_unix_nano: times.begin(point),
+        time_unix_nano: times.now.wall(point.time),
         value: Some(number_data_point::Value::AsInt(value)),
         ..NumberDataPoint::default()
     })
 }
 
-fn histogram(point: &Point, anchor: &Anchor) -> Option<proto::HistogramDataPoint> {
+fn histogram(point: &Point, times: &Times) -> Option<proto::HistogramDataPoint> {
     let PointData::Histogram {
         bounds,
         counts,
@@ -181,18 +184,18 @@ fn histogram(point: &Point, anchor: &Anchor) -> Option<proto::HistogramDataPoint
     };
     Some(proto::HistogramDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: anchor.wall(point.start),
-        time_unix_nano: anchor.wall(point.time),
+        start_time_unix_nano: times.begin(point),
+        time_unix_nano: times.now.wall(point.time),
         count: *count,
         sum: *sum,
         bucket_counts: counts.clone(),
         explicit_bounds: bounds.to_vec(),
-        exemplars: exemplars(&point.exemplars, anchor),
+        exemplars: exemplars(&point.exemplars, times),
         ..proto::HistogramDataPoint::default()
     })
 }
 
-fn exponential(point: &Point, anchor: &Anchor) -> Option<proto::ExponentialHistogramDataPoint> {
+fn exponential(point: &Point, times: &Times) -> Option<proto::ExponentialHistogramDataPoint> {
     let PointData::ExpHistogram {
         scale,
         zero_count,
@@ -206,8 +209,8 @@ fn exponential(point: &Point, anchor: &Anchor) -> Option<proto::ExponentialHisto
     };
     Some(proto::ExponentialHistogramDataPoint {
         attributes: attributes(&point.attributes),
-        start_time_unix_nano: anchor.wall(point.start),
-        time_unix_nano: anchor.wall(point.time),
+        start_time_unix_nano: times.begin(point),
+        time_unix_nano: times.now.wall(point.time),
         count: *count,
         sum: *sum,
         scale: *scale,
@@ -216,15 +219,15 @@ fn exponential(point: &Point, anchor: &Anchor) -> Option<proto::ExponentialHisto
             offset: *offset,
             bucket_counts: counts.clone(),
         }),
-        exemplars: exemplars(&point.exemplars, anchor),
+        exemplars: exemplars(&point.exemplars, times),
         ..proto::ExponentialHistogramDataPoint::default()
     })
 }
 
-fn exemplars(exemplars: &[Exemplar], anchor: &Anchor) -> Vec<proto::Exemplar> {
+fn exemplars(exemplars: &[Exemplar], times: &Times) -> Vec<proto::Exemplar> {
     let encode = |exemplar: &Exemplar| proto::Exemplar {
         filtered_attributes: Vec::new(),
-        time_unix_nano: anchor.wall(exemplar.time),
+        time_unix_nano: times.now.wall(exemplar.time),
         span_id: exemplar.span_id.to_vec(),
         trace_id: exemplar.trace_id.to_vec(),
         value: Some(exemplar::Value::AsDouble(exemplar.value)),

@@ -17,7 +17,7 @@ pub struct TimeHistogramOffsets {
 /// How durations are put into buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistogramBuckets {
-    /// Buckets below 2^this have the first bucket's width (timeHistMinBucketBits; 4 + 0 before go1.20).
+    /// Buckets below 2^this have the first bucket's width (timeHistMinBucketBits - 1; 4 + 0 before go1.20).
     pub min_bits: u32,
     /// log2 of the linear buckets in each power of two.
     pub sub_bits: u32,
@@ -48,9 +48,9 @@ impl TimeHistogramOffsets {
         let root = "runtime.timeHistogram";
         let need = |path: &str| types.field(root, path).ok_or_else(|| missing(root, path));
         let counts = need("counts")?;
-        // The two layouts there were: go1.18–1.19 45 × 16, since go1.20 40 × 4 from 2^9 ns on.
+        // The two layouts there were: go1.18–1.19 45 × 16, since go1.20 40 × 4 from 2^8 ns on.
         let (min_bits, sub_bits) = match (types.element_size(root, "counts"), counts.size) {
-            (Some(8), 1280) => (9, 2),
+            (Some(8), 1280) => (8, 2),
             (Some(8), 5760) => (4, 4),
             _ => return Err(missing(root, "counts of a known dimension")),
         };
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn bucket_bounds_are_the_runtimes() {
         let new = HistogramBuckets {
-            min_bits: 9,
+            min_bits: 8,
             sub_bits: 2,
             count: 160,
         }
         .bounds_ns();
-        assert_eq!(new[..9], [0, 128, 256, 384, 512, 640, 768, 896, 1024]);
-        assert_eq!((new.len(), new[160]), (161, 1 << 48));
+        assert_eq!(new[..9], [0, 64, 128, 192, 256, 320, 384, 448, 512]);
+        assert_eq!((new.len(), new[160]), (161, 1 << 47));
         let old = HistogramBuckets {
             min_bits: 4,
             sub_bits: 4,
