@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything this project does beside running. One file a command, each with `Options` and `run`.
 
+mod bench;
 mod build;
 mod checks;
 mod demo;
@@ -34,6 +35,8 @@ enum Command {
     Tidy(tidy::Options),
     /// Run every check and test
     Test(test::Options),
+    /// Measure what watching costs
+    Bench(bench::Options),
     /// Build a FROM-scratch container image of the static agent
     Image(image::Options),
 }
@@ -56,6 +59,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Run(options) => run::run(options),
         Command::Tidy(options) => tidy::run(options),
         Command::Test(options) => test::run(options),
+        Command::Bench(options) => bench::run(options),
         Command::Image(options) => image::run(options),
     }
 }

@@ -1,0 +1,244 @@
+//! Cost of being watched: windows without and with the agent in turns, on the same two live processes.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::{
+    programs::{self, Accounting},
+    service::{self, Running, Window},
+    stats::{estimate, median},
+};
+use crate::{build, demo_build, progress, setup, sh};
+
+const REPORT: &str = "docs/bench/overhead.md";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Windows without the agent, each followed by one with it
+    #[arg(long, default_value_t = 8)]
+    pairs: usize,
+    /// Length of a window
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Measure parts of the signals too
+    #[arg(long)]
+    breakdown: bool,
+    /// Measure this build of the agent and leave the report as it is
+    #[arg(long)]
+    agent: Option<PathBuf>,
+}
+
+/// Signals that are on, and what `--without` makes it so.
+const SETS: [(&str, &str); 3] = [
+    ("all signals", ""),
+    ("kernel only", "go.sched,go.gc,tokio.poll,tokio.wake"),
+    ("runtimes only", "net.connect,net.request,thread.run_queue"),
+];
+
+/// Load, the service that carries it, path, rate (0: closed loop), and the bar for CPU per request.
+const CASES: [(&str, Which, &str, u32, f64); 4] = [
+    ("go-shop, closed loop", Which::Shop, "/item?id={n}", 0, 1.10),
+    ("go-shop, 2000/s", Which::Shop, "/item?id={n}", 2000, 1.10),
+    ("rust-stock, closed loop", Which::Stock, "/stock/{n}", 0, 1.20),
+    ("rust-stock, 5000/s", Which::Stock, "/stock/{n}", 5000, 1.20),
+];
+
+#[derive(Clone, Copy)]
+enum Which {
+    Shop,
+    Stock,
+}
+
+/// The services that live through the whole run.
+struct Bed {
+    folder: PathBuf,
+    shop: (Running, String),
+    stock: (Running, String),
+}
+
+impl Bed {
+    fn start(folder: PathBuf) -> Result<Self> {
+        let stock = service::service(&folder, "rust-stock", &[])?;
+        let shop = service::service(&folder, "go-shop", &["--stock", &format!("http://{}", stock.1)])?;
+        Ok(Self { folder, shop, stock })
+    }
+
+    fn pids(&self) -> [u32; 2] {
+        [self.shop.0.pid(), self.stock.0.pid()]
+    }
+
+    fn window(&self, case: usize, seconds: u32) -> Result<Window> {
+        let (_, which, path, rate, _) = CASES[case];
+        let (running, address) = match which {
+            Which::Shop => &self.shop,
+            Which::Stock => &self.stock,
+        };
+        service::window(
+            &self.folder,
+            running.pid(),
+            &format!("http://{address}{path}"),
+            rate,
+            seconds,
+        )
+    }
+
+    fn windows(&self, seconds: u32) -> Result<Vec<Window>> {
+        (0..CASES.len()).map(|case| self.window(case, seconds)).collect()
+    }
+}
+
+/// Windows without and with the agent: one pair, all cases.
+type Pair = (Vec<Window>, Vec<Window>);
+
+pub(super) fn run(options: Options) -> Result<()> {
+    if !sh::is_root() {
+        bail!("the agent attaches as root only: run this as root");
+    }
+    if options.pairs == 0 || options.seconds == 0 {
+        bail!("--pairs and --seconds start at 1");
+    }
+    let (agent, folder) = match &options.agent {
+        Some(agent) => (agent.clone(), demo_build::folder()),
+        None => {
+            let tools = setup::ensure(setup::Wanted::default())?;
+            (build::agent()?, demo_build::all(&tools)?)
+        }
+    };
+    let out = sh::target().join("xtask/bench-out");
+    let bed = Bed::start(folder)?;
+    bed.windows(1)?;
+    let sets = if options.breakdown { &SETS[..] } else { &SETS[..1] };
+    let mut pairs: Vec<Vec<Pair>> = sets.iter().map(|_| Vec::new()).collect();
+    for round in 0..options.pairs {
+        for (set, (name, without)) in sets.iter().enumerate() {
+            progress::note(&format!("pair {} of {}, {name}", round + 1, options.pairs));
+            let alone = bed.windows(options.seconds)?;
+            let watched = watched(&bed, &agent, without, &out, |_| bed.windows(options.seconds))?;
+            pairs[set].push((alone, watched));
+        }
+    }
+    let mut text = head(&options);
+    for ((name, without), pairs) in sets.iter().zip(&pairs) {
+        text += &table(name, without, pairs);
+    }
+    text += &account(&bed, &agent, &out, options.seconds)?;
+    println!("{text}");
+    if options.agent.is_none() {
+        std::fs::create_dir_all(sh::root().join("docs/bench"))?;
+        std::fs::write(sh::root().join(REPORT), text)?;
+        progress::note(&format!("wrote {REPORT}"));
+    }
+    Ok(())
+}
+
+/// Does `work` with the agent's pid while it watches both services.
+fn watched<T>(bed: &Bed, agent: &Path, without: &str, out: &Path, work: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+    let agent = service::agent(agent, &bed.pids(), without, out)?;
+    let result = work(agent.pid())?;
+    agent.end()?;
+    Ok(result)
+}
+
+fn head(options: &Options) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let place = if processor.contains(" hypervisor") {
+        "a virtual machine"
+    } else {
+        "no virtual machine"
+    };
+    format!(
+        "# Cost of being watched\nBy `cargo xtask bench overhead`; {} pairs of windows of {} s, without and with the agent in \
+         turns, on the same live processes; 4 connections. Linux {}, {cores} cores, {place}; load generator, services and agent \
+         share the cores.\nRatios are with / without: the median of the pairs, and its 95 % interval (bootstrap of the pairs' \
+         ratios). CPU is that of the service's threads by the scheduler's account. Absolute figures are medians.\n",
+        options.pairs,
+        options.seconds,
+        kernel.join("."),
+    )
+}
+
+fn table(name: &str, without: &str, pairs: &[Pair]) -> String {
+    let mut text = format!("\n## {}{}\n", name[..1].to_uppercase(), &name[1..]);
+    if !without.is_empty() {
+        let _ = writeln!(text, "`--without {without}`\n");
+    }
+    text += "| load | requests/s | CPU/request, µs | requests/s ratio | CPU/request ratio | bar | p50 ratio | p99 ratio |\n";
+    text += "|---|---|---|---|---|---|---|---|\n";
+    for (case, (name, _, _, _, bar)) in CASES.iter().enumerate() {
+        let of = |figure: fn(&Window) -> f64| {
+            let ratios: Vec<f64> = pairs
+                .iter()
+                .map(|(alone, watched)| figure(&watched[case]) / figure(&alone[case]))
+                .collect();
+            estimate(&ratios)
+        };
+        let both = |figure: fn(&Window) -> f64| {
+            let mut alone: Vec<f64> = pairs.iter().map(|pair| figure(&pair.0[case])).collect();
+            let mut watched: Vec<f64> = pairs.iter().map(|pair| figure(&pair.1[case])).collect();
+            (median(&mut alone), median(&mut watched))
+        };
+        let ratio = |figure: fn(&Window) -> f64| {
+            let ratio = of(figure);
+            format!("{:.3} ({:.3}–{:.3})", ratio.median, ratio.low, ratio.high)
+        };
+        let (rate, cpu) = (both(|window| window.per_second), both(|window| window.cpu / 1000.0));
+        let met = if of(|window| window.cpu).median <= *bar {
+            "met"
+        } else {
+            "**missed**"
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {:.0} → {:.0} | {:.1} → {:.1} | {} | {} | ≤ {bar:.2} {met} | {} | {} |",
+            rate.0,
+            rate.1,
+            cpu.0,
+            cpu.1,
+            ratio(|window| window.per_second),
+            ratio(|window| window.cpu),
+            ratio(|window| window.p50),
+            ratio(|window| window.p99),
+        );
+    }
+    text
+}
+
+/// Time in each kernel program, in a run of its own, as the account itself costs.
+fn account(bed: &Bed, agent: &Path, out: &Path, seconds: u32) -> Result<String> {
+    let Some(accounting) = Accounting::begin()? else {
+        return Ok("\nNo bpftool here: no table of the kernel programs.\n".to_owned());
+    };
+    let mut text = "\n## Kernel programs, closed loop\nTime inside each program by the kernel's account; the trap of a uprobe \
+                    comes on top. Hits are the whole machine's: kernel programs see every process.\n\n| load | program | hits/request | ns/hit | ns/request \
+                    |\n|---|---|---|---|---|\n"
+        .to_owned();
+    watched(bed, agent, "", out, |pid| {
+        for (case, (name, _, _, rate, _)) in CASES.iter().enumerate() {
+            if *rate != 0 {
+                continue;
+            }
+            let before = accounting.read(pid)?;
+            let window = bed.window(case, seconds)?;
+            for (program, (hits, ns)) in programs::added(&before, &accounting.read(pid)?) {
+                let (hits, ns) = (hits as f64, ns as f64);
+                let _ = writeln!(
+                    text,
+                    "| {name} | {program} | {:.2} | {:.0} | {:.0} |",
+                    hits / window.requests,
+                    ns / hits,
+                    ns / window.requests
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(text)
+}
