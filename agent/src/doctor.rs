@@ -15,7 +15,7 @@ use crate::{
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
-    match pipeline::load(1 << 16) {
+    match pipeline::load(1 << 16, &[]) {
         Ok((_ebpf, hooks)) => {
             for hook in &hooks {
                 match hook.taken {

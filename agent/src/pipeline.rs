@@ -68,14 +68,14 @@ struct Pipeline {
 pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let options = options(args)?;
     let export = export_config(args)?;
-    let (mut ebpf, hooks) = load(args.ring)?;
+    let (mut ebpf, hooks) = load(args.ring, &args.without)?;
     let mut take = |name: &'static str| ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;
     let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
     let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
-    let options = options(args)?;
     let watch = Watch::new(ebpf, maps, hooks, options, watch_to_pipeline);
     let exporter = Exporter::start(export)?;
     let health = Arc::new(Health::default());
@@ -106,7 +106,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
 }
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
-pub fn load(ring: u32) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
+pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
     let layout = read_layout().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
     })?;
@@ -115,8 +115,11 @@ pub fn load(ring: u32) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
         LoadError::Object(_) | LoadError::Btf(_) => Fatal::new(Exit::UnsupportedKernel, error),
     };
     let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
-    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS).map_err(fatal)?;
-    if let Some(hook) = hooks.iter().find(|hook| hook.taken.is_none()) {
+    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without).map_err(fatal)?;
+    for hook in hooks
+        .iter()
+        .filter(|hook| hook.taken.is_none() && !without.iter().any(|name| name == hook.signal))
+    {
         for (alternative, reason) in &hook.refused {
             warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
         }

@@ -55,7 +55,7 @@ const ALL: &[Check] = &[
 
 /// Prints a line a signal; fails when one that could be attached stays silent.
 pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
-    let (mut ebpf, hooks) = pipeline::load(1 << 20)?;
+    let (mut ebpf, hooks) = pipeline::load(1 << 20, &[])?;
     print_hooks(&hooks);
     let mut take = |name: &'static str| ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;

@@ -181,7 +181,8 @@ fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
 /// Workers that are mostly in polls, so that tokio's own way between them is small.
 fn busy_time_is_that_of_the_workers(scheduler: &[&str]) {
     let (before, after, output) = between(scheduler, |service| {
-        load(&[service.url("/block?ms=5&how=spin")], 100, 6, 4);
+        // A fifth of a core: with more, a busy machine makes a backlog, and the account lags behind it.
+        load(&[service.url("/block?ms=5&how=spin")], 40, 8, 4);
     });
     let own = busy(&after) - busy(&before);
     assert!(own > 1.0, "{own} s of busy time are too few to compare");

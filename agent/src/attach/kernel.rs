@@ -76,10 +76,18 @@ pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
         })
 }
 
-/// Attaches each hook by the first alternative that the kernel permits.
-pub fn attach(ebpf: &mut Ebpf, hooks: &'static [Hook]) -> Result<Vec<HookState>, LoadError> {
+/// Attaches each hook by the first alternative that the kernel permits, but for signals in `without`.
+pub fn attach(ebpf: &mut Ebpf, hooks: &'static [Hook], without: &[String]) -> Result<Vec<HookState>, LoadError> {
     let btf = Btf::from_sys_fs()?;
-    Ok(hooks.iter().map(|hook| attach_hook(ebpf, &btf, hook)).collect())
+    let attach = |hook: &'static Hook| match without.iter().any(|name| name == hook.signal) {
+        true => HookState {
+            signal: hook.signal,
+            taken: None,
+            refused: vec![("all", "left out by --without".to_owned())],
+        },
+        false => attach_hook(ebpf, &btf, hook),
+    };
+    Ok(hooks.iter().map(attach).collect())
 }
 
 fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
