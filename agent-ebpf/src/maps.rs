@@ -15,7 +15,7 @@ use agent_common::{
 };
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 
 /// Offsets of this kernel's structs.
@@ -35,10 +35,8 @@ pub static TARGET_BITS: Array<u64> = Array::with_max_entries(PID_LIMIT / 64, 0);
 pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
-/// Changed in place and never removed here, as adding and removing cost more than the rest of a probe; the oldest of those
-/// that no longer run make room.
 #[map]
-pub static GO_RUNNABLE: LruHashMap<RunnableKey, Runnable> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static GO_RUNNABLE: HashMap<RunnableKey, Runnable> = HashMap::with_max_entries(64 * 1024, 0);
 /// Type ids by vtable.
 #[map]
 pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
@@ -48,9 +46,9 @@ pub static TOKIO_THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(16 * 
 /// Where the task's header is at a probe of [`crate::tokio::wake`].
 #[map]
 pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 0);
-/// Woken at, ns; 0 once polled. Changed in place, as [`GO_RUNNABLE`].
+/// Woken at, ns.
 #[map]
-pub static TOKIO_WOKEN: LruHashMap<WokenKey, u64> = LruHashMap::with_max_entries(64 * 1024, 0);
+pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);
 /// By address of the kernel's struct sock.
 #[map]
 pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(64 * 1024, 0);
@@ -68,9 +66,9 @@ pub static THREADS_WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(64
 
 /// Offsets of this kernel's structs, as the loader set them.
 #[inline(always)]
-pub fn kernel() -> &'static Layout {
-    // The loader changes it behind the compiler's back; a volatile read would copy all of it at each call.
-    core::hint::black_box(&KERNEL)
+pub fn kernel() -> Layout {
+    // SAFETY: a static of this object, always valid; volatile because the loader changes it behind the compiler's back.
+    unsafe { core::ptr::read_volatile(&raw const KERNEL) }
 }
 
 /// The target that a process is, if it is one.
@@ -80,12 +78,6 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
     if word & (1 << (tgid % 64)) == 0 {
         return None;
     }
-    own_target(tgid)
-}
-
-/// As [`target`], for probes that only targets hit.
-#[inline(always)]
-pub fn own_target(tgid: u32) -> Option<&'static Target> {
     // SAFETY: entries of TARGETS are written once, by user space, before the bit is set; a target that goes away while a
     // probe runs is read once more, never written.
     unsafe { TARGETS.get(tgid) }

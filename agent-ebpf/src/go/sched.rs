@@ -14,7 +14,7 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::arguments;
 use crate::{
-    maps::{GO_RUNNABLE, own_target},
+    maps::{GO_RUNNABLE, target},
     read, record,
 };
 
@@ -22,8 +22,6 @@ use crate::{
 const LIST_BOUND: u32 = 64;
 /// An injected goroutine that netpollready stamped this recently keeps that stamp, ns.
 const SAME_POLL: u64 = 1_000_000;
-/// Instead of the time since when it is runnable: it is not.
-const RUNS: u64 = 0;
 
 /// runtime.runqput(pp, gp, next): ready, newproc and goyield all end here.
 #[uprobe]
@@ -51,7 +49,7 @@ pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
 pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     let (_, pd, mode) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     // pdReady is 1, pdWait is 2: neither is a goroutine.
     let waiter = |offset: u32| match read::user::<u64>(pd + u64::from(offset)) {
         Some(g) if g > 2 => insert(target, tid, g, Source::Netpoll),
@@ -72,7 +70,7 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
         return 0;
     };
@@ -109,22 +107,17 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
 pub fn go_execute(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, _) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     let key = RunnableKey {
         g,
         slot: u64::from(target.slot),
     };
-    let runnable = GO_RUNNABLE.get_ptr_mut(key).and_then(|entry| {
-        // SAFETY: only this thread runs the goroutine now; whoever makes it runnable again comes later.
-        let entry = unsafe { &mut *entry };
-        let runnable = *entry;
-        entry.since = RUNS;
-        (runnable.since != RUNS).then_some(runnable)
-    });
-    let Some(runnable) = runnable else {
+    // SAFETY: only this thread runs the goroutine now; copied before it is removed.
+    let Some(runnable) = (unsafe { GO_RUNNABLE.get(key) }).copied() else {
         record::count(target, Series::GoUnstamped, 0);
         return 0;
     };
+    let _ = GO_RUNNABLE.remove(key);
     let now = read::now();
     let waited = now.saturating_sub(runnable.since);
     record::value(target, Series::GoRunnable, 0, waited);
@@ -137,7 +130,7 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn stamp(g: u64, source: Source) {
     let (tgid, tid) = read::current();
-    if let Some(target) = own_target(tgid) {
+    if let Some(target) = target(tgid) {
         insert(target, tid, g, source);
     }
 }
@@ -153,11 +146,6 @@ fn insert(target: &Target, tid: u32, g: u64, source: Source) {
         source: source as u32,
         tid,
     };
-    if let Some(entry) = GO_RUNNABLE.get_ptr_mut(key) {
-        // SAFETY: a goroutine is made runnable by one thread at a time.
-        unsafe { *entry = runnable };
-        return;
-    }
     if GO_RUNNABLE.insert(key, runnable, 0).is_err() {
         record::lost(Loss::GoRunnableFull);
     }

@@ -11,7 +11,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 
 use super::{argument, wake};
 use crate::{
-    maps::{TOKIO_THREADS, TOKIO_TYPES, own_target},
+    maps::{TOKIO_THREADS, TOKIO_TYPES, target},
     read, record,
 };
 
@@ -22,7 +22,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let hit = read::now();
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     let future = type_of(target, task);
     let now = read::now();
     if future & BLOCKING == 0 {
@@ -61,7 +61,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
         return 0;
     };
@@ -90,7 +90,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = own_target(tgid) else { return 0 };
+    let Some(target) = target(tgid) else { return 0 };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
         return 0;
     };

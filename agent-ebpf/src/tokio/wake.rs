@@ -6,50 +6,41 @@ use agent_common::{
     target::Target,
     tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
 };
-use aya_ebpf::{bindings::BPF_ANY, macros::uprobe, programs::ProbeContext};
-
-use crate::{
-    maps::{TOKIO_SITES, TOKIO_WOKEN, own_target},
-    read, record,
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    macros::uprobe,
+    programs::ProbeContext,
 };
 
-/// Instead of the time of the wake: the task was polled since.
-const POLLED: u64 = 0;
+use crate::{
+    maps::{TOKIO_SITES, TOKIO_WOKEN, target},
+    read, record,
+};
 
 /// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. The first since its last poll counts.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
-    woken(&ctx, false);
+    woken(&ctx, BPF_NOEXIST);
     0
 }
 
 /// OwnedTasks::bind_inner(&self, task): a new task, whatever stood at its address before.
 #[uprobe]
 pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
-    woken(&ctx, true);
+    woken(&ctx, BPF_ANY);
     0
 }
 
 #[inline(always)]
-fn woken(ctx: &ProbeContext, new: bool) {
+fn woken(ctx: &ProbeContext, flags: u32) {
     let (tgid, _) = read::current();
-    let Some(target) = own_target(tgid) else { return };
+    let Some(target) = target(tgid) else { return };
     let slot = u64::from(target.slot);
     let Some(task) = argument(ctx, slot) else {
         return record::lost(Loss::ReadFault);
     };
     let key = WokenKey { task, slot };
-    let now = read::now();
-    if let Some(since) = TOKIO_WOKEN.get_ptr_mut(key) {
-        // SAFETY: a task is notified by one thread, and no other notifies it until its poll has begun.
-        unsafe {
-            if new || *since == POLLED {
-                *since = now;
-            }
-        }
-        return;
-    }
-    if TOKIO_WOKEN.insert(key, now, u64::from(BPF_ANY)).is_err() {
+    if TOKIO_WOKEN.insert(key, read::now(), u64::from(flags)).is_err() && TOKIO_WOKEN.get_ptr(key).is_none() {
         record::lost(Loss::TokioWokenFull);
     }
 }
@@ -85,12 +76,9 @@ pub fn polled(target: &Target, task: u64, now: u64) {
         task,
         slot: u64::from(target.slot),
     };
-    let Some(entry) = TOKIO_WOKEN.get_ptr_mut(key) else {
-        return;
-    };
-    // SAFETY: a notified task is polled by one thread only.
-    let since = unsafe { core::mem::replace(&mut *entry, POLLED) };
-    if since != POLLED {
+    // SAFETY: a notified task is polled by one thread only; copied before it is removed.
+    if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {
+        let _ = TOKIO_WOKEN.remove(key);
         record::value(target, Series::TokioWake, 0, now.saturating_sub(since));
     }
 }
