@@ -227,6 +227,16 @@ impl Watch {
         let slot = self.next_slot;
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
+        // A Go binary without DWARF is recognised all the same, and of no more use than a stripped one.
+        let error = error.or_else(|| {
+            let error = go_error(image.as_deref()?)?;
+            warn!(
+                "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",
+                process.pid,
+                process.exe.display()
+            );
+            Some(error)
+        });
         let mut target = Target::new(process, slot, resource, clock::now());
         target.bias = bias;
         target.states = plan.states.clone();
@@ -286,7 +296,6 @@ impl Watch {
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
     fn attach(&mut self, target: &mut Target, plan: &Plan) -> anyhow::Result<()> {
         let pid = target.process.pid;
-        let ports = target.process.listening_ports().unwrap_or_default();
         let Options {
             slow_wait,
             slow_poll,
@@ -300,12 +309,13 @@ impl Watch {
             .set_sites(target.slot, &plan.sites)
             .context("cannot tell the kernel side of the probes")?;
         self.maps
-            .admit(
-                pid,
-                &plan.target(target.slot, slow_wait, slow_poll, slow_request),
-                ports,
-            )
+            .admit(pid, &plan.target(target.slot, slow_wait, slow_poll, slow_request))
             .context("cannot tell the kernel side of the target")?;
+        // Only now: a process that has just started may begin to listen at any moment, and either side sees it.
+        let ports = target.process.listening_ports().unwrap_or_default();
+        self.maps
+            .listens(pid, ports)
+            .context("cannot tell the kernel side of the target's ports")?;
         for probe in &plan.probes {
             if let Err(error) = uprobe::attach(&mut self.ebpf, &target.process, probe, &mut target.links) {
                 let reason = error.to_string();
@@ -378,6 +388,14 @@ fn exit_of(error: &ProcessError) -> Exit {
         ProcessError::NoPermission { .. } => Exit::NoPrivilege,
         ProcessError::KernelThread { .. } => Exit::NotATarget,
         _ => Exit::Failed,
+    }
+}
+
+/// Why nothing of a Go runtime can be read.
+fn go_error(image: &Image) -> Option<InspectError> {
+    match image {
+        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
+        Image::Tokio(_) => None,
     }
 }
 

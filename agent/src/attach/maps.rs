@@ -62,20 +62,21 @@ impl TargetMaps {
             .try_for_each(|(ip, place)| self.sites.insert(SiteKey { ip: *ip, slot }, place, 0))
     }
 
-    /// Makes a process a target, with the ports it listens on.
-    pub fn admit(&mut self, pid: u32, target: &Target, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
-        for port in ports {
-            self.listeners.insert(
-                Listener {
-                    tgid: pid,
-                    port: u32::from(port),
-                },
-                1,
-                0,
-            )?;
-        }
+    /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
+    pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.targets.insert(pid, target, 0)?;
         self.set_bit(pid, true)
+    }
+
+    /// Tells the ports that a target listened on before it was admitted.
+    pub fn listens(&mut self, pid: u32, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
+        ports.into_iter().try_for_each(|port| {
+            let listener = Listener {
+                tgid: pid,
+                port: u32::from(port),
+            };
+            self.listeners.insert(listener, 1, 0)
+        })
     }
 
     /// Stops events of a process; what was counted stays until [`Self::forget`].
