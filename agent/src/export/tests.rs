@@ -256,7 +256,7 @@ async fn every_sink_says_the_same_and_a_series_begin_does_not_move() {
         grpc: Some(config(&receiver.serve().await, &[])),
         files: Some(FilesConfig {
             directory: directory.path().to_owned(),
-            rotate: 1 << 20,
+            rotate: 1 << 30,
         }),
     })
     .unwrap();
