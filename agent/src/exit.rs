@@ -2,6 +2,8 @@
 
 use std::process::{ExitCode, Termination};
 
+use crate::discover::ProcessError;
+
 /// Exit codes, documented in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -52,4 +54,14 @@ impl Fatal {
 /// The code an error ends the process with.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     error.downcast_ref::<Fatal>().map_or(Exit::Failed, |fatal| fatal.exit)
+}
+
+/// The code for a process that cannot be read.
+pub fn of_process(error: &ProcessError) -> Exit {
+    match error {
+        ProcessError::NotFound(_) | ProcessError::Ended { .. } => Exit::NoSuchProcess,
+        ProcessError::NoPermission { .. } => Exit::NoPrivilege,
+        ProcessError::KernelThread { .. } => Exit::NotATarget,
+        _ => Exit::Failed,
+    }
 }

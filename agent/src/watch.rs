@@ -21,7 +21,7 @@ use crate::{
     clock,
     discover::{Process, ProcessError, Selector, process::FileId},
     enrich,
-    exit::{Exit, Fatal},
+    exit::{Exit, Fatal, of_process},
     golang::GoRuntime,
     inspect::{self, Image, InspectError},
     memory::Memory,
@@ -120,7 +120,7 @@ impl Watch {
     }
 
     fn admit_named(&mut self, pid: u32) -> anyhow::Result<()> {
-        let process = Process::read(pid).map_err(|error| Fatal::new(exit_of(&error), error))?;
+        let process = Process::read(pid).map_err(|error| Fatal::new(of_process(&error), error))?;
         let image = self.inspect(&process);
         let (image, notes) = match image {
             Ok(Some(image)) => (Some(image), None),
@@ -140,7 +140,7 @@ impl Watch {
                 )
                 .into());
             }
-            Err(Refused::Process(error)) => return Err(Fatal::new(exit_of(&error), error).into()),
+            Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
         };
         if let Some(error) = &notes {
             warn!(
@@ -246,7 +246,7 @@ impl Watch {
                 coverage: Coverage::Off(error.to_string()),
             });
         }
-        target.states.extend(self.hooks.iter().skip(1).map(hook_state));
+        target.states.extend(self.hooks.iter().skip(1).map(HookState::coverage));
         target.futures = plan.futures.clone();
         target.go = self.open_runtime(&target, image.as_deref(), bias);
         target.image = image;
@@ -382,37 +382,10 @@ enum Refused {
     Inspect(InspectError),
 }
 
-fn exit_of(error: &ProcessError) -> Exit {
-    match error {
-        ProcessError::NotFound(_) | ProcessError::Ended { .. } => Exit::NoSuchProcess,
-        ProcessError::NoPermission { .. } => Exit::NoPrivilege,
-        ProcessError::KernelThread { .. } => Exit::NotATarget,
-        _ => Exit::Failed,
-    }
-}
-
 /// Why nothing of a Go runtime can be read.
 fn go_error(image: &Image) -> Option<InspectError> {
     match image {
         Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
         Image::Tokio(_) => None,
-    }
-}
-
-fn hook_state(hook: &HookState) -> SignalState {
-    let coverage = match hook.taken {
-        Some(_) => Coverage::Full,
-        None => {
-            let refused: Vec<String> = hook
-                .refused
-                .iter()
-                .map(|(name, reason)| format!("{name}: {reason}"))
-                .collect();
-            Coverage::Off(refused.join("; "))
-        }
-    };
-    SignalState {
-        signal: hook.signal,
-        coverage,
     }
 }

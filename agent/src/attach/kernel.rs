@@ -1,6 +1,7 @@
 //! Plane 1: loads the programs and attaches those that need no target. A hook names its alternatives in order of
 //! preference; the first that this kernel permits is taken, and what was refused is kept with its reason.
 
+use super::plan::{Coverage, SignalState};
 use agent_common::kernel::Layout;
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -40,6 +41,27 @@ pub struct HookState {
     pub taken: Option<&'static str>,
     /// Alternatives that were refused, and why.
     pub refused: Vec<(&'static str, String)>,
+}
+
+impl HookState {
+    /// How much of the signal there is.
+    pub fn coverage(&self) -> SignalState {
+        let coverage = match self.taken {
+            Some(_) => Coverage::Full,
+            None => {
+                let refused: Vec<String> = self
+                    .refused
+                    .iter()
+                    .map(|(name, reason)| format!("{name}: {reason}"))
+                    .collect();
+                Coverage::Off(refused.join("; "))
+            }
+        };
+        SignalState {
+            signal: self.signal,
+            coverage,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
