@@ -30,12 +30,15 @@ pub(crate) struct Tools {
 /// What is wanted beyond building and running.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
-    /// The packages that boot kernels in VMs.
+    /// The packages that boot kernels in VMs, run containers and make network namespaces.
     pub(crate) kernels: bool,
 }
 
 const KERNEL_TOOLS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("ip", "iproute2"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
 ];
@@ -44,7 +47,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 pub(crate) fn run(options: Options) -> Result<()> {
     let tools = ensure(Wanted { kernels: options.dev })?;
     if options.dev && sh::which("cargo-deny").is_none() {
-        let mut install = sh::cargo(&["install", "cargo-deny", "--version", "0.20", "--locked"]);
+        let mut install = sh::cargo(&["install", "cargo-deny", "--version", "~0.20", "--locked"]);
         progress::step("Installing cargo-deny", &mut install)?;
     }
     let toolchain = toolchain::remembered();
