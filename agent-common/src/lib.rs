@@ -8,6 +8,7 @@
 pub mod event;
 pub mod go;
 pub mod histogram;
+pub mod hits;
 pub mod kernel;
 pub mod loss;
 pub mod net;

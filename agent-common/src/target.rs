@@ -2,21 +2,38 @@
 
 use crate::{go, layout, shared};
 
-/// Pids up to this bound have a bit in the `TARGET_BITS` map (the kernel's PID_MAX_LIMIT on 64 bits).
+/// No pid is as high (the kernel's PID_MAX_LIMIT on 64 bits).
 pub const PID_LIMIT: u32 = 4 * 1024 * 1024;
+/// Pids in one word of the `TARGET_INDEX` map: 16 bits each, a [`Target::index`], 0 for what is no target.
+pub const PIDS_A_WORD: u32 = 4;
 
 /// The process is Go: `go` is valid.
 pub const IS_GO: u32 = 1;
 /// The process is tokio: `tokio_*` are valid.
 pub const IS_TOKIO: u32 = 2;
+/// The probes of plane 2 are all in place, and count. Without it they only say that they were hit.
+pub const PROBES_OPEN: u32 = 4;
+/// The kernel's hooks (plane 1) count. Without it they only say that they were called.
+pub const HOOKS_OPEN: u32 = 8;
+
+/// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
+pub const TARGET_LIMIT: u32 = 1024;
 
 shared! {
     /// One observed process, found by its pid.
     pub struct Target {
         /// Unique for the agent's life, never used again: what map keys carry, so a reused pid is not mistaken.
         pub slot: u32,
-        /// [`IS_GO`], [`IS_TOKIO`].
+        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`HOOKS_OPEN`].
         pub flags: u32,
+        /// Where it stands in `TARGETS`, and where its hits are counted; used again when the target is gone.
+        pub index: u32,
+        pub pad: u32,
+        /// CLOCK_MONOTONIC, ns: since when the probes count. A stamp from before it belongs to a wait or poll that was not seen
+        /// whole.
+        pub probes_since: u64,
+        /// The same for the hooks: connects, requests, waits for a core.
+        pub hooks_since: u64,
         /// A goroutine's wait from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
         /// A task's poll at or over this becomes an event, ns.
@@ -32,4 +49,4 @@ shared! {
     }
 }
 
-layout!(Target: 40 + 152);
+layout!(Target: 64 + 152);

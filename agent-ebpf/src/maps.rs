@@ -3,10 +3,11 @@
 use agent_common::{
     go::sched::{Runnable, RunnableKey},
     histogram::{Bucket, Key},
+    hits::{Hits, Probe},
     kernel::Layout,
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
-    target::{PID_LIMIT, Target},
+    target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
     thread::run_queue::Waiting,
     tokio::{
         poll::{Thread, TypeKey},
@@ -18,9 +19,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 
-/// Offsets of this kernel's structs.
+/// Offsets of this kernel's structs, as the loader sets them; read by `kernel!`.
 #[unsafe(no_mangle)]
-static KERNEL: Layout = Layout::EMPTY;
+pub static KERNEL: Layout = Layout::EMPTY;
 
 /// Events to user space; its size is set at load.
 #[map]
@@ -28,11 +29,15 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Lost values and events by [`Loss`].
 #[map]
 pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
-/// A bit a pid: set for targets. Read before [`TARGETS`], so that what is not a target costs one array look-up.
+/// By pid: where a target stands in [`TARGETS`]. Arrays both, which the kernel reads without a call; what is not a target
+/// costs one such read. Its size is set at load, by the host's pid_max.
 #[map]
-pub static TARGET_BITS: Array<u64> = Array::with_max_entries(PID_LIMIT / 64, 0);
+pub static TARGET_INDEX: Array<u64> = Array::with_max_entries(PID_LIMIT / PIDS_A_WORD, 0);
 #[map]
-pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(1024, 0);
+pub static TARGETS: Array<Target> = Array::with_max_entries(TARGET_LIMIT, 0);
+/// By [`Target::index`].
+#[map]
+pub static HITS: PerCpuArray<Hits> = PerCpuArray::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
@@ -64,21 +69,43 @@ pub static PEER_COUNT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static THREADS_WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(64 * 1024, 0);
 
-/// Offsets of this kernel's structs, as the loader set them.
-#[inline(always)]
-pub fn kernel() -> Layout {
-    // SAFETY: a static of this object, always valid; volatile because the loader changes it behind the compiler's back.
-    unsafe { core::ptr::read_volatile(&raw const KERNEL) }
-}
-
 /// The target that a process is, if it is one.
 #[inline(always)]
 pub fn target(tgid: u32) -> Option<&'static Target> {
-    let word = TARGET_BITS.get(tgid / 64)?;
-    if word & (1 << (tgid % 64)) == 0 {
+    let word = TARGET_INDEX.get(tgid / PIDS_A_WORD)?;
+    let index = (word >> (tgid % PIDS_A_WORD * 16)) as u16;
+    if index == 0 {
         return None;
     }
-    // SAFETY: entries of TARGETS are written once, by user space, before the bit is set; a target that goes away while a
-    // probe runs is read once more, never written.
-    unsafe { TARGETS.get(tgid) }
+    // Written by user space before the index is; afterwards only single words of it change.
+    TARGETS.get(u32::from(index))
+}
+
+/// The target in whose memory a uprobe is: it is one, or was until just now.
+#[inline(always)]
+pub fn probed(tgid: u32, probe: Probe) -> Option<&'static Target> {
+    let target = target(tgid)?;
+    hit(target, probe);
+    (target.flags & PROBES_OPEN != 0).then_some(target)
+}
+
+/// The target that a hook was called for, if it is one and its hooks count.
+#[inline(always)]
+pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
+    let target = target(tgid)?;
+    if target.flags & HOOKS_OPEN == 0 {
+        hit(target, Probe::HookIdle);
+        return None;
+    }
+    hit(target, probe);
+    Some(target)
+}
+
+/// Counts a hit that a target pays for.
+#[inline(always)]
+pub fn hit(target: &Target, probe: Probe) {
+    if let Some(hits) = HITS.get_ptr_mut(target.index) {
+        // SAFETY: this CPU's own counters. A program that interrupts another on the same CPU may cost one count.
+        unsafe { (*hits)[probe as usize] += 1 };
+    }
 }

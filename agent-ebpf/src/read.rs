@@ -2,13 +2,22 @@
 
 use agent_common::{
     event::{ACTOR_GOROUTINE, ACTOR_NONE, ACTOR_TASK, Actor},
-    target::{IS_GO, IS_TOKIO, Target},
+    target::{IS_GO, IS_TOKIO, PROBES_OPEN, Target},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, generated,
 };
 
-use crate::maps::{TOKIO_THREADS, kernel};
+use crate::maps::TOKIO_THREADS;
+
+/// One offset of this kernel's structs, by its name in [`agent_common::kernel::Layout`].
+macro_rules! kernel {
+    ($field:ident) => {
+        // SAFETY: a static of this object, always valid; volatile because the loader changes it behind the compiler's back.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::KERNEL.$field) }
+    };
+}
+pub(crate) use kernel;
 
 /// Process and thread of the caller: (tgid, tid).
 #[inline(always)]
@@ -22,6 +31,14 @@ pub fn current() -> (u32, u32) {
 pub fn now() -> u64 {
     // SAFETY: no arguments, always allowed.
     unsafe { generated::bpf_ktime_get_ns() }
+}
+
+/// A field of a kernel struct whose pointer is an argument of a BTF-typed tracepoint: the verifier knows its type and checks
+/// the offset against it, and the load costs no call of a helper.
+#[inline(always)]
+pub fn argument<T: Copy>(base: u64, offset: u32) -> T {
+    // SAFETY: the verifier refuses the program unless a T stands at that offset; a bad address reads as 0.
+    unsafe { core::ptr::read_volatile((base + u64::from(offset)) as *const T) }
 }
 
 /// A field of a kernel struct; None when the address is bad.
@@ -50,11 +67,13 @@ pub fn actor(target: &Target, tid: u32) -> Actor {
             future: 0,
         };
     }
-    if target.flags & IS_TOKIO != 0
+    // Outside a window nobody says which task a thread polls.
+    if target.flags & (IS_TOKIO | PROBES_OPEN) == IS_TOKIO | PROBES_OPEN
         // SAFETY: an entry of this thread's own, written by this thread only.
         && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
         && thread.slot == target.slot
         && thread.task != 0
+        && thread.since >= target.probes_since
     {
         return Actor {
             id: task_id(target, thread.task).unwrap_or(0),
@@ -77,7 +96,7 @@ fn goroutine(target: &Target) -> Option<u64> {
     }
     // SAFETY: no arguments, always allowed.
     let task = unsafe { bpf_get_current_task() };
-    let base: u64 = field(task, kernel().task_fsbase)?;
+    let base: u64 = field(task, kernel!(task_fsbase))?;
     let g: u64 = user(base.wrapping_add(target.go.tls_g as u64))?;
     let goid: u64 = user(g + u64::from(target.go.g_goid))?;
     if goid != 0 {

@@ -1,6 +1,6 @@
 //! What the agent says of itself and of its own limits: losses, deliveries, and how much of each signal there is.
 
-use agent_common::loss::Loss;
+use agent_common::{hits::Probe, loss::Loss};
 
 use crate::{
     aggregate::store::Reading,
@@ -11,10 +11,60 @@ use crate::{
     telemetry::{MetricDef, agent as own},
 };
 
+/// What there is of each signal of a target, and what that costs it.
+pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = vec![state_metric(target, reading)];
+    let (spent, hits) = (&target.spent, &target.spent.hits);
+    let used = || Probe::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
+    let by_probe = |def: &'static MetricDef, value: &dyn Fn(usize) -> u64| Metric {
+        def,
+        points: used()
+            .map(|(probe, programs)| {
+                let kind = vec![Attribute::new(own::PROBE, programs[0])];
+                target.sum(value(*probe as usize), reading.time, kind)
+            })
+            .collect(),
+    };
+    metrics.push(by_probe(&own::OVERHEAD_HITS, &|index| hits[index]));
+    metrics.push(by_probe(&own::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
+        .into_iter()
+        .filter(|(duty, _)| duty.weighed)
+        .map(|(duty, name)| (duty.times(reading.time), name))
+        .collect();
+    let by_plane = |def: &'static MetricDef, value: &dyn Fn((f64, f64)) -> f64| Metric {
+        def,
+        points: weighed
+            .iter()
+            .map(|(times, name)| {
+                target.sum(
+                    value(*times) as u64,
+                    reading.time,
+                    vec![Attribute::new(own::PLANE, *name)],
+                )
+            })
+            .collect(),
+    };
+    metrics.push(by_plane(&own::WINDOW_OPEN, &|(covered, _)| covered));
+    metrics.push(by_plane(&own::WINDOW_TIME, &|(_, elapsed)| elapsed));
+    metrics.retain(|metric| !metric.points.is_empty());
+    metrics
+}
+
 /// How much of each signal there is, with the reason where it is not all.
-pub fn state_metric(target: &Target, reading: &Reading) -> Metric {
+fn state_metric(target: &Target, reading: &Reading) -> Metric {
     let point = |state: &SignalState| {
+        let share = target
+            .duty_of(state.signal)
+            .map_or(1.0, |duty| duty.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
+            Coverage::Full if share < 1.0 => {
+                let cause = format!(
+                    "the budget pays for {:.1} % of the time; counts are weighed",
+                    100.0 * share
+                );
+                ("windows", Some(cause))
+            }
             Coverage::Full => ("full", None),
             Coverage::Partial(cause) => ("partial", Some(cause.clone())),
             Coverage::Off(cause) => ("off", Some(cause.clone())),

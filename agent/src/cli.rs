@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use glob::Pattern;
 
-use crate::discover::Selector;
+use crate::{
+    budget::{Share, parse_share},
+    discover::Selector,
+};
 
 /// Says where the time of a Go or Rust service goes while nobody works.
 #[derive(Debug, Parser)]
@@ -18,7 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch services until Ctrl-C: a live summary here, spans and metrics as OTLP
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say what this kernel permits, which processes can be watched, and what would be off and why
     Doctor(TargetArgs),
     /// Load and attach every program to the given processes, and check that events arrive
@@ -67,6 +70,13 @@ pub struct RunArgs {
     /// Leave out signals by name, e.g. go.sched (see `whywait doctor` for the names)
     #[arg(long, value_name = "SIGNAL", env = "WHYWAIT_WITHOUT", value_delimiter = ',')]
     pub without: Vec<String>,
+    /// What watching may cost each target, as a share of its CPU time: within it the dear probes (of goroutines and tasks)
+    /// come and go; `off` keeps them in place whatever they cost
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET", default_value = "1%", value_parser = parse_share)]
+    pub budget: Share,
+    /// What a target may cost in any case, as a share of one core: it lets quiet services be seen all the time
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "0.1%", value_parser = parse_share)]
+    pub budget_floor: Share,
     /// How often metrics leave
     #[arg(long, value_name = "TIME", env = "WHYWAIT_METRIC_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub metric_interval: Duration,

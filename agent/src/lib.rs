@@ -12,6 +12,7 @@ pub mod telemetry;
 
 pub mod aggregate;
 pub mod attach;
+pub mod budget;
 pub mod discover;
 pub mod enrich;
 pub mod export;

@@ -2,13 +2,12 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use log::{debug, warn};
+use log::debug;
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
@@ -20,24 +19,27 @@ use crate::{
     account,
     aggregate::{Store, store::Reading},
     attach::{
-        kernel::{self, LoadError},
         maps::TargetMaps,
-        plan::Coverage,
-        uprobe,
+        plan::{Coverage, SignalState},
     },
+    budget::{Meter, Plane},
     cli::RunArgs,
     clock, enrich,
-    exit::{Exit, Fatal},
-    export::{self, Exporter, FilesConfig},
+    exit::Exit,
+    export::Exporter,
     health::{self, Health},
     intake::{Event, ring::Ring},
-    kernel::{LayoutError, read_layout},
     model::{Batch, Resource, Span},
     signals,
     summary::{self, Screen, View},
     target::Target,
-    watch::{Options, Watch},
+    watch::{Settled, Watch},
 };
+
+mod startup;
+
+pub use startup::load;
+use startup::{export_config, options};
 
 /// Events handled before the loop looks at its other duties.
 const BURST: usize = 4096;
@@ -45,6 +47,8 @@ const BURST: usize = 4096;
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the governor has its turn when there is a budget to keep.
+const GOVERN: Duration = Duration::from_millis(20);
 /// Ends of targets that wait to be handled.
 const ENDS: usize = 256;
 
@@ -76,7 +80,9 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let store = Store::new(&mut take)?;
     let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
     let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
-    let watch = Watch::new(ebpf, maps, hooks, options, watch_to_pipeline);
+    let mut meter = Meter::new(&mut take)?;
+    meter.calibrate(&mut ebpf);
+    let watch = Watch::new(ebpf, maps, meter, hooks, options, watch_to_pipeline);
     let exporter = Exporter::start(export)?;
     let health = Arc::new(Health::default());
     if let Some(address) = args.health_listen {
@@ -105,72 +111,6 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     pipeline.finish(exit).await
 }
 
-/// Loads the object and attaches what needs no target; every failure says what is missing.
-pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
-    let layout = read_layout().map_err(|error| match error {
-        LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
-    })?;
-    let fatal = |error: LoadError| match &error {
-        LoadError::NoPrivilege(_) => Fatal::new(Exit::NoPrivilege, error),
-        LoadError::Object(_) | LoadError::Btf(_) => Fatal::new(Exit::UnsupportedKernel, error),
-    };
-    let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
-    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without).map_err(fatal)?;
-    for hook in hooks
-        .iter()
-        .filter(|hook| hook.taken.is_none() && !without.iter().any(|name| name == hook.signal))
-    {
-        for (alternative, reason) in &hook.refused {
-            warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
-        }
-    }
-    uprobe::load(&mut ebpf).map_err(|(program, reason)| {
-        Fatal::new(
-            Exit::UnsupportedKernel,
-            format!("the kernel refused the program {program}: {reason}"),
-        )
-    })?;
-    Ok((ebpf, hooks))
-}
-
-fn options(args: &RunArgs) -> anyhow::Result<Options> {
-    if let Some(unknown) = args
-        .without
-        .iter()
-        .find(|name| !signals::NAMES.contains(&name.as_str()))
-    {
-        let names = signals::NAMES.join(", ");
-        return Err(Fatal::new(
-            Exit::Failed,
-            format!("--without {unknown}: no such signal; there are {names}"),
-        )
-        .into());
-    }
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    Ok(Options {
-        selector: args.targets.selector(),
-        without: args.without.clone(),
-        slow_wait: nanos(args.slow_wait),
-        slow_poll: nanos(args.slow_poll),
-        slow_request: nanos(args.slow_request),
-    })
-}
-
-fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
-    let env: HashMap<String, String> = std::env::vars().collect();
-    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)?;
-    // Without an endpoint, and without being told otherwise, files are the way out.
-    let directory = args
-        .out
-        .clone()
-        .or_else(|| grpc.is_none().then(|| PathBuf::from("whywait-out")));
-    let files = directory.map(|directory| FilesConfig {
-        directory,
-        rotate: args.out_rotate,
-    });
-    Ok(export::Config { grpc, files })
-}
-
 impl Pipeline {
     async fn turn_until_end(
         &mut self,
@@ -180,6 +120,8 @@ impl Pipeline {
     ) -> anyhow::Result<Exit> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut govern = interval(if args.budget.0.is_some() { GOVERN } else { TICK });
+        govern.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_metrics = Instant::now() + args.metric_interval;
         let end = args.duration.map(|duration| self.began + duration);
         let far = Instant::now() + Duration::from_secs(86_400 * 365 * 10);
@@ -194,6 +136,11 @@ impl Pipeline {
                     if self.all_named_ended(args) {
                         return Ok(Exit::TargetEnded);
                     }
+                }
+                Some(done) = self.watch.windows.done.recv() => self.watch.done(done),
+                _ = govern.tick() => {
+                    let settled = self.watch.govern();
+                    self.settle(&settled)?;
                 }
                 _ = tick.tick() => {
                     self.health.turn();
@@ -241,11 +188,44 @@ impl Pipeline {
         }
     }
 
+    /// Weighs what windows that end now have seen.
+    fn settle(&mut self, settled: &[Settled]) -> anyhow::Result<()> {
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let reading = self.store.read()?;
+        for Settled { slot, plane, stretch } in settled {
+            if let Some(target) = self.watch.by_slot(*slot) {
+                let duty = match plane {
+                    Plane::Hooks => &mut target.hooks,
+                    Plane::Probes => &mut target.probes,
+                };
+                duty.weigher.settle(&reading, *slot, *stretch);
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel's maps, with what windows saw weighed.
+    fn read(&mut self) -> anyhow::Result<Reading> {
+        let settled = self.watch.long_open();
+        self.settle(&settled)?;
+        let mut reading = self.store.read()?;
+        for target in self.watch.targets.values() {
+            for duty in [&target.hooks, &target.probes] {
+                if duty.weighed {
+                    duty.weigher.apply(&mut reading, target.slot);
+                }
+            }
+        }
+        Ok(reading)
+    }
+
     /// Reads plane 0 and the kernel's maps, sends spans, and draws.
     fn tick(&mut self) -> anyhow::Result<Reading> {
         self.intake();
         self.read_runtimes();
-        let reading = self.store.read()?;
+        let reading = self.read()?;
         for (slot, spans) in std::mem::take(&mut self.spans) {
             if let Some(target) = self.watch.by_slot(slot) {
                 let batch = Batch {
@@ -275,7 +255,7 @@ impl Pipeline {
     fn export_metrics(&mut self, reading: &Reading) {
         for target in self.watch.targets.values_mut() {
             let mut metrics = signals::metrics(target, reading);
-            metrics.push(account::state_metric(target, reading));
+            metrics.extend(account::target_metrics(target, reading));
             target.forget_exemplars();
             self.exporter.send(Batch {
                 resource: target.resource.clone(),
@@ -300,7 +280,7 @@ impl Pipeline {
     /// A target ended: its last figures leave, then it is forgotten.
     fn ended(&mut self, slot: u32) -> anyhow::Result<()> {
         self.intake();
-        let reading = self.store.read()?;
+        let reading = self.read()?;
         let Some(target) = self.watch.let_go(slot) else {
             return Ok(());
         };
@@ -337,6 +317,7 @@ impl Pipeline {
             rejected: self.ring.rejected,
             ran: self.began.elapsed(),
             spans: self.span_count,
+            ended: self.watch.ended,
         };
         self.screen
             .draw(&summary::render(&view))
@@ -351,11 +332,10 @@ impl Pipeline {
             self.draw(&reading)?;
         }
         self.screen.keep();
+        // Of what was named: a process that happens to run beside the others is reported, and no failure.
         let partial = self.watch.targets.values().any(|target| {
-            target
-                .states
-                .iter()
-                .any(|state| state.signal == "runtime" && matches!(state.coverage, Coverage::Off(_)))
+            let dark = |state: &SignalState| state.signal == "runtime" && matches!(state.coverage, Coverage::Off(_));
+            self.watch.names(target) && target.states.iter().any(dark)
         });
         let files = self.exporter.files.clone();
         self.watch.close().await;

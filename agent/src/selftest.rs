@@ -10,6 +10,7 @@ use tokio::{sync::mpsc, time::sleep};
 use crate::{
     aggregate::{Store, store::Reading},
     attach::{kernel::HookState, maps::TargetMaps, plan::Coverage},
+    budget::Meter,
     cli::SelftestArgs,
     exit::Exit,
     intake::{Event, ring::Ring},
@@ -61,6 +62,8 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;
     let mut ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+    let mut meter = Meter::new(&mut take)?;
+    meter.calibrate(&mut ebpf);
     let (watch_to_selftest, _ends) = mpsc::channel(16);
     // Thresholds of 0: every wait, poll and request is an event, so each program's slow path runs too.
     let options = Options {
@@ -69,13 +72,17 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         slow_wait: 0,
         slow_poll: 0,
         slow_request: 0,
+        limits: None,
     };
-    let mut watch = Watch::new(ebpf, maps, hooks, options, watch_to_selftest);
+    let mut watch = Watch::new(ebpf, maps, meter, hooks, options, watch_to_selftest);
     watch.scan()?;
     let deadline = Instant::now() + args.timeout;
     let (mut spans, mut rejected) = (0u64, 0u64);
     let outcome = loop {
         sleep(Duration::from_millis(500)).await;
+        while let Ok(done) = watch.windows.done.try_recv() {
+            watch.done(done);
+        }
         ring.drain(1 << 20, |event| match event {
             Ok(Event::Exec(_)) => {}
             Ok(event) => {

@@ -90,6 +90,8 @@ pub struct View<'a> {
     pub ran: Duration,
     /// Spans made, by name of the kind.
     pub spans: u64,
+    /// Targets that ended.
+    pub ended: usize,
 }
 
 /// The picture, many lines.
@@ -107,7 +109,10 @@ pub fn render(view: &View<'_>) -> String {
         render_target(&mut text, target, view.reading);
     }
     if view.targets.is_empty() {
-        text.push_str("no Go or tokio process yet; new ones are found as they start\n");
+        text.push_str(match view.ended {
+            0 => "no Go or tokio process yet; new ones are found as they start\n",
+            _ => "every process that was watched has ended; new ones are found as they start\n",
+        });
     }
     let lost: Vec<String> = Loss::ALL
         .iter()
@@ -156,6 +161,22 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
             target.cycles.exported,
             target.cycles.missed
         );
+    }
+    if let Some(share) = target.spent.share() {
+        let _ = write!(text, "  watching costs {:.2} % of its CPU", 100.0 * share);
+        for (duty, what) in [
+            (&target.hooks, "sockets and threads"),
+            (&target.probes, "goroutines or tasks"),
+        ] {
+            if duty.weighed {
+                let _ = write!(
+                    text,
+                    "; {what} seen {:.1} % of the time",
+                    100.0 * duty.coverage(reading.time)
+                );
+            }
+        }
+        text.push('\n');
     }
     let _ = writeln!(
         text,

@@ -6,11 +6,13 @@ use agent_common::histogram::Series;
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
+    budget::{Duty, Plane, Spent},
     clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
+    signals,
 };
 
 /// Exemplars kept for a series between two exports.
@@ -32,7 +34,15 @@ pub struct Target {
     pub started: MonoNs,
     /// What is on, in part, or off, and why.
     pub states: Vec<SignalState>,
+    /// Probes that are always in place.
     pub links: Links,
+    /// What the kernel programs know of it.
+    pub known: agent_common::target::Target,
+    /// Plane 1: the kernel's hooks.
+    pub hooks: Duty,
+    /// Plane 2.
+    pub probes: Duty,
+    pub spent: Spent,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -92,6 +102,10 @@ impl Target {
             started,
             states: Vec::new(),
             links: Links::default(),
+            known: agent_common::target::Target::default(),
+            hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
+            probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
+            spent: Spent::default(),
             futures: HashMap::new(),
             go: None,
             cycles: Cycles::default(),
@@ -102,6 +116,17 @@ impl Target {
     /// Takes note of a GC cycle; false when it was seen before.
     pub fn note_cycle(&mut self, number: u64) -> bool {
         self.cycles.note(number)
+    }
+
+    /// The duty that a signal depends on; None for what is always on.
+    pub fn duty_of(&self, signal: &str) -> Option<&Duty> {
+        if self.probes.probes.iter().any(|probe| probe.signal == signal) {
+            return Some(&self.probes);
+        }
+        signals::KERNEL_HOOKS
+            .iter()
+            .any(|hook| hook.signal == signal)
+            .then_some(&self.hooks)
     }
 
     /// A future's name by its type id.

@@ -4,8 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 
+use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
 use aya::Ebpf;
 use log::{debug, info, warn};
@@ -16,23 +18,28 @@ use crate::{
         kernel::HookState,
         maps::TargetMaps,
         plan::{self, Coverage, Plan, SignalState},
-        uprobe::{self, Links},
+        uprobe::Links,
     },
+    budget::{Limits, Meter, Window, window::Windows},
     clock,
     discover::{Process, ProcessError, Selector, process::FileId},
     enrich,
     exit::{Exit, Fatal, of_process},
-    golang::GoRuntime,
     inspect::{self, Image, InspectError},
-    memory::Memory,
-    signals,
-    target::{GoState, Target},
+    target::Target,
 };
+
+mod attach;
+mod govern;
+
+pub use govern::Settled;
 
 /// Inspected executables that are remembered.
 const CACHED: usize = 256;
-/// Targets at once: the size of the kernel's map.
-const LIMIT: usize = 1024;
+
+/// Shortest windows: of probes, which take some 10 ms each to attach; of hooks, long enough for most requests.
+const SHORTEST_PROBES: Duration = Duration::from_millis(50);
+const SHORTEST_HOOKS: Duration = Duration::from_millis(250);
 
 /// Thresholds and choices of the user.
 #[derive(Clone, Debug)]
@@ -43,6 +50,8 @@ pub struct Options {
     pub slow_wait: u64,
     pub slow_poll: u64,
     pub slow_request: u64,
+    /// None: plane 2 stays attached, whatever it costs.
+    pub limits: Option<Limits>,
 }
 
 /// What inspecting an executable gave.
@@ -50,8 +59,9 @@ type Inspected = Result<Option<Arc<Image>>, InspectError>;
 
 /// The targets, and what it takes to make a process one.
 pub struct Watch {
-    ebpf: Ebpf,
+    pub windows: Windows,
     maps: TargetMaps,
+    pub meter: Meter,
     options: Options,
     /// Plane 1, by signal.
     pub hooks: Vec<HookState>,
@@ -59,6 +69,8 @@ pub struct Watch {
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
     next_slot: u32,
+    /// Indices of targets in the map of hits that nobody uses.
+    free: Vec<u32>,
     images: HashMap<FileId, Inspected>,
     cached: VecDeque<FileId>,
     watch_to_pipeline: mpsc::Sender<u32>,
@@ -71,18 +83,21 @@ impl Watch {
     pub fn new(
         ebpf: Ebpf,
         maps: TargetMaps,
+        meter: Meter,
         hooks: Vec<HookState>,
         options: Options,
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
         Self {
-            ebpf,
+            windows: Windows::new(ebpf),
             maps,
+            meter,
             options,
             hooks,
             targets: HashMap::new(),
             by_slot: HashMap::new(),
             next_slot: 1,
+            free: (1..TARGET_LIMIT).rev().collect(),
             images: HashMap::new(),
             cached: VecDeque::new(),
             watch_to_pipeline,
@@ -94,6 +109,12 @@ impl Watch {
     pub fn by_slot(&mut self, slot: u32) -> Option<&mut Target> {
         let pid = self.by_slot.get(&slot)?;
         self.targets.get_mut(pid).filter(|target| target.slot == slot)
+    }
+
+    /// Whether the user named the process of a target: by pid, executable or name.
+    pub fn names(&self, target: &Target) -> bool {
+        let selector = &self.options.selector;
+        selector.is_explicit() && selector.matches(&target.process)
     }
 
     /// Looks at every process there is. A process named by its pid must be there and be of use, or the run ends.
@@ -206,9 +227,9 @@ impl Watch {
         image: Option<Arc<Image>>,
         error: Option<InspectError>,
     ) -> anyhow::Result<()> {
-        if self.targets.len() == LIMIT {
-            anyhow::bail!("left out: {LIMIT} targets are watched already");
-        }
+        let Some(index) = self.free.last().copied() else {
+            anyhow::bail!("left out: {} targets are watched already", self.targets.len());
+        };
         if process.is_replaced() {
             info!(
                 "process {}: its executable was replaced or removed since it started; the one that runs is read",
@@ -250,84 +271,20 @@ impl Watch {
         target.futures = plan.futures.clone();
         target.go = self.open_runtime(&target, image.as_deref(), bias);
         target.image = image;
-        self.attach(&mut target, &plan)?;
-        let (pid, name) = (
-            target.process.pid,
-            target.resource.get("service.name").unwrap_or_default().to_owned(),
-        );
-        info!("watching {name} (pid {pid}): {} probes", target.links.len());
+        self.meter
+            .clear(index)
+            .context("cannot set the target's hits to nothing")?;
+        self.attach(&mut target, &plan, index)?;
+        let pid = target.process.pid;
+        self.free.pop();
         self.by_slot.insert(slot, pid);
+        if target.probes.probes.is_empty() {
+            govern::announce(&target);
+        } else {
+            self.open_probes(&mut target);
+        }
         self.targets.insert(pid, target);
         self.await_end(slot, pidfd);
-        Ok(())
-    }
-
-    fn open_runtime(&self, target: &Target, image: Option<&Image>, bias: u64) -> Option<GoState> {
-        let Some(Image::Go(image)) = image else { return None };
-        if self
-            .options
-            .without
-            .iter()
-            .any(|name| name == signals::go::runtime::NAME)
-        {
-            return None;
-        }
-        let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
-            return None;
-        };
-        let runtime = Memory::open(target.process.pid)
-            .and_then(|memory| GoRuntime::new(memory, bias, globals.clone(), offsets.clone()));
-        match runtime {
-            Ok(runtime) => Some(GoState {
-                bounds: runtime.bounds().into(),
-                runtime,
-                latest: None,
-            }),
-            Err(error) => {
-                warn!(
-                    "process {}: cannot read the Go runtime's memory: {error}",
-                    target.process.pid
-                );
-                None
-            }
-        }
-    }
-
-    /// First what the programs must know, then the probes: no probe fires for a process that is not known.
-    fn attach(&mut self, target: &mut Target, plan: &Plan) -> anyhow::Result<()> {
-        let pid = target.process.pid;
-        let Options {
-            slow_wait,
-            slow_poll,
-            slow_request,
-            ..
-        } = self.options;
-        self.maps
-            .set_types(target.slot, &plan.types)
-            .context("cannot tell the kernel side of the tasks' types")?;
-        self.maps
-            .set_sites(target.slot, &plan.sites)
-            .context("cannot tell the kernel side of the probes")?;
-        self.maps
-            .admit(pid, &plan.target(target.slot, slow_wait, slow_poll, slow_request))
-            .context("cannot tell the kernel side of the target")?;
-        // Only now: a process that has just started may begin to listen at any moment, and either side sees it.
-        let ports = target.process.listening_ports().unwrap_or_default();
-        self.maps
-            .listens(pid, ports)
-            .context("cannot tell the kernel side of the target's ports")?;
-        for probe in &plan.probes {
-            if let Err(error) = uprobe::attach(&mut self.ebpf, &target.process, probe, &mut target.links) {
-                let reason = error.to_string();
-                warn!("process {pid}: {reason}");
-                if let Some(state) = target.states.iter_mut().find(|state| state.signal == probe.signal) {
-                    state.coverage = match &state.coverage {
-                        Coverage::Partial(before) => Coverage::Partial(format!("{before}; {reason}")),
-                        _ => Coverage::Partial(reason),
-                    };
-                }
-            }
-        }
         Ok(())
     }
 
@@ -353,24 +310,35 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
-        let links: Links = std::mem::take(&mut target.links);
-        tokio::task::spawn_blocking(move || drop(links));
+        for links in [&mut target.links, &mut target.probes.links] {
+            tokio::spawn(std::mem::take(links).detach());
+        }
         self.maps.forget(pid, slot);
+        self.free.push(target.known.index);
         self.ended += 1;
         Some(target)
     }
 
     /// Detaches everything, and waits for it.
     pub async fn close(mut self) {
+        while self.targets.values().any(|target| target.probes.window == Window::Busy) {
+            let Some(done) = self.windows.done.recv().await else {
+                break;
+            };
+            self.done(done);
+        }
         let links: Vec<Links> = self
             .targets
             .values_mut()
-            .map(|target| std::mem::take(&mut target.links))
+            .flat_map(|target| {
+                [
+                    std::mem::take(&mut target.links),
+                    std::mem::take(&mut target.probes.links),
+                ]
+            })
             .collect();
-        let detached = links
-            .into_iter()
-            .map(|links| tokio::task::spawn_blocking(move || drop(links)));
-        for task in detached.collect::<Vec<_>>() {
+        let detached: Vec<_> = links.into_iter().map(|links| tokio::spawn(links.detach())).collect();
+        for task in detached {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;
         }

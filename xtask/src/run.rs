@@ -94,6 +94,10 @@ fn arguments(options: &Options, pids: Option<(u32, u32)>) -> Vec<String> {
         if out_folder(&options.agent).is_none() {
             words.extend(["--out".to_owned(), OUT.to_owned()]);
         }
+        // The demo is there to show everything, every planted fault among it; a service in production has its budget.
+        if !options.agent.iter().any(|word| word.starts_with("--budget")) {
+            words.extend(["--budget".to_owned(), "off".to_owned()]);
+        }
     }
     if let Some(duration) = &options.duration {
         words.extend(["--duration".to_owned(), duration.clone()]);
@@ -202,13 +206,13 @@ mod tests {
             false,
             &[],
             Some((1, 2)),
-            "run --pid 1 --pid 2 --out whywait-out --duration 5s",
+            "run --pid 1 --pid 2 --out whywait-out --budget off --duration 5s",
         );
         check(
             false,
-            &["--out=x"],
+            &["--out=x", "--budget", "5%"],
             Some((1, 2)),
-            "run --pid 1 --pid 2 --duration 5s --out=x",
+            "run --pid 1 --pid 2 --duration 5s --out=x --budget 5%",
         );
         check(true, &["--pid", "7"], None, "run --duration 5s --pid 7");
     }

@@ -3,11 +3,15 @@
 use agent_common::{
     event::Kind,
     go::{ABSENT, gc::Cycle},
+    hits::Probe,
     loss::Loss,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
-use crate::{maps::target, read, record};
+use crate::{
+    maps::{hit, target},
+    read, record,
+};
 
 /// At runtime.prepareFreeWorkbufs, which gcMarkTermination calls once, after it has restarted the world.
 #[uprobe]
@@ -22,6 +26,8 @@ pub fn go_gc_cycle(_ctx: ProbeContext) -> u32 {
 fn cycle() -> Option<()> {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return Some(()) };
+    // Once a cycle: in place outside windows too.
+    hit(target, Probe::GoGcCycle);
     let go = &target.go;
     let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));
     let controller = |offset: u32| read::user::<i64>(go.gc_controller + u64::from(offset));

@@ -7,6 +7,7 @@ use agent_common::{
         sched::{Runnable, RunnableKey, Source, Wait},
     },
     histogram::Series,
+    hits::Probe,
     loss::Loss,
     target::Target,
 };
@@ -14,7 +15,7 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::arguments;
 use crate::{
-    maps::{GO_RUNNABLE, target},
+    maps::{GO_RUNNABLE, probed},
     read, record,
 };
 
@@ -26,21 +27,21 @@ const SAME_POLL: u64 = 1_000_000;
 /// runtime.runqput(pp, gp, next): ready, newproc and goyield all end here.
 #[uprobe]
 pub fn go_runqput(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).1, Source::RunqPut);
+    stamp(arguments(&ctx).1, Source::RunqPut, Probe::GoRunqput);
     0
 }
 
 /// runtime.goschedImpl(gp, preempted).
 #[uprobe]
 pub fn go_gosched(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).0, Source::Gosched);
+    stamp(arguments(&ctx).0, Source::Gosched, Probe::GoGosched);
     0
 }
 
 /// runtime.exitsyscallNoP(gp), before go1.26 exitsyscall0(gp).
 #[uprobe]
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).0, Source::ExitSyscall);
+    stamp(arguments(&ctx).0, Source::ExitSyscall, Probe::GoExitsyscall);
     0
 }
 
@@ -49,7 +50,9 @@ pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
 pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     let (_, pd, mode) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::GoNetpoll) else {
+        return 0;
+    };
     // pdReady is 1, pdWait is 2: neither is a goroutine.
     let waiter = |offset: u32| match read::user::<u64>(pd + u64::from(offset)) {
         Some(g) if g > 2 => insert(target, tid, g, Source::Netpoll),
@@ -70,7 +73,9 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::GoInjectglist) else {
+        return 0;
+    };
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
         return 0;
     };
@@ -107,7 +112,9 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
 pub fn go_execute(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, _) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::GoExecute) else {
+        return 0;
+    };
     let key = RunnableKey {
         g,
         slot: u64::from(target.slot),
@@ -118,6 +125,10 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
         return 0;
     };
     let _ = GO_RUNNABLE.remove(key);
+    if runnable.since < target.probes_since {
+        record::count(target, Series::GoUnstamped, 0);
+        return 0;
+    }
     let now = read::now();
     let waited = now.saturating_sub(runnable.since);
     record::value(target, Series::GoRunnable, 0, waited);
@@ -128,9 +139,9 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn stamp(g: u64, source: Source) {
+fn stamp(g: u64, source: Source, probe: Probe) {
     let (tgid, tid) = read::current();
-    if let Some(target) = target(tgid) {
+    if let Some(target) = probed(tgid, probe) {
         insert(target, tid, g, source);
     }
 }

@@ -3,6 +3,7 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
+    hits::Probe,
     loss::Loss,
     net::{Listener, Peer, ROLE_CLIENT, Socket, connect::Connect, request::IDLE},
 };
@@ -10,7 +11,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{endpoints, peer_id};
 use crate::{
-    maps::{LISTENERS, SOCKETS, target},
+    maps::{LISTENERS, SOCKETS, hooked, target},
     read, record,
 };
 
@@ -39,7 +40,9 @@ pub fn net_set_state(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn begin(sk: u64) {
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return };
+    let Some(target) = hooked(tgid, Probe::NetState) else {
+        return;
+    };
     let Some((address, port, _)) = endpoints(sk) else {
         return;
     };
@@ -79,8 +82,10 @@ fn established(sk: u64) {
     let since = socket.since;
     socket.connecting = 0;
     socket.since = 0;
-    let Some(target) = target(socket.tgid) else { return };
-    if target.slot != socket.slot {
+    let Some(target) = hooked(socket.tgid, Probe::NetState) else {
+        return;
+    };
+    if target.slot != socket.slot || since < target.hooks_since {
         return;
     }
     let now = read::now();
@@ -116,7 +121,8 @@ fn closed(sk: u64) {
     };
     let _ = SOCKETS.remove(sk);
     if socket.connecting != 0
-        && let Some(target) = target(socket.tgid)
+        && let Some(target) = hooked(socket.tgid, Probe::NetState)
+        && socket.since >= target.hooks_since
     {
         record::count(target, Series::ConnectFailed, socket.peer);
     }
@@ -125,6 +131,7 @@ fn closed(sk: u64) {
 #[inline(always)]
 fn listen(sk: u64) {
     let (tgid, _) = read::current();
+    // Ports are remembered whether the hooks count or not.
     if target(tgid).is_none() {
         return;
     }

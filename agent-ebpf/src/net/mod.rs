@@ -7,8 +7,9 @@ use agent_common::{
 };
 
 use crate::{
-    maps::{PEER_COUNT, PEERS, kernel},
-    read, record,
+    maps::{PEER_COUNT, PEERS},
+    read::{self, kernel},
+    record,
 };
 
 const AF_INET: u16 = 2;
@@ -19,21 +20,20 @@ const IPPROTO_MPTCP: u16 = 262;
 /// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a TCP socket; None for any other.
 #[inline(always)]
 pub fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
-    let layout = kernel();
-    let protocol: u16 = read::field(sk, layout.sk_protocol)?;
+    let protocol: u16 = read::field(sk, kernel!(sk_protocol))?;
     if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
         return None;
     }
-    let address = match read::field::<u16>(sk, layout.sk_family)? {
+    let address = match read::field::<u16>(sk, kernel!(sk_family))? {
         AF_INET => {
-            let v4: [u8; 4] = read::field(sk, layout.sk_daddr)?;
+            let v4: [u8; 4] = read::field(sk, kernel!(sk_daddr))?;
             [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
         }
-        AF_INET6 => read::field(sk, layout.sk_v6_daddr)?,
+        AF_INET6 => read::field(sk, kernel!(sk_v6_daddr))?,
         _ => return None,
     };
-    let remote = u16::from_be(read::field(sk, layout.sk_dport)?);
-    let local = read::field(sk, layout.sk_num)?;
+    let remote = u16::from_be(read::field(sk, kernel!(sk_dport))?);
+    let local = read::field(sk, kernel!(sk_num))?;
     Some((address, remote, local))
 }
 

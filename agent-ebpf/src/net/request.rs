@@ -6,6 +6,7 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
+    hits::Probe,
     loss::Loss,
     net::{
         Listener, Peer, ROLE_CLIENT, ROLE_SERVER, Socket,
@@ -20,8 +21,9 @@ use aya_ebpf::{
 
 use super::{endpoints, peer_id};
 use crate::{
-    maps::{LISTENERS, SOCKETS, kernel, target},
-    read, record,
+    maps::{LISTENERS, SOCKETS, hooked},
+    read::{self, kernel},
+    record,
 };
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -66,7 +68,7 @@ pub fn net_recv_inet6(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn through_socket(socket: u64, length: i32, direction: u8) {
-    if let Some(sk) = read::field(socket, kernel().socket_sk) {
+    if let Some(sk) = read::field(socket, kernel!(socket_sk)) {
         moved(sk, length, direction);
     }
 }
@@ -78,13 +80,19 @@ fn moved(sk: u64, length: i32, direction: u8) {
         return;
     }
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return };
+    let Some(target) = hooked(tgid, Probe::NetMoved) else {
+        return;
+    };
     let Some(socket) = known(sk, target, tgid, tid) else {
         return;
     };
     // SAFETY: the entry stays until this socket's CLOSE; reads and writes of one socket by two threads at once can mix up
     // one request of it, not memory.
     let socket = unsafe { &mut *socket };
+    if socket.since < target.hooks_since {
+        // What came since was not seen.
+        socket.last = IDLE;
+    }
     let (opens, series) = if socket.role == ROLE_SERVER {
         (RECEIVED, Series::ServerRequest)
     } else {

@@ -3,6 +3,7 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
+    hits::Probe,
     loss::Loss,
     target::Target,
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey},
@@ -11,7 +12,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 
 use super::{argument, wake};
 use crate::{
-    maps::{TOKIO_THREADS, TOKIO_TYPES, target},
+    maps::{TOKIO_THREADS, TOKIO_TYPES, probed},
     read, record,
 };
 
@@ -22,7 +23,9 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let hit = read::now();
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::TokioPollBegin) else {
+        return 0;
+    };
     let future = type_of(target, task);
     let now = read::now();
     if future & BLOCKING == 0 {
@@ -32,7 +35,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         // SAFETY: an entry of this thread's own; user space removes it only after the target's probes are gone.
         let thread = unsafe { &mut *thread };
         let same = thread.slot == target.slot;
-        thread.busy_since = if same && thread.busy_since != 0 {
+        thread.busy_since = if same && thread.busy_since >= target.probes_since {
             thread.busy_since
         } else {
             now
@@ -61,12 +64,19 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::TokioPollEnd) else {
+        return 0;
+    };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
         return 0;
     };
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
+    if thread.since < target.probes_since {
+        // The first end that this window sees on this thread: its begin was before.
+        thread.task = 0;
+        return 0;
+    }
     if thread.task != task || thread.slot != target.slot {
         // A poll that began before the probes did, or one inside another's poll.
         record::count(target, Series::TokioUnmatched, 0);
@@ -90,13 +100,15 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = target(tgid) else { return 0 };
+    let Some(target) = probed(tgid, Probe::TokioPark) else {
+        return 0;
+    };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
         return 0;
     };
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
-    if thread.slot == target.slot && thread.busy_since != 0 {
+    if thread.slot == target.slot && thread.busy_since >= target.probes_since {
         record::value(
             target,
             Series::TokioBusy,

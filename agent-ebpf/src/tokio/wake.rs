@@ -2,45 +2,51 @@
 
 use agent_common::{
     histogram::Series,
+    hits::Probe,
     loss::Loss,
     target::Target,
     tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
 };
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    macros::uprobe,
-    programs::ProbeContext,
-};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
-    maps::{TOKIO_SITES, TOKIO_WOKEN, target},
+    maps::{TOKIO_SITES, TOKIO_WOKEN, probed},
     read, record,
 };
 
 /// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. The first since its last poll counts.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
-    woken(&ctx, BPF_NOEXIST);
+    woken(&ctx, Probe::TokioSchedule);
     0
 }
 
 /// OwnedTasks::bind_inner(&self, task): a new task, whatever stood at its address before.
 #[uprobe]
 pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
-    woken(&ctx, BPF_ANY);
+    woken(&ctx, Probe::TokioSpawn);
     0
 }
 
 #[inline(always)]
-fn woken(ctx: &ProbeContext, flags: u32) {
+fn woken(ctx: &ProbeContext, probe: Probe) {
     let (tgid, _) = read::current();
-    let Some(target) = target(tgid) else { return };
+    let Some(target) = probed(tgid, probe) else { return };
     let slot = u64::from(target.slot);
     let Some(task) = argument(ctx, slot) else {
         return record::lost(Loss::ReadFault);
     };
     let key = WokenKey { task, slot };
-    if TOKIO_WOKEN.insert(key, read::now(), u64::from(flags)).is_err() && TOKIO_WOKEN.get_ptr(key).is_none() {
+    let now = read::now();
+    if let Some(woken) = TOKIO_WOKEN.get_ptr_mut(key) {
+        // SAFETY: one word, read and written whole; two wakes at once leave one of the two times.
+        let woken = unsafe { &mut *woken };
+        if probe as u32 == Probe::TokioSpawn as u32 || *woken < target.probes_since {
+            *woken = now;
+        }
+        return;
+    }
+    if TOKIO_WOKEN.insert(key, now, 0).is_err() {
         record::lost(Loss::TokioWokenFull);
     }
 }
@@ -79,6 +85,9 @@ pub fn polled(target: &Target, task: u64, now: u64) {
     // SAFETY: a notified task is polled by one thread only; copied before it is removed.
     if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {
         let _ = TOKIO_WOKEN.remove(key);
+        if since < target.probes_since {
+            return;
+        }
         record::value(target, Series::TokioWake, 0, now.saturating_sub(since));
     }
 }

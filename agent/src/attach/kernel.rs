@@ -2,7 +2,10 @@
 //! preference; the first that this kernel permits is taken, and what was refused is kept with its reason.
 
 use super::plan::{Coverage, SignalState};
-use agent_common::kernel::Layout;
+use agent_common::{
+    kernel::Layout,
+    target::{PID_LIMIT, PIDS_A_WORD},
+};
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     programs::{BtfTracePoint, FExit, ProgramError},
@@ -88,6 +91,7 @@ pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
     EbpfLoader::new()
         .override_global("KERNEL", bytemuck::bytes_of(layout), true)
         .map_max_entries("EVENTS", ring_bytes)
+        .map_max_entries("TARGET_INDEX", pid_max().div_ceil(PIDS_A_WORD))
         .load(OBJECT)
         .map_err(|error| {
             if is_permission(&error) {
@@ -96,6 +100,11 @@ pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
                 error.into()
             }
         })
+}
+
+/// One more than the highest pid of this host.
+fn pid_max() -> u32 {
+    procfs::sys::kernel::pid_max().map_or(PID_LIMIT, |max| max.unsigned_abs().clamp(1, PID_LIMIT))
 }
 
 /// Attaches each hook by the first alternative that the kernel permits, but for signals in `without`.

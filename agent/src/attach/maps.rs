@@ -4,7 +4,7 @@
 use agent_common::{
     go::sched::{Runnable, RunnableKey},
     net::{Listener, Socket},
-    target::Target,
+    target::{PIDS_A_WORD, Target},
     thread::run_queue::Waiting,
     tokio::{
         poll::{Thread, TypeKey},
@@ -17,8 +17,8 @@ use crate::aggregate::{StoreError, store::open};
 
 /// The maps that say who is a target, and those that hold what is in progress.
 pub struct TargetMaps {
-    targets: HashMap<MapData, u32, Target>,
-    bits: Array<MapData, u64>,
+    targets: Array<MapData, Target>,
+    indices: Array<MapData, u64>,
     listeners: HashMap<MapData, Listener, u32>,
     types: HashMap<MapData, TypeKey, u32>,
     sites: HashMap<MapData, SiteKey, u32>,
@@ -34,7 +34,7 @@ impl TargetMaps {
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
             targets: open(take, "TARGETS")?,
-            bits: open(take, "TARGET_BITS")?,
+            indices: open(take, "TARGET_INDEX")?,
             listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
@@ -64,8 +64,21 @@ impl TargetMaps {
 
     /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
-        self.targets.insert(pid, target, 0)?;
-        self.set_bit(pid, true)
+        self.targets.set(target.index, target, 0)?;
+        self.set_index(pid, target.index)
+    }
+
+    /// Tells the programs something new of a target: the window of the planes in `opened` was opened, or one was closed.
+    pub fn update(&mut self, target: &Target, opened: u32) -> Result<(), MapError> {
+        if opened != 0 {
+            // The map changes word by word: the window's begin before the flag that says it is open.
+            let before = Target {
+                flags: target.flags & !opened,
+                ..*target
+            };
+            self.targets.set(target.index, before, 0)?;
+        }
+        self.targets.set(target.index, target, 0)
     }
 
     /// Tells the ports that a target listened on before it was admitted.
@@ -81,30 +94,39 @@ impl TargetMaps {
 
     /// Stops events of a process; what was counted stays until [`Self::forget`].
     pub fn dismiss(&mut self, pid: u32) -> Result<(), MapError> {
-        self.set_bit(pid, false)?;
-        match self.targets.remove(&pid) {
-            Err(MapError::KeyNotFound) => Ok(()),
-            outcome => outcome,
-        }
+        self.set_index(pid, 0)
+    }
+
+    /// Removes what the hooks had in progress for a target when their window was closed. Sockets stay: they are known from
+    /// their connect on.
+    pub fn clear_hooks(&mut self, slot: u32) {
+        remove_where(&mut self.waiting, |_, value| value.slot == slot);
+    }
+
+    /// Removes what the probes had in progress for a target when their window was closed.
+    pub fn clear_probes(&mut self, slot: u32) {
+        let wide = u64::from(slot);
+        remove_where(&mut self.runnable, |key, _| key.slot == wide);
+        remove_where(&mut self.woken, |key, _| key.slot == wide);
+        remove_where(&mut self.threads, |_, value| value.slot == slot);
     }
 
     /// Removes what was in progress for a target whose probes are gone.
     pub fn forget(&mut self, pid: u32, slot: u32) {
         let wide = u64::from(slot);
+        self.clear_hooks(slot);
+        self.clear_probes(slot);
         remove_where(&mut self.listeners, |key, _| key.tgid == pid);
         remove_where(&mut self.types, |key, _| key.slot == wide);
         remove_where(&mut self.sites, |key, _| key.slot == wide);
-        remove_where(&mut self.runnable, |key, _| key.slot == wide);
-        remove_where(&mut self.woken, |key, _| key.slot == wide);
-        remove_where(&mut self.threads, |_, value| value.slot == slot);
         remove_where(&mut self.sockets, |_, value| value.slot == slot);
-        remove_where(&mut self.waiting, |_, value| value.slot == slot);
     }
 
-    fn set_bit(&mut self, pid: u32, on: bool) -> Result<(), MapError> {
-        let (word, bit) = (pid / 64, 1u64 << (pid % 64));
-        let old = self.bits.get(&word, 0)?;
-        self.bits.set(word, if on { old | bit } else { old & !bit }, 0)
+    fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {
+        let (word, shift) = (pid / PIDS_A_WORD, pid % PIDS_A_WORD * 16);
+        let old = self.indices.get(&word, 0)?;
+        let new = old & !(0xffff << shift) | u64::from(index) << shift;
+        self.indices.set(word, new, 0)
     }
 }
 

@@ -323,6 +323,10 @@ impl Plan {
         Target {
             slot,
             flags: self.flags,
+            index: 0,
+            pad: 0,
+            probes_since: 0,
+            hooks_since: 0,
             slow_wait,
             slow_poll,
             slow_request,

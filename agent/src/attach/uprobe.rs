@@ -1,6 +1,6 @@
 //! Plane 2: puts the plan's probes into one process, and takes them out again.
 
-use std::{fs::File, num::NonZeroU32, os::unix::fs::FileExt as _};
+use std::{fs::File, num::NonZeroU32, os::unix::fs::FileExt as _, path::PathBuf};
 
 use aya::{
     Ebpf,
@@ -29,7 +29,24 @@ pub const PROGRAMS: [&str; 12] = [
     "tokio_spawn",
 ];
 
-/// The probes of one process; dropping it detaches them.
+/// Where probes go.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub pid: u32,
+    /// The executable that runs, as /proc shows it.
+    pub exe: PathBuf,
+}
+
+impl Place {
+    pub fn of(process: &Process) -> Self {
+        Self {
+            pid: process.pid,
+            exe: process.exe_path(),
+        }
+    }
+}
+
+/// Probes in one process; dropping it detaches them.
 #[derive(Default)]
 pub struct Links {
     links: Vec<UProbeLink>,
@@ -66,12 +83,12 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), (&'static str, String)> {
 }
 
 /// Attaches one probe to one process, after checking that the file still holds the bytes that were proved.
-pub fn attach(ebpf: &mut Ebpf, process: &Process, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
+pub fn attach(ebpf: &mut Ebpf, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
     let site = &probe.site;
     let (function, offset) = (site.function.clone(), site.file_offset);
-    let path = process.exe_path();
+    let path = &place.exe;
     let mut found = vec![0; site.bytes.len()];
-    if let Err(source) = File::open(&path).and_then(|file| file.read_exact_at(&mut found, offset)) {
+    if let Err(source) = File::open(path).and_then(|file| file.read_exact_at(&mut found, offset)) {
         return Err(AttachError::Read {
             function,
             offset,
@@ -81,7 +98,7 @@ pub fn attach(ebpf: &mut Ebpf, process: &Process, probe: &Probe, links: &mut Lin
     if found != site.bytes {
         return Err(AttachError::BytesChanged { function, offset });
     }
-    let Some(pid) = NonZeroU32::new(process.pid) else {
+    let Some(pid) = NonZeroU32::new(place.pid) else {
         return Err(AttachError::NoProgram(probe.program));
     };
     let program = ebpf
@@ -90,7 +107,7 @@ pub fn attach(ebpf: &mut Ebpf, process: &Process, probe: &Probe, links: &mut Lin
     let link = <&mut UProbe>::try_from(program).and_then(|program| {
         let id = program.attach(
             UProbeAttachLocation::AbsoluteOffset(offset),
-            &path,
+            path,
             UProbeScope::OneProcess(pid),
         )?;
         program.take_link(id)
@@ -108,6 +125,19 @@ impl Links {
     /// Number of probes in place.
     pub fn len(&self) -> usize {
         self.links.len()
+    }
+
+    /// Detaches, all at once: each waits for the kernel, and waiting side by side takes as long as one.
+    pub async fn detach(self) {
+        let tasks: Vec<_> = self
+            .links
+            .into_iter()
+            .map(|link| tokio::task::spawn_blocking(move || drop(link)))
+            .collect();
+        for task in tasks {
+            // A panic while dropping would have nothing left to undo.
+            let _ = task.await;
+        }
     }
 
     /// Whether no probe is in place.

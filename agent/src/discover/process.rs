@@ -97,6 +97,14 @@ impl Process {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
     }
 
+    /// CPU time used so far by all its threads, dead ones included, ns, to the kernel's tick.
+    pub fn cpu_time(&self) -> Result<u64, ProcessError> {
+        let stat = open(self.pid)?
+            .stat()
+            .map_err(|source| proc_error(self.pid, "stat", source))?;
+        Ok((stat.utime + stat.stime) * 1_000_000_000 / procfs::ticks_per_second().max(1))
+    }
+
     /// Whether the file at the executable's path is no longer the one that runs.
     pub fn is_replaced(&self) -> bool {
         self.exe.to_string_lossy().ends_with(" (deleted)")

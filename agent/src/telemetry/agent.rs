@@ -9,6 +9,8 @@ use super::{
 pub const CAUSE: &str = "whywait.cause";
 pub const SIGNAL: &str = "whywait.signal";
 pub const COVERAGE: &str = "whywait.coverage";
+pub const PROBE: &str = "whywait.probe";
+pub const PLANE: &str = "whywait.plane";
 
 pub static EVENTS_RECEIVED: MetricDef = MetricDef {
     name: "whywait.events.received",
@@ -51,12 +53,50 @@ pub static SIGNAL_STATE: MetricDef = MetricDef {
     attributes: &[SIGNAL, COVERAGE, CAUSE],
 };
 
+pub static OVERHEAD_HITS: MetricDef = MetricDef {
+    name: "whywait.overhead.hits",
+    unit: "{hit}",
+    instrument: Counter,
+    description: "Hits of probes that the target paid for; reported under the target's resource.",
+    source: "kernel side",
+    attributes: &[PROBE],
+};
+pub static OVERHEAD_TIME: MetricDef = MetricDef {
+    name: "whywait.overhead.cpu.time",
+    unit: "ns",
+    instrument: Counter,
+    description: "CPU time that those hits cost the target: hits times the cost of one, as calibrated and measured on this machine.",
+    source: "kernel side, BPF_ENABLE_STATS, calibration",
+    attributes: &[PROBE],
+};
+pub static WINDOW_OPEN: MetricDef = MetricDef {
+    name: "whywait.window.open",
+    unit: "ns",
+    instrument: Counter,
+    description: "Time for which the kernel's hooks, or the probes of goroutines or tasks, counted. Their figures are weighed \
+                  by `whywait.window.time` over this. Absent while they always counted.",
+    source: "agent",
+    attributes: &[PLANE],
+};
+pub static WINDOW_TIME: MetricDef = MetricDef {
+    name: "whywait.window.time",
+    unit: "ns",
+    instrument: Counter,
+    description: "Time that those windows stand for.",
+    source: "agent",
+    attributes: &[PLANE],
+};
+
 pub static METRICS: &[&MetricDef] = &[
     &EVENTS_RECEIVED,
     &EVENTS_DROPPED,
     &EXPORT_SENT,
     &EXPORT_DROPPED,
     &SIGNAL_STATE,
+    &OVERHEAD_HITS,
+    &OVERHEAD_TIME,
+    &WINDOW_OPEN,
+    &WINDOW_TIME,
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
@@ -73,6 +113,16 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: COVERAGE,
         kind: "string",
-        description: "`full`, `partial` or `off`.",
+        description: "`full`; `windows`: seen for a share of the time and weighed, as the budget allows; `partial` or `off`.",
+    },
+    AttributeDef {
+        key: PROBE,
+        kind: "string",
+        description: "A program of the kernel side.",
+    },
+    AttributeDef {
+        key: PLANE,
+        kind: "string",
+        description: "`hooks`: sockets and threads; `probes`: goroutines and tasks.",
     },
 ];

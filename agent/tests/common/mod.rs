@@ -185,7 +185,11 @@ impl Agent {
             .arg("--plain")
             .arg("--out")
             .arg(out.path());
-        command.env("RUST_LOG", "info").envs(env.iter().copied());
+        // Everything is seen all the time, unless the test says otherwise: it compares counts.
+        command
+            .env("RUST_LOG", "info")
+            .env("WHYWAIT_BUDGET", "off")
+            .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, log) = mpsc::channel();
         let streams: [Box<dyn std::io::Read + Send>; 2] = [

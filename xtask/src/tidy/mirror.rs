@@ -21,6 +21,8 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("loss.rs", "causes of loss, of all signals"),
     ("record.rs", "how all programs count values and write events"),
     ("histogram.rs", "the shape that all histograms share"),
+    ("hits.rs", "how often each kind of probe was hit, of all signals"),
+    ("calibrate.rs", "the empty program whose hits are timed"),
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),

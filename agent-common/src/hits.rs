@@ -1,0 +1,84 @@
+//! How often each kind of probe was hit: what a target pays is hits times the cost of one.
+
+/// Kinds of probes, by what a hit of them costs.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    GoExecute = 0,
+    GoRunqput = 1,
+    GoGosched = 2,
+    GoExitsyscall = 3,
+    GoNetpoll = 4,
+    GoInjectglist = 5,
+    GoGcCycle = 6,
+    TokioPollBegin = 7,
+    TokioPollEnd = 8,
+    TokioPark = 9,
+    TokioSchedule = 10,
+    TokioSpawn = 11,
+    NetState = 12,
+    NetMoved = 13,
+    ThreadWakeup = 14,
+    ThreadSwitch = 15,
+    /// A hook was called for a target while its hooks do not count.
+    HookIdle = 16,
+}
+
+impl Probe {
+    /// Number of kinds.
+    pub const COUNT: usize = 17;
+
+    /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
+    /// be of any hook's.
+    pub const ALL: [(Self, &'static [&'static str]); Self::COUNT] = [
+        (Self::GoExecute, &["go_execute"]),
+        (Self::GoRunqput, &["go_runqput"]),
+        (Self::GoGosched, &["go_gosched"]),
+        (Self::GoExitsyscall, &["go_exitsyscall"]),
+        (Self::GoNetpoll, &["go_netpoll"]),
+        (Self::GoInjectglist, &["go_injectglist"]),
+        (Self::GoGcCycle, &["go_gc_cycle"]),
+        (Self::TokioPollBegin, &["tokio_poll_begin"]),
+        (Self::TokioPollEnd, &["tokio_poll_end"]),
+        (Self::TokioPark, &["tokio_park"]),
+        (Self::TokioSchedule, &["tokio_schedule"]),
+        (Self::TokioSpawn, &["tokio_spawn"]),
+        (Self::NetState, &["net_set_state"]),
+        (
+            Self::NetMoved,
+            &[
+                "net_send",
+                "net_recv",
+                "net_send_inet",
+                "net_send_inet6",
+                "net_recv_inet",
+                "net_recv_inet6",
+            ],
+        ),
+        (Self::ThreadWakeup, &["thread_wakeup", "thread_wakeup_new"]),
+        (Self::ThreadSwitch, &["thread_switch"]),
+        (Self::HookIdle, &["hook_idle"]),
+    ];
+
+    /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
+    pub const fn is_uprobe(self) -> bool {
+        (self as u32) < Self::NetState as u32
+    }
+}
+
+/// Hits by [`Probe`], of one target on one CPU.
+pub type Hits = [u64; Probe::COUNT];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_at_their_own_number() {
+        for (index, (probe, programs)) in Probe::ALL.iter().enumerate() {
+            assert_eq!(*probe as usize, index);
+            assert!(!programs.is_empty());
+        }
+        assert!(Probe::TokioSpawn.is_uprobe() && !Probe::NetState.is_uprobe());
+    }
+}

@@ -1,0 +1,82 @@
+//! What a hit costs on this very machine: a function of our own is probed with an empty program, called, and timed.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachLocation, UProbeScope},
+    },
+};
+
+/// Calls timed at once, and how often.
+const CALLS: u32 = 100;
+const BATCHES: usize = 31;
+
+/// What is probed.
+mod probed {
+    #![expect(
+        unsafe_code,
+        reason = "a function in assembly, so that its first instruction is one that the kernel emulates, as at the places \
+                  the plan chooses"
+    )]
+
+    core::arch::global_asm!(
+        ".pushsection .text",
+        ".p2align 4",
+        ".globl whywait_calibrate",
+        "whywait_calibrate:",
+        "push rbp",
+        "pop rbp",
+        "ret",
+        ".popsection",
+    );
+
+    // SAFETY: it saves and restores one register and touches nothing else.
+    unsafe extern "C" {
+        pub safe fn whywait_calibrate();
+    }
+}
+use probed::whywait_calibrate;
+
+/// Cost of one trap, ns: the median over batches, less what a call costs without a probe.
+pub fn trap(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
+    let bare = time();
+    let address = whywait_calibrate as *const () as u64;
+    let maps = procfs::process::Process::myself()?.maps()?;
+    let map = maps
+        .iter()
+        .find(|map| (map.address.0..map.address.1).contains(&address))
+        .context("our own code is in no mapping")?;
+    let offset = address - map.address.0 + map.offset;
+    let program = ebpf
+        .program_mut("calibrate")
+        .context("the object has no program calibrate")?;
+    let program: &mut UProbe = program.try_into()?;
+    program.load()?;
+    let id = program.attach(
+        UProbeAttachLocation::AbsoluteOffset(offset),
+        "/proc/self/exe",
+        UProbeScope::CallingProcess,
+    )?;
+    let probed = time();
+    program.detach(id)?;
+    Ok((probed - bare).max(0.0))
+}
+
+/// A call, ns.
+fn time() -> f64 {
+    let mut batches: Vec<f64> = (0..BATCHES)
+        .map(|_| {
+            let begin = Instant::now();
+            for _ in 0..CALLS {
+                whywait_calibrate();
+            }
+            begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    batches[BATCHES / 2]
+}

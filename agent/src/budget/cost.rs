@@ -1,0 +1,221 @@
+//! What hits cost: how many there were, from the kernel; what one costs, from calibration and from the kernel's own
+//! statistics of programs (BPF_ENABLE_STATS, in force for one second now and then, since keeping them costs too).
+
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use agent_common::hits::{Hits, Probe};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    sys::{Stats, enable_stats},
+    util::nr_cpus,
+};
+use log::debug;
+
+use super::calibrate;
+use crate::aggregate::{StoreError, store::open};
+
+/// Cost of a program before it was ever measured, ns.
+const ASSUMED: f64 = 300.0;
+/// Cost of a hook that does not count, where it was never measured, ns.
+const ASSUMED_IDLE: f64 = 40.0;
+/// Cost of a trap where it cannot be calibrated, ns.
+const ASSUMED_TRAP: f64 = 1000.0;
+/// Calling a program from a tracepoint, beyond what the statistics see, ns.
+const CALL: f64 = 20.0;
+/// How long the kernel keeps statistics, and how often.
+const SAMPLE: Duration = Duration::from_secs(1);
+const SAMPLE_EVERY: Duration = Duration::from_secs(15);
+/// Runs that make a mean worth believing.
+const ENOUGH: u64 = 50;
+
+/// Cost of one hit by kind, ns.
+#[derive(Clone, Debug)]
+pub struct Costs {
+    trap: f64,
+    programs: [f64; Probe::COUNT],
+}
+
+impl Costs {
+    /// One hit, ns.
+    pub fn of(&self, probe: Probe) -> f64 {
+        self.programs[probe as usize] + if probe.is_uprobe() { self.trap } else { CALL }
+    }
+
+    /// A trap alone, ns.
+    pub fn trap(&self) -> f64 {
+        self.trap
+    }
+
+    /// What `hits` cost, ns: the probes of plane 2, the hooks of plane 1, and what is always on.
+    pub fn split(&self, hits: &Hits) -> (f64, f64, f64) {
+        let (mut probes, mut hooks, mut always) = (0.0, 0.0, 0.0);
+        for (probe, _) in Probe::ALL {
+            let cost = hits[probe as usize] as f64 * self.of(probe);
+            match probe {
+                // One hit a cycle; and what it takes to see that it is no time to count.
+                Probe::GoGcCycle | Probe::HookIdle => always += cost,
+                probe if probe.is_uprobe() => probes += cost,
+                _ => hooks += cost,
+            }
+        }
+        (probes, hooks, always)
+    }
+}
+
+fn assumed() -> [f64; Probe::COUNT] {
+    let mut programs = [ASSUMED; Probe::COUNT];
+    programs[Probe::HookIdle as usize] = ASSUMED_IDLE;
+    programs
+}
+
+/// Reads hits and learns costs.
+pub struct Meter {
+    hits: PerCpuArray<MapData, Hits>,
+    pub costs: Costs,
+    /// Cost of a run that counted nothing, by kind, ns.
+    foreign: [f64; Probe::COUNT],
+    sample: Option<Sample>,
+    next: Instant,
+}
+
+/// Statistics under way.
+struct Sample {
+    /// The kernel keeps them for as long as this is open.
+    _stats: OwnedFd,
+    began: Instant,
+    runs: [Runs; Probe::COUNT],
+    hits: Hits,
+}
+
+/// What a kind's programs ran so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Runs {
+    time: f64,
+    count: u64,
+}
+
+impl Meter {
+    /// Takes over the map of hits, and times a trap.
+    pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
+        Ok(Self {
+            hits: open(take, "HITS")?,
+            costs: Costs {
+                trap: ASSUMED_TRAP,
+                programs: assumed(),
+            },
+            foreign: [0.0; Probe::COUNT],
+            sample: None,
+            next: Instant::now(),
+        })
+    }
+
+    /// Times a trap, and what programs cost when they find that it is none of their targets.
+    pub fn calibrate(&mut self, ebpf: &mut Ebpf) {
+        match calibrate::trap(ebpf) {
+            Ok(trap) => self.costs.trap = trap,
+            Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
+        }
+        self.begin(ebpf, &[0; Probe::COUNT]);
+        for _ in 0..2 * ENOUGH {
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        self.end(ebpf, &[0; Probe::COUNT]);
+        self.next = Instant::now();
+    }
+
+    /// Hits of one target so far.
+    pub fn hits(&self, index: u32) -> Result<Hits, MapError> {
+        let mut sum = [0; Probe::COUNT];
+        for of_cpu in self.hits.get(&index, 0)?.iter() {
+            for (sum, hits) in sum.iter_mut().zip(of_cpu) {
+                *sum += hits;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Sets a target's hits to 0, before the first.
+    pub fn clear(&mut self, index: u32) -> Result<(), MapError> {
+        let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
+        let none = PerCpuValues::try_from(vec![[0; Probe::COUNT]; cpus]).map_err(MapError::IoError)?;
+        self.hits.set(index, none, 0)
+    }
+
+    /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far.
+    pub fn turn(&mut self, ebpf: &Ebpf, hits: &Hits) {
+        let now = Instant::now();
+        match &self.sample {
+            None if now >= self.next => self.begin(ebpf, hits),
+            Some(sample) if now.duration_since(sample.began) >= SAMPLE => self.end(ebpf, hits),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, ebpf: &Ebpf, hits: &Hits) {
+        self.next = Instant::now() + SAMPLE_EVERY;
+        match enable_stats(Stats::RunTime) {
+            Ok(stats) => {
+                self.sample = Some(Sample {
+                    _stats: stats,
+                    began: Instant::now(),
+                    runs: runs(ebpf),
+                    hits: *hits,
+                });
+            }
+            Err(error) => debug!("the kernel keeps no statistics of programs, {ASSUMED} ns assumed: {error}"),
+        }
+    }
+
+    fn end(&mut self, ebpf: &Ebpf, hits: &Hits) {
+        let Some(sample) = self.sample.take() else { return };
+        let (mut idle_time, mut idle_count) = (0.0, 0);
+        for ((index, now), before) in runs(ebpf).into_iter().enumerate().zip(sample.runs) {
+            let count = now.count.saturating_sub(before.count);
+            let time = (now.time - before.time).max(0.0);
+            // A target that left since took its hits with it.
+            let own = hits[index].saturating_sub(sample.hits[index]);
+            if own >= ENOUGH {
+                let others = count.saturating_sub(own) as f64 * self.foreign[index];
+                let cost = ((time - others) / own as f64).max(0.0);
+                // Halfway: one odd second does not turn everything.
+                let known = &mut self.costs.programs[index];
+                *known = if *known == ASSUMED { cost } else { (*known + cost) / 2.0 };
+            }
+            // Calls for foreign processes, and for targets while their hooks do not count.
+            let idle = count.saturating_sub(own);
+            if idle >= ENOUGH.max(10 * own) {
+                let time = (time - own as f64 * self.costs.programs[index]).max(0.0);
+                self.foreign[index] = time / idle as f64;
+                idle_time += time;
+                idle_count += idle;
+            }
+        }
+        if idle_count > 0 {
+            self.costs.programs[Probe::HookIdle as usize] = idle_time / idle_count as f64;
+        }
+        debug!(
+            "costs of a hit: trap {:.0} ns, programs {:.0?} ns",
+            self.costs.trap, self.costs.programs
+        );
+    }
+}
+
+fn runs(ebpf: &Ebpf) -> [Runs; Probe::COUNT] {
+    let mut runs = [Runs::default(); Probe::COUNT];
+    for (probe, programs) in Probe::ALL {
+        // Alternatives that were not taken are not loaded, and have no statistics.
+        let infos = programs
+            .iter()
+            .filter_map(|name| ebpf.program(name))
+            .filter_map(|program| program.info().ok());
+        for info in infos {
+            runs[probe as usize].time += info.run_time().as_nanos() as f64;
+            runs[probe as usize].count += info.run_count();
+        }
+    }
+    runs
+}

@@ -1,0 +1,97 @@
+//! One plane's duty at one target: whether it counts, what it may cost, what its windows saw.
+
+use std::sync::Arc;
+
+use agent_common::hits::{Hits, Probe as Kind};
+
+use super::{Ledger, Plane, Weigher, Window, weigh::Stretch};
+use crate::{
+    attach::{plan::Probe, uprobe::Links},
+    model::MonoNs,
+};
+
+/// A plane that is on while its window is open.
+pub struct Duty {
+    pub window: Window,
+    /// The probes of plane 2; none of plane 1, whose hooks are always attached.
+    pub probes: Arc<[Probe]>,
+    pub links: Links,
+    /// None without a budget: the window stays open.
+    pub ledger: Option<Ledger>,
+    pub weigher: Weigher,
+    /// Whether the window was ever closed: figures are then weighed.
+    pub weighed: bool,
+    /// Until when figures are settled.
+    pub settled: MonoNs,
+}
+
+impl Duty {
+    /// A duty whose window was not opened yet.
+    pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
+        let idle = plane == Plane::Probes && probes.is_empty();
+        Self {
+            window: if idle { Window::None } else { Window::Closed },
+            probes,
+            links: Links::default(),
+            ledger,
+            weigher: Weigher::new(plane),
+            weighed: false,
+            settled: now,
+        }
+    }
+
+    /// Share of the time until `now` that windows covered.
+    pub fn coverage(&self, now: MonoNs) -> f64 {
+        let (covered, elapsed) = self.times(now);
+        if self.weighed && elapsed > 0.0 {
+            covered / elapsed
+        } else {
+            1.0
+        }
+    }
+
+    /// Time that windows covered until `now`, and time, ns.
+    pub fn times(&self, now: MonoNs) -> (f64, f64) {
+        let (covered, elapsed) = self.weigher.times();
+        let open = match self.window {
+            Window::Open { since } => now.0.saturating_sub(since.0.max(self.settled.0)),
+            _ => 0,
+        };
+        (
+            covered + open as f64,
+            elapsed + now.0.saturating_sub(self.settled.0) as f64,
+        )
+    }
+
+    /// The window's figures until `now` are settled: what they stand for.
+    pub fn settle(&mut self, since: MonoNs, now: MonoNs, closed: bool) -> Stretch {
+        let settled = std::mem::replace(&mut self.settled, now);
+        Stretch {
+            elapsed: now.0.saturating_sub(settled.0) as f64,
+            open: now.0.saturating_sub(since.0.max(settled.0)) as f64,
+            bounded: closed && since.0 >= settled.0,
+        }
+    }
+}
+
+/// What a target has cost since it was attached. Times in ns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spent {
+    /// The last turn, and the CPU time then.
+    pub turned: MonoNs,
+    pub clock: u64,
+    pub hits: Hits,
+    /// By kind of probe.
+    pub by_kind: [f64; Kind::COUNT],
+    /// The target's CPU time meanwhile, that cost included.
+    pub cpu: f64,
+}
+
+impl Spent {
+    /// Cost as a share of the CPU time that the target would have used without it; None while that is nothing.
+    pub fn share(&self) -> Option<f64> {
+        let spent: f64 = self.by_kind.iter().sum();
+        let own = self.cpu - spent;
+        (own > 0.0).then(|| spent / own)
+    }
+}

@@ -1,0 +1,86 @@
+//! The budget: what whywait may cost a target, what it does cost, and for how long the dear probes are in place.
+//!
+//! Plane 0 and the end of each GC cycle are free or nearly so: always on. The kernel's hooks (plane 1) are cheap and the
+//! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
+//! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Probes are detached
+//! between windows; hooks are not, they only look whether it is their time. `ledger` decides (pure), `cost` and `calibrate`
+//! measure, `window` acts, `weigh` makes unbiased figures of what the windows saw (pure); `duty` holds it for one target.
+
+pub mod calibrate;
+pub mod cost;
+pub mod duty;
+pub mod ledger;
+pub mod weigh;
+pub mod window;
+
+pub use cost::{Costs, Meter};
+pub use duty::{Duty, Spent};
+pub use ledger::{Facts, Ledger, Turn};
+pub use weigh::Weigher;
+pub use window::Window;
+
+/// What is on for windows only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// Plane 1: the kernel's hooks.
+    Hooks,
+    /// Plane 2: uprobes on the runtimes' schedulers.
+    Probes,
+}
+
+/// The part of the budget that plane 2 has for itself, whatever the hooks cost: without it nothing would be known of it.
+pub const RESERVED: f64 = 0.25;
+
+/// What the user allows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Share of a target's CPU time, 0.01 for 1 %.
+    pub share: f64,
+    /// Share of one core that a target may always cost: it lets quiet services be seen whole.
+    pub floor: f64,
+}
+
+impl Limits {
+    /// What the hooks may cost.
+    pub fn of_hooks(self) -> Self {
+        Self {
+            share: self.share * (1.0 - RESERVED),
+            floor: self.floor * (1.0 - RESERVED),
+        }
+    }
+}
+
+/// A percentage, or `off`.
+pub fn parse_share(text: &str) -> Result<Share, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(Share(None));
+    }
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    let percent: f64 = number
+        .parse()
+        .map_err(|_| format!("{text}: not a share; write e.g. 1% or off"))?;
+    if !(0.0..=100.0).contains(&percent) || percent == 0.0 {
+        return Err(format!("{text}: must be over 0% and at most 100%, or off"));
+    }
+    Ok(Share(Some(percent / 100.0)))
+}
+
+/// A share as given on the command line; None when it is off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub Option<f64>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        for (text, expected) in [("1%", 0.01), ("0.5", 0.005), ("100 %", 1.0)] {
+            assert_eq!(parse_share(text), Ok(Share(Some(expected))), "{text}");
+        }
+        assert_eq!(parse_share("off"), Ok(Share(None)));
+        for bad in ["", "0", "-1%", "101%", "much", "NaN"] {
+            assert!(parse_share(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Windows: puts the probes of plane 2 into a target, and takes them out again, aside from the agent's loop, since the
+//! kernel takes some 10 ms for each.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aya::Ebpf;
+use tokio::sync::mpsc;
+
+use crate::{
+    attach::{
+        plan::Probe,
+        uprobe::{self, Links, Place},
+    },
+    model::MonoNs,
+};
+
+/// Windows that wait to be taken note of.
+const DONE: usize = 256;
+
+/// Where a plane stands at a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The target has nothing of it.
+    None,
+    Closed,
+    /// Attaching or detaching.
+    Busy,
+    Open {
+        since: MonoNs,
+    },
+}
+
+/// Attaching or detaching that is done.
+pub enum Done {
+    Opened {
+        slot: u32,
+        links: Links,
+        /// Signals with what could not be attached, and why.
+        failures: Vec<(&'static str, String)>,
+    },
+    Closed {
+        slot: u32,
+    },
+}
+
+/// Attaches and detaches in tasks of their own.
+pub struct Windows {
+    ebpf: Arc<Mutex<Ebpf>>,
+    windows_to_watch: mpsc::Sender<Done>,
+    pub done: mpsc::Receiver<Done>,
+}
+
+impl Windows {
+    pub fn new(ebpf: Ebpf) -> Self {
+        let (windows_to_watch, done) = mpsc::channel(DONE);
+        Self {
+            ebpf: Arc::new(Mutex::new(ebpf)),
+            windows_to_watch,
+            done,
+        }
+    }
+
+    /// The programs; waits while a window is being opened.
+    pub fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        // The object holds no state of ours that a panic could leave half done.
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The programs, unless a window is being opened.
+    pub fn try_ebpf(&self) -> Option<MutexGuard<'_, Ebpf>> {
+        self.ebpf.try_lock().ok()
+    }
+
+    /// Attaches `probes`; [`Done::Opened`] follows.
+    pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>) {
+        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        tokio::task::spawn_blocking(move || {
+            let (mut links, mut failures) = (Links::default(), Vec::new());
+            for probe in probes.iter() {
+                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = uprobe::attach(&mut ebpf, &place, probe, &mut links) {
+                    failures.push((probe.signal, error.to_string()));
+                }
+            }
+            let opened = Done::Opened { slot, links, failures };
+            // The watch is gone only when the agent ends; then the links go with the message.
+            let _ = windows_to_watch.blocking_send(opened);
+        });
+    }
+
+    /// Detaches `links`; [`Done::Closed`] follows.
+    pub fn close(&self, slot: u32, links: Links) {
+        let windows_to_watch = self.windows_to_watch.clone();
+        tokio::spawn(async move {
+            links.detach().await;
+            let _ = windows_to_watch.send(Done::Closed { slot }).await;
+        });
+    }
+}

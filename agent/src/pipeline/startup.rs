@@ -1,0 +1,89 @@
+//! What a run starts from: the loaded object, the user's choices, the ways out.
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use log::warn;
+
+use crate::{
+    attach::{
+        kernel::{self, LoadError},
+        uprobe,
+    },
+    budget::Limits,
+    cli::RunArgs,
+    exit::{Exit, Fatal},
+    export::{self, FilesConfig},
+    kernel::{LayoutError, read_layout},
+    signals,
+    watch::Options,
+};
+
+/// Loads the object and attaches what needs no target; every failure says what is missing.
+pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
+    let layout = read_layout().map_err(|error| match error {
+        LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
+    })?;
+    let fatal = |error: LoadError| match &error {
+        LoadError::NoPrivilege(_) => Fatal::new(Exit::NoPrivilege, error),
+        LoadError::Object(_) | LoadError::Btf(_) => Fatal::new(Exit::UnsupportedKernel, error),
+    };
+    let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
+    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without).map_err(fatal)?;
+    for hook in hooks
+        .iter()
+        .filter(|hook| hook.taken.is_none() && !without.iter().any(|name| name == hook.signal))
+    {
+        for (alternative, reason) in &hook.refused {
+            warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
+        }
+    }
+    uprobe::load(&mut ebpf).map_err(|(program, reason)| {
+        Fatal::new(
+            Exit::UnsupportedKernel,
+            format!("the kernel refused the program {program}: {reason}"),
+        )
+    })?;
+    Ok((ebpf, hooks))
+}
+
+pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
+    if let Some(unknown) = args
+        .without
+        .iter()
+        .find(|name| !signals::NAMES.contains(&name.as_str()))
+    {
+        let names = signals::NAMES.join(", ");
+        return Err(Fatal::new(
+            Exit::Failed,
+            format!("--without {unknown}: no such signal; there are {names}"),
+        )
+        .into());
+    }
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    Ok(Options {
+        selector: args.targets.selector(),
+        without: args.without.clone(),
+        slow_wait: nanos(args.slow_wait),
+        slow_poll: nanos(args.slow_poll),
+        slow_request: nanos(args.slow_request),
+        limits: args.budget.0.map(|share| Limits {
+            share,
+            floor: args.budget_floor.0.unwrap_or_default(),
+        }),
+    })
+}
+
+pub(super) fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
+    let env: HashMap<String, String> = std::env::vars().collect();
+    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)?;
+    // Without an endpoint, and without being told otherwise, files are the way out.
+    let directory = args
+        .out
+        .clone()
+        .or_else(|| grpc.is_none().then(|| PathBuf::from("whywait-out")));
+    let files = directory.map(|directory| FilesConfig {
+        directory,
+        rotate: args.out_rotate,
+    });
+    Ok(export::Config { grpc, files })
+}

@@ -1,0 +1,114 @@
+//! Makes a process a target: what the kernel side must know first, then what is always in place.
+
+use agent_common::target::HOOKS_OPEN;
+use anyhow::Context as _;
+use log::warn;
+
+use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, govern};
+use crate::{
+    attach::{
+        plan::{Plan, Probe},
+        uprobe::{self, Place},
+    },
+    budget::{Duty, Ledger, Plane, Window},
+    golang::GoRuntime,
+    inspect::Image,
+    memory::Memory,
+    signals,
+    target::{GoState, Target},
+};
+
+impl Watch {
+    pub(super) fn open_runtime(&self, target: &Target, image: Option<&Image>, bias: u64) -> Option<GoState> {
+        let Some(Image::Go(image)) = image else { return None };
+        if self
+            .options
+            .without
+            .iter()
+            .any(|name| name == signals::go::runtime::NAME)
+        {
+            return None;
+        }
+        let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
+            return None;
+        };
+        let runtime = Memory::open(target.process.pid)
+            .and_then(|memory| GoRuntime::new(memory, bias, globals.clone(), offsets.clone()));
+        match runtime {
+            Ok(runtime) => Some(GoState {
+                bounds: runtime.bounds().into(),
+                runtime,
+                latest: None,
+            }),
+            Err(error) => {
+                warn!(
+                    "process {}: cannot read the Go runtime's memory: {error}",
+                    target.process.pid
+                );
+                None
+            }
+        }
+    }
+
+    /// First what the programs must know, then the probes: no probe fires for a process that is not known.
+    pub(super) fn attach(&mut self, target: &mut Target, plan: &Plan, index: u32) -> anyhow::Result<()> {
+        let pid = target.process.pid;
+        let Options {
+            slow_wait,
+            slow_poll,
+            slow_request,
+            ..
+        } = self.options;
+        self.maps
+            .set_types(target.slot, &plan.types)
+            .context("cannot tell the kernel side of the tasks' types")?;
+        self.maps
+            .set_sites(target.slot, &plan.sites)
+            .context("cannot tell the kernel side of the probes")?;
+        target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
+        target.known.index = index;
+        let ledger = self
+            .options
+            .limits
+            .map(|limits| Ledger::new(limits.of_hooks(), SHORTEST_HOOKS, u64::from(target.slot)));
+        target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
+        target.spent.turned = target.since;
+        target.spent.clock = target.process.cpu_time().unwrap_or_default();
+        target.known.flags |= HOOKS_OPEN;
+        target.known.hooks_since = target.since.0;
+        target.hooks.window = Window::Open { since: target.since };
+        // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
+        // that has just started may begin to listen at any moment.
+        self.tell_ports(target)?;
+        self.maps
+            .admit(pid, &target.known)
+            .context("cannot tell the kernel side of the target")?;
+        self.tell_ports(target)?;
+        let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
+            .probes
+            .iter()
+            .cloned()
+            .partition(|probe| probe.signal != signals::go::gc::NAME);
+        let place = Place::of(&target.process);
+        for probe in &always {
+            let outcome = uprobe::attach(&mut self.windows.ebpf(), &place, probe, &mut target.links);
+            if let Err(error) = outcome {
+                govern::note_failure(target, probe.signal, error.to_string());
+            }
+        }
+        let seed = u64::from(target.slot);
+        let ledger = self
+            .options
+            .limits
+            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, seed));
+        target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
+        Ok(())
+    }
+
+    fn tell_ports(&mut self, target: &Target) -> anyhow::Result<()> {
+        let ports = target.process.listening_ports().unwrap_or_default();
+        self.maps
+            .listens(target.process.pid, ports)
+            .context("cannot tell the kernel side of the target's ports")
+    }
+}

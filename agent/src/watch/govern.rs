@@ -1,0 +1,276 @@
+//! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
+
+use std::time::Duration;
+
+use agent_common::{
+    hits::{Hits, Probe},
+    target::{HOOKS_OPEN, PROBES_OPEN},
+};
+use log::{debug, info, warn};
+
+use super::Watch;
+use crate::{
+    attach::{
+        plan::Coverage,
+        uprobe::{Links, Place},
+    },
+    budget::{Costs, Duty, Facts, Plane, Turn, Window, ledger::Phase, weigh::Stretch, window::Done},
+    clock,
+    model::MonoNs,
+    target::Target,
+};
+
+/// A window that was open for so long is settled while it stays open, ns.
+const LONG: u64 = 1_000_000_000;
+/// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
+const CALM: u64 = 100_000_000;
+
+/// Figures that are to be settled with a reading of the kernel's maps taken now.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    pub slot: u32,
+    pub plane: Plane,
+    pub stretch: Stretch,
+}
+
+impl Watch {
+    /// A turn of the governor. The result must be settled with a reading taken right after.
+    pub fn govern(&mut self) -> Vec<Settled> {
+        let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
+        let mut turns = Vec::new();
+        for target in self.targets.values_mut() {
+            let young = [&target.hooks, &target.probes]
+                .into_iter()
+                .any(|duty| is_young(duty, now));
+            if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
+                match self.meter.hits(target.known.index) {
+                    Ok(hits) => turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now))),
+                    Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
+                }
+            }
+            for (all, hits) in all.iter_mut().zip(&target.spent.hits) {
+                *all += hits;
+            }
+        }
+        if let Some(ebpf) = self.windows.try_ebpf() {
+            self.meter.turn(&ebpf, &all);
+        }
+        let mut settled = Vec::new();
+        for (pid, (hooks, probes)) in turns {
+            let Some(mut target) = self.targets.remove(&pid) else {
+                continue;
+            };
+            match hooks {
+                Turn::Stay => {}
+                Turn::Open => self.open_hooks(&mut target),
+                Turn::Close => settled.extend(self.shut_hooks(&mut target)),
+            }
+            match probes {
+                Turn::Stay => {}
+                Turn::Open => self.open_probes(&mut target),
+                Turn::Close => settled.extend(self.shut_probes(&mut target)),
+            }
+            self.targets.insert(pid, target);
+        }
+        settled
+    }
+
+    /// Windows that have been open for long, of planes whose figures are weighed.
+    pub fn long_open(&mut self) -> Vec<Settled> {
+        let now = clock::now();
+        let mut settled = Vec::new();
+        for target in self.targets.values_mut() {
+            for (plane, duty) in [(Plane::Hooks, &mut target.hooks), (Plane::Probes, &mut target.probes)] {
+                if let Window::Open { since } = duty.window
+                    && duty.weighed
+                    && now.0.saturating_sub(since.0) >= LONG
+                {
+                    settled.push(Settled {
+                        slot: target.slot,
+                        plane,
+                        stretch: duty.settle(since, now, false),
+                    });
+                }
+            }
+        }
+        settled
+    }
+
+    fn open_hooks(&mut self, target: &mut Target) {
+        let now = clock::now();
+        target.known.hooks_since = now.0;
+        target.known.flags |= HOOKS_OPEN;
+        target.hooks.window = Window::Open { since: now };
+        self.tell(target, HOOKS_OPEN);
+    }
+
+    fn shut_hooks(&mut self, target: &mut Target) -> Option<Settled> {
+        target.known.flags &= !HOOKS_OPEN;
+        self.tell(target, 0);
+        self.maps.clear_hooks(target.slot);
+        let settled = shut(target.slot, Plane::Hooks, &mut target.hooks);
+        target.hooks.window = Window::Closed;
+        if let Some(ledger) = &mut target.hooks.ledger {
+            ledger.closed();
+        }
+        settled
+    }
+
+    pub(super) fn open_probes(&mut self, target: &mut Target) {
+        target.probes.window = Window::Busy;
+        self.windows
+            .open(target.slot, Place::of(&target.process), target.probes.probes.clone());
+    }
+
+    /// Ends what the window counts, and detaches.
+    fn shut_probes(&mut self, target: &mut Target) -> Option<Settled> {
+        target.known.flags &= !PROBES_OPEN;
+        self.tell(target, 0);
+        let settled = shut(target.slot, Plane::Probes, &mut target.probes);
+        target.probes.window = Window::Busy;
+        self.windows
+            .close(target.slot, std::mem::take(&mut target.probes.links));
+        settled
+    }
+
+    /// Takes note of probes that are attached or detached now.
+    pub fn done(&mut self, done: Done) {
+        let slot = match &done {
+            Done::Opened { slot, .. } | Done::Closed { slot } => *slot,
+        };
+        // Away for the moment, so that `self` is free.
+        let target = self
+            .by_slot
+            .get(&slot)
+            .copied()
+            .and_then(|pid| self.targets.remove(&pid));
+        let Some(mut target) = target else {
+            // The target ended meanwhile.
+            if let Done::Opened { links, .. } = done {
+                tokio::spawn(links.detach());
+            }
+            return;
+        };
+        match done {
+            Done::Opened { links, failures, .. } => self.opened(&mut target, links, failures),
+            Done::Closed { .. } => {
+                self.maps.clear_probes(slot);
+                target.probes.window = Window::Closed;
+                if let Some(ledger) = &mut target.probes.ledger {
+                    ledger.closed();
+                }
+            }
+        }
+        self.targets.insert(target.process.pid, target);
+    }
+
+    fn opened(&mut self, target: &mut Target, links: Links, failures: Vec<(&'static str, String)>) {
+        let first = target.known.probes_since == 0;
+        for (signal, reason) in failures {
+            if first {
+                note_failure(target, signal, reason);
+            } else {
+                debug!("process {}: {reason}", target.process.pid);
+            }
+        }
+        let now = clock::now();
+        target.probes.links = links;
+        target.known.probes_since = now.0;
+        target.known.flags |= PROBES_OPEN;
+        target.probes.window = Window::Open { since: now };
+        if first {
+            // What was before the first window is not what windows stand for.
+            target.probes.settled = now;
+            announce(target);
+        }
+        self.tell(target, PROBES_OPEN);
+    }
+
+    fn tell(&mut self, target: &Target, opened: u32) {
+        if let Err(error) = self.maps.update(&target.known, opened) {
+            warn!(
+                "process {}: cannot tell the kernel side of its windows: {error}",
+                target.process.pid
+            );
+        }
+    }
+}
+
+/// Says that a target is watched, with the probes in place.
+pub(super) fn announce(target: &Target) {
+    info!(
+        "watching {} (pid {}): {} probes",
+        target.resource.get("service.name").unwrap_or_default(),
+        target.process.pid,
+        target.links.len() + target.probes.links.len()
+    );
+}
+
+/// Takes note of a probe that could not be attached.
+pub(super) fn note_failure(target: &mut Target, signal: &str, reason: String) {
+    warn!("process {}: {reason}", target.process.pid);
+    if let Some(state) = target.states.iter_mut().find(|state| state.signal == signal) {
+        state.coverage = match &state.coverage {
+            Coverage::Partial(before) => Coverage::Partial(format!("{before}; {reason}")),
+            _ => Coverage::Partial(reason),
+        };
+    }
+}
+
+fn is_young(duty: &Duty, now: MonoNs) -> bool {
+    matches!(duty.window, Window::Open { since } if now.0.saturating_sub(since.0) < LONG)
+}
+
+/// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes.
+fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs) -> (Turn, Turn) {
+    let spent = &mut target.spent;
+    let mut new = [0; Probe::COUNT];
+    for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
+        new[index] = hits[index].saturating_sub(spent.hits[index]);
+        spent.by_kind[index] += new[index] as f64 * costs.of(*probe);
+    }
+    let (probes, hooks, always) = costs.split(&new);
+    // A target that just ended has no CPU time to show; its end is on its way.
+    let clock = target.process.cpu_time().unwrap_or(spent.clock);
+    let cpu = clock.saturating_sub(spent.clock) as f64;
+    let elapsed = now.0.saturating_sub(spent.turned.0) as f64;
+    spent.hits = hits;
+    spent.clock = clock;
+    spent.turned = now;
+    spent.cpu += cpu;
+    let own = cpu - probes - hooks - always;
+    let ask = |duty: &mut Duty, before: f64, windows: f64| {
+        let phase = match duty.window {
+            Window::None => return Turn::Stay,
+            Window::Closed => Phase::Closed,
+            Window::Busy => Phase::Busy,
+            Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
+        };
+        let facts = Facts {
+            elapsed,
+            own,
+            before,
+            windows,
+        };
+        duty.ledger
+            .as_mut()
+            .map_or(Turn::Stay, |ledger| ledger.turn(facts, phase))
+    };
+    (
+        ask(&mut target.hooks, always, hooks),
+        ask(&mut target.probes, always + hooks, probes),
+    )
+}
+
+/// What a window that ends now has seen is to be settled.
+fn shut(slot: u32, plane: Plane, duty: &mut Duty) -> Option<Settled> {
+    let Window::Open { since } = duty.window else {
+        return None;
+    };
+    duty.weighed = true;
+    Some(Settled {
+        slot,
+        plane,
+        stretch: duty.settle(since, clock::now(), true),
+    })
+}
