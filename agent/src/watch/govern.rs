@@ -181,9 +181,11 @@ impl Watch {
         if first {
             // What was before the first window is not what windows stand for.
             target.probes.settled = now;
-            announce(target);
         }
         self.tell(target, PROBES_OPEN);
+        if first {
+            announce(target);
+        }
     }
 
     fn tell(&mut self, target: &Target, opened: u32) {
