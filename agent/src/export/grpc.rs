@@ -1,6 +1,12 @@
 //! OTLP over gRPC. A request that fails in passing is tried again with growing pauses; what cannot be delivered is counted.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use log::{info, warn};
@@ -30,6 +36,8 @@ pub(super) struct Worker {
     metrics: (Channel, Endpoint),
     stats: Arc<ExportStats>,
     pauses: ExponentialBuilder,
+    /// The metrics endpoint has no such service, and that was said.
+    no_metrics: AtomicBool,
 }
 
 impl Worker {
@@ -60,6 +68,7 @@ impl Worker {
                 .with_min_delay(Duration::from_millis(500))
                 .with_max_delay(Duration::from_secs(16))
                 .with_max_times(RETRIES),
+            no_metrics: AtomicBool::new(false),
         })
     }
 
@@ -103,10 +112,10 @@ impl Worker {
         .await;
         match outcome {
             Ok(rejected) => {
-                if self.stats.set_down(false) {
+                let rejected = rejected.min(items);
+                if rejected < items && self.stats.set_down(false) {
                     info!("OTLP endpoint {} takes data again", self.traces.1.url);
                 }
-                let rejected = rejected.min(items);
                 self.stats.sent(items - rejected);
                 self.stats.dropped(rejected, Cause::Refused);
             }
@@ -136,17 +145,27 @@ impl Worker {
             .map_or(0, |partial| partial.rejected_spans.max(0) as u64))
     }
 
-    /// The number of points the endpoint took the request without.
+    /// The number of points the endpoint took the request without: all, where it has no service for metrics. Jaeger has
+    /// none, which is no fault of its: spans go on.
     async fn send_metrics(&self, request: &ExportMetricsServiceRequest) -> Result<u64, Status> {
         let (channel, endpoint) = &self.metrics;
         let mut client = MetricsServiceClient::new(channel.clone());
         if endpoint.gzip {
             client = client.send_compressed(Gzip).accept_compressed(Gzip);
         }
-        let response = client
-            .export(with_headers(request.clone(), endpoint))
-            .await?
-            .into_inner();
+        let response = match client.export(with_headers(request.clone(), endpoint)).await {
+            Err(status) if status.code() == Code::Unimplemented => {
+                if !self.no_metrics.swap(true, Relaxed) {
+                    warn!(
+                        "OTLP endpoint {} takes no metrics: they are dropped; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT sends \
+                         them elsewhere",
+                        endpoint.url
+                    );
+                }
+                return Ok(u64::MAX);
+            }
+            outcome => outcome?.into_inner(),
+        };
         Ok(response
             .partial_success
             .map_or(0, |partial| partial.rejected_data_points.max(0) as u64))

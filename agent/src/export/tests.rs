@@ -201,6 +201,21 @@ async fn what_is_refused_for_good_is_not_tried_again() {
 }
 
 #[tokio::test]
+async fn an_endpoint_without_metrics_is_not_down() {
+    for (traces, sent, down) in [(Ok(0), 20, false), (Err(Code::Unimplemented), 0, true)] {
+        let receiver = Receiver::default();
+        let answers = [traces, Err(Code::Unimplemented), traces, Err(Code::Unimplemented)];
+        receiver.answers.lock().unwrap().extend(answers);
+        let exporter = exporter(&config(&receiver.serve().await, &[]));
+        exporter.send(batch(10, 4));
+        exporter.send(batch(10, 4));
+        let stats = settled(exporter).await;
+        assert_eq!((stats.total_sent(), stats.is_down()), (sent, down));
+        assert_eq!(stats.dropped_by(Cause::Refused), 28 - sent);
+    }
+}
+
+#[tokio::test]
 async fn tries_end() {
     let all_fail = vec![Err(Code::Unavailable); 8];
     assert_eq!(outcome(&all_fail).await, [4, 0, 10, 7]);
