@@ -27,10 +27,11 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     };
     metrics.push(by_probe(&own::OVERHEAD_HITS, &|index| hits[index]));
     metrics.push(by_probe(&own::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    // Settled time only: what the weighed counts stand for.
     let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
         .into_iter()
         .filter(|(duty, _)| duty.weighed)
-        .map(|(duty, name)| (duty.times(reading.time), name))
+        .map(|(duty, name)| (duty.weigher.times(), name))
         .collect();
     let by_plane = |def: &'static MetricDef, value: &dyn Fn((f64, f64)) -> f64| Metric {
         def,
