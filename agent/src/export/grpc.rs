@@ -157,8 +157,8 @@ impl Worker {
             Err(status) if status.code() == Code::Unimplemented => {
                 if !self.no_metrics.swap(true, Relaxed) {
                     warn!(
-                        "OTLP endpoint {} takes no metrics: they are dropped; OTEL_EXPORTER_OTLP_METRICS_ENDPOINT sends \
-                         them elsewhere",
+                        "OTLP endpoint {} takes no metrics: they are dropped; to send them elsewhere, set \
+                         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT instead of --otlp",
                         endpoint.url
                     );
                 }

@@ -78,6 +78,18 @@ fn distribution(
     reading: &Reading,
     attributes: impl Fn(u32) -> Vec<Attribute>,
 ) -> Vec<Metric> {
+    distribution_with(def, target, series, reading, attributes, |id| id)
+}
+
+/// A [`distribution`] whose exemplars are kept under another id than its parts have.
+fn distribution_with(
+    def: &'static MetricDef,
+    target: &Target,
+    series: Series,
+    reading: &Reading,
+    attributes: impl Fn(u32) -> Vec<Attribute>,
+    exemplars_of: impl Fn(u32) -> u32,
+) -> Vec<Metric> {
     let mut parts: Vec<_> = reading.split(target.slot, series).collect();
     parts.sort_by_key(|(id, _)| *id);
     let points: Vec<Point> = parts
@@ -101,7 +113,7 @@ fn distribution(
                 start: target.since,
                 time: reading.time,
                 data,
-                exemplars: target.exemplars(series, id),
+                exemplars: target.exemplars(series, exemplars_of(id)),
             }
         })
         .collect();

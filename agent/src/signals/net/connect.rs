@@ -2,12 +2,12 @@
 
 use agent_common::{histogram::Series, net::connect::Connect};
 
-use super::{actor_attributes, address, peer_attributes};
+use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
 use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::{count, distribution, slow_span},
+    signals::{count, slow_span},
     target::Target,
     telemetry::{
         net::{CONNECT_DURATION, CONNECT_FAILED},
@@ -32,14 +32,13 @@ pub fn span(connect: &Connect, target: &mut Target) -> Span {
     attributes.push(Attribute::new(THREAD_ID, i64::from(connect.header.tid)));
     let name = format!("connect {}:{}", address(&connect.peer), connect.peer.port);
     let times = (MonoNs(connect.since), MonoNs(connect.header.time));
-    slow_span(target, (Series::Connect, 0), name, SpanKind::Client, times, attributes)
+    let series = (Series::Connect, exemplars_of(&connect.peer));
+    slow_span(target, series, name, SpanKind::Client, times, attributes)
 }
 
 /// Connect latency per peer, and connects that failed.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = distribution(&CONNECT_DURATION, target, Series::Connect, reading, |id| {
-        peer_attributes(reading.peers.get(&id))
-    });
+    let mut metrics = by_peer(&CONNECT_DURATION, target, Series::Connect, reading);
     metrics.extend(count(&CONNECT_FAILED, target, Series::ConnectFailed, reading));
     metrics
 }

@@ -3,17 +3,24 @@
 pub mod connect;
 pub mod request;
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    hash::{DefaultHasher, Hasher as _},
+    net::{IpAddr, Ipv6Addr},
+};
 
 use agent_common::{
     event::{ACTOR_GOROUTINE, ACTOR_TASK, Actor},
+    histogram::Series,
     net::{Peer, ROLE_SERVER},
 };
 
 use crate::{
-    model::Attribute,
+    aggregate::store::Reading,
+    model::{Attribute, Metric},
+    signals::distribution_with,
     target::Target,
     telemetry::{
+        MetricDef,
         go::GOROUTINE_ID,
         net::{
             CLIENT_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, OVERFLOW,
@@ -49,6 +56,26 @@ pub fn peer_attributes(peer: Option<&Peer>) -> Vec<Attribute> {
         attributes.push(Attribute::new(SERVER_ADDRESS, address.to_string()));
     }
     attributes
+}
+
+/// A distribution per peer, with the exemplars of each.
+fn by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
+    let peer = |id| reading.peers.get(&id);
+    distribution_with(
+        def,
+        target,
+        series,
+        reading,
+        |id| peer_attributes(peer(id)),
+        |id| peer(id).map_or(0, exemplars_of),
+    )
+}
+
+/// What a peer's exemplars are kept under: an event has the peer, and not the id that the kernel gave it.
+fn exemplars_of(peer: &Peer) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytemuck::bytes_of(peer));
+    hasher.finish() as u32
 }
 
 /// The goroutine or task that did it.

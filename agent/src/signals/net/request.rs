@@ -6,12 +6,12 @@ use agent_common::{
     net::{ROLE_SERVER, request::Request},
 };
 
-use super::{actor_attributes, address, peer_attributes};
+use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
 use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::{distribution, slow_span},
+    signals::slow_span,
     target::Target,
     telemetry::{
         net::{CLIENT_REQUEST_DURATION, SERVER_REQUEST_DURATION},
@@ -68,20 +68,18 @@ pub fn span(request: &Request, target: &mut Target) -> Span {
         format!("{verb} {}:{}", address(&request.peer), request.peer.port)
     };
     let times = (MonoNs(request.since), MonoNs(request.header.time));
-    slow_span(target, (series, 0), name, kind, times, attributes)
+    let series = (series, exemplars_of(&request.peer));
+    slow_span(target, series, name, kind, times, attributes)
 }
 
 /// Request latency on both sides, per peer.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = distribution(&SERVER_REQUEST_DURATION, target, Series::ServerRequest, reading, |id| {
-        peer_attributes(reading.peers.get(&id))
-    });
-    metrics.extend(distribution(
+    let mut metrics = by_peer(&SERVER_REQUEST_DURATION, target, Series::ServerRequest, reading);
+    metrics.extend(by_peer(
         &CLIENT_REQUEST_DURATION,
         target,
         Series::ClientRequest,
         reading,
-        |id| peer_attributes(reading.peers.get(&id)),
     ));
     metrics
 }
