@@ -104,15 +104,13 @@ pub(super) fn service(folder: &Path, name: &str, args: &[&str]) -> Result<(Runni
 }
 
 /// Starts the agent on `pids`; it watches all of them.
-pub(super) fn agent(program: &Path, pids: &[u32], without: &str, out: &Path) -> Result<Running> {
+pub(super) fn agent(program: &Path, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
     let mut command = Command::new(program);
     command.args(["run", "--plain", "--out"]).arg(out);
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }
-    if !without.is_empty() {
-        command.args(["--without", without]);
-    }
+    command.args(args);
     command.env("RUST_LOG", "info");
     let (running, _) = Running::start(command, pids.len(), |line| {
         line.contains(" watching ").then(|| line.to_owned())
