@@ -89,3 +89,56 @@ pub fn actor_attributes(actor: &Actor, target: &Target) -> Vec<Attribute> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_common::{
+        event::Header,
+        histogram::{Bucket, bucket_of},
+        net::request::Request,
+    };
+
+    use super::*;
+    use crate::{aggregate::histogram::Histogram, discover::Process, model::MonoNs};
+
+    #[test]
+    fn an_exemplar_goes_with_its_peer() {
+        let process = Process::read(std::process::id()).unwrap();
+        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let peer = |last: u8| Peer {
+            address: std::net::Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped().octets(),
+            port: 80,
+            role: ROLE_SERVER,
+            slot: 1,
+            ..Peer::default()
+        };
+        let request = Request {
+            header: Header {
+                time: 2_000_000_000,
+                ..Header::default()
+            },
+            since: 1_000_000_000,
+            peer: peer(2),
+            ..Request::default()
+        };
+        let span = request::span(&request, &mut target);
+        let mut reading = Reading::default();
+        for id in [1, 2] {
+            reading.peers.insert(id, peer(id as u8));
+            let histogram: &mut Histogram = reading
+                .histograms
+                .entry((1, Series::ServerRequest as u16, id))
+                .or_default();
+            let sum = 1_000_000_000;
+            histogram.add(bucket_of(sum), Bucket { count: 1, sum });
+        }
+        let metrics = request::metrics(&target, &reading);
+        let [one, two] = metrics[0].points.as_slice() else {
+            panic!("{metrics:?}");
+        };
+        assert!(one.exemplars.is_empty());
+        assert_eq!(two.exemplars[0].span_id, span.span_id);
+    }
+}
