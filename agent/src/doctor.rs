@@ -4,6 +4,7 @@ use anyhow::Context as _;
 
 use crate::{
     attach::plan::{self, Coverage},
+    budget::calibrate,
     cli::TargetArgs,
     discover::Process,
     exit::Exit,
@@ -16,7 +17,11 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
     match pipeline::load(1 << 16, &[]) {
-        Ok((_ebpf, hooks)) => {
+        Ok((mut ebpf, hooks)) => {
+            match calibrate::trap(&mut ebpf) {
+                Ok(trap) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
+            }
             for hook in &hooks {
                 match hook.taken {
                     Some(taken) => println!("  {:<18} {taken}", hook.signal),

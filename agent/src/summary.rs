@@ -163,7 +163,12 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
         );
     }
     if let Some(share) = target.spent.share() {
-        let _ = write!(text, "  watching costs {:.2} % of its CPU", 100.0 * share);
+        let _ = write!(
+            text,
+            "  watching costs {:.2} % of a core, {:.1} % of its own CPU",
+            100.0 * target.spent.of_a_core(target.since),
+            100.0 * share
+        );
         for (duty, what) in [
             (&target.hooks, "sockets and threads"),
             (&target.probes, "goroutines or tasks"),

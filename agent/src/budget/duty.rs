@@ -88,6 +88,12 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// Cost as a share of one core's time since `since`.
+    pub fn of_a_core(&self, since: MonoNs) -> f64 {
+        let spent: f64 = self.by_kind.iter().sum();
+        spent / (self.turned.0.saturating_sub(since.0) as f64).max(1.0)
+    }
+
     /// Cost as a share of the CPU time that the target would have used without it; None while that is nothing.
     pub fn share(&self) -> Option<f64> {
         let spent: f64 = self.by_kind.iter().sum();

@@ -128,9 +128,11 @@ impl Weigher {
             .counters
             .retain(|(of, series, _), _| *of != slot || !windowed(*series));
         for ((series, id, index), weighed) in &self.weighed {
+            // The sum goes with the rounded count: a bucket's mean stays within its bounds.
+            let count = weighed.count.round();
             let bucket = Bucket {
-                count: weighed.count.round() as u64,
-                sum: weighed.sum.round() as u64,
+                count: count as u64,
+                sum: (weighed.sum / weighed.count * count).round() as u64,
             };
             if bucket.count > 0 {
                 reading
@@ -225,6 +227,26 @@ mod tests {
             .insert((SLOT, Series::RunQueue as u16, 0), Histogram::default());
         weigher.apply(&mut reading, SLOT);
         assert_eq!(reading.histograms.len(), 3);
+    }
+
+    #[test]
+    fn quantiles_stay_in_order_when_counts_are_rounded() {
+        let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
+        for value in [1000, 1900, 2500] {
+            add(&mut reading, value, 1);
+        }
+        let stretch = Stretch {
+            elapsed: 1.45e9,
+            open: 1e9,
+            bounded: true,
+        };
+        weigher.settle(&reading, SLOT, stretch);
+        let found = weighed(&weigher, &reading);
+        for (index, bucket) in found.buckets() {
+            let (low, high) = agent_common::histogram::bounds_of(index);
+            let mean = bucket.sum / bucket.count;
+            assert!((low..high).contains(&mean), "{mean} in {low}..{high}");
+        }
     }
 
     /// Waits of three lengths begin at random; what windows of 100 ms in every second see is weighed.
