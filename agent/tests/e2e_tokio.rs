@@ -4,7 +4,7 @@ mod common;
 
 use std::{thread, time::Duration};
 
-use common::{Agent, Output, Service, attribute, demo, list, load, number_of, privileged};
+use common::{Agent, Output, Service, attribute, clocks, demo, list, load, number_of, privileged, to_mono};
 use serde_json::Value;
 
 const SERVICE: &str = "rust-stock-unstable";
@@ -234,26 +234,6 @@ fn every_blocked_worker_is_found(scheduler: &[&str]) {
         );
     }
     println!("{scheduler:?}: {} of {CALLS} calls of /block found", found.len());
-}
-
-/// Both clocks, as near to each other as a few tries give.
-fn clocks() -> (i64, i64) {
-    use rustix::time::{ClockId, clock_gettime};
-    let read = |clock| {
-        let time = clock_gettime(clock);
-        time.tv_sec * 1_000_000_000 + time.tv_nsec
-    };
-    let tries = (0..20).map(|_| {
-        let before = read(ClockId::Monotonic);
-        let wall = read(ClockId::Realtime);
-        (before, wall, read(ClockId::Monotonic) - before)
-    });
-    let (mono, wall, gap) = tries.min_by_key(|(_, _, gap)| *gap).unwrap();
-    (mono + gap / 2, wall)
-}
-
-fn to_mono(time: &Value, mono: i64, wall: i64) -> i64 {
-    number_of(time) - wall + mono
 }
 
 #[test]

@@ -218,10 +218,10 @@ fn cycles_are_gctraces_to_its_precision() {
             );
         }
         let heap = [
-            "go.gc.heap.before",
-            "go.gc.heap.after",
-            "go.gc.heap.live",
-            "go.gc.heap.goal",
+            "go.gc.heap.before_bytes",
+            "go.gc.heap.after_bytes",
+            "go.gc.heap.live_bytes",
+            "go.gc.heap.goal_bytes",
         ];
         let ours = heap.map(|key| attribute(cycle, key).unwrap().as_i64().unwrap() >> 20);
         assert_eq!(ours, theirs.heap_mb, "{line}");

@@ -13,19 +13,20 @@ pub const GC_FORCED: &str = GC_CYCLE_FORCED;
 pub const GC_PAUSE_PHASE: &str = "go.gc.pause.phase";
 pub const GC_PAUSE_KIND: &str = "go.gc.pause.kind";
 pub const GC_CYCLE: &str = "go.gc.cycle.number";
-pub const GC_HEAP_BEFORE: &str = "go.gc.heap.before";
-pub const GC_HEAP_AFTER: &str = "go.gc.heap.after";
-pub const GC_HEAP_LIVE: &str = "go.gc.heap.live";
-pub const GC_HEAP_GOAL: &str = "go.gc.heap.goal";
+pub const GC_HEAP_BEFORE: &str = "go.gc.heap.before_bytes";
+pub const GC_HEAP_AFTER: &str = "go.gc.heap.after_bytes";
+pub const GC_HEAP_LIVE: &str = "go.gc.heap.live_bytes";
+pub const GC_HEAP_GOAL: &str = "go.gc.heap.goal_bytes";
 pub const GC_MAX_PROCS: &str = "go.processor.limit";
-pub const GC_PAUSE_TOTAL: &str = "go.gc.pause.total";
-pub const GC_CPU_ASSIST: &str = "go.gc.cpu.assist";
-pub const GC_CPU_DEDICATED: &str = "go.gc.cpu.dedicated";
-pub const GC_CPU_FRACTIONAL: &str = "go.gc.cpu.fractional";
-pub const GC_CPU_IDLE: &str = "go.gc.cpu.idle";
+pub const GC_PAUSE_TOTAL: &str = "go.gc.pause.total_ns";
+pub const GC_CPU_ASSIST: &str = "go.gc.cpu.assist_ns";
+pub const GC_CPU_DEDICATED: &str = "go.gc.cpu.dedicated_ns";
+pub const GC_CPU_FRACTIONAL: &str = "go.gc.cpu.fractional_ns";
+pub const GC_CPU_IDLE: &str = "go.gc.cpu.idle_ns";
 pub const GOROUTINE_ID: &str = "go.goroutine.id";
 pub const GOROUTINE_PARENT_ID: &str = "go.goroutine.parent.id";
 pub const GOROUTINE_FUNCTION: &str = "go.goroutine.function";
+pub const GOROUTINE_SYSTEM: &str = "go.goroutine.system";
 pub const GOROUTINE_CREATOR_FUNCTION: &str = "go.goroutine.creator.function";
 pub const GOROUTINE_CREATOR_FILE: &str = "go.goroutine.creator.file";
 pub const GOROUTINE_CREATOR_LINE: &str = "go.goroutine.creator.line";
@@ -225,6 +226,7 @@ pub static SPANS: &[SpanDef] = &[
             GOROUTINE_ID,
             GOROUTINE_PARENT_ID,
             GOROUTINE_FUNCTION,
+            GOROUTINE_SYSTEM,
             GOROUTINE_CREATOR_FUNCTION,
             GOROUTINE_CREATOR_FILE,
             GOROUTINE_CREATOR_LINE,
@@ -325,6 +327,11 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
         key: GOROUTINE_FUNCTION,
         kind: "string",
         description: "The function the goroutine was started with.",
+    },
+    AttributeDef {
+        key: GOROUTINE_SYSTEM,
+        kind: "bool",
+        description: "Whether it is one of the runtime's own, such as a GC worker.",
     },
     AttributeDef {
         key: GOROUTINE_CREATOR_FUNCTION,

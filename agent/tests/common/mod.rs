@@ -312,6 +312,27 @@ pub fn number_of(value: &Value) -> i64 {
         .unwrap_or_else(|| panic!("{value} is no number"))
 }
 
+/// Both clocks, as near to each other as a few tries give.
+pub fn clocks() -> (i64, i64) {
+    use rustix::time::{ClockId, clock_gettime};
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    let tries = (0..20).map(|_| {
+        let before = read(ClockId::Monotonic);
+        let wall = read(ClockId::Realtime);
+        (before, wall, read(ClockId::Monotonic) - before)
+    });
+    let (mono, wall, gap) = tries.min_by_key(|(_, _, gap)| *gap).unwrap();
+    (mono + gap / 2, wall)
+}
+
+/// A time of OTLP's JSON on the monotonic clock, ns.
+pub fn to_mono(time: &Value, mono: i64, wall: i64) -> i64 {
+    number_of(time) - wall + mono
+}
+
 /// Quantile of an OTLP exponential histogram point, in its unit: the geometric middle of the bucket.
 pub fn exp_quantile(point: &Value, q: f64) -> f64 {
     let scale = point["scale"].as_i64().unwrap() as i32;

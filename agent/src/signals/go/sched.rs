@@ -14,7 +14,7 @@ use crate::{
         go::{
             GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_FUNCTION,
             GOROUTINE_ID, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE,
-            GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_REASON,
+            GOROUTINE_SYSTEM, GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_REASON,
         },
         thread::THREAD_ID,
     },
@@ -37,6 +37,7 @@ pub fn span(wait: &Wait, target: &mut Target) -> Span {
     let started_with = started.as_ref().map(|frame| frame.function.clone());
     if let Some(function) = &started_with {
         attributes.push(Attribute::new(GOROUTINE_FUNCTION, function.clone()));
+        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(function)));
     }
     // gopc is the return address of the call: the statement is just before it.
     if let Some(creator) = target.go_frame(wait.gopc.saturating_sub(1)) {
@@ -54,6 +55,13 @@ pub fn span(wait: &Wait, target: &mut Target) -> Span {
         times,
         attributes,
     )
+}
+
+/// Whether a goroutine started with `function` is one of the runtime's own (go1.26, runtime/traceback.go,
+/// isSystemGoroutine: all of package runtime but main and handleAsyncEvent; of the finalizer's, which is the user's while it
+/// calls a finalizer, nothing more is known here).
+fn is_system(function: &str) -> bool {
+    function.starts_with("runtime.") && !["runtime.main", "runtime.handleAsyncEvent"].contains(&function)
 }
 
 /// The distribution of all waits, and starts whose runnable moment was not seen.
@@ -77,5 +85,23 @@ fn source(source: u32) -> &'static str {
         _ if source == Source::Netpoll as u32 => "netpoll",
         _ if source == Source::InjectList as u32 => "runtime_list",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtimes_own_goroutines_are_told_apart() {
+        for (function, expected) in [
+            ("runtime.gcBgMarkWorker", true),
+            ("runtime.gcBgMarkStartWorkers.gowrap1", true),
+            ("runtime.main", false),
+            ("main.spin.func1", false),
+            ("runtime/trace.Start.func1", false),
+        ] {
+            assert_eq!(is_system(function), expected, "{function}");
+        }
     }
 }
