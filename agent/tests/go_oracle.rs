@@ -107,18 +107,22 @@ fn every_gc_cycle_is_a_trace_and_none_twice() {
     let shop = shop(None, &[]);
     shop.get("/gc");
     let agent = Agent::run(&["--pid", &shop.pid().to_string()], 1);
-    let first = number_of(metric(&shop.oracle(), "/gc/cycles/total:gc-cycles"));
+    let before = shop.oracle();
+    let first = number_of(metric(&before, "/gc/cycles/total:gc-cycles"));
+    // A minute in a run before a release; CI has less time.
+    let seconds = std::env::var("WHYWAIT_TEST_GC_SECONDS").map_or(8, |seconds| seconds.parse().unwrap());
     load(
         &[
             format!("8:{}", shop.url("/item?id={n}")),
             format!("1:{}", shop.url("/gc")),
         ],
         300,
-        5,
+        seconds,
         4,
     );
     shop.get("/alloc?mb=64");
-    let last = number_of(metric(&shop.oracle(), "/gc/cycles/total:gc-cycles"));
+    let after = shop.oracle();
+    let last = number_of(metric(&after, "/gc/cycles/total:gc-cycles"));
     let output = agent.stop();
     let spans = output.spans("go-shop");
     let cycles: Vec<&Value> = spans.iter().filter(|span| span["name"] == "go.gc.cycle").collect();
@@ -136,6 +140,8 @@ fn every_gc_cycle_is_a_trace_and_none_twice() {
     let expected: Vec<i64> = (first + 1..=last).collect();
     assert!(expected.len() > 50, "the load made {} cycles", expected.len());
     assert_eq!(numbers, expected, "cycles traced and cycles of the runtime");
+    println!("{} cycles in {seconds} s, all traced", numbers.len());
+    check_pauses(&spans, first + 1..=last, &before, &after);
     let mut children: HashMap<String, Vec<&Value>> = HashMap::new();
     for span in &spans {
         if let Some(parent) = span["parentSpanId"].as_str().filter(|parent| !parent.is_empty()) {
@@ -166,6 +172,62 @@ fn every_gc_cycle_is_a_trace_and_none_twice() {
         "{forced} of {} cycles forced",
         cycles.len()
     );
+}
+
+/// Each stopped phase of `cycles` lies in the bucket in which the runtime counted it. The runtime's pause begins a moment
+/// later than the phase: the phase's time is taken, then the world is told to stop (go1.26, runtime/mgc.go, gcStart and
+/// gcMarkDone: tSweepTerm and tMarkTerm before stopTheWorldWithSema, whose startedStopping begins the pause).
+fn check_pauses(spans: &[Value], cycles: std::ops::RangeInclusive<i64>, before: &Value, after: &Value) {
+    const MOMENT: i64 = 20_000;
+    let pauses = "/sched/pauses/total/gc:seconds";
+    let bounds: Vec<f64> = common::list(&metric(after, pauses)["buckets"])
+        .filter_map(Value::as_f64)
+        .collect();
+    let between = counts(metric(after, pauses))
+        .into_iter()
+        .zip(counts(metric(before, pauses)));
+    let mut theirs: Vec<usize> = between
+        .enumerate()
+        .flat_map(|(bucket, (after, before))| vec![bucket; (after - before) as usize])
+        .collect();
+    theirs.sort_unstable();
+    let of_cycles = |span: &&Value| {
+        let number = attribute(span, "go.gc.cycle.number").and_then(|number| number.as_i64());
+        span["name"].as_str().unwrap().starts_with("go.gc.stw.")
+            && number.is_some_and(|number| cycles.contains(&number))
+    };
+    let mut ours: Vec<i64> = spans
+        .iter()
+        .filter(of_cycles)
+        .map(|span| number_of(&span["endTimeUnixNano"]) - number_of(&span["startTimeUnixNano"]))
+        .collect();
+    ours.sort_unstable();
+    // Mark termination that finds more to mark starts the world again, and stops it once more: a pause without a phase.
+    let again = theirs.len() - ours.len();
+    println!("{} stopped phases, {again} pauses besides", ours.len());
+    assert!(
+        again * 50 <= ours.len(),
+        "{} phases, {} pauses",
+        ours.len(),
+        theirs.len()
+    );
+    let bucket = |nanos: i64| bounds.partition_point(|bound| *bound <= nanos as f64 / 1e9);
+    let mut exact = 0;
+    for (index, nanos) in ours.iter().enumerate() {
+        // In order of length ours is theirs, or as many places before as there are pauses besides.
+        let candidates = &theirs[index..=index + again];
+        exact += usize::from(candidates.contains(&bucket(*nanos)));
+        let (low, high) = (bucket(nanos - MOMENT), bucket(*nanos));
+        assert!(
+            candidates.iter().any(|their| (low..=high).contains(their)),
+            "a phase of {nanos} ns is none of the pauses in buckets {candidates:?}, {low}..={high} wanted"
+        );
+    }
+    println!(
+        "{exact} of {} in the very bucket, the others {MOMENT} ns away from it at most",
+        ours.len()
+    );
+    assert!(exact * 4 >= ours.len() * 3, "{exact} of {}", ours.len());
 }
 
 #[test]
