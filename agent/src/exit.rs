@@ -10,7 +10,8 @@ pub enum Exit {
     Ok = 0,
     /// Anything without a code of its own.
     Failed = 1,
-    // 2 is the command line's own.
+    /// The command line, or a variable in its place, cannot be understood; clap's own code too.
+    Usage = 2,
     /// eBPF or a process' memory is not permitted.
     NoPrivilege = 3,
     /// A process that was named is not there.

@@ -296,13 +296,13 @@ fn nonsense_on_the_command_line() {
     check(Run::start(&["--slow-wait", "soon"]), 2, &["--slow-wait"]);
     check(
         Run::start(&["--otlp", "127.0.0.1:4317"]),
-        1,
+        2,
         &["--otlp 127.0.0.1:4317", "write e.g. http://127.0.0.1:4317"],
     );
     if privileged() {
         check(
             Run::start(&["--without", "nonsense"]),
-            1,
+            2,
             &["--without nonsense", "no such signal", "go.sched"],
         );
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -4,6 +4,9 @@ pub mod container;
 
 use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
+use log::warn;
+use uuid::Uuid;
+
 use crate::{
     discover::Process,
     inspect::Image,
@@ -25,10 +28,7 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
     let mut found: BTreeMap<Cow<'static, str>, Value> = BTreeMap::new();
     let mut set = |key: &'static str, value: Value| found.insert(key.into(), value);
     set("service.name", name.clone().into());
-    set(
-        "service.instance.id",
-        format!("{}-{}-{}", boot_id(), process.pid, process.start).into(),
-    );
+    set("service.instance.id", instance_id(process.pid, process.start).into());
     set("process.pid", i64::from(process.pid).into());
     set("process.executable.name", name.into());
     set("process.executable.path", exe.into());
@@ -73,10 +73,16 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
     if let Some(id) = container::id(&root) {
         set("container.id", id.into());
     }
-    // Made by whywait, whatever SDK the service itself may use.
+    // Made by whywait, whatever SDK the service itself may use. Backends take the language for the service's own.
     set("telemetry.sdk.name", "whywait".into());
-    set("telemetry.sdk.language", "rust".into());
+    match image {
+        Some(Image::Go(_)) => set("telemetry.sdk.language", "go".into()),
+        Some(Image::Tokio(_)) => set("telemetry.sdk.language", "rust".into()),
+        None => None,
+    };
     set("telemetry.sdk.version", env!("CARGO_PKG_VERSION").into());
+    set("telemetry.distro.name", "whywait".into());
+    set("telemetry.distro.version", env!("CARGO_PKG_VERSION").into());
     for (key, value) in own {
         // What the kernel says of a process is not for its environment to change.
         if !key.starts_with("process.") && !key.starts_with("telemetry.sdk.") {
@@ -93,10 +99,7 @@ pub fn own_resource() -> Resource {
     let attributes = [
         ("service.name", Value::from("whywait")),
         ("service.version", env!("CARGO_PKG_VERSION").into()),
-        (
-            "service.instance.id",
-            format!("{}-{}", boot_id(), std::process::id()).into(),
-        ),
+        ("service.instance.id", own_instance_id().into()),
         ("process.pid", i64::from(std::process::id()).into()),
         ("telemetry.sdk.name", "whywait".into()),
         ("telemetry.sdk.language", "rust".into()),
@@ -119,16 +122,47 @@ fn own_attributes(environ: &[u8]) -> BTreeMap<String, String> {
         })
     };
     let listed = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    let mut attributes: BTreeMap<String, String> = listed
-        .split(',')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.trim().to_owned(), percent_decode(value.trim())))
-        .filter(|(key, value)| !key.is_empty() && !value.is_empty())
-        .collect();
+    let mut attributes = listed_attributes(&listed).unwrap_or_else(|reason| {
+        warn!("OTEL_RESOURCE_ATTRIBUTES={listed} of a process is left out as a whole: {reason}");
+        BTreeMap::new()
+    });
     if let Some(name) = variable("OTEL_SERVICE_NAME") {
         attributes.insert("service.name".to_owned(), name);
     }
     attributes
+}
+
+/// The pairs of OTEL_RESOURCE_ATTRIBUTES. One that cannot be read discards all (OTel specification, Resource SDK, Specifying
+/// resource information via an environment variable).
+fn listed_attributes(listed: &str) -> Result<BTreeMap<String, String>, String> {
+    let pairs = listed.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let read = |pair: &str| {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair}: no ="))?;
+        let (key, value) = (key.trim(), value.trim());
+        let escapes = value.split('%').skip(1);
+        let whole = |escape: &str| escape.len() >= 2 && escape.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+        if key.is_empty() || !escapes.into_iter().all(whole) {
+            return Err(format!("{pair}: no key, or a % that begins no escape"));
+        }
+        let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+        let decoded = decoded.map_err(|_| format!("{pair}: its escapes are no UTF-8"))?;
+        Ok((key.to_owned(), decoded.into_owned()))
+    };
+    let attributes: BTreeMap<String, String> = pairs.map(read).collect::<Result<_, String>>()?;
+    Ok(attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+}
+
+/// A UUID that a process has for its whole life, whoever asks: version 5, in the namespace that the semantic conventions give
+/// for `service.instance.id`.
+fn instance_id(pid: u32, start: u64) -> String {
+    const NAMESPACE: Uuid = uuid::uuid!("4d63009a-8d0f-11ee-aad7-4c796ed8e320");
+    Uuid::new_v5(&NAMESPACE, format!("{}/{pid}/{start}", boot_id()).as_bytes()).to_string()
+}
+
+fn own_instance_id() -> String {
+    let pid = std::process::id();
+    // Without a /proc of its own the agent has other worries; a start of 0 is as good a name then.
+    instance_id(pid, Process::read(pid).map_or(0, |own| own.start))
 }
 
 /// Percent-decoded text; what is no escape stays as it is.
@@ -166,6 +200,19 @@ mod tests {
         );
         check("OTEL_SERVICE_NAME=\0OTEL_RESOURCE_ATTRIBUTES=x=,=y,z", &[]);
         check("XOTEL_SERVICE_NAME=no", &[]);
+        // What cannot be read is left out as a whole.
+        for bad in ["a=1,b=%zz", "a=1,b=%2", "a=1,b=%ff", "a=1,b", "a=1,=2"] {
+            check(&format!("OTEL_RESOURCE_ATTRIBUTES={bad}"), &[]);
+        }
+    }
+
+    #[test]
+    fn an_instance_is_a_uuid_of_its_own() {
+        let ids = [instance_id(1, 2), instance_id(1, 3), instance_id(2, 2)];
+        assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
+        assert_eq!(instance_id(1, 2), ids[0]);
+        let id = Uuid::parse_str(&ids[0]).unwrap();
+        assert_eq!(id.get_version_num(), 5);
     }
 
     #[test]

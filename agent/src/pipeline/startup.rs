@@ -54,7 +54,7 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
     {
         let names = signals::NAMES.join(", ");
         return Err(Fatal::new(
-            Exit::Failed,
+            Exit::Usage,
             format!("--without {unknown}: no such signal; there are {names}"),
         )
         .into());
@@ -75,7 +75,8 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
 
 pub(super) fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
     let env: HashMap<String, String> = std::env::vars().collect();
-    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)?;
+    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)
+        .map_err(|error| Fatal::new(Exit::Usage, error))?;
     // Without an endpoint, and without being told otherwise, files are the way out.
     let directory = args
         .out
