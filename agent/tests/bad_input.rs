@@ -526,7 +526,7 @@ fn processes_are_found_as_they_start_and_let_go_as_they_end() {
         drop(service);
         run.until(&format!("(pid {pid}) ended"));
     }
-    run.until("no Go or tokio process yet");
+    run.until("every process that was watched has ended");
     run.signal(Signal::INT);
     let (status, said, directory) = run.end();
     assert_eq!(status.code(), Some(0), "{said}");
