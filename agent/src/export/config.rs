@@ -1,28 +1,43 @@
-//! The OTLP endpoint, by flag or by the standard variables (OTel specification, OpenTelemetry Protocol Exporter).
+//! Where OTLP goes: the flag over the standard variables (OTel specification, OpenTelemetry Protocol Exporter).
 
 use std::{collections::HashMap, fs, time::Duration};
 
-use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-/// A gRPC endpoint for each signal.
+/// Each signal's way over the network; a signal without one was switched off.
 #[derive(Clone, Debug)]
-pub struct GrpcConfig {
-    pub traces: Endpoint,
-    pub metrics: Endpoint,
+pub struct OtlpConfig {
+    pub traces: Option<Endpoint>,
+    pub metrics: Option<Endpoint>,
 }
-
-/// What goes along with each request.
-pub type Headers = Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>;
 
 /// One signal's endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    pub url: String,
-    pub headers: Headers,
+    /// With a scheme; over HTTP with the signal's path.
+    pub url: Uri,
+    pub protocol: Protocol,
+    pub headers: HeaderMap,
+    /// Of one try.
     pub timeout: Duration,
     pub gzip: bool,
-    /// PEM of the authority to trust; the built-in roots when absent.
+    pub tls: Tls,
+}
+
+/// OTLP's transports that are spoken here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Grpc,
+    HttpProtobuf,
+}
+
+/// PEM, for https.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Of the authority to trust; the built-in roots when absent.
     pub certificate: Option<Vec<u8>>,
+    /// The client's certificate and key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,199 +48,197 @@ pub enum ConfigError {
         value: String,
         reason: String,
     },
+    /// Values of headers are secrets.
+    #[error("{name}: {reason}; write key=value pairs with commas between, values percent-encoded")]
+    Headers { name: String, reason: String },
     #[error("--otlp {url}: {reason}; write e.g. http://127.0.0.1:4317")]
     Url { url: String, reason: String },
+    #[error("{url}: TLS cannot be set up: {reason}")]
+    Tls { url: String, reason: String },
 }
 
-/// The endpoint from the flag, else from the variables, else none.
-pub fn from_flag_and_env(flag: Option<&str>, env: &HashMap<String, String>) -> Result<Option<GrpcConfig>, ConfigError> {
-    let has = |name: &str| env.get(name).is_some_and(|value| !value.is_empty());
-    let names = [
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    ];
-    if flag.is_none() && !names.into_iter().any(has) {
+/// The endpoints from the flag, else from the variables, else none.
+pub fn from_flag_and_env(flag: Option<&str>, env: &HashMap<String, String>) -> Result<Option<OtlpConfig>, ConfigError> {
+    let signal = |name, path| Variables { env, name, path };
+    let (traces, metrics) = (signal("TRACES", "v1/traces"), signal("METRICS", "v1/metrics"));
+    if flag.is_none() && traces.either("ENDPOINT").or_else(|| metrics.own("ENDPOINT")).is_none() {
         return Ok(None);
     }
-    Ok(Some(GrpcConfig {
-        traces: endpoint("TRACES", flag, env)?,
-        metrics: endpoint("METRICS", flag, env)?,
+    Ok(Some(OtlpConfig {
+        traces: traces.endpoint(flag)?,
+        metrics: metrics.endpoint(flag)?,
     }))
 }
 
-fn endpoint(signal: &str, flag: Option<&str>, env: &HashMap<String, String>) -> Result<Endpoint, ConfigError> {
-    // A signal's own variable comes before the general one.
-    let get = |suffix: &str| {
-        [
-            format!("OTEL_EXPORTER_OTLP_{signal}_{suffix}"),
-            format!("OTEL_EXPORTER_OTLP_{suffix}"),
-        ]
-        .into_iter()
-        .find_map(|name| {
-            env.get(&name)
-                .filter(|value| !value.is_empty())
-                .map(|value| (name, value.clone()))
+/// A variable's name and value.
+type Found = (String, String);
+
+/// One signal's variables.
+struct Variables<'a> {
+    env: &'a HashMap<String, String>,
+    name: &'static str,
+    /// What a base URL gets over HTTP.
+    path: &'static str,
+}
+
+impl Variables<'_> {
+    /// None when OTEL_TRACES_EXPORTER or OTEL_METRICS_EXPORTER is `none`; the flag says otherwise to none of them.
+    fn endpoint(&self, flag: Option<&str>) -> Result<Option<Endpoint>, ConfigError> {
+        match self.variable(format!("OTEL_{}_EXPORTER", self.name)) {
+            Some((_, value)) if value == "none" => return Ok(None),
+            Some((_, value)) if value == "otlp" => {}
+            Some(found) => return Err(bad(found, "use otlp or none")),
+            None => {}
+        }
+        let protocol = match self.either("PROTOCOL") {
+            None => Protocol::Grpc,
+            Some((_, value)) if value == "grpc" => Protocol::Grpc,
+            Some((_, value)) if value == "http/protobuf" => Protocol::HttpProtobuf,
+            Some(found) => return Err(bad(found, "use grpc or http/protobuf")),
+        };
+        let url = self.url(flag, protocol)?;
+        let timeout = match self.either("TIMEOUT") {
+            None => Duration::from_secs(10),
+            Some(found) => match found.1.parse() {
+                Ok(millis) if millis > 0 => Duration::from_millis(millis),
+                _ => return Err(bad(found, "not a number of milliseconds above 0")),
+            },
+        };
+        let gzip = match self.either("COMPRESSION") {
+            None => false,
+            Some((_, value)) if value == "none" => false,
+            Some((_, value)) if value == "gzip" => true,
+            Some(found) => return Err(bad(found, "use gzip or none")),
+        };
+        Ok(Some(Endpoint {
+            url,
+            protocol,
+            headers: self.headers()?,
+            timeout,
+            gzip,
+            tls: self.tls()?,
+        }))
+    }
+
+    fn url(&self, flag: Option<&str>, protocol: Protocol) -> Result<Uri, ConfigError> {
+        let default = match protocol {
+            Protocol::Grpc => "http://localhost:4317",
+            Protocol::HttpProtobuf => "http://localhost:4318",
+        };
+        // Whose error it would be, the value, and whether it is a base that each signal's path is added to.
+        let (variable, value, is_base) = match (flag, self.own("ENDPOINT"), self.general("ENDPOINT")) {
+            (Some(url), _, _) => (None, url.to_owned(), true),
+            (None, Some((name, value)), _) => (Some(name), value, false),
+            (None, None, Some((name, value))) => (Some(name), value, true),
+            (None, None, None) => (None, default.to_owned(), true),
+        };
+        let mut text = value.clone();
+        if variable.is_some() && !text.contains("://") {
+            let scheme = if self.is_insecure()? { "http" } else { "https" };
+            text = format!("{scheme}://{text}");
+        }
+        if is_base && protocol == Protocol::HttpProtobuf {
+            text = format!("{}/{}", text.trim_end_matches('/'), self.path);
+        }
+        let parsed = match text.parse::<Uri>() {
+            Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() => return Ok(uri),
+            Ok(_) => "not an http:// or https:// URL with a host".to_owned(),
+            Err(error) => format!("not a URL ({error})"),
+        };
+        Err(match variable {
+            Some(name) => bad((name, value), &parsed),
+            None => ConfigError::Url {
+                url: value,
+                reason: parsed,
+            },
         })
-    };
-    let bad = |(name, value): (String, String), reason: &str| ConfigError::Variable {
+    }
+
+    /// Whether an endpoint without a scheme is http.
+    fn is_insecure(&self) -> Result<bool, ConfigError> {
+        match self.either("INSECURE") {
+            None => Ok(false),
+            Some((_, value)) if value.eq_ignore_ascii_case("true") => Ok(true),
+            Some((_, value)) if value.eq_ignore_ascii_case("false") => Ok(false),
+            Some(found) => Err(bad(found, "use true or false")),
+        }
+    }
+
+    /// "key=value,key2=value2", values percent-encoded (W3C baggage).
+    fn headers(&self) -> Result<HeaderMap, ConfigError> {
+        let Some((name, text)) = self.either("HEADERS") else {
+            return Ok(HeaderMap::new());
+        };
+        let bad = |reason: String| ConfigError::Headers {
+            name: name.clone(),
+            reason,
+        };
+        let mut headers = HeaderMap::new();
+        for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| bad(format!("pair {} has no =", index + 1)))?;
+            let key = HeaderName::from_bytes(key.trim().as_bytes())
+                .map_err(|_| bad(format!("pair {}: not a header's name", index + 1)))?;
+            let mut value = HeaderValue::from_str(&crate::enrich::percent_decode(value.trim()))
+                .map_err(|_| bad(format!("{key}: not a header's value")))?;
+            value.set_sensitive(true);
+            headers.append(key, value);
+        }
+        Ok(headers)
+    }
+
+    fn tls(&self) -> Result<Tls, ConfigError> {
+        let file = |suffix: &str| -> Result<Option<Vec<u8>>, ConfigError> {
+            self.either(suffix)
+                .map(|found| fs::read(&found.1).map_err(|error| bad(found, &error.to_string())))
+                .transpose()
+        };
+        let identity = match (file("CLIENT_CERTIFICATE")?, file("CLIENT_KEY")?) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => {
+                let found = self.either("CLIENT_CERTIFICATE").or_else(|| self.either("CLIENT_KEY"));
+                return Err(bad(
+                    found.unwrap_or_default(),
+                    "a client's certificate and its key go together; set both",
+                ));
+            }
+        };
+        Ok(Tls {
+            certificate: file("CERTIFICATE")?,
+            identity,
+        })
+    }
+
+    /// The signal's own variable, else the general one.
+    fn either(&self, suffix: &str) -> Option<Found> {
+        self.own(suffix).or_else(|| self.general(suffix))
+    }
+
+    fn own(&self, suffix: &str) -> Option<Found> {
+        self.variable(format!("OTEL_EXPORTER_OTLP_{}_{suffix}", self.name))
+    }
+
+    fn general(&self, suffix: &str) -> Option<Found> {
+        self.variable(format!("OTEL_EXPORTER_OTLP_{suffix}"))
+    }
+
+    /// An empty variable is as good as none (OTel specification, Environment Variable Specification).
+    fn variable(&self, name: String) -> Option<Found> {
+        let value = self.env.get(&name)?.trim();
+        (!value.is_empty()).then(|| (name, value.to_owned()))
+    }
+}
+
+fn bad((name, value): Found, reason: &str) -> ConfigError {
+    ConfigError::Variable {
         name,
         value,
         reason: reason.to_owned(),
-    };
-    if let Some(found) = get("PROTOCOL")
-        && found.1 != "grpc"
-    {
-        return Err(bad(found, "only grpc is supported; unset it or set it to grpc"));
     }
-    let (origin, url) = match (flag, get("ENDPOINT")) {
-        (Some(url), _) => (None, url.to_owned()),
-        (None, Some(found)) => (Some(found.0), found.1),
-        (None, None) => (None, "http://localhost:4317".to_owned()),
-    };
-    check_url(&url).map_err(|reason| match origin {
-        Some(name) => ConfigError::Variable {
-            name,
-            value: url.clone(),
-            reason,
-        },
-        None => ConfigError::Url {
-            url: url.clone(),
-            reason,
-        },
-    })?;
-    let timeout = match get("TIMEOUT") {
-        None => Duration::from_secs(10),
-        Some(found) => match found.1.parse() {
-            Ok(millis) => Duration::from_millis(millis),
-            Err(_) => return Err(bad(found, "not a number of milliseconds")),
-        },
-    };
-    let gzip = match get("COMPRESSION") {
-        None => false,
-        Some(found) => match found.1.as_str() {
-            "gzip" => true,
-            "none" => false,
-            _ => return Err(bad(found, "use gzip or none")),
-        },
-    };
-    let certificate = match get("CERTIFICATE") {
-        None => None,
-        Some((name, value)) => match fs::read(&value) {
-            Ok(pem) => Some(pem),
-            Err(error) => return Err(bad((name, value), &error.to_string())),
-        },
-    };
-    let headers = get("HEADERS").map_or(Ok(Vec::new()), |found| {
-        headers(&found.1).map_err(|reason| bad(found, &reason))
-    })?;
-    Ok(Endpoint {
-        url,
-        headers,
-        timeout,
-        gzip,
-        certificate,
-    })
-}
-
-fn check_url(url: &str) -> Result<(), String> {
-    let uri: tonic::transport::Uri = url.parse().map_err(|error| format!("not a URL ({error})"))?;
-    match uri.scheme_str() {
-        Some("http" | "https") if uri.host().is_some() => Ok(()),
-        _ => Err("not an http:// or https:// URL with a host".to_owned()),
-    }
-}
-
-/// "key=value,key2=value2", values percent-encoded (W3C baggage).
-fn headers(text: &str) -> Result<Headers, String> {
-    text.split(',')
-        .filter(|pair| !pair.trim().is_empty())
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair}: not key=value"))?;
-            let value = crate::enrich::percent_decode(value.trim());
-            let key = key
-                .trim()
-                .to_ascii_lowercase()
-                .parse()
-                .map_err(|_| format!("{key}: not a header's name"))?;
-            Ok((key, value.parse().map_err(|_| format!("{pair}: not a header's value"))?))
-        })
-        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(flag: Option<&str>, env: &[(&str, &str)]) -> Result<Option<GrpcConfig>, ConfigError> {
-        let env = env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        from_flag_and_env(flag, &env)
-    }
-
-    #[test]
-    fn nothing_said_is_no_endpoint() {
-        assert!(load(None, &[]).unwrap().is_none());
-        assert!(load(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]).unwrap().is_none());
-    }
-
-    #[test]
-    fn the_flag_wins_and_a_signals_own_variable_comes_before_the_general_one() {
-        let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1");
-        let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://b:2");
-        let found = load(None, &[general, own]).unwrap().unwrap();
-        assert_eq!(
-            (found.traces.url.as_str(), found.metrics.url.as_str()),
-            ("http://a:1", "http://b:2")
-        );
-        let found = load(Some("http://c:3"), &[general, own]).unwrap().unwrap();
-        assert_eq!(
-            (found.traces.url.as_str(), found.metrics.url.as_str()),
-            ("http://c:3", "http://c:3")
-        );
-    }
-
-    #[test]
-    fn headers_timeout_and_compression_are_taken() {
-        let env = [
-            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20x, b=2"),
-            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "250"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-        ];
-        let found = load(Some("http://c:3"), &env).unwrap().unwrap().traces;
-        let headers: Vec<_> = found
-            .headers
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.to_str().unwrap()))
-            .collect();
-        assert_eq!(headers, [("authorization", "Bearer x"), ("b", "2")]);
-        assert_eq!((found.timeout, found.gzip), (Duration::from_millis(250), true));
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        let check = |flag, env: &[(&str, &str)], expected: &str| {
-            let error = load(flag, env).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        };
-        check(Some("localhost:4317"), &[], "--otlp localhost:4317");
-        check(Some("ftp://x"), &[], "not an http://");
-        check(
-            Some("http://x"),
-            &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")],
-            "only grpc",
-        );
-        check(
-            Some("http://x"),
-            &[("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")],
-            "OTEL_EXPORTER_OTLP_TIMEOUT=soon",
-        );
-        check(
-            Some("http://x"),
-            &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such.pem")],
-            "/no/such.pem",
-        );
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

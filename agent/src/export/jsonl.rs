@@ -2,18 +2,18 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use log::error;
+use log::{error, info};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    ExportError, FilesConfig, Outgoing, REQUEST, otlp,
+    ExportError, FilesConfig, Outgoing, encode,
     stats::{Cause, ExportStats},
 };
 
@@ -25,7 +25,6 @@ pub(super) struct Writer {
     traces: Rotating,
     metrics: Rotating,
     stats: Arc<ExportStats>,
-    failed: bool,
 }
 
 impl Writer {
@@ -43,7 +42,6 @@ impl Writer {
             traces: open("traces.jsonl")?,
             metrics: open("metrics.jsonl")?,
             stats,
-            failed: false,
         })
     }
 
@@ -54,29 +52,11 @@ impl Writer {
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
         while let Some(batch) = queue.blocking_recv() {
-            for (request, items) in otlp::trace_requests(&batch, REQUEST) {
-                let outcome = self.traces.write(&request);
-                self.note(outcome, items);
+            for (request, items) in encode::trace_requests(&batch) {
+                self.traces.deliver(&request, items, &self.stats);
             }
-            for (request, items) in otlp::metric_requests(&batch, REQUEST) {
-                let outcome = self.metrics.write(&request);
-                self.note(outcome, items);
-            }
-        }
-    }
-
-    fn note(&mut self, outcome: io::Result<()>, items: u64) {
-        match outcome {
-            Ok(()) => self.stats.sent(items),
-            Err(cause) => {
-                // Said once, not every time.
-                if !std::mem::replace(&mut self.failed, true) {
-                    error!(
-                        "cannot write {}: {cause}; counting what is lost",
-                        self.traces.path.display()
-                    );
-                }
-                self.stats.dropped(items, Cause::WriteError);
+            for (request, items) in encode::metric_requests(&batch) {
+                self.metrics.deliver(&request, items, &self.stats);
             }
         }
     }
@@ -87,6 +67,8 @@ struct Rotating {
     file: File,
     size: u64,
     limit: u64,
+    /// The last write failed, and that was said.
+    failed: bool,
 }
 
 impl Rotating {
@@ -99,9 +81,29 @@ impl Rotating {
             file: create(path)?,
             size: 0,
             limit,
+            failed: false,
         })
     }
 
+    /// Writes a request, or counts what is lost; says once when it cannot, and once when it can again.
+    fn deliver(&mut self, request: &impl Serialize, items: u64, stats: &ExportStats) {
+        match self.write(request) {
+            Ok(()) => {
+                stats.sent(items);
+                if std::mem::replace(&mut self.failed, false) {
+                    info!("{} is written again", self.path.display());
+                }
+            }
+            Err(cause) => {
+                stats.dropped(items, Cause::WriteError);
+                if !std::mem::replace(&mut self.failed, true) {
+                    error!("cannot write {}: {cause}; counting what is lost", self.path.display());
+                }
+            }
+        }
+    }
+
+    /// Writes a line; of one that failed before it nothing stays.
     fn write(&mut self, message: &impl Serialize) -> io::Result<()> {
         let mut message = serde_json::to_value(message)?;
         strip_nulls(&mut message);
@@ -111,6 +113,11 @@ impl Rotating {
             rotate(&self.path)?;
             self.file = create(&self.path)?;
             self.size = 0;
+        }
+        if self.failed {
+            // A full disk may have taken half a line.
+            self.file.set_len(self.size)?;
+            self.file.seek(SeekFrom::Start(self.size))?;
         }
         self.file.write_all(&line)?;
         self.size += line.len() as u64;
@@ -171,5 +178,21 @@ mod tests {
             (String::new(), "\"line 7\"\n".into()),
             "a new run keeps the last one's file"
         );
+    }
+    #[test]
+    fn of_a_line_that_fails_nothing_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.jsonl");
+        let mut file = Rotating::open(&path, 1 << 20).unwrap();
+        let stats = ExportStats::default();
+        file.deliver(&"whole", 1, &stats);
+        // A disk that fills up: it takes half a line, and then none.
+        let mut good = std::mem::replace(&mut file.file, File::open(&path).unwrap());
+        good.write_all(b"\"lo").unwrap();
+        file.deliver(&"lost", 2, &stats);
+        file.file = good;
+        file.deliver(&"whole again", 3, &stats);
+        assert_eq!((stats.total_sent(), stats.dropped_by(Cause::WriteError)), (4, 2));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "\"whole\"\n\"whole again\"\n");
     }
 }

@@ -1,9 +1,9 @@
 //! Stage export: batches → OTLP. Each sink has a bounded queue and a task of its own; nothing upstream ever waits for it.
 
 pub mod config;
-pub mod grpc;
-pub mod jsonl;
-pub mod otlp;
+mod encode;
+mod jsonl;
+mod otlp;
 pub mod stats;
 #[cfg(test)]
 mod tests;
@@ -13,11 +13,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
-pub use config::GrpcConfig;
-pub use stats::{Cause, ExportStats};
+pub use config::OtlpConfig;
+pub use stats::{Cause, ExportStats, Signal};
 
 use crate::{
     clock::Anchor,
@@ -26,13 +26,11 @@ use crate::{
 
 /// Batches that wait for a sink; one a target and second.
 const QUEUE: usize = 256;
-/// Most spans, and most points, in one request: far below gRPC's 4 MB.
-const REQUEST: usize = 512;
 
 /// Where to.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub grpc: Option<GrpcConfig>,
+    pub otlp: Option<OtlpConfig>,
     pub files: Option<FilesConfig>,
 }
 
@@ -85,6 +83,7 @@ impl Times {
 }
 
 struct Sink {
+    signals: &'static [Signal],
     aggregate_to_export: mpsc::Sender<Arc<Outgoing>>,
     task: JoinHandle<()>,
 }
@@ -94,19 +93,25 @@ impl Exporter {
     pub fn start(config: Config) -> Result<Self, ExportError> {
         let stats = Arc::new(ExportStats::default());
         let (mut sinks, mut files) = (Vec::new(), Vec::new());
-        if let Some(grpc) = config.grpc {
-            let worker = grpc::Worker::new(&grpc, stats.clone())?;
-            let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-            sinks.push(Sink {
-                aggregate_to_export,
-                task: tokio::spawn(worker.run(queue)),
-            });
+        if let Some(otlp) = &config.otlp {
+            const OWN: [&[Signal]; 2] = [&[Signal::Traces], &[Signal::Metrics]];
+            for (signals, endpoint) in OWN.into_iter().zip([&otlp.traces, &otlp.metrics]) {
+                let Some(endpoint) = endpoint else { continue };
+                let worker = otlp::Worker::new(signals[0], endpoint, stats.clone())?;
+                let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
+                sinks.push(Sink {
+                    signals,
+                    aggregate_to_export,
+                    task: tokio::spawn(worker.run(queue)),
+                });
+            }
         }
         if let Some(config) = config.files {
             let writer = jsonl::Writer::open(&config, stats.clone())?;
             files = writer.paths();
             let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
             sinks.push(Sink {
+                signals: &Signal::ALL,
                 aggregate_to_export,
                 task: tokio::task::spawn_blocking(move || writer.run(queue)),
             });
@@ -131,27 +136,33 @@ impl Exporter {
         };
         let outgoing = Arc::new(Outgoing { batch, times });
         for sink in &self.sinks {
-            self.stats.produced(&outgoing.batch);
+            let items = sink.signals.iter().map(|signal| signal.count(&outgoing.batch)).sum();
+            if items == 0 {
+                continue;
+            }
+            self.stats.produced(items);
             let cause = match sink.aggregate_to_export.try_send(outgoing.clone()) {
                 Ok(()) => continue,
                 Err(TrySendError::Full(_)) => Cause::QueueFull,
                 Err(TrySendError::Closed(_)) => Cause::Closed,
             };
-            self.stats.dropped(stats::items(&outgoing.batch), cause);
+            self.stats.dropped(items, cause);
         }
     }
 
     /// Sends what is queued, for at most `deadline`; what is left then is counted as dropped.
     pub async fn shutdown(self, deadline: Duration) -> Arc<ExportStats> {
         self.stats.begin_shutdown();
-        for Sink {
-            aggregate_to_export,
-            task,
-        } in self.sinks
-        {
-            drop(aggregate_to_export);
+        let (queues, tasks): (Vec<_>, Vec<_>) = self
+            .sinks
+            .into_iter()
+            .map(|sink| (sink.aggregate_to_export, sink.task))
+            .unzip();
+        drop(queues);
+        let until = Instant::now() + deadline;
+        for task in tasks {
             let abort = task.abort_handle();
-            if timeout(deadline, task).await.is_err() {
+            if timeout_at(until, task).await.is_err() {
                 abort.abort();
             }
         }

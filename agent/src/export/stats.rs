@@ -1,8 +1,48 @@
 //! What became of everything handed to export: produced = sent + dropped + waiting, item for item (spans and points).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
 
 use crate::model::Batch;
+
+/// What is exported, each its own way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    pub const ALL: [Self; 2] = [Self::Traces, Self::Metrics];
+
+    /// What it consists of.
+    pub(super) fn items(self) -> &'static str {
+        match self {
+            Self::Traces => "spans",
+            Self::Metrics => "points",
+        }
+    }
+
+    /// How many of a batch.
+    pub(super) fn count(self, batch: &Batch) -> u64 {
+        let count = match self {
+            Self::Traces => batch.spans.len(),
+            Self::Metrics => batch.metrics.iter().map(|metric| metric.points.len()).sum(),
+        };
+        count as u64
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        })
+    }
+}
 
 /// Why something was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +75,14 @@ pub struct ExportStats {
     sent: AtomicU64,
     dropped: [AtomicU64; Cause::ALL.len()],
     retries: AtomicU64,
-    down: AtomicBool,
+    /// By signal.
+    down: [AtomicBool; Signal::ALL.len()],
     closing: AtomicBool,
 }
 
 impl ExportStats {
-    pub(super) fn produced(&self, batch: &Batch) {
-        self.produced.fetch_add(items(batch), Relaxed);
+    pub(super) fn produced(&self, items: u64) {
+        self.produced.fetch_add(items, Relaxed);
     }
 
     pub(super) fn sent(&self, items: u64) {
@@ -56,9 +97,9 @@ impl ExportStats {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    /// Notes whether the endpoint answers; true when that changed.
-    pub(super) fn set_down(&self, down: bool) -> bool {
-        self.down.swap(down, Relaxed) != down
+    /// Notes whether the signal's endpoint takes it; true when that changed.
+    pub(super) fn set_down(&self, signal: Signal, down: bool) -> bool {
+        self.down[signal as usize].swap(down, Relaxed) != down
     }
 
     pub(super) fn begin_shutdown(&self) {
@@ -101,13 +142,8 @@ impl ExportStats {
         self.retries.load(Relaxed)
     }
 
-    /// Whether the endpoint did not answer the last time.
+    /// Whether a signal's endpoint did not take it the last time.
     pub fn is_down(&self) -> bool {
-        self.down.load(Relaxed)
+        self.down.iter().any(|down| down.load(Relaxed))
     }
-}
-
-/// Spans and points of a batch.
-pub(super) fn items(batch: &Batch) -> u64 {
-    (batch.spans.len() + batch.metrics.iter().map(|metric| metric.points.len()).sum::<usize>()) as u64
 }

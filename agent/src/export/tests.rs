@@ -1,27 +1,14 @@
 //! Delivery against a receiver made of the protocol's own server types.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, VecDeque},
-    sync::Mutex,
-};
+use std::{borrow::Cow, collections::HashMap};
 
-use opentelemetry_proto::tonic::collector::{
-    metrics::v1::{
-        ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-        metrics_service_server::{MetricsService, MetricsServiceServer},
-    },
-    trace::v1::{
-        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
-    },
+use opentelemetry_proto::tonic::{
+    collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    metrics::v1::metric,
 };
-use tonic::{
-    Code, Request, Response, Status,
-    codec::CompressionEncoding::Gzip,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::Code;
 
+use self::receiver::{Answer, Receiver};
 use super::*;
 use crate::{
     clock,
@@ -29,71 +16,7 @@ use crate::{
     telemetry::agent::EVENTS_RECEIVED,
 };
 
-/// An answer: items rejected in part, or the request's failure. Without one left everything is taken.
-type Answer = Result<i64, Code>;
-
-#[derive(Clone, Default)]
-struct Receiver {
-    answers: Arc<Mutex<VecDeque<Answer>>>,
-    traces: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
-    metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
-    headers: Arc<Mutex<Vec<tonic::metadata::MetadataMap>>>,
-}
-
-impl Receiver {
-    fn answer<T>(&self, request: Request<T>, taken: &Mutex<Vec<T>>) -> Result<i64, Status> {
-        self.headers.lock().unwrap().push(request.metadata().clone());
-        match self.answers.lock().unwrap().pop_front().unwrap_or(Ok(0)) {
-            Ok(rejected) => {
-                taken.lock().unwrap().push(request.into_inner());
-                Ok(rejected)
-            }
-            Err(code) => Err(Status::new(code, "as the test wants it")),
-        }
-    }
-
-    /// Serves on a free port until the test's runtime ends.
-    async fn serve(&self) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Server::builder()
-            .add_service(TraceServiceServer::new(self.clone()).accept_compressed(Gzip))
-            .add_service(MetricsServiceServer::new(self.clone()).accept_compressed(Gzip))
-            .serve_with_incoming(TcpIncoming::from(listener));
-        tokio::spawn(server);
-        url
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let rejected_spans = self.answer(request, &self.traces)?;
-        let partial_success = (rejected_spans > 0).then(|| ExportTracePartialSuccess {
-            rejected_spans,
-            error_message: "in part".to_owned(),
-        });
-        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
-    }
-}
-
-#[tonic::async_trait]
-impl MetricsService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let rejected_data_points = self.answer(request, &self.metrics)?;
-        let partial_success = (rejected_data_points > 0).then(|| ExportMetricsPartialSuccess {
-            rejected_data_points,
-            error_message: "in part".to_owned(),
-        });
-        Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
-    }
-}
+mod receiver;
 
 fn batch(spans: usize, points: usize) -> Batch {
     let span = |number: usize| {
@@ -126,7 +49,7 @@ fn batch(spans: usize, points: usize) -> Batch {
     }
 }
 
-fn config(url: &str, env: &[(&str, &str)]) -> GrpcConfig {
+fn config(url: &str, env: &[(&str, &str)]) -> OtlpConfig {
     let env: HashMap<String, String> = env
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -134,17 +57,24 @@ fn config(url: &str, env: &[(&str, &str)]) -> GrpcConfig {
     config::from_flag_and_env(Some(url), &env).unwrap().unwrap()
 }
 
-/// An exporter whose only sink is a worker that tries again at once.
-fn exporter(grpc: &GrpcConfig) -> Exporter {
+/// An exporter whose sinks are workers that try again at once.
+fn exporter(otlp: &OtlpConfig) -> Exporter {
     let stats = Arc::new(ExportStats::default());
-    let worker = grpc::Worker::new(grpc, stats.clone()).unwrap().hurry();
-    let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-    let task = tokio::spawn(worker.run(queue));
-    Exporter {
-        sinks: vec![Sink {
+    let sink = |signals: &'static [Signal], endpoint: &Option<config::Endpoint>| {
+        let worker = otlp::Worker::new(signals[0], endpoint.as_ref().unwrap(), stats.clone()).unwrap();
+        let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(worker.hurry().run(queue));
+        Sink {
+            signals,
             aggregate_to_export,
             task,
-        }],
+        }
+    };
+    Exporter {
+        sinks: vec![
+            sink(&[Signal::Traces], &otlp.traces),
+            sink(&[Signal::Metrics], &otlp.metrics),
+        ],
         run: Anchor::take(),
         stats,
         files: Vec::new(),
@@ -164,48 +94,59 @@ async fn settled(exporter: Exporter) -> Arc<ExportStats> {
     stats
 }
 
-/// Sends 10 spans and 4 points against the given answers: sent, refused, unreachable, retries.
-async fn outcome(answers: &[Answer]) -> [u64; 4] {
-    let receiver = Receiver::default();
-    receiver.answers.lock().unwrap().extend(answers);
-    let exporter = exporter(&config(&receiver.serve().await, &[]));
-    exporter.send(batch(10, 4));
-    let stats = settled(exporter).await;
-    assert_eq!(stats.total_produced(), 14);
-    [
-        stats.total_sent(),
-        stats.dropped_by(Cause::Refused),
-        stats.dropped_by(Cause::Unreachable),
-        stats.total_retries(),
-    ]
+/// Sends 10 spans and 4 points against the given answers, over both transports: sent, refused, unreachable, retries.
+async fn outcome(traces: &[Answer], metrics: &[Answer]) -> [u64; 4] {
+    let mut outcomes = Vec::new();
+    for protocol in ["grpc", "http/protobuf"] {
+        let receiver = Receiver::default();
+        receiver.traces.answers.lock().unwrap().extend(traces);
+        receiver.metrics.answers.lock().unwrap().extend(metrics);
+        let url = match protocol {
+            "grpc" => receiver.serve().await,
+            _ => receiver.serve_http().await,
+        };
+        let exporter = exporter(&config(&url, &[("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]));
+        exporter.send(batch(10, 4));
+        let stats = settled(exporter).await;
+        assert_eq!(stats.total_produced(), 14);
+        outcomes.push([
+            stats.total_sent(),
+            stats.dropped_by(Cause::Refused),
+            stats.dropped_by(Cause::Unreachable),
+            stats.total_retries(),
+        ]);
+    }
+    assert_eq!(outcomes[0], outcomes[1]);
+    outcomes[0]
 }
 
 #[tokio::test]
 async fn what_fails_in_passing_is_tried_again() {
-    assert_eq!(
-        outcome(&[Err(Code::Unavailable), Err(Code::ResourceExhausted), Ok(0)]).await,
-        [14, 0, 0, 2]
-    );
+    let passing = Err(Code::Unavailable);
+    assert_eq!(outcome(&[passing, passing, Ok(0)], &[passing]).await, [14, 0, 0, 3]);
 }
 
 #[tokio::test]
 async fn what_is_rejected_in_part_is_counted_as_refused_and_not_sent_again() {
-    assert_eq!(outcome(&[Ok(3), Ok(1)]).await, [10, 4, 0, 0]);
+    assert_eq!(outcome(&[Ok(3)], &[Ok(1)]).await, [10, 4, 0, 0]);
     // More than there was is no more than all.
-    assert_eq!(outcome(&[Ok(99)]).await, [4, 10, 0, 0]);
+    assert_eq!(outcome(&[Ok(99)], &[]).await, [4, 10, 0, 0]);
 }
 
 #[tokio::test]
 async fn what_is_refused_for_good_is_not_tried_again() {
-    assert_eq!(outcome(&[Err(Code::InvalidArgument)]).await, [4, 10, 0, 0]);
+    assert_eq!(outcome(&[Err(Code::InvalidArgument)], &[]).await, [4, 10, 0, 0]);
+    // Of gRPC's codes only without a word on when to come back.
+    assert_eq!(outcome(&[], &[Err(Code::ResourceExhausted)]).await, [10, 4, 0, 0]);
 }
 
 #[tokio::test]
 async fn an_endpoint_without_metrics_is_not_down() {
     for (traces, sent, down) in [(Ok(0), 20, false), (Err(Code::Unimplemented), 0, true)] {
         let receiver = Receiver::default();
-        let answers = [traces, Err(Code::Unimplemented), traces, Err(Code::Unimplemented)];
-        receiver.answers.lock().unwrap().extend(answers);
+        receiver.traces.answers.lock().unwrap().extend([traces, traces]);
+        let none = Err(Code::Unimplemented);
+        receiver.metrics.answers.lock().unwrap().extend([none, none]);
         let exporter = exporter(&config(&receiver.serve().await, &[]));
         exporter.send(batch(10, 4));
         exporter.send(batch(10, 4));
@@ -218,16 +159,79 @@ async fn an_endpoint_without_metrics_is_not_down() {
 #[tokio::test]
 async fn tries_end() {
     let all_fail = vec![Err(Code::Unavailable); 8];
-    assert_eq!(outcome(&all_fail).await, [4, 0, 10, 7]);
+    assert_eq!(outcome(&all_fail, &[]).await, [4, 0, 10, 7]);
+}
+
+/// A URL where nothing listens.
+fn nowhere() -> String {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", closed.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_does_not_hold_up_the_other_signals() {
+    let receiver = Receiver::default();
+    let own = config::from_flag_and_env(
+        None,
+        &HashMap::from([
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT".to_owned(), nowhere()),
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT".to_owned(), receiver.serve().await),
+        ]),
+    )
+    .unwrap();
+    let exporter = Exporter::start(Config { otlp: own, files: None }).unwrap();
+    for _ in 0..20 {
+        exporter.send(batch(10, 4));
+    }
+    for _ in 0..500 {
+        if exporter.stats.total_sent() == 80 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // While the first batch of spans is still being tried.
+    assert_eq!((exporter.stats.total_sent(), exporter.stats.waiting()), (80, 200));
+    assert!(exporter.stats.is_down());
+    let stats = exporter.shutdown(Duration::ZERO).await;
+    assert_eq!((stats.total_dropped(), stats.waiting()), (200, 0));
+}
+
+#[tokio::test]
+async fn no_request_is_larger_than_receivers_take() {
+    let long = "x".repeat(20_000);
+    let mut large = batch(1000, 3000);
+    for span in &mut large.spans {
+        span.attributes.push(crate::model::Attribute::new("long", long.clone()));
+    }
+    for point in &mut large.metrics[0].points {
+        point
+            .attributes
+            .push(crate::model::Attribute::new("long", long.clone()));
+    }
+    let receiver = Receiver::default();
+    let exporter = exporter(&config(&receiver.serve().await, &[]));
+    exporter.send(large);
+    // The receiver refuses 4 MiB and more, as tonic's servers do by default.
+    assert_eq!(settled(exporter).await.total_sent(), 4000);
+    let points: usize = receiver
+        .metrics
+        .taken
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|request| &request.resource_metrics[0].scope_metrics[0].metrics)
+        .map(|metric| match &metric.data {
+            Some(metric::Data::Sum(sum)) if metric.name == EVENTS_RECEIVED.name => sum.data_points.len(),
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert_eq!(points, 3000);
 }
 
 #[tokio::test]
 async fn nothing_waits_for_an_endpoint_that_is_not_there() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", closed.local_addr().unwrap());
-    drop(closed);
     let exporter = Exporter::start(Config {
-        grpc: Some(config(&url, &[])),
+        otlp: Some(config(&nowhere(), &[])),
         files: None,
     })
     .unwrap();
@@ -243,24 +247,25 @@ async fn nothing_waits_for_an_endpoint_that_is_not_there() {
 
 #[tokio::test]
 async fn compression_and_headers_of_the_environment_are_sent() {
-    let receiver = Receiver::default();
-    let env = [
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue%20team"),
-        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-tenant=red"),
-    ];
-    let exporter = exporter(&config(&receiver.serve().await, &env));
-    exporter.send(batch(10, 4));
-    assert_eq!(settled(exporter).await.total_sent(), 14);
-    let headers = receiver.headers.lock().unwrap();
-    let of = |name: &str| -> Vec<&str> {
-        headers
-            .iter()
-            .map(|map| map.get(name).map_or("", |value| value.to_str().unwrap()))
-            .collect()
-    };
-    assert_eq!(of("grpc-encoding"), ["gzip", "gzip"]);
-    assert_eq!(of("x-tenant"), ["blue team", "red"]);
+    for (protocol, encoding) in [("grpc", "grpc-encoding"), ("http/protobuf", "content-encoding")] {
+        let receiver = Receiver::default();
+        let env = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue%20team"),
+            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-tenant=red"),
+        ];
+        let url = match protocol {
+            "grpc" => receiver.serve().await,
+            _ => receiver.serve_http().await,
+        };
+        let exporter = exporter(&config(&url, &env));
+        exporter.send(batch(10, 4));
+        assert_eq!(settled(exporter).await.total_sent(), 14);
+        assert_eq!(receiver.traces.header(encoding), ["gzip"]);
+        assert_eq!(receiver.traces.header("x-tenant"), ["blue team"]);
+        assert_eq!(receiver.metrics.header("x-tenant"), ["red"]);
+    }
 }
 
 #[tokio::test]
@@ -268,7 +273,7 @@ async fn every_sink_says_the_same_and_a_series_begin_does_not_move() {
     let receiver = Receiver::default();
     let directory = tempfile::tempdir().unwrap();
     let exporter = Exporter::start(Config {
-        grpc: Some(config(&receiver.serve().await, &[])),
+        otlp: Some(config(&receiver.serve().await, &[])),
         files: Some(FilesConfig {
             directory: directory.path().to_owned(),
             rotate: 1 << 30,
@@ -295,8 +300,8 @@ async fn every_sink_says_the_same_and_a_series_begin_does_not_move() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(traces.len(), 10, "700 spans go in two requests");
-    assert_eq!(*receiver.traces.lock().unwrap(), traces);
-    assert_eq!(*receiver.metrics.lock().unwrap(), metrics);
+    assert_eq!(*receiver.traces.taken.lock().unwrap(), traces);
+    assert_eq!(*receiver.metrics.taken.lock().unwrap(), metrics);
     let begins: std::collections::HashSet<String> = lines("metrics.jsonl")
         .iter()
         .flat_map(|line| {

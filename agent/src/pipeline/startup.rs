@@ -75,16 +75,16 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
 
 pub(super) fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
     let env: HashMap<String, String> = std::env::vars().collect();
-    let grpc = export::config::from_flag_and_env(args.otlp.as_deref(), &env)
+    let otlp = export::config::from_flag_and_env(args.otlp.as_deref(), &env)
         .map_err(|error| Fatal::new(Exit::Usage, error))?;
     // Without an endpoint, and without being told otherwise, files are the way out.
     let directory = args
         .out
         .clone()
-        .or_else(|| grpc.is_none().then(|| PathBuf::from("whywait-out")));
+        .or_else(|| otlp.is_none().then(|| PathBuf::from("whywait-out")));
     let files = directory.map(|directory| FilesConfig {
         directory,
         rotate: args.out_rotate,
     });
-    Ok(export::Config { grpc, files })
+    Ok(export::Config { otlp, files })
 }

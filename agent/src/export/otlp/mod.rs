@@ -1,0 +1,211 @@
+//! Sink: OTLP over the network. A worker a signal, so that two endpoints do not hold each other up: one request at a time,
+//! tried again while its failure may pass; what cannot be delivered is counted.
+
+mod grpc;
+mod http;
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable as _};
+use log::{info, warn};
+use opentelemetry_proto::tonic::collector::{
+    metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Outgoing,
+    config::{ConfigError, Endpoint, Protocol},
+    encode,
+    stats::{Cause, ExportStats, Signal},
+};
+
+/// Tries after the first, with pauses from 0.5 s doubling to 16 s: about a minute in all.
+const RETRIES: usize = 7;
+/// The longest pause an endpoint may ask for; longer ones are cut to it.
+const PAUSE_MOST: Duration = Duration::from_secs(60);
+
+/// A request and what sends it.
+#[derive(Clone, Debug)]
+enum Message {
+    Traces(ExportTraceServiceRequest),
+    Metrics(ExportMetricsServiceRequest),
+}
+
+/// A request that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    /// Spans or points that were not.
+    rejected: u64,
+    /// Why, or a warning.
+    message: String,
+}
+
+/// A request that was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// May be tried again, not before `after`.
+    Passing { reason: String, after: Option<Duration> },
+    /// The same request would fail again.
+    Final(String),
+    /// The endpoint has no such service. Jaeger has none for metrics, which is no fault of its.
+    NoService(String),
+}
+
+/// Clones share their connections.
+#[derive(Clone)]
+enum Transport {
+    Grpc(grpc::Grpc),
+    Http(http::Http),
+}
+
+/// Delivers one signal to one endpoint.
+pub(super) struct Worker {
+    signal: Signal,
+    transport: Transport,
+    url: String,
+    stats: Arc<ExportStats>,
+    pauses: ExponentialBuilder,
+    /// That there is no such service, that parts are rejected: said once each.
+    said_no_service: bool,
+    said_rejected: bool,
+}
+
+impl Worker {
+    /// Connects when it first sends: the endpoint may come up later.
+    pub(super) fn new(signal: Signal, endpoint: &Endpoint, stats: Arc<ExportStats>) -> Result<Self, ConfigError> {
+        let transport = match endpoint.protocol {
+            Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(endpoint)?),
+            Protocol::HttpProtobuf => Transport::Http(http::Http::new(endpoint)?),
+        };
+        Ok(Self {
+            signal,
+            transport,
+            url: endpoint.url.to_string(),
+            stats,
+            pauses: ExponentialBuilder::default()
+                .with_jitter()
+                .with_min_delay(Duration::from_millis(500))
+                .with_max_delay(Duration::from_secs(16))
+                .with_max_times(RETRIES),
+            said_no_service: false,
+            said_rejected: false,
+        })
+    }
+
+    /// A worker that tests need not wait for.
+    #[cfg(test)]
+    pub(super) fn hurry(mut self) -> Self {
+        self.pauses = self.pauses.with_min_delay(Duration::from_millis(1));
+        self
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
+        while let Some(batch) = queue.recv().await {
+            let requests: Vec<(Message, u64)> = match self.signal {
+                Signal::Traces => encode::trace_requests(&batch)
+                    .into_iter()
+                    .map(|(request, items)| (Message::Traces(request), items))
+                    .collect(),
+                Signal::Metrics => encode::metric_requests(&batch)
+                    .into_iter()
+                    .map(|(request, items)| (Message::Metrics(request), items))
+                    .collect(),
+            };
+            for (request, items) in requests {
+                self.deliver(&request, items).await;
+            }
+        }
+    }
+
+    /// Sends until it is taken, refused, or given up; says once when the endpoint goes down and when it is back.
+    async fn deliver(&mut self, request: &Message, items: u64) {
+        let outcome = self.send(request).await;
+        match outcome {
+            Ok(Answer { rejected, message }) => {
+                if self.stats.set_down(self.signal, false) {
+                    info!("OTLP endpoint {} takes {} again", self.url, self.signal);
+                }
+                if (rejected > 0 || !message.is_empty()) && !std::mem::replace(&mut self.said_rejected, true) {
+                    warn!(
+                        "OTLP endpoint {} took {items} {} but for {rejected}: {message}",
+                        self.url,
+                        self.signal.items()
+                    );
+                }
+                let rejected = rejected.min(items);
+                self.stats.sent(items - rejected);
+                self.stats.dropped(rejected, Cause::Refused);
+            }
+            Err(Failure::Passing { .. }) => self.stats.dropped(items, Cause::Unreachable),
+            Err(Failure::NoService(_)) if self.signal == Signal::Metrics => {
+                if !std::mem::replace(&mut self.said_no_service, true) {
+                    warn!(
+                        "OTLP endpoint {} takes no metrics: they are dropped; set OTEL_METRICS_EXPORTER=none to send none, \
+                         or, to send them elsewhere, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and \
+                         OTEL_EXPORTER_OTLP_METRICS_ENDPOINT instead of --otlp",
+                        self.url
+                    );
+                }
+                self.stats.dropped(items, Cause::Refused);
+            }
+            Err(Failure::Final(reason) | Failure::NoService(reason)) => {
+                if self.stats.set_down(self.signal, true) {
+                    warn!("OTLP endpoint {} refused {}: {reason}", self.url, self.signal);
+                }
+                self.stats.dropped(items, Cause::Refused);
+            }
+        }
+    }
+
+    async fn send(&self, request: &Message) -> Result<Answer, Failure> {
+        let attempt = || async {
+            let outcome = match self.transport.clone() {
+                Transport::Grpc(mut grpc) => grpc.send(request).await,
+                Transport::Http(http) => http.send(request).await,
+            };
+            if let Err(Failure::Passing { reason, .. }) = &outcome
+                && self.stats.set_down(self.signal, true)
+            {
+                warn!(
+                    "OTLP endpoint {} does not take {} ({reason}): trying again, dropping what the queue cannot hold",
+                    self.url, self.signal
+                );
+            }
+            outcome
+        };
+        attempt
+            .retry(self.pauses)
+            .when(|failure| matches!(failure, Failure::Passing { .. }) && !self.stats.is_closing())
+            .adjust(|failure, pause| match (failure, pause) {
+                (Failure::Passing { after: Some(after), .. }, Some(pause)) => Some(pause.max(*after).min(PAUSE_MOST)),
+                (_, pause) => pause,
+            })
+            .notify(|_, _| self.stats.retried())
+            .await
+    }
+}
+
+impl Answer {
+    /// OTLP counts rejected items in a signed number; 0 with a message is a warning.
+    fn partial(success: Option<(i64, String)>) -> Self {
+        success.map_or_else(Self::default, |(rejected, message)| Self {
+            rejected: u64::try_from(rejected).unwrap_or(0),
+            message,
+        })
+    }
+}
+
+/// An error with all its causes: hyper's and tonic's own texts say little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
