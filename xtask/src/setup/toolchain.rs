@@ -1,20 +1,23 @@
 //! The Rust toolchain that compiles agent-ebpf: it needs `core`'s sources (`-Z build-std`).
 //!
-//! In order of preference: what is there already (nightly, then a linked distribution toolchain called `bpf`), what
-//! rustup can fetch (nightly), what the distribution packages. The answer is kept in target/xtask/toolchain.json,
-//! which agent/build.rs reads, and asked for anew when the workspace's own rustc changes.
+//! In order of preference: what is there already (a nightly, or a linked distribution toolchain called `bpf`), what
+//! rustup can fetch (the sources that a nightly lacks, else one nightly of a known date), what the distribution
+//! packages. Only those whose LLVM bpf-linker can read count: nightlies move on sooner than it does. The answer is kept
+//! in target/xtask/toolchain.json, which agent/build.rs reads, and asked for anew when the workspace's own rustc changes.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::apt;
+use super::{apt, linker};
 use crate::{progress, sh};
 
 /// The name under which the distribution's toolchain is linked into rustup.
 const LINKED: &str = "bpf";
 const NIGHTLY: &str = "nightly";
+/// The nightly that is fetched where none serves: rustc 1.97 of LLVM 22.
+const PINNED: &str = "nightly-2026-05-20";
 /// The workspace's rust-version, which agent-ebpf shares.
 const OLDEST: (u32, u32) = (1, 95);
 /// rustup gives up on a stalled download after this many seconds; a slow one that moves goes on up to the limit.
@@ -31,7 +34,7 @@ pub(crate) struct Toolchain {
     pub(crate) bootstrap: bool,
     /// Major version of the LLVM whose bitcode it writes.
     pub(crate) llvm: u32,
-    sysroot: String,
+    pub(super) sysroot: String,
     /// Why rustup could not fetch a nightly, if it was tried.
     refused: Option<String>,
 }
@@ -78,16 +81,16 @@ pub(crate) fn choose() -> Result<Choice> {
     if !memory.name.is_empty() && has_sources(&memory.sysroot) && linked(&memory.name) {
         return Ok(Choice::Present(memory));
     }
-    if let Some(found) = inspect(NIGHTLY, &key).or_else(|| inspect(LINKED, &key)) {
+    let present = [NIGHTLY, PINNED, LINKED]
+        .into_iter()
+        .find_map(|name| inspect(name, &key));
+    if let Some(found) = present {
         return Ok(Choice::Present(found));
     }
     let refused = match memory.refused {
         Some(refused) => refused,
-        None => match fetch_nightly() {
-            Ok(()) => match inspect(NIGHTLY, &key) {
-                Some(found) => return Ok(Choice::Present(found)),
-                None => "rustup installed a nightly without rust-src".to_owned(),
-            },
+        None => match fetch(&key) {
+            Ok(found) => return Ok(Choice::Present(found)),
             Err(why) => format!("{why:#}"),
         },
     };
@@ -110,7 +113,7 @@ pub(crate) fn choose() -> Result<Choice> {
         "rustup has no nightly for us ({refused}); taking the distribution's {package}"
     ));
     let (packages, sysroot) = packages_of(package);
-    let newest_llvm = super::linker::newest_llvm(found.keys().map(String::as_str));
+    let newest_llvm = linker::newest_llvm(found.keys().map(String::as_str));
     let llvm = newest_llvm.context("no LLVM package that bpf-linker can be built with")?;
     Ok(Choice::Distribution {
         packages,
@@ -140,8 +143,13 @@ pub(crate) fn complete(choice: Choice) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-/// A toolchain that rustup knows and that has core's sources.
+/// A toolchain that rustup knows, that has core's sources, and whose LLVM bpf-linker reads.
 fn inspect(name: &str, key: &str) -> Option<Toolchain> {
+    about(name, key).filter(|found| has_sources(&found.sysroot))
+}
+
+/// The same, with or without the sources.
+fn about(name: &str, key: &str) -> Option<Toolchain> {
     if !linked(name) {
         return None;
     }
@@ -149,14 +157,15 @@ fn inspect(name: &str, key: &str) -> Option<Toolchain> {
     let sysroot = sh::capture(&mut sh::cmd("rustup", &["run", name, "rustc", "--print", "sysroot"])).ok()?;
     let field = |key: &str| about.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
     let release = field("release:")?;
-    if apt::major_minor(release)? < OLDEST || !has_sources(&sysroot) {
+    let llvm = apt::major_minor(field("LLVM version:")?)?.0;
+    if apt::major_minor(release)? < OLDEST || !linker::reads(llvm) {
         return None;
     }
     Some(Toolchain {
         key: key.to_owned(),
         name: name.to_owned(),
         bootstrap: !release.contains("nightly"),
-        llvm: apt::major_minor(field("LLVM version:")?)?.0,
+        llvm,
         sysroot,
         refused: None,
     })
@@ -172,28 +181,43 @@ fn has_sources(sysroot: &str) -> bool {
 fn linked(name: &str) -> bool {
     let list = sh::capture(&mut sh::cmd("rustup", &["toolchain", "list"])).unwrap_or_default();
     let mut names = list.lines().filter_map(|line| line.split(' ').next());
-    names.any(|known| known == name || (name == NIGHTLY && known.starts_with("nightly-x86_64")))
+    names.any(|known| is_called(known, name))
 }
 
-fn fetch_nightly() -> Result<()> {
-    progress::note("asking rustup for a nightly toolchain with rust-src (eBPF programs need it)");
-    let mut install = sh::cmd(
-        "rustup",
-        &[
-            "toolchain",
-            "install",
-            NIGHTLY,
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-            "--no-self-update",
-        ],
-    );
-    install
+/// Whether rustup's full name of a toolchain is this one, with or without the host's triple.
+fn is_called(known: &str, name: &str) -> bool {
+    known.strip_prefix(name).is_some_and(|rest| {
+        rest.is_empty()
+            || rest
+                .strip_prefix('-')
+                .is_some_and(|host| host.starts_with(std::env::consts::ARCH))
+    })
+}
+
+/// What rustup can add: the sources to a nightly that is there, as it is, else the one nightly that is known to serve.
+fn fetch(key: &str) -> Result<Toolchain> {
+    if about(NIGHTLY, key).is_some() {
+        progress::note("asking rustup for rust-src of the nightly toolchain (eBPF programs need it)");
+        let mut add = sh::cmd("rustup", &["component", "add", "rust-src", "--toolchain", NIGHTLY]);
+        if let (Ok(()), Some(found)) = (patiently(&mut add), inspect(NIGHTLY, key)) {
+            return Ok(found);
+        }
+    }
+    progress::note(&format!(
+        "asking rustup for the toolchain {PINNED} with rust-src (eBPF programs need it)"
+    ));
+    let arguments = "toolchain install --profile minimal --component rust-src --no-self-update";
+    let mut install = sh::cmd("rustup", &arguments.split(' ').collect::<Vec<_>>());
+    patiently(install.arg(PINNED))?;
+    inspect(PINNED, key).with_context(|| format!("rustup installed {PINNED} without rust-src"))
+}
+
+/// Runs a download of rustup's.
+fn patiently(rustup: &mut Command) -> Result<()> {
+    rustup
         .env("RUSTUP_MAX_RETRIES", "0")
         .env("RUSTUP_DOWNLOAD_TIMEOUT", STALL_SECONDS);
-    sh::within(&mut install, NIGHTLY_LIMIT)
+    sh::within(rustup, NIGHTLY_LIMIT)
 }
 
 /// The newest packaged compiler that is new enough; its version from apt, as `rustc-web`'s name has none.
@@ -256,6 +280,20 @@ mod tests {
         );
         check(&[("rustc", "1.75.0"), ("rustc-1.89", "1.89.0")], None);
         check(&[("llvm-22-dev", "1:22.1")], None);
+    }
+
+    #[test]
+    fn a_nightly_of_a_date_is_not_the_nightly() {
+        let arch = std::env::consts::ARCH;
+        for (known, name, expected) in [
+            (format!("nightly-{arch}-unknown-linux-gnu"), NIGHTLY, true),
+            (format!("{PINNED}-{arch}-unknown-linux-gnu"), NIGHTLY, false),
+            (format!("{PINNED}-{arch}-unknown-linux-gnu"), PINNED, true),
+            (LINKED.to_owned(), LINKED, true),
+            ("bpf-old".to_owned(), LINKED, false),
+        ] {
+            assert_eq!(is_called(&known, name), expected, "{known} {name}");
+        }
     }
 
     #[test]
