@@ -1,7 +1,7 @@
 //! Watches targets come and go: inspects what the user chose, attaches it, lets it go when it ends.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
 use aya::Ebpf;
-use log::{debug, info, warn};
+use log::{Level, debug, info, log, warn};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::{
@@ -73,6 +73,8 @@ pub struct Watch {
     free: Vec<u32>,
     images: HashMap<FileId, Inspected>,
     cached: VecDeque<FileId>,
+    /// Those among them of which was said that they are watched in part, or not.
+    said: HashSet<FileId>,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
     pub ended: usize,
@@ -100,6 +102,7 @@ impl Watch {
             free: (1..TARGET_LIMIT).rev().collect(),
             images: HashMap::new(),
             cached: VecDeque::new(),
+            said: HashSet::new(),
             watch_to_pipeline,
             ended: 0,
         }
@@ -196,7 +199,10 @@ impl Watch {
                     );
                 }
             }
-            Err(Refused::Inspect(error)) => warn!("process {pid} ({}) is left out: {error}", process.exe.display()),
+            Err(Refused::Inspect(error)) => {
+                let level = self.once(&process);
+                log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
+            }
             Err(Refused::Process(error)) => debug!("{error}"),
         }
     }
@@ -215,10 +221,19 @@ impl Watch {
             && let Some(oldest) = self.cached.pop_front()
         {
             self.images.remove(&oldest);
+            self.said.remove(&oldest);
         }
         self.cached.push_back(id);
         self.images.insert(id, inspected.clone());
         inspected.map_err(Refused::Inspect)
+    }
+
+    /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
+    fn once(&mut self, process: &Process) -> Level {
+        match process.exe_id() {
+            Ok(id) if !self.said.insert(id) => Level::Debug,
+            _ => Level::Warn,
+        }
     }
 
     fn admit(
@@ -251,7 +266,9 @@ impl Watch {
         // A Go binary without DWARF is recognised all the same, and of no more use than a stripped one.
         let error = error.or_else(|| {
             let error = go_error(image.as_deref()?)?;
-            warn!(
+            let level = self.once(&process);
+            log!(
+                level,
                 "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",
                 process.pid,
                 process.exe.display()

@@ -395,8 +395,21 @@ fn stripped_programs_are_watched_in_part() {
     if !built.is_ok_and(|status| status.success()) {
         strip("go-shop");
     }
-    let shop = Service::start(&shop, &["-listen", "127.0.0.1:0"], &[]);
-    in_part(&shop, "/item?id=1", &["no DWARF", "-ldflags", "build it without"]);
+    let first = Service::start(&shop, &["-listen", "127.0.0.1:0"], &[]);
+    in_part(&first, "/item?id=1", &["no DWARF", "-ldflags", "build it without"]);
+
+    // Another process of the same executable is watched as well, and the warning is not said again.
+    let second = Service::start(&shop, &["-listen", "127.0.0.1:0"], &[]);
+    let mut run = Run::start(&["--exe", shop.to_str().unwrap()]);
+    for service in [&first, &second] {
+        let watched = format!("(pid {})", service.pid());
+        if !run.said.contains(&watched) {
+            run.until(&watched);
+        }
+    }
+    run.signal(Signal::INT);
+    let (_, said, _) = run.end();
+    assert_eq!(said.matches("no DWARF").count(), 1, "{said}");
 }
 
 #[test]
