@@ -19,17 +19,18 @@ use serde_json::{Value, json};
 /// Generous: the tests' machines are shared and small.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A Collector that takes OTLP over gRPC and writes what it understood into files.
+/// A Collector that takes OTLP over gRPC and HTTP and writes what it understood into files.
 struct Collector {
     child: Child,
     directory: tempfile::TempDir,
 }
 
 impl Collector {
-    fn start(port: u16) -> Self {
+    fn start(grpc: u16, http: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let at = |port: u16| json!({"endpoint": format!("127.0.0.1:{port}")});
         let config = json!({
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": format!("127.0.0.1:{port}")}}}},
+            "receivers": {"otlp": {"protocols": {"grpc": at(grpc), "http": at(http)}}},
             "exporters": {
                 "file/traces": {"path": directory.path().join("traces.json")},
                 "file/metrics": {"path": directory.path().join("metrics.json")},
@@ -52,7 +53,11 @@ impl Collector {
             .spawn()
             .unwrap();
         let collector = Self { child, directory };
-        wait("the collector", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait("the collector", || {
+            [grpc, http]
+                .iter()
+                .all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+        });
         collector
     }
 
@@ -203,7 +208,7 @@ fn a_collector_understands_every_span_and_point() {
         return;
     }
     let port = free_port();
-    let collector = Collector::start(port);
+    let collector = Collector::start(port, free_port());
     let stock = stock(false);
     let shop = shop(
         Some(&stock),
@@ -267,12 +272,15 @@ fn a_collector_that_comes_up_late_gets_everything() {
     if !privileged() {
         return;
     }
-    let port = free_port();
+    let (grpc, http) = (free_port(), free_port());
     let stock = stock(false);
-    let url = format!("http://127.0.0.1:{port}");
+    let url = format!("http://127.0.0.1:{grpc}");
+    let metrics_url = format!("http://127.0.0.1:{http}/v1/metrics");
     let pid = stock.pid().to_string();
     let env = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", metrics_url.as_str()),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=test"),
     ];
@@ -287,7 +295,7 @@ fn a_collector_that_comes_up_late_gets_everything() {
     }
     wait("further exports", || lines() >= 8);
 
-    let collector = Collector::start(port);
+    let collector = Collector::start(grpc, http);
     let taken = collector.file("metrics.json");
     wait("what the collector takes", || {
         fs::metadata(&taken).is_ok_and(|meta| meta.len() > 0)
@@ -298,7 +306,12 @@ fn a_collector_that_comes_up_late_gets_everything() {
     let output = agent.stop();
     assert!(output.status.success(), "{}", output.said);
     let (traces, metrics) = collector.stop();
-    for said in ["does not take data", "takes data again"] {
+    for said in [
+        "does not take traces",
+        "does not take metrics",
+        "takes traces again",
+        "takes metrics again",
+    ] {
         assert_eq!(output.said.matches(said).count(), 1, "{said}: {}", output.said);
     }
     let (our_spans, our_points) = (spans(&output.traces), points(&output.metrics));

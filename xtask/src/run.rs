@@ -1,6 +1,7 @@
 //! `cargo xtask run`: the demo under load with the agent in the foreground.
 
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::{
@@ -8,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -43,6 +44,8 @@ pub(crate) struct Options {
 const OUT: &str = "whywait-out";
 
 pub(crate) fn run(options: Options) -> Result<()> {
+    let began = SystemTime::now();
+    ask_for_root()?;
     let tools = setup::ensure(setup::Wanted::default())?;
     let stop = Stop::listen()?;
     let agent = build::agent()?;
@@ -60,7 +63,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if stop.asked.load(Ordering::Relaxed) {
         bail!("stopped before the agent started");
     }
-    let child = as_root(&agent)?
+    let child = as_root(&agent)
         .args(&arguments)
         .spawn()
         .context("cannot start the agent")?;
@@ -69,7 +72,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         progress::note(&why);
     }
     drop(demo);
-    report(&arguments)?;
+    report(&arguments, began)?;
     if !status.success() {
         bail!("the agent failed: {status}");
     }
@@ -117,18 +120,32 @@ fn out_folder(words: &[String]) -> Option<PathBuf> {
     Some(value.into())
 }
 
-fn as_root(agent: &Path) -> Result<Command> {
+/// The agent needs root: asks for sudo's password now rather than after the builds.
+fn ask_for_root() -> Result<()> {
+    const NEEDS: &str = "the agent needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE)";
     if sh::is_root() {
-        return Ok(Command::new(agent));
+        return Ok(());
     }
     if sh::which("sudo").is_none() {
-        bail!(
-            "the agent needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and there is no sudo: run this as root"
-        );
+        bail!("{NEEDS} and there is no sudo: run this as root");
+    }
+    if sh::capture(&mut sh::cmd("sudo", &["-n", "true"])).is_ok() {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("{NEEDS}, and sudo wants a password that nobody can type here: run this as root or in a terminal");
+    }
+    progress::note(&format!("{NEEDS}: sudo asks for your password"));
+    sh::run(&mut sh::cmd("sudo", &["-v"]))
+}
+
+fn as_root(agent: &Path) -> Command {
+    if sh::is_root() {
+        return Command::new(agent);
     }
     let mut sudo = Command::new("sudo");
     sudo.arg("--").arg(agent);
-    Ok(sudo)
+    sudo
 }
 
 /// Signals that end this command: noted here, so that it outlives the agent and cleans up.
@@ -166,17 +183,22 @@ fn wait(mut agent: Child, stop: &Stop) -> Result<ExitStatus> {
     }
 }
 
-/// Says where the agent's files are.
-fn report(arguments: &[String]) -> Result<()> {
+/// Says where the agent's files are; of those that an earlier run left nothing.
+fn report(arguments: &[String], began: SystemTime) -> Result<()> {
     let Some(out) = out_folder(arguments) else {
         return Ok(());
     };
-    let Ok(entries) = std::fs::read_dir(&out) else {
+    let is_new = |path: &PathBuf| {
+        let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
+        modified.is_ok_and(|time| time >= began)
+    };
+    let entries = std::fs::read_dir(&out).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_new).collect();
+    paths.sort();
+    if paths.is_empty() {
         progress::note(&format!("nothing was written to {}", out.display()));
         return Ok(());
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
+    }
     progress::note("written:");
     for path in paths {
         println!("{}  {} bytes", path.display(), std::fs::metadata(&path)?.len());

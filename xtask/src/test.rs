@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -43,6 +44,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         demo_build::all(&tools)?;
         demo_build::oracles(&tools)?;
         cargo_test(
+            &tools,
             &["--workspace", "--exclude", "agent-ebpf", "--", "--test-threads=1"],
             &mut counts,
         )?;
@@ -54,6 +56,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     } else {
         skipped("NOT ROOT: every test that loads eBPF programs (agent/tests) and the older kernels")?;
         cargo_test(
+            &tools,
             &["--workspace", "--exclude", "agent-ebpf", "--lib", "--bins"],
             &mut counts,
         )?;
@@ -96,10 +99,16 @@ impl Counts {
     }
 }
 
-/// Runs cargo test with its output passed through as it is.
-fn cargo_test(args: &[&str], counts: &mut Counts) -> Result<()> {
+/// Runs cargo test with its output passed through as it is. Tests find Go in PATH, wherever it was found here.
+fn cargo_test(tools: &setup::Tools, args: &[&str], counts: &mut Counts) -> Result<()> {
+    let go = tools.go.path.parent().map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(go.into_iter().chain(std::env::split_paths(&path)))?;
     let mut command = sh::cargo(&["test", "--release", "--no-fail-fast"]);
-    command.args(args).env("WHYWAIT_DEMO_DIR", demo_build::folder());
+    command
+        .args(args)
+        .env("PATH", path)
+        .env("WHYWAIT_DEMO_DIR", demo_build::folder());
     passed_through(&mut command, counts)
 }
 
