@@ -150,8 +150,13 @@ fn check_live(path: &Path, image: &GoImage) {
             .fold(0, u64::wrapping_add)
     };
     let h = &o.heap_stats;
-    assert_eq!(stats(h.in_stacks), live.fact("/memory/classes/heap/stacks:bytes"));
-    // The scavenger and new spans move a few pages between the reading inside and this one.
+    // The scavenger, new spans and a stack that grows move a few pages between the reading inside and this one.
+    let stacks = live.fact("/memory/classes/heap/stacks:bytes");
+    assert!(
+        stats(h.in_stacks).abs_diff(stacks) <= 64 << 10,
+        "{} {stacks}",
+        stats(h.in_stacks)
+    );
     let released = live.fact("/memory/classes/heap/released:bytes");
     assert!(
         stats(h.released).abs_diff(released) <= 512 << 10,

@@ -10,6 +10,8 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use fetch::missing_packages;
+
 use crate::{demo_build, progress, setup::Tools, sh};
 
 /// Kernel series and the Debian suite that carries it.

@@ -13,7 +13,7 @@ use std::{path::Path, process::Command};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::{progress, sh};
+use crate::{kernels, progress, sh};
 
 #[derive(Args, Clone, Copy, Default)]
 pub(crate) struct Options {
@@ -62,6 +62,7 @@ pub(crate) fn ensure(wanted: Wanted) -> Result<Tools> {
     if wanted.kernels {
         let missing = KERNEL_TOOLS.iter().filter(|(program, _)| find(program).is_none());
         packages.extend(missing.map(|(_, package)| (*package).to_owned()));
+        packages.extend(kernels::missing_packages());
     }
     let go = golang::find();
     if go.is_none() {

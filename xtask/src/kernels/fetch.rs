@@ -11,8 +11,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{progress, sh};
 
+/// Debian's keyring, and the package that it is in.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// A mirror of debian-security for machines whose own apt has none (Ubuntu).
+const KEYRING_PACKAGE: &str = "debian-archive-keyring";
+/// What apt's Python library knows of Debian's mirrors, and the package that it is in.
+const TEMPLATE: &str = "/usr/share/python-apt/templates/Debian.info";
+const TEMPLATE_PACKAGE: &str = "python-apt-common";
+/// A mirror of debian-security other than the system's own.
 const MIRROR: &str = "WHYWAIT_DEBIAN_SECURITY_MIRROR";
 /// A kernel fetched longer ago is looked for again: "newest" would otherwise mean "newest when first run".
 const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -20,6 +25,17 @@ const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 pub(super) struct Kernel {
     pub(super) series: String,
     pub(super) image: PathBuf,
+}
+
+/// The packages that fetching needs on a system that is not Debian itself.
+pub(crate) fn missing_packages() -> Vec<String> {
+    let is_mirror_known = std::env::var_os(MIRROR).is_some() || configured().is_some() || Path::new(TEMPLATE).exists();
+    let needed = [
+        (Path::new(KEYRING).exists(), KEYRING_PACKAGE),
+        (is_mirror_known, TEMPLATE_PACKAGE),
+    ];
+    let missing = needed.into_iter().filter(|(is_there, _)| !is_there);
+    missing.map(|(_, package)| package.to_owned()).collect()
 }
 
 pub(super) fn all(series: &[(&str, &str)]) -> Result<Vec<Kernel>> {
@@ -79,10 +95,12 @@ impl Private {
         }
         let mirror = match std::env::var(MIRROR) {
             Ok(mirror) => mirror,
-            Err(_) => configured()?,
+            Err(_) => configured()
+                .or_else(templated)
+                .with_context(|| format!("no Debian mirror in apt's sources, nor in {TEMPLATE}: set {MIRROR}"))?,
         };
         if !Path::new(KEYRING).exists() {
-            bail!("{KEYRING} is missing: install debian-archive-keyring");
+            bail!("{KEYRING} is missing: install {KEYRING_PACKAGE}");
         }
         let suites: Vec<&str> = series.iter().map(|(_, suite)| *suite).collect();
         let sources = format!(
@@ -139,16 +157,29 @@ fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
 }
 
 /// The mirror of debian-security that the system's own apt uses.
-fn configured() -> Result<String> {
+fn configured() -> Option<String> {
     let folder = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()
         .flatten()
         .flatten()
         .map(|entry| entry.path());
     let files = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(folder);
-    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
-    let found = texts.into_iter().find_map(|text| security_mirror(&text));
-    found.with_context(|| format!("no Debian security mirror in apt's sources: set {MIRROR}"))
+    let mut texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    texts.find_map(|text| security_mirror(&text))
+}
+
+/// Debian's own mirror, as a system that is not Debian knows it (Ubuntu).
+fn templated() -> Option<String> {
+    security_beside(&fs::read_to_string(TEMPLATE).ok()?)
+}
+
+/// The archive in a template of apt's Python library; debian-security lies beside it.
+fn security_beside(template: &str) -> Option<String> {
+    let mut archives = template.lines().filter_map(|line| line.strip_prefix("BaseURI:"));
+    archives.find_map(|archive| {
+        let archive = archive.trim().trim_end_matches('/');
+        archive.ends_with("/debian").then(|| format!("{archive}-security"))
+    })
 }
 
 /// The first address with `debian-security` in it, in either of apt's formats.
@@ -193,5 +224,11 @@ mod tests {
         ] {
             assert_eq!(security_mirror(text).as_deref(), expected, "{text}");
         }
+    }
+    #[test]
+    fn security_lies_beside_the_archive() {
+        let template = "Suite: sid\nBaseURI: http://d/debian-ports/\n\nSuite: {series}\nBaseURI: http://d/debian/\n";
+        assert_eq!(security_beside(template).as_deref(), Some("http://d/debian-security"));
+        assert_eq!(security_beside("BaseURI: http://d/ubuntu/"), None);
     }
 }
