@@ -8,7 +8,9 @@ use agent_common::{
     loss::Loss,
     target::Target,
 };
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{
+    BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
 
 use crate::{
     maps::{EVENTS, HISTOGRAMS, LOSS},
@@ -93,13 +95,23 @@ pub fn header(kind: Kind, slot: u32, time: u64) -> Header {
     }
 }
 
-/// Writes an event, or counts that it could not.
+/// Writes an event, or counts that it could not. The agent looks for events by itself, many times a second: waking it for
+/// each would cost the target an interrupt, some 10 us, in the midst of its stopped world. It is woken when the ring fills.
 #[inline(always)]
 pub fn event<T: 'static>(event: T) {
     match EVENTS.reserve::<T>(0) {
         Some(mut entry) => {
             entry.write(event);
-            entry.submit(0);
+            let (filled, size) = (
+                EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)),
+                EVENTS.query(u64::from(BPF_RB_RING_SIZE)),
+            );
+            let wakeup = if filled > size / 4 {
+                BPF_RB_FORCE_WAKEUP
+            } else {
+                BPF_RB_NO_WAKEUP
+            };
+            entry.submit(u64::from(wakeup));
         }
         None => lost(Loss::RingFull),
     }

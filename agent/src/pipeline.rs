@@ -47,7 +47,7 @@ const BURST: usize = 4096;
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the governor has its turn when there is a budget to keep.
+/// How often events are taken out of the ring, and the governor has its turn when there is a budget to keep.
 const GOVERN: Duration = Duration::from_millis(20);
 /// Ends of targets that wait to be handled.
 const ENDS: usize = 256;
@@ -120,7 +120,7 @@ impl Pipeline {
     ) -> anyhow::Result<Exit> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut govern = interval(if args.budget.0.is_some() { GOVERN } else { TICK });
+        let mut govern = interval(GOVERN);
         govern.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_metrics = Instant::now() + args.metric_interval;
         let end = args.duration.map(|duration| self.began + duration);
@@ -139,8 +139,11 @@ impl Pipeline {
                 }
                 Some(done) = self.watch.windows.done.recv() => self.watch.done(done),
                 _ = govern.tick() => {
-                    let settled = self.watch.govern();
-                    self.settle(&settled)?;
+                    self.intake();
+                    if args.budget.0.is_some() {
+                        let settled = self.watch.govern();
+                        self.settle(&settled)?;
+                    }
                 }
                 _ = tick.tick() => {
                     self.health.turn();
