@@ -88,6 +88,7 @@ pub fn own_metrics(
     reading: &Reading,
     received: u64,
     rejected: u64,
+    over_limit: u64,
     export: &ExportStats,
     start: MonoNs,
 ) -> Vec<Metric> {
@@ -108,6 +109,7 @@ pub fn own_metrics(
         .map(|(loss, name)| sum(reading.loss[*loss as usize], cause(name)))
         .collect();
     dropped.push(sum(rejected, cause("undecodable")));
+    dropped.push(sum(over_limit, cause("span_limit")));
     let given_up = Cause::ALL
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))

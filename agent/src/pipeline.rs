@@ -66,6 +66,9 @@ struct Pipeline {
     /// Spans that leave at the next tick, by slot.
     spans: HashMap<u32, Vec<Span>>,
     span_count: u64,
+    /// Most spans a target may have in a tick, and events that were left out for it.
+    max_spans: usize,
+    over_limit: u64,
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid.
@@ -102,6 +105,8 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         since: clock::now(),
         spans: HashMap::new(),
         span_count: 0,
+        max_spans: args.max_spans,
+        over_limit: 0,
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
@@ -178,9 +183,14 @@ impl Pipeline {
                 let Some(target) = self.watch.by_slot(event.header().slot) else {
                     continue;
                 };
+                let waiting = self.spans.entry(event.header().slot).or_default();
+                if waiting.len() >= self.max_spans {
+                    self.over_limit += 1;
+                    continue;
+                }
                 let spans = signals::spans(&event, target);
                 self.span_count += spans.len() as u64;
-                self.spans.entry(event.header().slot).or_default().extend(spans);
+                waiting.extend(spans);
             }
             for pid in execs {
                 self.watch.execed(pid);
@@ -270,6 +280,7 @@ impl Pipeline {
             reading,
             self.ring.received,
             self.ring.rejected,
+            self.over_limit,
             &self.exporter.stats,
             self.since,
         );
@@ -318,6 +329,7 @@ impl Pipeline {
             export: &self.exporter.stats,
             received: self.ring.received,
             rejected: self.ring.rejected,
+            over_limit: self.over_limit,
             ran: self.began.elapsed(),
             spans: self.span_count,
             ended: self.watch.ended,

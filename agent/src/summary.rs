@@ -87,6 +87,8 @@ pub struct View<'a> {
     pub export: &'a ExportStats,
     pub received: u64,
     pub rejected: u64,
+    /// Events whose spans were more than the limit.
+    pub over_limit: u64,
     pub ran: Duration,
     /// Spans made, by name of the kind.
     pub spans: u64,
@@ -114,12 +116,15 @@ pub fn render(view: &View<'_>) -> String {
             _ => "every process that was watched has ended; new ones are found as they start\n",
         });
     }
-    let lost: Vec<String> = Loss::ALL
+    let mut lost: Vec<String> = Loss::ALL
         .iter()
         .map(|(cause, name)| (name, view.reading.loss[*cause as usize]))
         .filter(|(_, count)| *count > 0)
         .map(|(name, count)| format!("{name} {count}"))
         .collect();
+    if view.over_limit > 0 {
+        lost.push(format!("spans of {} events (--max-spans)", view.over_limit));
+    }
     let lost = if lost.is_empty() {
         "nothing".to_owned()
     } else {

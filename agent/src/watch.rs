@@ -31,6 +31,7 @@ use crate::{
 
 mod attach;
 mod govern;
+mod hooks;
 
 pub use govern::Settled;
 
@@ -65,6 +66,7 @@ pub struct Watch {
     options: Options,
     /// Plane 1, by signal.
     pub hooks: Vec<HookState>,
+    hook_set: hooks::HookSet,
     pub targets: HashMap<u32, Target>,
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
@@ -86,12 +88,14 @@ impl Watch {
         ebpf: Ebpf,
         maps: TargetMaps,
         meter: Meter,
-        hooks: Vec<HookState>,
+        mut hooks: Vec<HookState>,
         options: Options,
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
+        let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
             windows: Windows::new(ebpf),
+            hook_set,
             maps,
             meter,
             options,
@@ -128,6 +132,8 @@ impl Watch {
         for process in Process::all().map_err(|error| Fatal::new(Exit::Failed, error))? {
             self.consider(process);
         }
+        // Without a target nobody wants them.
+        self.hook_set.turn(&self.windows);
         Ok(())
     }
 
@@ -331,6 +337,7 @@ impl Watch {
             tokio::spawn(std::mem::take(links).detach());
         }
         self.maps.forget(pid, slot);
+        self.hook_set.release(slot, &self.windows);
         self.free.push(target.known.index);
         self.ended += 1;
         Some(target)

@@ -2,9 +2,13 @@
 
 mod common;
 
-use std::{thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
-use common::{Agent, Output, Service, attribute, load, number_of, privileged, shop, stock};
+use common::{Agent, Output, Service, attribute, clocks, list, load, number_of, privileged, shop, stock, to_mono};
 use serde_json::Value;
 
 const SECONDS: u32 = 15;
@@ -132,4 +136,153 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
         // In so short a run the first window, whose cost nobody knew yet, still weighs.
         assert!(share < 2.0 * BUDGET, "{service}: {share} of a budget of {BUDGET}");
     }
+}
+
+/// A program that collects all the time must not flood what is behind the agent: cycles over the limit are counted, and
+/// the runtime's own figures are whole all the same.
+#[test]
+fn spans_over_the_limit_are_counted() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[]);
+    let cycles = || number_of(&shop.oracle()["metrics"]["/gc/cycles/total:gc-cycles"]);
+    let pid = shop.pid().to_string();
+    let args = [
+        "--pid",
+        &pid,
+        "--max-spans",
+        "20",
+        "--slow-wait",
+        "1h",
+        "--slow-request",
+        "1h",
+    ];
+    let before = cycles();
+    let agent = Agent::run(&args, 1);
+    load(&[shop.url("/alloc?mb=4")], 100, 4, 2);
+    let after = cycles();
+    let output = agent.stop();
+    let traced = output
+        .spans("go-shop")
+        .iter()
+        .filter(|span| span["name"] == "go.gc.cycle")
+        .count() as i64;
+    let dropped = output.points("whywait", "whywait.events.dropped");
+    let over = dropped
+        .iter()
+        .find(|point| attribute(point, "whywait.cause") == Some(Value::from("span_limit")))
+        .map_or(0, |point| number_of(&point["asInt"]));
+    println!(
+        "{traced} cycles traced, {over} over the limit, {} by the runtime",
+        after - before
+    );
+    // Four spans a cycle: six cycles a second are over 20.
+    assert!(
+        over > traced && traced >= 4 * 5,
+        "{traced} traced, {over} over the limit"
+    );
+    assert_eq!(traced + over, after - before, "{}", output.said);
+    let told = output.points("go-shop", "go.memory.gc.cycles");
+    assert!(told.iter().map(|point| number_of(&point["asInt"])).sum::<i64>() >= after);
+    assert!(output.said.contains("--max-spans"), "{}", output.said);
+}
+
+/// The load rises fifty-fold in the midst. Windows are paid for in advance and come seconds apart, so two may fall into the
+/// same 5 s: these cost no more than twice what the budget pays for in them, nor thrice where the load rises.
+#[test]
+fn a_burst_is_paid_for_within_the_budget() {
+    if !privileged() {
+        return;
+    }
+    const SPAN: i64 = 5_000_000_000;
+    let shop = shop(None, &[]);
+    let url = shop.url("/item?id={n}");
+    let pid = shop.pid().to_string();
+    let args = [
+        "--pid",
+        &pid,
+        "--budget",
+        "1%",
+        "--budget-floor",
+        "0.1%",
+        "--metric-interval",
+        "250ms",
+    ];
+    let agent = Agent::run(&args, 1);
+    let (begin, wall) = clocks();
+    let quiet = {
+        let url = url.clone();
+        thread::spawn(move || load(&[url], 100, 16, 2))
+    };
+    let over = AtomicBool::new(false);
+    // The target's CPU time, sampled.
+    let (samples, burst) = thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut samples = Vec::new();
+            while !over.load(Relaxed) {
+                thread::sleep(Duration::from_millis(50));
+                samples.push((clocks().0, cpu(&shop)));
+            }
+            samples
+        });
+        thread::sleep(Duration::from_secs(6));
+        let burst = clocks().0;
+        load(std::slice::from_ref(&url), 5000, 9, 4);
+        over.store(true, Relaxed);
+        (sampler.join().unwrap(), burst)
+    });
+    quiet.join().unwrap();
+    let output = agent.stop();
+    assert!(output.status.success(), "{}", output.said);
+
+    let used = |at: i64| samples.iter().rfind(|sample| sample.0 <= at).map(|sample| sample.1);
+    let costs: Vec<(i64, f64, f64)> = costs(&output)
+        .into_iter()
+        .filter_map(|(time, cost)| {
+            let time = to_mono(&time, begin, wall);
+            Some((time, cost, used(time)?))
+        })
+        .collect();
+    // The share of what the budget pays for that each 5 s cost.
+    let shares: Vec<(i64, f64)> = costs
+        .iter()
+        .enumerate()
+        .filter_map(|(index, from)| {
+            let to = costs[index..].iter().find(|to| to.0 - from.0 >= SPAN)?;
+            let (cost, cpu) = (to.1 - from.1, to.2 - from.2);
+            let income = (0.01 * (cpu - cost)).max(0.001 * (to.0 - from.0) as f64);
+            Some((from.0, cost / income))
+        })
+        .collect();
+    let worst = |of: &dyn Fn(i64) -> bool| {
+        let of = shares.iter().filter(|(from, _)| of(*from)).map(|(_, share)| *share);
+        of.fold(0.0, f64::max)
+    };
+    let steady = worst(&|from| from > burst + 1_000_000_000);
+    let rising = worst(&|from| from <= burst && from + SPAN > burst);
+    println!("of the budget: {steady:.2} at most in 5 s of a steady load, {rising:.2} across the rise");
+    assert!(
+        shares.iter().any(|(from, _)| *from > burst + 1_000_000_000),
+        "{}",
+        shares.len()
+    );
+    assert!(steady <= 2.0 && rising <= 3.0, "{steady} {rising}");
+}
+
+/// What a target has cost so far, ns, with the wall time, at each export.
+fn costs(output: &Output) -> Vec<(Value, f64)> {
+    let resources = output.metrics.iter().flat_map(|line| list(&line["resourceMetrics"]));
+    let of_shop =
+        resources.filter(|resource| attribute(&resource["resource"], "service.name") == Some(Value::from("go-shop")));
+    of_shop
+        .flat_map(|resource| list(&resource["scopeMetrics"]))
+        .flat_map(|scope| list(&scope["metrics"]))
+        .filter(|metric| metric["name"] == "whywait.overhead.cpu.time")
+        .filter_map(|metric| {
+            let points: Vec<&Value> = list(&metric["sum"]["dataPoints"]).collect();
+            let cost: i64 = points.iter().map(|point| number_of(&point["asInt"])).sum();
+            Some((points.first()?["timeUnixNano"].clone(), cost as f64))
+        })
+        .collect()
 }

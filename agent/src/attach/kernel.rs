@@ -8,7 +8,7 @@ use agent_common::{
 };
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    programs::{BtfTracePoint, FExit, ProgramError},
+    programs::{BtfTracePoint, FExit, ProgramError, fexit::FExitLinkId, tp_btf::BtfTracePointLinkId},
 };
 
 /// How one program is attached.
@@ -25,7 +25,7 @@ pub enum Point {
 pub struct Alternative {
     pub name: &'static str,
     /// Program name in the object, and where it goes.
-    pub programs: &'static [(&'static str, Point)],
+    pub programs: &'static [HookProgram],
 }
 
 /// A signal of plane 1.
@@ -34,6 +34,24 @@ pub struct Hook {
     pub signal: &'static str,
     /// In order of preference.
     pub alternatives: &'static [Alternative],
+    /// Called so often that it is detached while no target's window is open.
+    pub windowed: bool,
+}
+
+/// A program of a hook, and where it goes.
+pub type HookProgram = (&'static str, Point);
+
+/// A program of a hook that is attached.
+#[derive(Debug)]
+pub struct HookLink {
+    program: HookProgram,
+    id: LinkId,
+}
+
+#[derive(Debug)]
+enum LinkId {
+    TpBtf(BtfTracePointLinkId),
+    FExit(FExitLinkId),
 }
 
 /// What became of a hook.
@@ -44,6 +62,8 @@ pub struct HookState {
     pub taken: Option<&'static str>,
     /// Alternatives that were refused, and why.
     pub refused: Vec<(&'static str, String)>,
+    /// Its links, when it is [`Hook::windowed`].
+    pub links: Vec<HookLink>,
 }
 
 impl HookState {
@@ -115,6 +135,7 @@ pub fn attach(ebpf: &mut Ebpf, hooks: &'static [Hook], without: &[String]) -> Re
             signal: hook.signal,
             taken: None,
             refused: vec![("all", "left out by --without".to_owned())],
+            links: Vec::new(),
         },
         false => attach_hook(ebpf, &btf, hook),
     };
@@ -126,20 +147,25 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
         signal: hook.signal,
         taken: None,
         refused: Vec::new(),
+        links: Vec::new(),
     };
     for alternative in hook.alternatives {
-        let outcome = alternative
+        let outcome: Result<Vec<HookLink>, String> = alternative
             .programs
             .iter()
-            .try_for_each(|(name, point)| attach_program(ebpf, btf, name, *point));
+            .map(|program| load_program(ebpf, btf, *program).and_then(|()| attach_program(ebpf, *program)))
+            .collect();
         match outcome {
-            Ok(()) => {
+            Ok(links) => {
                 state.taken = Some(alternative.name);
+                if hook.windowed {
+                    state.links = links;
+                }
                 break;
             }
             Err(reason) => {
                 for (name, _) in alternative.programs {
-                    detach_program(ebpf, name);
+                    unload_program(ebpf, name);
                 }
                 state.refused.push((alternative.name, reason));
             }
@@ -148,20 +174,52 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
     state
 }
 
-fn attach_program(ebpf: &mut Ebpf, btf: &Btf, name: &str, point: Point) -> Result<(), String> {
+fn load_program(ebpf: &mut Ebpf, btf: &Btf, (name, point): HookProgram) -> Result<(), String> {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| format!("program {name} is not in the object"))?;
     let outcome = match point {
-        Point::TpBtf(tracepoint) => <&mut BtfTracePoint>::try_from(program)
-            .and_then(|program| program.load(tracepoint, btf).and_then(|()| program.attach().map(drop))),
-        Point::FExit(function) => <&mut FExit>::try_from(program)
-            .and_then(|program| program.load(function, btf).and_then(|()| program.attach().map(drop))),
+        Point::TpBtf(tracepoint) => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(tracepoint, btf))
+        }
+        Point::FExit(function) => <&mut FExit>::try_from(program).and_then(|program| program.load(function, btf)),
     };
     outcome.map_err(|error| chain(&error))
 }
 
-fn detach_program(ebpf: &mut Ebpf, name: &str) {
+/// Attaches a program that is loaded.
+pub fn attach_program(ebpf: &mut Ebpf, program: HookProgram) -> Result<HookLink, String> {
+    let (name, point) = program;
+    let loaded = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("program {name} is not in the object"))?;
+    let id = match point {
+        Point::TpBtf(_) => <&mut BtfTracePoint>::try_from(loaded)
+            .and_then(BtfTracePoint::attach)
+            .map(LinkId::TpBtf),
+        Point::FExit(_) => <&mut FExit>::try_from(loaded)
+            .and_then(FExit::attach)
+            .map(LinkId::FExit),
+    };
+    id.map(|id| HookLink { program, id })
+        .map_err(|error| format!("{name}: {}", chain(&error)))
+}
+
+/// Detaches a program, which stays loaded, and gives it back.
+pub fn detach_program(ebpf: &mut Ebpf, link: HookLink) -> HookProgram {
+    let HookLink { program, id } = link;
+    let outcome = match (ebpf.program_mut(program.0), id) {
+        (Some(aya::programs::Program::BtfTracePoint(loaded)), LinkId::TpBtf(id)) => loaded.detach(id),
+        (Some(aya::programs::Program::FExit(loaded)), LinkId::FExit(id)) => loaded.detach(id),
+        _ => Ok(()),
+    };
+    if let Err(error) = outcome {
+        log::warn!("cannot detach {}: {}", program.0, chain(&error));
+    }
+    program
+}
+
+fn unload_program(ebpf: &mut Ebpf, name: &str) {
     // Unloading drops the program's links; one that was never loaded has none, and says so.
     let _: Result<(), ProgramError> = match ebpf.program_mut(name) {
         Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attach::{
+        kernel::{self, HookLink, HookProgram},
         plan::Probe,
         uprobe::{self, Links, Place},
     },
@@ -40,6 +41,14 @@ pub enum Done {
     },
     Closed {
         slot: u32,
+    },
+    HooksAttached {
+        links: Vec<HookLink>,
+        /// Programs that could not be, and why.
+        failures: Vec<(HookProgram, String)>,
+    },
+    HooksDetached {
+        programs: Vec<HookProgram>,
     },
 }
 
@@ -85,6 +94,35 @@ impl Windows {
             let opened = Done::Opened { slot, links, failures };
             // The watch is gone only when the agent ends; then the links go with the message.
             let _ = windows_to_watch.blocking_send(opened);
+        });
+    }
+
+    /// Attaches the kernel's hooks; [`Done::HooksAttached`] follows.
+    pub fn attach_hooks(&self, programs: Vec<HookProgram>) {
+        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        tokio::task::spawn_blocking(move || {
+            let (mut links, mut failures) = (Vec::new(), Vec::new());
+            for program in programs {
+                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+                match kernel::attach_program(&mut ebpf, program) {
+                    Ok(link) => links.push(link),
+                    Err(error) => failures.push((program, error)),
+                }
+            }
+            let _ = windows_to_watch.blocking_send(Done::HooksAttached { links, failures });
+        });
+    }
+
+    /// Detaches the kernel's hooks; [`Done::HooksDetached`] follows.
+    pub fn detach_hooks(&self, links: Vec<HookLink>) {
+        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut programs = Vec::new();
+            for link in links {
+                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+                programs.push(kernel::detach_program(&mut ebpf, link));
+            }
+            let _ = windows_to_watch.blocking_send(Done::HooksDetached { programs });
         });
     }
 

@@ -74,9 +74,13 @@ impl Watch {
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
         target.spent.turned = target.since;
         target.spent.clock = target.process.cpu_time().unwrap_or_default();
-        target.known.flags |= HOOKS_OPEN;
-        target.known.hooks_since = target.since.0;
-        target.hooks.window = Window::Open { since: target.since };
+        if self.hook_set.want(target.slot, &self.windows) {
+            target.known.flags |= HOOKS_OPEN;
+            target.known.hooks_since = target.since.0;
+            target.hooks.window = Window::Open { since: target.since };
+        } else {
+            target.hooks.window = Window::Busy;
+        }
         // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
         // that has just started may begin to listen at any moment.
         self.tell_ports(target)?;

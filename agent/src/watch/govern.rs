@@ -97,7 +97,19 @@ impl Watch {
     }
 
     fn open_hooks(&mut self, target: &mut Target) {
+        if self.hook_set.want(target.slot, &self.windows) {
+            self.hooks_opened(target);
+        } else {
+            target.hooks.window = Window::Busy;
+        }
+    }
+
+    fn hooks_opened(&mut self, target: &mut Target) {
         let now = clock::now();
+        if target.known.hooks_since == 0 {
+            // What was before the first window is not what windows stand for.
+            target.hooks.settled = now;
+        }
         target.known.hooks_since = now.0;
         target.known.flags |= HOOKS_OPEN;
         target.hooks.window = Window::Open { since: now };
@@ -109,6 +121,7 @@ impl Watch {
         self.tell(target, 0);
         self.maps.clear_hooks(target.slot);
         let settled = shut(target.slot, Plane::Hooks, &mut target.hooks);
+        self.hook_set.release(target.slot, &self.windows);
         target.hooks.window = Window::Closed;
         if let Some(ledger) = &mut target.hooks.ledger {
             ledger.closed();
@@ -133,10 +146,11 @@ impl Watch {
         settled
     }
 
-    /// Takes note of probes that are attached or detached now.
+    /// Takes note of probes and hooks that are attached or detached now.
     pub fn done(&mut self, done: Done) {
         let slot = match &done {
             Done::Opened { slot, .. } | Done::Closed { slot } => *slot,
+            Done::HooksAttached { .. } | Done::HooksDetached { .. } => return self.hooks_done(done),
         };
         // Away for the moment, so that `self` is free.
         let target = self
@@ -160,8 +174,22 @@ impl Watch {
                     ledger.closed();
                 }
             }
+            Done::HooksAttached { .. } | Done::HooksDetached { .. } => {}
         }
         self.targets.insert(target.process.pid, target);
+    }
+
+    fn hooks_done(&mut self, done: Done) {
+        for slot in self.hook_set.done(done, &self.windows) {
+            let pid = self.by_slot.get(&slot).copied();
+            let Some(mut target) = pid.and_then(|pid| self.targets.remove(&pid)) else {
+                continue;
+            };
+            if target.hooks.window == Window::Busy {
+                self.hooks_opened(&mut target);
+            }
+            self.targets.insert(target.process.pid, target);
+        }
     }
 
     fn opened(&mut self, target: &mut Target, links: Links, failures: Vec<(&'static str, String)>) {

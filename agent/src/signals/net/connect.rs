@@ -23,6 +23,7 @@ pub const HOOK: Hook = Hook {
         name: "tp_btf/inet_sock_set_state",
         programs: &[("net_set_state", Point::TpBtf("inet_sock_set_state"))],
     }],
+    windowed: false,
 };
 
 /// A slow connect.

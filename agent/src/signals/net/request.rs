@@ -50,6 +50,7 @@ pub const HOOK: Hook = Hook {
             ],
         },
     ],
+    windowed: true,
 };
 
 /// A slow request.

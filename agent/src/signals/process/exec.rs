@@ -9,4 +9,5 @@ pub const HOOK: Hook = Hook {
         name: "tp_btf/sched_process_exec",
         programs: &[("process_exec", Point::TpBtf("sched_process_exec"))],
     }],
+    windowed: false,
 };

@@ -23,6 +23,7 @@ pub const HOOK: Hook = Hook {
             ("thread_switch", Point::TpBtf("sched_switch")),
         ],
     }],
+    windowed: true,
 };
 
 /// The run-queue delay of all threads as one histogram.
