@@ -17,7 +17,6 @@ use serde::Deserialize;
 use crate::{demo, sh};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
-const CONNECTIONS: &str = "4";
 
 /// A running program.
 pub(super) struct Running {
@@ -143,13 +142,21 @@ struct Latency {
     p99_ns: f64,
 }
 
-/// Loads `url` for `seconds` at `rate` (0: as fast as the connections carry) and measures the process behind it.
-pub(super) fn window(folder: &Path, pid: u32, url: &str, rate: u32, seconds: u32) -> Result<Window> {
+/// Loads `url` for `seconds` at a rate (0: as fast as the connections carry) over so many connections, and measures the
+/// process behind it.
+pub(super) fn window(
+    folder: &Path,
+    pid: u32,
+    url: &str,
+    (rate, connections): (u32, u32),
+    seconds: u32,
+) -> Result<Window> {
     let json = sh::target().join("xtask/bench-load.json");
     let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
     let mut load = Command::new(folder.join("load"));
     load.args(["--url", url, "--rate", &rate, "--duration", &duration]);
-    load.args(["--connections", CONNECTIONS, "--json"]).arg(&json);
+    load.args(["--connections", &connections.to_string(), "--json"])
+        .arg(&json);
     let before = cpu(pid)?;
     sh::capture(&mut load)?;
     let after = cpu(pid)?;
