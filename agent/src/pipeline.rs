@@ -47,7 +47,7 @@ const BURST: usize = 4096;
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
 const TICK: Duration = Duration::from_secs(1);
-/// How often events are taken out of the ring, and the governor has its turn when there is a budget to keep.
+/// How often events are taken out of the ring, and the governor has its turn.
 const GOVERN: Duration = Duration::from_millis(20);
 /// Ends of targets that wait to be handled.
 const ENDS: usize = 256;
@@ -145,10 +145,9 @@ impl Pipeline {
                 Some(done) = self.watch.windows.done.recv() => self.watch.done(done),
                 _ = govern.tick() => {
                     self.intake();
-                    if args.budget.0.is_some() {
-                        let settled = self.watch.govern();
-                        self.settle(&settled)?;
-                    }
+                    // Without a budget nothing is opened or closed; what it costs is counted all the same.
+                    let settled = self.watch.govern();
+                    self.settle(&settled)?;
                 }
                 _ = tick.tick() => {
                     self.health.turn();

@@ -186,6 +186,9 @@ fn spans_over_the_limit_are_counted() {
     let told = output.points("go-shop", "go.memory.gc.cycles");
     assert!(told.iter().map(|point| number_of(&point["asInt"])).sum::<i64>() >= after);
     assert!(output.said.contains("--max-spans"), "{}", output.said);
+    // What it cost is told without a budget too: here a hit a cycle at the least.
+    assert!(sum(&output, "go-shop", "whywait.overhead.hits", None) as i64 >= after - before);
+    assert!(output.said.contains("watching costs "), "{}", output.said);
 }
 
 /// The load rises fifty-fold in the midst. Windows are paid for in advance and come seconds apart, so two may fall into the
