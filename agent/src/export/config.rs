@@ -82,7 +82,7 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// None when OTEL_TRACES_EXPORTER or OTEL_METRICS_EXPORTER is `none`; the flag says otherwise to none of them.
+    /// None when OTEL_TRACES_EXPORTER or OTEL_METRICS_EXPORTER is `none`, flag or not.
     fn endpoint(&self, flag: Option<&str>) -> Result<Option<Endpoint>, ConfigError> {
         match self.variable(format!("OTEL_{}_EXPORTER", self.name)) {
             Some((_, value)) if value == "none" => return Ok(None),

@@ -16,7 +16,6 @@ use super::{Answer, Failure, Message, chain};
 use crate::export::config::{ConfigError, Endpoint};
 
 /// A connection that is made, and made again, as it is needed.
-#[derive(Clone)]
 pub(super) struct Grpc {
     traces: TraceServiceClient<Channel>,
     metrics: MetricsServiceClient<Channel>,
@@ -58,19 +57,19 @@ impl Grpc {
         })
     }
 
-    /// One try.
-    pub(super) async fn send(&mut self, message: &Message) -> Result<Answer, Failure> {
+    /// One try. Clients want to be changed; their clones share a connection.
+    pub(super) async fn send(&self, message: &Message) -> Result<Answer, Failure> {
         let answer = match message {
             Message::Traces(message) => {
                 let request = self.request(message.clone());
-                self.traces.export(request).await.map(|response| {
+                self.traces.clone().export(request).await.map(|response| {
                     let partial = response.into_inner().partial_success;
                     Answer::partial(partial.map(|part| (part.rejected_spans, part.error_message)))
                 })
             }
             Message::Metrics(message) => {
                 let request = self.request(message.clone());
-                self.metrics.export(request).await.map(|response| {
+                self.metrics.clone().export(request).await.map(|response| {
                     let partial = response.into_inner().partial_success;
                     Answer::partial(partial.map(|part| (part.rejected_data_points, part.error_message)))
                 })

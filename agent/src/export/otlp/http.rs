@@ -31,7 +31,6 @@ use crate::export::config::{ConfigError, Endpoint, Tls};
 const ANSWER: usize = 4 << 20;
 
 /// Connections that are made, and made again, as they are needed.
-#[derive(Clone)]
 pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: Uri,

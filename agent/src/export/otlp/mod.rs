@@ -52,8 +52,6 @@ enum Failure {
     NoService(String),
 }
 
-/// Clones share their connections.
-#[derive(Clone)]
 enum Transport {
     Grpc(grpc::Grpc),
     Http(http::Http),
@@ -160,8 +158,8 @@ impl Worker {
 
     async fn send(&self, request: &Message) -> Result<Answer, Failure> {
         let attempt = || async {
-            let outcome = match self.transport.clone() {
-                Transport::Grpc(mut grpc) => grpc.send(request).await,
+            let outcome = match &self.transport {
+                Transport::Grpc(grpc) => grpc.send(request).await,
                 Transport::Http(http) => http.send(request).await,
             };
             if let Err(Failure::Passing { reason, .. }) = &outcome
