@@ -66,3 +66,18 @@ pub fn of_process(error: &ProcessError) -> Exit {
         _ => Exit::Failed,
     }
 }
+
+/// An error with its causes on one line; what a cause repeats of its effect is left out.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
+}

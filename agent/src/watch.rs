@@ -152,7 +152,7 @@ impl Watch {
     fn admit_named(&mut self, pid: u32) -> anyhow::Result<()> {
         let process = Process::read(pid).map_err(|error| Fatal::new(of_process(&error), error))?;
         let image = self.inspect(&process);
-        let (image, notes) = match image {
+        let (image, error) = match image {
             Ok(Some(image)) => (Some(image), None),
             Ok(None) => {
                 let message = format!(
@@ -172,13 +172,7 @@ impl Watch {
             }
             Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
         };
-        if let Some(error) = &notes {
-            warn!(
-                "process {pid} ({}): {error}. Its sockets and threads are watched, its runtime is not",
-                process.exe.display()
-            );
-        }
-        self.admit(process, image, notes)
+        self.admit(process, image, error)
     }
 
     /// Admits a process that the user chose and that is of use; says why not in the log.
@@ -270,8 +264,8 @@ impl Watch {
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
         // A Go binary without DWARF is recognised all the same, and of no more use than a stripped one.
-        let error = error.or_else(|| {
-            let error = go_error(image.as_deref()?)?;
+        let error = error.or_else(|| go_error(image.as_deref()?));
+        if let Some(error) = &error {
             let level = self.once(&process);
             log!(
                 level,
@@ -279,8 +273,7 @@ impl Watch {
                 process.pid,
                 process.exe.display()
             );
-            Some(error)
-        });
+        }
         let mut target = Target::new(process, slot, resource, clock::now());
         target.bias = bias;
         target.states = plan.states.clone();
@@ -297,7 +290,10 @@ impl Watch {
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
-        self.attach(&mut target, &plan, index)?;
+        if let Err(error) = self.attach(&mut target, &plan, index) {
+            self.unknow(target.process.pid, slot);
+            return Err(error);
+        }
         let pid = target.process.pid;
         self.free.pop();
         self.by_slot.insert(slot, pid);
@@ -330,17 +326,22 @@ impl Watch {
     pub fn let_go(&mut self, slot: u32) -> Option<Target> {
         let pid = self.by_slot.remove(&slot)?;
         let mut target = self.targets.remove(&pid)?;
-        if let Err(error) = self.maps.dismiss(pid) {
-            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
-        }
         for links in [&mut target.links, &mut target.probes.links] {
             tokio::spawn(std::mem::take(links).detach());
         }
-        self.maps.forget(pid, slot);
-        self.hook_set.release(slot, &self.windows);
+        self.unknow(pid, slot);
         self.free.push(target.known.index);
         self.ended += 1;
         Some(target)
+    }
+
+    /// Makes the kernel side forget a process.
+    fn unknow(&mut self, pid: u32, slot: u32) {
+        if let Err(error) = self.maps.dismiss(pid) {
+            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
+        }
+        self.maps.forget(pid, slot);
+        self.hook_set.release(slot, &self.windows);
     }
 
     /// Detaches everything, and waits for it.

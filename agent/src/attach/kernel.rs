@@ -1,15 +1,17 @@
 //! Plane 1: loads the programs and attaches those that need no target. A hook names its alternatives in order of
 //! preference; the first that this kernel permits is taken, and what was refused is kept with its reason.
 
-use super::plan::{Coverage, SignalState};
 use agent_common::{
     kernel::Layout,
     target::{PID_LIMIT, PIDS_A_WORD},
 };
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
-    programs::{BtfTracePoint, FExit, ProgramError, fexit::FExitLinkId, tp_btf::BtfTracePointLinkId},
+    programs::{BtfTracePoint, FExit, Program, ProgramError, fexit::FExitLinkId, tp_btf::BtfTracePointLinkId},
 };
+
+use super::plan::{Coverage, SignalState};
+use crate::exit::causes;
 
 /// How one program is attached.
 #[derive(Clone, Copy, Debug)]
@@ -174,10 +176,13 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
     state
 }
 
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, String> {
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("program {name} is not in the object"))
+}
+
 fn load_program(ebpf: &mut Ebpf, btf: &Btf, (name, point): HookProgram) -> Result<(), String> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("program {name} is not in the object"))?;
+    let program = program(ebpf, name)?;
     let outcome = match point {
         Point::TpBtf(tracepoint) => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(tracepoint, btf))
@@ -188,11 +193,9 @@ fn load_program(ebpf: &mut Ebpf, btf: &Btf, (name, point): HookProgram) -> Resul
 }
 
 /// Attaches a program that is loaded.
-pub fn attach_program(ebpf: &mut Ebpf, program: HookProgram) -> Result<HookLink, String> {
-    let (name, point) = program;
-    let loaded = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("program {name} is not in the object"))?;
+pub fn attach_program(ebpf: &mut Ebpf, hook: HookProgram) -> Result<HookLink, String> {
+    let (name, point) = hook;
+    let loaded = program(ebpf, name)?;
     let id = match point {
         Point::TpBtf(_) => <&mut BtfTracePoint>::try_from(loaded)
             .and_then(BtfTracePoint::attach)
@@ -201,7 +204,7 @@ pub fn attach_program(ebpf: &mut Ebpf, program: HookProgram) -> Result<HookLink,
             .and_then(FExit::attach)
             .map(LinkId::FExit),
     };
-    id.map(|id| HookLink { program, id })
+    id.map(|id| HookLink { program: hook, id })
         .map_err(|error| format!("{name}: {}", chain(&error)))
 }
 
@@ -209,8 +212,8 @@ pub fn attach_program(ebpf: &mut Ebpf, program: HookProgram) -> Result<HookLink,
 pub fn detach_program(ebpf: &mut Ebpf, link: HookLink) -> HookProgram {
     let HookLink { program, id } = link;
     let outcome = match (ebpf.program_mut(program.0), id) {
-        (Some(aya::programs::Program::BtfTracePoint(loaded)), LinkId::TpBtf(id)) => loaded.detach(id),
-        (Some(aya::programs::Program::FExit(loaded)), LinkId::FExit(id)) => loaded.detach(id),
+        (Some(Program::BtfTracePoint(loaded)), LinkId::TpBtf(id)) => loaded.detach(id),
+        (Some(Program::FExit(loaded)), LinkId::FExit(id)) => loaded.detach(id),
         _ => Ok(()),
     };
     if let Err(error) = outcome {
@@ -222,8 +225,8 @@ pub fn detach_program(ebpf: &mut Ebpf, link: HookLink) -> HookProgram {
 fn unload_program(ebpf: &mut Ebpf, name: &str) {
     // Unloading drops the program's links; one that was never loaded has none, and says so.
     let _: Result<(), ProgramError> = match ebpf.program_mut(name) {
-        Some(aya::programs::Program::BtfTracePoint(program)) => program.unload(),
-        Some(aya::programs::Program::FExit(program)) => program.unload(),
+        Some(Program::BtfTracePoint(program)) => program.unload(),
+        Some(Program::FExit(program)) => program.unload(),
         _ => return,
     };
 }
@@ -241,7 +244,7 @@ fn is_permission(error: &EbpfError) -> bool {
 
 /// An error with its causes on one line; the verifier's log goes to the debug log.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let whole = lines(error);
+    let whole = causes(error);
     let brief = whole
         .split("Verifier output:")
         .next()
@@ -252,20 +255,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         log::debug!("{whole}");
     }
     brief
-}
-
-fn lines(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(current) = source {
-        let next = current.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = current.source();
-    }
-    text
 }
 
 /// The kernel side, built from `agent-ebpf` by build.rs.

@@ -33,23 +33,28 @@ pub enum Window {
 
 /// Attaching or detaching that is done.
 pub enum Done {
+    Probes { slot: u32, change: Change },
+    Hooks(Hooks),
+}
+
+/// What became of a target's probes.
+pub enum Change {
     Opened {
-        slot: u32,
         links: Links,
         /// Signals with what could not be attached, and why.
         failures: Vec<(&'static str, String)>,
     },
-    Closed {
-        slot: u32,
-    },
-    HooksAttached {
+    Closed,
+}
+
+/// What became of the kernel's hooks.
+pub enum Hooks {
+    Attached {
         links: Vec<HookLink>,
-        /// Programs that could not be, and why.
-        failures: Vec<(HookProgram, String)>,
+        /// Why others could not be.
+        failures: Vec<String>,
     },
-    HooksDetached {
-        programs: Vec<HookProgram>,
-    },
+    Detached(Vec<HookProgram>),
 }
 
 /// Attaches and detaches in tasks of their own.
@@ -80,7 +85,7 @@ impl Windows {
         self.ebpf.try_lock().ok()
     }
 
-    /// Attaches `probes`; [`Done::Opened`] follows.
+    /// Attaches `probes`; [`Change::Opened`] follows.
     pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>) {
         let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
@@ -91,13 +96,13 @@ impl Windows {
                     failures.push((probe.signal, error.to_string()));
                 }
             }
-            let opened = Done::Opened { slot, links, failures };
+            let change = Change::Opened { links, failures };
             // The watch is gone only when the agent ends; then the links go with the message.
-            let _ = windows_to_watch.blocking_send(opened);
+            let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
         });
     }
 
-    /// Attaches the kernel's hooks; [`Done::HooksAttached`] follows.
+    /// Attaches the kernel's hooks; [`Hooks::Attached`] follows.
     pub fn attach_hooks(&self, programs: Vec<HookProgram>) {
         let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
@@ -106,14 +111,14 @@ impl Windows {
                 let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
                 match kernel::attach_program(&mut ebpf, program) {
                     Ok(link) => links.push(link),
-                    Err(error) => failures.push((program, error)),
+                    Err(error) => failures.push(error),
                 }
             }
-            let _ = windows_to_watch.blocking_send(Done::HooksAttached { links, failures });
+            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Attached { links, failures }));
         });
     }
 
-    /// Detaches the kernel's hooks; [`Done::HooksDetached`] follows.
+    /// Detaches the kernel's hooks; [`Hooks::Detached`] follows.
     pub fn detach_hooks(&self, links: Vec<HookLink>) {
         let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
@@ -122,16 +127,21 @@ impl Windows {
                 let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
                 programs.push(kernel::detach_program(&mut ebpf, link));
             }
-            let _ = windows_to_watch.blocking_send(Done::HooksDetached { programs });
+            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Detached(programs)));
         });
     }
 
-    /// Detaches `links`; [`Done::Closed`] follows.
+    /// Detaches `links`; [`Change::Closed`] follows.
     pub fn close(&self, slot: u32, links: Links) {
         let windows_to_watch = self.windows_to_watch.clone();
         tokio::spawn(async move {
             links.detach().await;
-            let _ = windows_to_watch.send(Done::Closed { slot }).await;
+            let _ = windows_to_watch
+                .send(Done::Probes {
+                    slot,
+                    change: Change::Closed,
+                })
+                .await;
         });
     }
 }

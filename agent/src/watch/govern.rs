@@ -14,7 +14,12 @@ use crate::{
         plan::Coverage,
         uprobe::{Links, Place},
     },
-    budget::{Costs, Duty, Facts, Plane, Turn, Window, ledger::Phase, weigh::Stretch, window::Done},
+    budget::{
+        Costs, Duty, Facts, Plane, Turn, Window,
+        ledger::Phase,
+        weigh::Stretch,
+        window::{Change, Done, Hooks},
+    },
     clock,
     model::MonoNs,
     target::Target,
@@ -148,41 +153,42 @@ impl Watch {
 
     /// Takes note of probes and hooks that are attached or detached now.
     pub fn done(&mut self, done: Done) {
-        let slot = match &done {
-            Done::Opened { slot, .. } | Done::Closed { slot } => *slot,
-            Done::HooksAttached { .. } | Done::HooksDetached { .. } => return self.hooks_done(done),
-        };
-        // Away for the moment, so that `self` is free.
-        let target = self
-            .by_slot
-            .get(&slot)
-            .copied()
-            .and_then(|pid| self.targets.remove(&pid));
-        let Some(mut target) = target else {
-            // The target ended meanwhile.
-            if let Done::Opened { links, .. } = done {
-                tokio::spawn(links.detach());
-            }
-            return;
-        };
         match done {
-            Done::Opened { links, failures, .. } => self.opened(&mut target, links, failures),
-            Done::Closed { .. } => {
+            Done::Probes { slot, change } => self.probes_done(slot, change),
+            Done::Hooks(hooks) => self.hooks_done(hooks),
+        }
+    }
+
+    /// A target, taken out for the moment so that `self` is free.
+    fn take(&mut self, slot: u32) -> Option<Target> {
+        let pid = self.by_slot.get(&slot)?;
+        self.targets.remove(pid)
+    }
+
+    fn probes_done(&mut self, slot: u32, change: Change) {
+        let target = self.take(slot);
+        match (target, change) {
+            (Some(mut target), Change::Opened { links, failures }) => {
+                self.opened(&mut target, links, failures);
+                self.targets.insert(target.process.pid, target);
+            }
+            (Some(mut target), Change::Closed) => {
                 self.maps.clear_probes(slot);
                 target.probes.window = Window::Closed;
                 if let Some(ledger) = &mut target.probes.ledger {
                     ledger.closed();
                 }
+                self.targets.insert(target.process.pid, target);
             }
-            Done::HooksAttached { .. } | Done::HooksDetached { .. } => {}
+            // The target ended meanwhile.
+            (None, Change::Opened { links, .. }) => drop(tokio::spawn(links.detach())),
+            (None, Change::Closed) => {}
         }
-        self.targets.insert(target.process.pid, target);
     }
 
-    fn hooks_done(&mut self, done: Done) {
+    fn hooks_done(&mut self, done: Hooks) {
         for slot in self.hook_set.done(done, &self.windows) {
-            let pid = self.by_slot.get(&slot).copied();
-            let Some(mut target) = pid.and_then(|pid| self.targets.remove(&pid)) else {
+            let Some(mut target) = self.take(slot) else {
                 continue;
             };
             if target.hooks.window == Window::Busy {

@@ -7,7 +7,7 @@ use log::warn;
 
 use crate::{
     attach::kernel::{HookLink, HookProgram, HookState},
-    budget::window::{Done, Windows},
+    budget::window::{Hooks, Windows},
 };
 
 /// Where the hooks stand.
@@ -51,19 +51,18 @@ impl HookSet {
     }
 
     /// What was under way is done: the slots that have waited for it.
-    pub fn done(&mut self, done: Done, windows: &Windows) -> Vec<u32> {
+    pub fn done(&mut self, done: Hooks, windows: &Windows) -> Vec<u32> {
         let mut waited = Vec::new();
         self.state = match done {
-            Done::HooksAttached { links, failures } => {
+            Hooks::Attached { links, failures } => {
                 // One that was refused now was not at the start: the others are worth having.
-                for (_, error) in failures {
+                for error in failures {
                     warn!("a hook of the kernel is off: {error}");
                 }
                 waited.extend(&self.wanted);
                 State::Attached(links)
             }
-            Done::HooksDetached { programs } => State::Detached(programs),
-            Done::Opened { .. } | Done::Closed { .. } => return waited,
+            Hooks::Detached(programs) => State::Detached(programs),
         };
         self.turn(windows);
         waited

@@ -12,8 +12,11 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{Answer, Failure, Message, chain};
-use crate::export::config::{ConfigError, Endpoint};
+use super::{Answer, Failure, Message};
+use crate::{
+    exit::causes,
+    export::config::{ConfigError, Endpoint},
+};
 
 /// A connection that is made, and made again, as it is needed.
 pub(super) struct Grpc {
@@ -26,7 +29,7 @@ impl Grpc {
     pub(super) fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
         let bad = |error: tonic::transport::Error| ConfigError::Tls {
             url: endpoint.url.to_string(),
-            reason: chain(&error),
+            reason: causes(&error),
         };
         let mut transport = Transport::from(endpoint.url.clone())
             .user_agent(concat!("whywait/", env!("CARGO_PKG_VERSION")))
@@ -89,7 +92,7 @@ impl Grpc {
 fn failure(status: &Status) -> Failure {
     let source = std::error::Error::source(status);
     let reason = match source {
-        Some(source) => format!("{:?}: {}", status.code(), chain(source)),
+        Some(source) => format!("{:?}: {}", status.code(), causes(source)),
         None => format!("{:?}: {}", status.code(), status.message()),
     };
     let after = status.get_details_retry_info().and_then(|info| info.retry_delay);

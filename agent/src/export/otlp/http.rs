@@ -24,8 +24,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::{Answer, Failure, Message, chain};
-use crate::export::config::{ConfigError, Endpoint, Tls};
+use super::{Answer, Failure, Message};
+use crate::{
+    exit::causes,
+    export::config::{ConfigError, Endpoint, Tls},
+};
 
 /// Most of an answer that is read, bytes (the OTLP specification advises 4 MiB).
 const ANSWER: usize = 4 << 20;
@@ -95,7 +98,7 @@ impl Http {
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = self.headers.clone();
         let passing = |error: &dyn std::error::Error| Failure::Passing {
-            reason: chain(error),
+            reason: causes(error),
             after: None,
         };
         let response = self.client.request(request).await.map_err(|error| passing(&error))?;
@@ -109,13 +112,13 @@ impl Http {
 fn tls(files: &Tls) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| causes(&error))?;
     // A given authority is trusted alone.
     let builder = match &files.certificate {
         Some(pem) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(pem)? {
-                roots.add(certificate).map_err(|error| chain(&error))?;
+                roots.add(certificate).map_err(|error| causes(&error))?;
             }
             builder.with_root_certificates(roots)
         }
@@ -124,10 +127,10 @@ fn tls(files: &Tls) -> Result<ClientConfig, String> {
     let Some((certificate, key)) = &files.identity else {
         return Ok(builder.with_no_client_auth());
     };
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the client's key: {}", chain(&error)))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the client's key: {}", causes(&error)))?;
     builder
         .with_client_auth_cert(certificates(certificate)?, key)
-        .map_err(|error| chain(&error))
+        .map_err(|error| causes(&error))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -135,7 +138,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     match found {
         Ok(found) if found.is_empty() => Err("no certificate in the PEM file".to_owned()),
         Ok(found) => Ok(found),
-        Err(error) => Err(format!("the PEM file: {}", chain(&error))),
+        Err(error) => Err(format!("the PEM file: {}", causes(&error))),
     }
 }
 
