@@ -1,5 +1,7 @@
 //! How often each kind of probe was hit: what a target pays is hits times the cost of one.
 
+use crate::{layout, shared};
+
 /// Kinds of probes, by what a hit of them costs.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,45 @@ impl Probe {
 
 /// Hits by [`Probe`], of one target on one CPU.
 pub type Hits = [u64; Probe::COUNT];
+
+/// What counts for windows only, as an index.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plane {
+    /// Plane 1: the kernel's hooks.
+    Hooks = 0,
+    /// Plane 2: uprobes on the runtimes' schedulers.
+    Probes = 1,
+}
+
+impl Plane {
+    /// Number of such planes.
+    pub const COUNT: usize = 2;
+}
+
+shared! {
+    /// A target's account on one CPU.
+    pub struct Account {
+        pub hits: Hits,
+        /// By [`Plane`].
+        pub used: [Used; Plane::COUNT],
+    }
+
+    /// Hits of a plane in its window.
+    pub struct Used {
+        /// Which window: the time it was opened at.
+        pub window: u64,
+        pub hits: u64,
+    }
+
+    /// When the programs ended a target's windows by themselves, as their allowance was used up: CLOCK_MONOTONIC, ns, by
+    /// [`Plane`]; 0 while they have not.
+    pub struct Cut {
+        pub at: [u64; Plane::COUNT],
+    }
+}
+
+layout!(Account: 17 * 8 + 2 * 16, Cut: 16);
 
 #[cfg(test)]
 mod tests {

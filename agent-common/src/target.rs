@@ -1,6 +1,6 @@
 //! What the kernel programs know of one observed process.
 
-use crate::{go, layout, shared};
+use crate::{go, hits::Plane, layout, shared};
 
 /// No pid is as high (the kernel's PID_MAX_LIMIT on 64 bits).
 pub const PID_LIMIT: u32 = 4 * 1024 * 1024;
@@ -34,6 +34,8 @@ shared! {
         pub probes_since: u64,
         /// The same for the hooks: connects, requests, waits for a core.
         pub hooks_since: u64,
+        /// Hits that a window may have on a CPU, by [`Plane`]: the next one ends it.
+        pub allowance: [u64; Plane::COUNT],
         /// A goroutine's wait from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
         /// A task's poll at or over this becomes an event, ns.
@@ -49,4 +51,4 @@ shared! {
     }
 }
 
-layout!(Target: 64 + 152);
+layout!(Target: 80 + 152);

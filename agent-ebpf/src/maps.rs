@@ -3,7 +3,7 @@
 use agent_common::{
     go::sched::{Runnable, RunnableKey},
     histogram::{Bucket, Key},
-    hits::{Hits, Probe},
+    hits::{Account, Cut, Plane, Probe},
     kernel::Layout,
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
@@ -18,6 +18,8 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
+
+use crate::read;
 
 /// Offsets of this kernel's structs, as the loader sets them; read by `kernel!`.
 #[unsafe(no_mangle)]
@@ -37,7 +39,10 @@ pub static TARGET_INDEX: Array<u64> = Array::with_max_entries(PID_LIMIT / PIDS_A
 pub static TARGETS: Array<Target> = Array::with_max_entries(TARGET_LIMIT, 0);
 /// By [`Target::index`].
 #[map]
-pub static HITS: PerCpuArray<Hits> = PerCpuArray::with_max_entries(TARGET_LIMIT, 0);
+pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET_LIMIT, 0);
+/// By [`Target::index`]; user space sets it back before it opens a window.
+#[map]
+pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
@@ -85,8 +90,8 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
 #[inline(always)]
 pub fn probed(tgid: u32, probe: Probe) -> Option<&'static Target> {
     let target = target(tgid)?;
-    hit(target, probe);
-    (target.flags & PROBES_OPEN != 0).then_some(target)
+    let window = (target.flags & PROBES_OPEN != 0).then_some(target.probes_since);
+    spend(target, probe, Plane::Probes, window).then_some(target)
 }
 
 /// The target that a hook was called for, if it is one and its hooks count.
@@ -97,15 +102,42 @@ pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
         hit(target, Probe::HookIdle);
         return None;
     }
-    hit(target, probe);
-    Some(target)
+    spend(target, probe, Plane::Hooks, Some(target.hooks_since)).then_some(target)
 }
 
 /// Counts a hit that a target pays for.
 #[inline(always)]
 pub fn hit(target: &Target, probe: Probe) {
-    if let Some(hits) = HITS.get_ptr_mut(target.index) {
+    if let Some(account) = ACCOUNTS.get_ptr_mut(target.index) {
         // SAFETY: this CPU's own counters. A program that interrupts another on the same CPU may cost one count.
-        unsafe { (*hits)[probe as usize] += 1 };
+        unsafe { (*account).hits[probe as usize] += 1 };
     }
+}
+
+/// Counts a hit, and says whether it counts: in the `window` that is open, if one is, and within what that is allowed. The
+/// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended.
+#[inline(always)]
+fn spend(target: &Target, probe: Probe, plane: Plane, window: Option<u64>) -> bool {
+    let (Some(account), Some(cut)) = (ACCOUNTS.get_ptr_mut(target.index), CUTS.get_ptr_mut(target.index)) else {
+        return false;
+    };
+    // SAFETY: as in `hit`; the cut is one aligned word, written with a time that is as good as another CPU's.
+    unsafe {
+        (*account).hits[probe as usize] += 1;
+        let Some(window) = window else { return false };
+        let used = &mut (*account).used[plane as usize];
+        if used.window != window {
+            used.window = window;
+            used.hits = 0;
+        }
+        used.hits += 1;
+        if (*cut).at[plane as usize] != 0 {
+            return false;
+        }
+        if used.hits > target.allowance[plane as usize] {
+            (*cut).at[plane as usize] = read::now();
+            return false;
+        }
+    }
+    true
 }

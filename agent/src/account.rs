@@ -5,6 +5,7 @@ use agent_common::{hits::Probe, loss::Loss};
 use crate::{
     aggregate::store::Reading,
     attach::plan::{Coverage, SignalState},
+    budget::{Duty, Ledger},
     export::{Cause, ExportStats},
     model::{Attribute, Metric, MonoNs, Point, PointData},
     target::Target,
@@ -31,23 +32,17 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
         .into_iter()
         .filter(|(duty, _)| duty.weighed)
-        .map(|(duty, name)| (duty.weigher.times(), name))
         .collect();
-    let by_plane = |def: &'static MetricDef, value: &dyn Fn((f64, f64)) -> f64| Metric {
+    let by_plane = |def: &'static MetricDef, value: fn(&Duty) -> u64| Metric {
         def,
         points: weighed
             .iter()
-            .map(|(times, name)| {
-                target.sum(
-                    value(*times) as u64,
-                    reading.time,
-                    vec![Attribute::new(own::PLANE, *name)],
-                )
-            })
+            .map(|(duty, name)| target.sum(value(duty), reading.time, vec![Attribute::new(own::PLANE, *name)]))
             .collect(),
     };
-    metrics.push(by_plane(&own::WINDOW_OPEN, &|(covered, _)| covered));
-    metrics.push(by_plane(&own::WINDOW_TIME, &|(_, elapsed)| elapsed));
+    metrics.push(by_plane(&own::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
+    metrics.push(by_plane(&own::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
+    metrics.push(by_plane(&own::WINDOW_CUT, |duty| duty.cuts));
     metrics.retain(|metric| !metric.points.is_empty());
     metrics
 }
@@ -55,15 +50,22 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
 /// How much of each signal there is, with the reason where it is not all.
 fn state_metric(target: &Target, reading: &Reading) -> Metric {
     let point = |state: &SignalState| {
-        let share = target
-            .duty_of(state.signal)
-            .map_or(1.0, |duty| duty.coverage(reading.time));
+        let duty = target.duty_of(state.signal);
+        let share = duty.map_or(1.0, |duty| duty.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {
-                let cause = format!(
-                    "the budget pays for {:.1} % of the time; counts are weighed",
-                    100.0 * share
-                );
+                let starved = duty
+                    .and_then(|duty| duty.ledger.as_ref())
+                    .is_some_and(Ledger::is_starved);
+                let cause = if starved {
+                    "even the shortest window costs more than 5 s of the budget: one a minute, to see whether it still does"
+                        .to_owned()
+                } else {
+                    format!(
+                        "the budget pays for {:.1} % of the time; counts are weighed",
+                        100.0 * share
+                    )
+                };
                 ("windows", Some(cause))
             }
             Coverage::Full => ("full", None),

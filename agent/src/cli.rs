@@ -22,6 +22,10 @@ pub struct Cli {
 pub enum Command {
     /// Watch services until Ctrl-C: a live summary here, spans and metrics as OTLP
     Run(Box<RunArgs>),
+    /// As `run`, and write every event as the kernel wrote it into a file, for `replay`
+    Record(Box<RecordArgs>),
+    /// Make of a recording the spans that were made when it was taken; needs no privilege
+    Replay(ReplayArgs),
     /// Say what this kernel permits, which processes can be watched, and what would be off and why
     Doctor(TargetArgs),
     /// Load and attach every program to the given processes, and check that events arrive
@@ -42,10 +46,9 @@ pub struct TargetArgs {
     pub name: Vec<String>,
 }
 
+/// Where spans and metrics go.
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
-    #[command(flatten)]
-    pub targets: TargetArgs,
+pub struct ExportArgs {
     /// Send OTLP to this endpoint (gRPC, e.g. http://127.0.0.1:4317); the OTEL_EXPORTER_OTLP_* variables are honoured
     #[arg(long, value_name = "URL", env = "WHYWAIT_OTLP")]
     pub otlp: Option<String>,
@@ -55,6 +58,14 @@ pub struct RunArgs {
     /// Size at which a file of JSON lines is rotated
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_OUT_ROTATE", default_value = "64MiB", value_parser = parse_size)]
     pub out_rotate: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    #[command(flatten)]
+    pub export: ExportArgs,
     /// Stop after this long
     #[arg(long, value_name = "TIME", env = "WHYWAIT_DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -77,6 +88,9 @@ pub struct RunArgs {
     /// What a target may cost in any case, as a share of one core: it lets quiet services be seen all the time
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "0.1%", value_parser = parse_share)]
     pub budget_floor: Share,
+    /// What watching may cost all targets together, as a share of the host's CPU time
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "off", value_parser = parse_share)]
+    pub budget_host: Share,
     /// How often metrics leave
     #[arg(long, value_name = "TIME", env = "WHYWAIT_METRIC_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub metric_interval: Duration,
@@ -92,6 +106,22 @@ pub struct RunArgs {
     /// Print plain lines even on a terminal
     #[arg(long, env = "WHYWAIT_PLAIN")]
     pub plain: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RecordArgs {
+    /// The recording; a file that is there already is not written over
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// What `whywait record` wrote
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub export: ExportArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -37,6 +37,16 @@ impl Anchor {
             .map_or(Self { mono: 0, wall: 0 }, |(_, anchor)| anchor)
     }
 
+    /// A monotonic instant, ns, and the wall time it was, ns after 1970.
+    pub fn of(mono: u64, wall: u64) -> Self {
+        Self { mono, wall }
+    }
+
+    /// As [`Self::of`] takes them.
+    pub fn parts(&self) -> (u64, u64) {
+        (self.mono, self.wall)
+    }
+
     /// Wall time of a monotonic instant, ns after 1970.
     pub fn wall(&self, time: MonoNs) -> u64 {
         self.wall.saturating_add_signed(time.0 as i64 - self.mono as i64)

@@ -13,12 +13,14 @@ pub mod telemetry;
 pub mod aggregate;
 pub mod attach;
 pub mod budget;
+pub mod collect;
 pub mod discover;
 pub mod enrich;
 pub mod export;
 pub mod golang;
 pub mod inspect;
 pub mod intake;
+pub mod recording;
 pub mod signals;
 
 pub mod account;

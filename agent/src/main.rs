@@ -3,7 +3,7 @@
 use agent::{
     cli::{Cli, Command},
     exit::{Exit, exit_of},
-    pipeline,
+    pipeline, recording,
 };
 use clap::Parser as _;
 
@@ -26,7 +26,12 @@ fn main() -> Exit {
     };
     let outcome = runtime.block_on(async {
         match &cli.command {
-            Command::Run(args) => pipeline::run(args).await,
+            Command::Run(args) => pipeline::run(args, None).await,
+            Command::Record(args) => pipeline::run(&args.run, Some(&args.file)).await,
+            Command::Replay(args) => match pipeline::export_config(&args.export) {
+                Ok(config) => recording::replay::run(&args.file, config).await,
+                Err(error) => Err(error),
+            },
             Command::Doctor(args) => agent::doctor::run(args),
             Command::Selftest(args) => agent::selftest::run(args).await,
         }

@@ -1,11 +1,12 @@
 //! The whole way, wired in one function: discover → attach → intake → aggregate → export, with bounded channels between.
 
 use std::{
-    collections::HashMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use agent_common::loss::Loss;
 use anyhow::Context as _;
 use log::debug;
 use tokio::{
@@ -24,12 +25,15 @@ use crate::{
     },
     budget::{Meter, Plane},
     cli::RunArgs,
-    clock, enrich,
+    clock,
+    collect::Collector,
+    enrich,
     exit::Exit,
     export::Exporter,
     health::{self, Health},
     intake::{Event, ring::Ring},
-    model::{Batch, Resource, Span},
+    model::{Batch, Resource},
+    recording::Recorder,
     signals,
     summary::{self, Screen, View},
     target::Target,
@@ -38,8 +42,8 @@ use crate::{
 
 mod startup;
 
-pub use startup::load;
-use startup::{export_config, options};
+use startup::options;
+pub use startup::{export_config, load};
 
 /// Events handled before the loop looks at its other duties.
 const BURST: usize = 4096;
@@ -48,7 +52,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
 const TICK: Duration = Duration::from_secs(1);
 /// How often events are taken out of the ring, and the governor has its turn.
-const GOVERN: Duration = Duration::from_millis(20);
+const GOVERN: Duration = Duration::from_millis(10);
 /// Ends of targets that wait to be handled.
 const ENDS: usize = 256;
 
@@ -63,20 +67,19 @@ struct Pipeline {
     screen: Screen,
     began: Instant,
     since: crate::model::MonoNs,
-    /// Spans that leave at the next tick, by slot.
-    spans: HashMap<u32, Vec<Span>>,
-    span_count: u64,
-    /// Most spans a target may have in a tick, and events that were left out for it.
-    max_spans: usize,
-    over_limit: u64,
+    /// Spans that leave at the next tick.
+    collector: Collector,
+    recorder: Option<Recorder>,
 }
 
-/// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid.
-pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+/// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
+/// as well.
+pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> {
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let options = options(args)?;
-    let export = export_config(args)?;
+    let export = export_config(&args.export)?;
+    let recorder = record.map(Recorder::create).transpose()?;
     let (mut ebpf, hooks) = load(args.ring, &args.without)?;
     let mut take = |name: &'static str| ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
@@ -103,10 +106,8 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         screen: Screen::new(args.plain),
         began: Instant::now(),
         since: clock::now(),
-        spans: HashMap::new(),
-        span_count: 0,
-        max_spans: args.max_spans,
-        over_limit: 0,
+        collector: Collector::new(args.max_spans),
+        recorder,
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
@@ -172,24 +173,26 @@ impl Pipeline {
     fn intake(&mut self) {
         loop {
             let (mut events, mut execs) = (Vec::new(), Vec::new());
-            let more = self.ring.drain(BURST, |event| match event {
-                Ok(Event::Exec(exec)) => execs.push(exec.header.tgid),
-                Ok(event) => events.push(event),
-                Err(error) => debug!("{error}"),
+            let recorder = &mut self.recorder;
+            let more = self.ring.drain(BURST, |bytes, event| {
+                if let (Some(recorder), Ok(Event::Exec(_)) | Err(_)) = (recorder.as_mut(), &event) {
+                    recorder.raw(bytes);
+                }
+                match event {
+                    Ok(Event::Exec(exec)) => execs.push(exec.header.tgid),
+                    Ok(event) => events.push(event),
+                    Err(error) => debug!("{error}"),
+                }
             });
             for event in events {
                 // What was written before a target was let go has no one left to belong to.
                 let Some(target) = self.watch.by_slot(event.header().slot) else {
                     continue;
                 };
-                let waiting = self.spans.entry(event.header().slot).or_default();
-                if waiting.len() >= self.max_spans {
-                    self.over_limit += 1;
-                    continue;
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.event(&event, target);
                 }
-                let spans = signals::spans(&event, target);
-                self.span_count += spans.len() as u64;
-                waiting.extend(spans);
+                self.collector.event(&event, target);
             }
             for pid in execs {
                 self.watch.execed(pid);
@@ -238,7 +241,7 @@ impl Pipeline {
         self.intake();
         self.read_runtimes();
         let reading = self.read()?;
-        for (slot, spans) in std::mem::take(&mut self.spans) {
+        for (slot, spans) in self.collector.take() {
             if let Some(target) = self.watch.by_slot(slot) {
                 let batch = Batch {
                     resource: target.resource.clone(),
@@ -279,7 +282,7 @@ impl Pipeline {
             reading,
             self.ring.received,
             self.ring.rejected,
-            self.over_limit,
+            self.collector.over_limit,
             &self.exporter.stats,
             self.since,
         );
@@ -297,7 +300,7 @@ impl Pipeline {
         let Some(target) = self.watch.let_go(slot) else {
             return Ok(());
         };
-        let spans = self.spans.remove(&slot).unwrap_or_default();
+        let spans = self.collector.take_of(slot);
         let metrics = signals::metrics(&target, &reading);
         self.exporter.send(Batch {
             resource: target.resource.clone(),
@@ -328,9 +331,9 @@ impl Pipeline {
             export: &self.exporter.stats,
             received: self.ring.received,
             rejected: self.ring.rejected,
-            over_limit: self.over_limit,
+            over_limit: self.collector.over_limit,
             ran: self.began.elapsed(),
-            spans: self.span_count,
+            spans: self.collector.made,
             ended: self.watch.ended,
         };
         self.screen
@@ -357,13 +360,17 @@ impl Pipeline {
         println!(
             "whywait ran {}: {} spans, {} events received, {} exported, {} dropped; everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
-            self.span_count,
+            self.collector.made,
             self.ring.received,
             stats.total_sent(),
             stats.total_dropped()
         );
         for file in files {
             println!("written: {}", file.display());
+        }
+        if let Some(recorder) = self.recorder {
+            let (path, events) = recorder.finish(reading.loss[Loss::RingFull as usize])?;
+            println!("recorded: {}, {events} events", path.display());
         }
         Ok(match exit {
             Exit::Ok if stats.total_produced() > 0 && stats.total_sent() == 0 => Exit::Undelivered,

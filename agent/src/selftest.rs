@@ -12,9 +12,10 @@ use crate::{
     attach::{kernel::HookState, maps::TargetMaps, plan::Coverage},
     budget::Meter,
     cli::SelftestArgs,
+    collect::Collector,
     exit::Exit,
     intake::{Event, ring::Ring},
-    pipeline, signals,
+    pipeline,
     target::Target,
     watch::{Options, Watch},
 };
@@ -73,25 +74,27 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         slow_poll: 0,
         slow_request: 0,
         limits: None,
+        host: None,
     };
     let mut watch = Watch::new(ebpf, maps, meter, hooks, options, watch_to_selftest);
     watch.scan()?;
     let deadline = Instant::now() + args.timeout;
-    let (mut spans, mut rejected) = (0u64, 0u64);
+    let (mut collector, mut rejected) = (Collector::new(usize::MAX), 0u64);
     let outcome = loop {
         sleep(Duration::from_millis(500)).await;
         while let Ok(done) = watch.windows.done.try_recv() {
             watch.done(done);
         }
-        ring.drain(1 << 20, |event| match event {
+        ring.drain(1 << 20, |_, event| match event {
             Ok(Event::Exec(_)) => {}
             Ok(event) => {
                 if let Some(target) = watch.by_slot(event.header().slot) {
-                    spans += signals::spans(&event, target).len() as u64;
+                    collector.event(&event, target);
                 }
             }
             Err(_) => rejected += 1,
         });
+        drop(collector.take());
         let now = crate::clock::now();
         for target in watch.targets.values_mut() {
             target.read_runtime(now).context("cannot read the runtime's memory")?;
@@ -103,6 +106,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
             break silent;
         }
     };
+    let spans = collector.made;
     println!("selftest: {spans} spans from events, {rejected} undecodable");
     let empty = watch.targets.is_empty();
     watch.close().await;

@@ -47,6 +47,9 @@ pub struct Target {
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
     pub go: Option<GoState>,
+    /// Of a recorded target: what its symbols and its memory said.
+    pub frames: HashMap<u64, Frame>,
+    pub wait_reasons: Vec<String>,
     /// GC cycles exported, and numbers that were skipped.
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
@@ -108,6 +111,8 @@ impl Target {
             spent: Spent::default(),
             futures: HashMap::new(),
             go: None,
+            frames: HashMap::new(),
+            wait_reasons: Vec::new(),
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
         }
@@ -138,7 +143,7 @@ impl Target {
     pub fn go_frame(&self, address: u64) -> Option<Frame> {
         match self.image.as_deref() {
             Some(Image::Go(image)) => image.symbols.lookup(address.wrapping_sub(self.bias)),
-            _ => None,
+            _ => self.frames.get(&address).cloned(),
         }
     }
 
@@ -147,8 +152,8 @@ impl Target {
         let known = self
             .go
             .as_ref()
-            .and_then(|go| go.runtime.wait_reasons.get(number as usize));
-        match known {
+            .map_or(&self.wait_reasons, |go| &go.runtime.wait_reasons);
+        match known.get(number as usize) {
             Some(name) if name.is_empty() => "none".to_owned(),
             Some(name) => name.clone(),
             None => format!("reason {number}"),

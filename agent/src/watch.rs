@@ -53,6 +53,8 @@ pub struct Options {
     pub slow_request: u64,
     /// None: plane 2 stays attached, whatever it costs.
     pub limits: Option<Limits>,
+    /// What all targets together may cost, cores.
+    pub host: Option<f64>,
 }
 
 /// What inspecting an executable gave.
@@ -327,7 +329,7 @@ impl Watch {
         let pid = self.by_slot.remove(&slot)?;
         let mut target = self.targets.remove(&pid)?;
         for links in [&mut target.links, &mut target.probes.links] {
-            tokio::spawn(std::mem::take(links).detach());
+            self.windows.detach(std::mem::take(links));
         }
         self.unknow(pid, slot);
         self.free.push(target.known.index);
@@ -362,7 +364,7 @@ impl Watch {
                 ]
             })
             .collect();
-        let detached: Vec<_> = links.into_iter().map(|links| tokio::spawn(links.detach())).collect();
+        let detached: Vec<_> = links.into_iter().map(|links| self.windows.detach(links)).collect();
         for task in detached {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;

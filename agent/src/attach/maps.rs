@@ -3,6 +3,7 @@
 
 use agent_common::{
     go::sched::{Runnable, RunnableKey},
+    hits::{Cut, Plane},
     net::{Listener, Socket},
     target::{PIDS_A_WORD, Target},
     thread::run_queue::Waiting,
@@ -19,6 +20,7 @@ use crate::aggregate::{StoreError, store::open};
 pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
+    cuts: Array<MapData, Cut>,
     listeners: HashMap<MapData, Listener, u32>,
     types: HashMap<MapData, TypeKey, u32>,
     sites: HashMap<MapData, SiteKey, u32>,
@@ -35,6 +37,7 @@ impl TargetMaps {
         Ok(Self {
             targets: open(take, "TARGETS")?,
             indices: open(take, "TARGET_INDEX")?,
+            cuts: open(take, "CUTS")?,
             listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
@@ -64,6 +67,7 @@ impl TargetMaps {
 
     /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
+        self.cuts.set(target.index, Cut::default(), 0)?;
         self.targets.set(target.index, target, 0)?;
         self.set_index(pid, target.index)
     }
@@ -79,6 +83,19 @@ impl TargetMaps {
             self.targets.set(target.index, before, 0)?;
         }
         self.targets.set(target.index, target, 0)
+    }
+
+    /// When the programs ended the window of a plane by themselves, ns; None when they have not.
+    pub fn cut(&self, target: &Target, plane: Plane) -> Result<Option<u64>, MapError> {
+        let at = self.cuts.get(&target.index, 0)?.at[plane as usize];
+        Ok((at != 0).then_some(at))
+    }
+
+    /// Forgets that they did, before the plane's next window.
+    pub fn clear_cut(&mut self, target: &Target, plane: Plane) -> Result<(), MapError> {
+        let mut cut = self.cuts.get(&target.index, 0)?;
+        cut.at[plane as usize] = 0;
+        self.cuts.set(target.index, cut, 0)
     }
 
     /// Tells the ports that a target listened on before it was admitted.

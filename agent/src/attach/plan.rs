@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use agent_common::{
     go::{self, ABSENT},
+    hits::Plane,
     target::{IS_GO, IS_TOKIO, Target},
     tokio::{
         poll::BLOCKING,
@@ -321,6 +322,8 @@ impl Plan {
     /// The kernel programs' view of the target.
     pub fn target(&self, slot: u32, slow_wait: u64, slow_poll: u64, slow_request: u64) -> Target {
         Target {
+            // Said anew when a window is opened.
+            allowance: [0; Plane::COUNT],
             slot,
             flags: self.flags,
             index: 0,

@@ -1,6 +1,6 @@
 //! Plane 2: puts the plan's probes into one process, and takes them out again.
 
-use std::{fs::File, num::NonZeroU32, os::unix::fs::FileExt as _, path::PathBuf};
+use std::{fs::File, num::NonZeroU32, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -9,6 +9,8 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
+
+use tokio::sync::Semaphore;
 
 use super::{kernel::chain, plan::Probe};
 use crate::discover::Process;
@@ -127,13 +129,17 @@ impl Links {
         self.links.len()
     }
 
-    /// Detaches, all at once: each waits for the kernel, and waiting side by side takes as long as one.
-    pub async fn detach(self) {
-        let tasks: Vec<_> = self
-            .links
-            .into_iter()
-            .map(|link| tokio::task::spawn_blocking(move || drop(link)))
-            .collect();
+    /// Detaches, as many at once as there are `permits`: each waits for the kernel, and waiting side by side takes as long
+    /// as one.
+    pub async fn detach(self, permits: Arc<Semaphore>) {
+        let mut tasks = Vec::new();
+        for link in self.links {
+            let permit = permits.clone().acquire_owned().await;
+            tasks.push(tokio::task::spawn_blocking(move || {
+                drop(link);
+                drop(permit);
+            }));
+        }
         for task in tasks {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Hits, Probe};
+use agent_common::hits::{Account, Hits, Probe};
 use aya::{
     Ebpf,
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
@@ -50,20 +50,40 @@ impl Costs {
         self.trap
     }
 
-    /// What `hits` cost, ns: the probes of plane 2, the hooks of plane 1, and what is always on.
-    pub fn split(&self, hits: &Hits) -> (f64, f64, f64) {
-        let (mut probes, mut hooks, mut always) = (0.0, 0.0, 0.0);
+    /// What `hits` cost.
+    pub fn split(&self, hits: &Hits) -> Split {
+        let mut split = Split::default();
         for (probe, _) in Probe::ALL {
-            let cost = hits[probe as usize] as f64 * self.of(probe);
-            match probe {
+            let hits = hits[probe as usize];
+            let part = match probe {
                 // One hit a cycle; and what it takes to see that it is no time to count.
-                Probe::GoGcCycle | Probe::HookIdle => always += cost,
-                probe if probe.is_uprobe() => probes += cost,
-                _ => hooks += cost,
-            }
+                Probe::GoGcCycle | Probe::HookIdle => &mut split.always,
+                probe if probe.is_uprobe() => &mut split.probes,
+                _ => &mut split.hooks,
+            };
+            part.hits += hits;
+            part.cost += hits as f64 * self.of(probe);
         }
-        (probes, hooks, always)
+        split
     }
+}
+
+/// Hits by what they are paid from.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Split {
+    /// Plane 2.
+    pub probes: Part,
+    /// Plane 1.
+    pub hooks: Part,
+    /// What is on whatever it costs.
+    pub always: Part,
+}
+
+/// A number of hits, and what they cost, ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Part {
+    pub hits: u64,
+    pub cost: f64,
 }
 
 fn assumed() -> [f64; Probe::COUNT] {
@@ -74,7 +94,7 @@ fn assumed() -> [f64; Probe::COUNT] {
 
 /// Reads hits and learns costs.
 pub struct Meter {
-    hits: PerCpuArray<MapData, Hits>,
+    accounts: PerCpuArray<MapData, Account>,
     pub costs: Costs,
     /// Cost of a run that counted nothing, by kind, ns.
     foreign: [f64; Probe::COUNT],
@@ -102,7 +122,7 @@ impl Meter {
     /// Takes over the map of hits, and times a trap.
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
-            hits: open(take, "HITS")?,
+            accounts: open(take, "ACCOUNTS")?,
             costs: Costs {
                 trap: ASSUMED_TRAP,
                 programs: assumed(),
@@ -130,8 +150,8 @@ impl Meter {
     /// Hits of one target so far.
     pub fn hits(&self, index: u32) -> Result<Hits, MapError> {
         let mut sum = [0; Probe::COUNT];
-        for of_cpu in self.hits.get(&index, 0)?.iter() {
-            for (sum, hits) in sum.iter_mut().zip(of_cpu) {
+        for of_cpu in self.accounts.get(&index, 0)?.iter() {
+            for (sum, hits) in sum.iter_mut().zip(&of_cpu.hits) {
                 *sum += hits;
             }
         }
@@ -141,8 +161,8 @@ impl Meter {
     /// Sets a target's hits to 0, before the first.
     pub fn clear(&mut self, index: u32) -> Result<(), MapError> {
         let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
-        let none = PerCpuValues::try_from(vec![[0; Probe::COUNT]; cpus]).map_err(MapError::IoError)?;
-        self.hits.set(index, none, 0)
+        let none = PerCpuValues::try_from(vec![Account::default(); cpus]).map_err(MapError::IoError)?;
+        self.accounts.set(index, none, 0)
     }
 
     /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far.

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use agent_common::hits::{Hits, Probe as Kind};
 
-use super::{Ledger, Plane, Weigher, Window, weigh::Stretch};
+use super::{Ledger, Plane, Weigher, Window, cost::Part, weigh::Stretch};
 use crate::{
     attach::{plan::Probe, uprobe::Links},
     model::MonoNs,
 };
 
+/// Hits that a window may have before anything is known of what they cost and what there is to spend.
+const FIRST: u64 = 10_000;
+
 /// A plane that is on while its window is open.
 pub struct Duty {
     pub window: Window,
-    /// The probes of plane 2; none of plane 1, whose hooks are always attached.
+    /// The probes of plane 2; none of plane 1, whose hooks are everybody's.
     pub probes: Arc<[Probe]>,
     pub links: Links,
     /// None without a budget: the window stays open.
@@ -23,6 +26,12 @@ pub struct Duty {
     pub weighed: bool,
     /// Until when figures are settled.
     pub settled: MonoNs,
+    /// Hits since the window was asked for.
+    hits: u64,
+    /// Cost of one of late, ns; 0 before the first.
+    each: f64,
+    /// Windows that the kernel side ended by itself, as their allowance was used up.
+    pub cuts: u64,
 }
 
 impl Duty {
@@ -37,6 +46,31 @@ impl Duty {
             weigher: Weigher::new(plane),
             weighed: false,
             settled: now,
+            hits: 0,
+            each: 0.0,
+            cuts: 0,
+        }
+    }
+
+    /// A window is about to be opened.
+    pub fn begin(&mut self) {
+        self.hits = 0;
+    }
+
+    /// Takes note of hits since the last turn.
+    pub fn note(&mut self, part: Part) {
+        self.hits += part.hits;
+        if part.hits > 0 {
+            self.each = part.cost / part.hits as f64;
+        }
+    }
+
+    /// Hits that the window may have, those that it had among them: what there is to spend pays for no more.
+    pub fn allowance(&self) -> u64 {
+        match &self.ledger {
+            None => u64::MAX,
+            Some(_) if self.each == 0.0 => FIRST,
+            Some(ledger) => self.hits + (ledger.left().max(0.0) / self.each) as u64,
         }
     }
 
@@ -63,12 +97,12 @@ impl Duty {
         )
     }
 
-    /// The window's figures until `now` are settled: what they stand for.
-    pub fn settle(&mut self, since: MonoNs, now: MonoNs, closed: bool) -> Stretch {
+    /// The figures of a window that was opened at `since` and counted until `until` are settled: what they stand for.
+    pub fn settle(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Stretch {
         let settled = std::mem::replace(&mut self.settled, now);
         Stretch {
             elapsed: now.0.saturating_sub(settled.0) as f64,
-            open: now.0.saturating_sub(since.0.max(settled.0)) as f64,
+            open: until.0.saturating_sub(since.0.max(settled.0)) as f64,
             bounded: closed && since.0 >= settled.0,
         }
     }

@@ -13,20 +13,12 @@ pub mod ledger;
 pub mod weigh;
 pub mod window;
 
+pub use agent_common::hits::Plane;
 pub use cost::{Costs, Meter};
 pub use duty::{Duty, Spent};
 pub use ledger::{Facts, Ledger, Turn};
 pub use weigh::Weigher;
 pub use window::Window;
-
-/// What is on for windows only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plane {
-    /// Plane 1: the kernel's hooks.
-    Hooks,
-    /// Plane 2: uprobes on the runtimes' schedulers.
-    Probes,
-}
 
 /// The part of the budget that plane 2 has for itself, whatever the hooks cost: without it nothing would be known of it.
 pub const RESERVED: f64 = 0.25;
@@ -41,12 +33,26 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What they allow a target that used `own` CPU time in `elapsed`; ns all.
+    pub fn income(self, own: f64, elapsed: f64) -> f64 {
+        (self.share * own).max(self.floor * elapsed)
+    }
+
     /// What the hooks may cost.
     pub fn of_hooks(self) -> Self {
         Self {
             share: self.share * (1.0 - RESERVED),
             floor: self.floor * (1.0 - RESERVED),
         }
+    }
+}
+
+/// The part of their limits that targets may use up when together they may cost `host` cores; `wanted` is what their limits
+/// allow them together, cores.
+pub fn scale(wanted: f64, host: Option<f64>) -> f64 {
+    match host {
+        Some(host) if wanted > host => host / wanted,
+        _ => 1.0,
     }
 }
 
@@ -72,6 +78,13 @@ pub struct Share(pub Option<f64>);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_s_budget_is_shared_out_only_when_it_is_short() {
+        for (wanted, host, expected) in [(0.5, None, 1.0), (0.5, Some(1.0), 1.0), (2.0, Some(0.5), 0.25)] {
+            assert_eq!(scale(wanted, host), expected, "{wanted} {host:?}");
+        }
+    }
 
     #[test]
     fn shares() {

@@ -4,7 +4,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 use crate::{
     attach::{
@@ -17,6 +20,9 @@ use crate::{
 
 /// Windows that wait to be taken note of.
 const DONE: usize = 256;
+/// Threads that wait for the kernel to detach probes: a hundred targets may end at once, and the host's load average counts
+/// each thread that waits.
+const DETACHING: usize = 16;
 
 /// Where a plane stands at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +66,7 @@ pub enum Hooks {
 /// Attaches and detaches in tasks of their own.
 pub struct Windows {
     ebpf: Arc<Mutex<Ebpf>>,
+    detaching: Arc<Semaphore>,
     windows_to_watch: mpsc::Sender<Done>,
     pub done: mpsc::Receiver<Done>,
 }
@@ -69,6 +76,7 @@ impl Windows {
         let (windows_to_watch, done) = mpsc::channel(DONE);
         Self {
             ebpf: Arc::new(Mutex::new(ebpf)),
+            detaching: Arc::new(Semaphore::new(DETACHING)),
             windows_to_watch,
             done,
         }
@@ -131,11 +139,18 @@ impl Windows {
         });
     }
 
+    /// Detaches `links`.
+    pub fn detach(&self, links: Links) -> JoinHandle<()> {
+        tokio::spawn(links.detach(self.detaching.clone()))
+    }
+
     /// Detaches `links`; [`Change::Closed`] follows.
     pub fn close(&self, slot: u32, links: Links) {
         let windows_to_watch = self.windows_to_watch.clone();
+        let detached = self.detach(links);
         tokio::spawn(async move {
-            links.detach().await;
+            // A panic while dropping would have nothing left to undo.
+            let _ = detached.await;
             let _ = windows_to_watch
                 .send(Done::Probes {
                     slot,

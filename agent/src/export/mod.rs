@@ -54,6 +54,8 @@ pub enum ExportError {
 pub struct Exporter {
     sinks: Vec<Sink>,
     run: Anchor,
+    /// Times are not the present's.
+    fixed: bool,
     pub stats: Arc<ExportStats>,
     /// Files that are written, for the closing summary.
     pub files: Vec<PathBuf>,
@@ -88,6 +90,13 @@ struct Sink {
     task: JoinHandle<()>,
 }
 
+impl Sink {
+    /// Spans and points of a batch that are its business.
+    fn items(&self, batch: &Batch) -> u64 {
+        self.signals.iter().map(|signal| signal.count(batch)).sum()
+    }
+}
+
 impl Exporter {
     /// Starts the sinks. An endpoint that is down is no error: it is tried again.
     pub fn start(config: Config) -> Result<Self, ExportError> {
@@ -120,9 +129,29 @@ impl Exporter {
         Ok(Self {
             sinks,
             run,
+            fixed: false,
             stats,
             files,
         })
+    }
+
+    /// Makes all wall times by `anchor`: of a recording's, not of the present's.
+    #[must_use]
+    pub fn at(mut self, anchor: Anchor) -> Self {
+        (self.run, self.fixed) = (anchor, true);
+        self
+    }
+
+    /// Hands a batch to every sink, waiting for room.
+    pub async fn send_all(&self, batch: Batch) {
+        let outgoing = self.outgoing(batch);
+        for sink in &self.sinks {
+            let items = sink.items(&outgoing.batch);
+            self.stats.produced(items);
+            if items > 0 && sink.aggregate_to_export.send(outgoing.clone()).await.is_err() {
+                self.stats.dropped(items, Cause::Closed);
+            }
+        }
     }
 
     /// Hands a batch to every sink that has room, and counts what has none.
@@ -130,13 +159,9 @@ impl Exporter {
         if batch.spans.is_empty() && batch.metrics.is_empty() {
             return;
         }
-        let times = Times {
-            run: self.run,
-            now: Anchor::take(),
-        };
-        let outgoing = Arc::new(Outgoing { batch, times });
+        let outgoing = self.outgoing(batch);
         for sink in &self.sinks {
-            let items = sink.signals.iter().map(|signal| signal.count(&outgoing.batch)).sum();
+            let items = sink.items(&outgoing.batch);
             if items == 0 {
                 continue;
             }
@@ -148,6 +173,12 @@ impl Exporter {
             };
             self.stats.dropped(items, cause);
         }
+    }
+
+    fn outgoing(&self, batch: Batch) -> Arc<Outgoing> {
+        let now = if self.fixed { self.run } else { Anchor::take() };
+        let times = Times { run: self.run, now };
+        Arc::new(Outgoing { batch, times })
     }
 
     /// Sends what is queued, for at most `deadline`; what is left then is counted as dropped.

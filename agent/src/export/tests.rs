@@ -76,6 +76,7 @@ fn exporter(otlp: &OtlpConfig) -> Exporter {
             sink(&[Signal::Metrics], &otlp.metrics),
         ],
         run: Anchor::take(),
+        fixed: false,
         stats,
         files: Vec::new(),
     }

@@ -34,6 +34,18 @@ impl Event {
             Self::Request(event) => &event.header,
         }
     }
+
+    /// The bytes it was decoded from.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Exec(event) => bytemuck::bytes_of(event),
+            Self::GcCycle(event) => bytemuck::bytes_of(event),
+            Self::GoWait(event) => bytemuck::bytes_of(event),
+            Self::TokioPoll(event) => bytemuck::bytes_of(event),
+            Self::Connect(event) => bytemuck::bytes_of(event),
+            Self::Request(event) => bytemuck::bytes_of(event),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +105,9 @@ mod tests {
 
     fn check(bytes: &[u8], expected: Result<Event, DecodeError>) {
         assert_eq!(decode(bytes), expected);
+        if let Ok(event) = expected {
+            assert_eq!(event.bytes(), bytes);
+        }
     }
 
     #[test]

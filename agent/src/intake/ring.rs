@@ -35,8 +35,8 @@ impl Ring {
         self.ring.readable().await.map(|mut guard| guard.clear_ready())
     }
 
-    /// Hands every record there is to `each`, at most `limit`; true when some are left.
-    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(Result<Event, DecodeError>)) -> bool {
+    /// Hands every record there is to `each`, with what it is, at most `limit`; true when some are left.
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8], Result<Event, DecodeError>)) -> bool {
         for _ in 0..limit {
             let Some(record) = self.ring.get_mut().next() else {
                 return false;
@@ -44,7 +44,7 @@ impl Ring {
             let event = decode(&record);
             self.received += 1;
             self.rejected += u64::from(event.is_err());
-            each(event);
+            each(&record, event);
         }
         true
     }

@@ -10,7 +10,7 @@ use crate::{
         uprobe,
     },
     budget::Limits,
-    cli::RunArgs,
+    cli::{ExportArgs, RunArgs},
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
     kernel::{LayoutError, read_layout},
@@ -70,10 +70,17 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
             share,
             floor: args.budget_floor.0.unwrap_or_default(),
         }),
+        host: args.budget_host.0.map(|share| share * cores()),
     })
 }
 
-pub(super) fn export_config(args: &RunArgs) -> anyhow::Result<export::Config> {
+/// Cores that are online.
+fn cores() -> f64 {
+    aya::util::online_cpus().map_or(1.0, |cpus| cpus.len() as f64)
+}
+
+/// The ways out, by the flags and the environment.
+pub fn export_config(args: &ExportArgs) -> anyhow::Result<export::Config> {
     let env: HashMap<String, String> = std::env::vars().collect();
     let otlp = export::config::from_flag_and_env(args.otlp.as_deref(), &env)
         .map_err(|error| Fatal::new(Exit::Usage, error))?;

@@ -41,16 +41,16 @@ pub const NAMES: [&str; 8] = [
     thread::run_queue::NAME,
 ];
 
-/// The spans an event of `target` becomes.
-pub fn spans(event: &Event, target: &mut Target) -> Vec<Span> {
+/// Adds the spans that an event of `target` becomes.
+pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
     match event {
         // A new process is no span: the pipeline looks at it.
-        Event::Exec(_) => Vec::new(),
-        Event::GcCycle(cycle) => go::gc::spans(cycle, target),
-        Event::GoWait(wait) => vec![go::sched::span(wait, target)],
-        Event::TokioPoll(poll) => vec![tokio::poll::span(poll, target)],
-        Event::Connect(connect) => vec![net::connect::span(connect, target)],
-        Event::Request(request) => vec![net::request::span(request, target)],
+        Event::Exec(_) => {}
+        Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target)),
+        Event::GoWait(wait) => spans.push(go::sched::span(wait, target)),
+        Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
+        Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
+        Event::Request(request) => spans.push(net::request::span(request, target)),
     }
 }
 

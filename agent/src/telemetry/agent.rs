@@ -86,6 +86,14 @@ pub static WINDOW_TIME: MetricDef = MetricDef {
     source: "agent",
     attributes: &[PLANE],
 };
+pub static WINDOW_CUT: MetricDef = MetricDef {
+    name: "whywait.window.cut",
+    unit: "{window}",
+    instrument: Counter,
+    description: "Windows that the kernel side ended by itself: what they may cost was used up before the governor's next turn.",
+    source: "kernel side",
+    attributes: &[PLANE],
+};
 
 pub static METRICS: &[&MetricDef] = &[
     &EVENTS_RECEIVED,
@@ -97,6 +105,7 @@ pub static METRICS: &[&MetricDef] = &[
     &OVERHEAD_TIME,
     &WINDOW_OPEN,
     &WINDOW_TIME,
+    &WINDOW_CUT,
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[

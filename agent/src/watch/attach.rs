@@ -72,6 +72,7 @@ impl Watch {
             .limits
             .map(|limits| Ledger::new(limits.of_hooks(), SHORTEST_HOOKS, u64::from(target.slot)));
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
         target.spent.turned = target.since;
         target.spent.clock = target.process.cpu_time().unwrap_or_default();
         if self.hook_set.want(target.slot, &self.windows) {
@@ -100,11 +101,10 @@ impl Watch {
                 govern::note_failure(target, probe.signal, error.to_string());
             }
         }
-        let seed = u64::from(target.slot);
         let ledger = self
             .options
             .limits
-            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, seed));
+            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(target.slot)));
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
     }

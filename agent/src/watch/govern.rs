@@ -15,7 +15,8 @@ use crate::{
         uprobe::{Links, Place},
     },
     budget::{
-        Costs, Duty, Facts, Plane, Turn, Window,
+        self, Costs, Duty, Facts, Plane, Turn, Window,
+        cost::Part,
         ledger::Phase,
         weigh::Stretch,
         window::{Change, Done, Hooks},
@@ -42,6 +43,7 @@ impl Watch {
     /// A turn of the governor. The result must be settled with a reading taken right after.
     pub fn govern(&mut self) -> Vec<Settled> {
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
+        let scale = self.scale();
         let mut turns = Vec::new();
         for target in self.targets.values_mut() {
             let young = [&target.hooks, &target.probes]
@@ -49,7 +51,7 @@ impl Watch {
                 .any(|duty| is_young(duty, now));
             if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
                 match self.meter.hits(target.known.index) {
-                    Ok(hits) => turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now))),
+                    Ok(hits) => turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now, scale))),
                     Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
                 }
             }
@@ -65,19 +67,54 @@ impl Watch {
             let Some(mut target) = self.targets.remove(&pid) else {
                 continue;
             };
-            match hooks {
+            match self.cut(&target, Plane::Hooks).map_or(hooks, |_| Turn::Close) {
                 Turn::Stay => {}
                 Turn::Open => self.open_hooks(&mut target),
                 Turn::Close => settled.extend(self.shut_hooks(&mut target)),
             }
-            match probes {
+            match self.cut(&target, Plane::Probes).map_or(probes, |_| Turn::Close) {
                 Turn::Stay => {}
                 Turn::Open => self.open_probes(&mut target),
                 Turn::Close => settled.extend(self.shut_probes(&mut target)),
             }
+            self.allow(&mut target);
             self.targets.insert(pid, target);
         }
         settled
+    }
+
+    /// The part of their limits that the host's leave the targets.
+    fn scale(&self) -> f64 {
+        let Some(limits) = self.options.limits else { return 1.0 };
+        let loads = self.targets.values().filter_map(|target| target.hooks.ledger.as_ref());
+        let wanted = loads.map(|ledger| limits.income(ledger.load(), 1.0)).sum();
+        budget::scale(wanted, self.options.host)
+    }
+
+    /// When the kernel side ended a window by itself.
+    fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
+        let duty = match plane {
+            Plane::Hooks => &target.hooks,
+            Plane::Probes => &target.probes,
+        };
+        if !matches!(duty.window, Window::Open { .. }) {
+            return None;
+        }
+        // An array's element is always there.
+        self.maps.cut(&target.known, plane).ok().flatten().map(MonoNs)
+    }
+
+    /// Tells the kernel side what open windows may still have.
+    fn allow(&mut self, target: &mut Target) {
+        let before = target.known.allowance;
+        for (plane, duty) in [(Plane::Hooks, &target.hooks), (Plane::Probes, &target.probes)] {
+            if matches!(duty.window, Window::Open { .. }) {
+                target.known.allowance[plane as usize] = duty.allowance();
+            }
+        }
+        if target.known.allowance != before {
+            self.tell(target, 0);
+        }
     }
 
     /// Windows that have been open for long, of planes whose figures are weighed.
@@ -93,7 +130,7 @@ impl Watch {
                     settled.push(Settled {
                         slot: target.slot,
                         plane,
-                        stretch: duty.settle(since, now, false),
+                        stretch: duty.settle(since, now, now, false),
                     });
                 }
             }
@@ -102,6 +139,7 @@ impl Watch {
     }
 
     fn open_hooks(&mut self, target: &mut Target) {
+        target.hooks.begin();
         if self.hook_set.want(target.slot, &self.windows) {
             self.hooks_opened(target);
         } else {
@@ -116,16 +154,19 @@ impl Watch {
             target.hooks.settled = now;
         }
         target.known.hooks_since = now.0;
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
         target.known.flags |= HOOKS_OPEN;
         target.hooks.window = Window::Open { since: now };
+        self.clear_cut(target, Plane::Hooks);
         self.tell(target, HOOKS_OPEN);
     }
 
     fn shut_hooks(&mut self, target: &mut Target) -> Option<Settled> {
+        let cut = self.cut(target, Plane::Hooks);
         target.known.flags &= !HOOKS_OPEN;
         self.tell(target, 0);
         self.maps.clear_hooks(target.slot);
-        let settled = shut(target.slot, Plane::Hooks, &mut target.hooks);
+        let settled = shut(target.slot, Plane::Hooks, &mut target.hooks, cut);
         self.hook_set.release(target.slot, &self.windows);
         target.hooks.window = Window::Closed;
         if let Some(ledger) = &mut target.hooks.ledger {
@@ -136,15 +177,17 @@ impl Watch {
 
     pub(super) fn open_probes(&mut self, target: &mut Target) {
         target.probes.window = Window::Busy;
+        target.probes.begin();
         self.windows
             .open(target.slot, Place::of(&target.process), target.probes.probes.clone());
     }
 
     /// Ends what the window counts, and detaches.
     fn shut_probes(&mut self, target: &mut Target) -> Option<Settled> {
+        let cut = self.cut(target, Plane::Probes);
         target.known.flags &= !PROBES_OPEN;
         self.tell(target, 0);
-        let settled = shut(target.slot, Plane::Probes, &mut target.probes);
+        let settled = shut(target.slot, Plane::Probes, &mut target.probes, cut);
         target.probes.window = Window::Busy;
         self.windows
             .close(target.slot, std::mem::take(&mut target.probes.links));
@@ -181,7 +224,7 @@ impl Watch {
                 self.targets.insert(target.process.pid, target);
             }
             // The target ended meanwhile.
-            (None, Change::Opened { links, .. }) => drop(tokio::spawn(links.detach())),
+            (None, Change::Opened { links, .. }) => drop(self.windows.detach(links)),
             (None, Change::Closed) => {}
         }
     }
@@ -210,6 +253,8 @@ impl Watch {
         let now = clock::now();
         target.probes.links = links;
         target.known.probes_since = now.0;
+        target.known.allowance[Plane::Probes as usize] = target.probes.allowance();
+        self.clear_cut(target, Plane::Probes);
         target.known.flags |= PROBES_OPEN;
         target.probes.window = Window::Open { since: now };
         if first {
@@ -219,6 +264,12 @@ impl Watch {
         self.tell(target, PROBES_OPEN);
         if first {
             announce(target);
+        }
+    }
+
+    fn clear_cut(&mut self, target: &Target, plane: Plane) {
+        if let Err(error) = self.maps.clear_cut(&target.known, plane) {
+            warn!("process {}: cannot open a window: {error}", target.process.pid);
         }
     }
 
@@ -258,14 +309,15 @@ fn is_young(duty: &Duty, now: MonoNs) -> bool {
 }
 
 /// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes.
-fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs) -> (Turn, Turn) {
+fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs, scale: f64) -> (Turn, Turn) {
     let spent = &mut target.spent;
     let mut new = [0; Probe::COUNT];
     for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
         new[index] = hits[index].saturating_sub(spent.hits[index]);
         spent.by_kind[index] += new[index] as f64 * costs.of(*probe);
     }
-    let (probes, hooks, always) = costs.split(&new);
+    let split = costs.split(&new);
+    let (probes, hooks, always) = (split.probes.cost, split.hooks.cost, split.always.cost);
     // A target that just ended has no CPU time to show; its end is on its way.
     let clock = target.process.cpu_time().unwrap_or(spent.clock);
     let cpu = clock.saturating_sub(spent.clock) as f64;
@@ -275,7 +327,8 @@ fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs) -> (Turn, T
     spent.turned = now;
     spent.cpu += cpu;
     let own = cpu - probes - hooks - always;
-    let ask = |duty: &mut Duty, before: f64, windows: f64| {
+    let ask = |duty: &mut Duty, before: f64, windows: Part| {
+        duty.note(windows);
         let phase = match duty.window {
             Window::None => return Turn::Stay,
             Window::Closed => Phase::Closed,
@@ -286,27 +339,30 @@ fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs) -> (Turn, T
             elapsed,
             own,
             before,
-            windows,
+            windows: windows.cost,
+            scale,
         };
         duty.ledger
             .as_mut()
             .map_or(Turn::Stay, |ledger| ledger.turn(facts, phase))
     };
     (
-        ask(&mut target.hooks, always, hooks),
-        ask(&mut target.probes, always + hooks, probes),
+        ask(&mut target.hooks, always, split.hooks),
+        ask(&mut target.probes, always + hooks, split.probes),
     )
 }
 
-/// What a window that ends now has seen is to be settled.
-fn shut(slot: u32, plane: Plane, duty: &mut Duty) -> Option<Settled> {
+/// What a window that ends now, or ended when it was `cut`, has seen is to be settled.
+fn shut(slot: u32, plane: Plane, duty: &mut Duty, cut: Option<MonoNs>) -> Option<Settled> {
     let Window::Open { since } = duty.window else {
         return None;
     };
     duty.weighed = true;
+    duty.cuts += u64::from(cut.is_some());
+    let now = clock::now();
     Some(Settled {
         slot,
         plane,
-        stretch: duty.settle(since, clock::now(), true),
+        stretch: duty.settle(since, cut.unwrap_or(now), now, true),
     })
 }

@@ -160,7 +160,21 @@ pub struct Agent {
 impl Agent {
     /// `whywait run ARGS --out TMP`, once it says that it watches `targets` processes.
     pub fn run(args: &[&str], targets: usize) -> Self {
-        let mut agent = Self::spawn(args, &[]);
+        Self::spawn(args, &[]).watching(targets)
+    }
+
+    /// `whywait record FILE ARGS --out TMP`, once it says that it watches `targets` processes.
+    pub fn record(file: &Path, args: &[&str], targets: usize) -> Self {
+        Self::start(&["record", file.to_str().unwrap()], args, &[]).watching(targets)
+    }
+
+    /// `whywait replay FILE --out TMP`.
+    pub fn replay(file: &Path) -> Output {
+        Self::start(&["replay", file.to_str().unwrap()], &[], &[]).wait()
+    }
+
+    fn watching(self, targets: usize) -> Self {
+        let mut agent = self;
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut watching = 0;
         while watching < targets {
@@ -177,14 +191,13 @@ impl Agent {
 
     /// Starts `whywait run ARGS --out TMP` and does not wait.
     pub fn spawn(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start(&["run", "--plain"], args, env)
+    }
+
+    fn start(command_line: &[&str], args: &[&str], env: &[(&str, &str)]) -> Self {
         let out = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_whywait"));
-        command
-            .arg("run")
-            .args(args)
-            .arg("--plain")
-            .arg("--out")
-            .arg(out.path());
+        command.args(command_line).args(args).arg("--out").arg(out.path());
         // Everything is seen all the time, unless the test says otherwise: it compares counts.
         command
             .env("RUST_LOG", "info")

@@ -11,7 +11,7 @@ use super::super::InspectError;
 use super::super::elf::Binary;
 
 /// A place in the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Frame {
     /// Package path and name, such as `main.(*Cache).Get`.
     pub function: String,

@@ -1,0 +1,111 @@
+//! A recording replayed without the target, and without privilege, gives the spans that were made live.
+
+mod common;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use common::{Agent, Output, attribute, load, number_of, privileged, shop, stock};
+use serde_json::Value;
+
+/// What a span says, but for ids, which are random, and when it began, which goes by the wall clock.
+fn said(span: &Value) -> String {
+    let [start, end] = ["startTimeUnixNano", "endTimeUnixNano"].map(|key| number_of(&span[key]));
+    let root = span.get("parentSpanId").is_none_or(|parent| parent == "");
+    format!(
+        "{} {} {} root {root} {}",
+        span["name"],
+        span["kind"],
+        end - start,
+        span["attributes"]
+    )
+}
+
+fn spans(output: &Output, service: &str) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for span in output.spans(service) {
+        *counts.entry(said(&span)).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn a_replay_gives_the_spans_of_the_run() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("case.rec");
+    let stock = stock(false);
+    let shop = shop(Some(&stock), &[]);
+    let pids = format!("{},{}", shop.pid(), stock.pid());
+    // Everything is a span.
+    let zero = [
+        "--slow-wait",
+        "0s",
+        "--slow-poll",
+        "0s",
+        "--slow-request",
+        "0s",
+        "--max-spans",
+        "100000",
+    ];
+    let args = [&["--pid", &pids], &zero[..]].concat();
+    let agent = Agent::record(&file, &args, 2);
+    load(
+        &[shop.url("/item?id={n}"), shop.url("/gc"), stock.url("/block")],
+        50,
+        3,
+        2,
+    );
+    let live = agent.stop();
+    assert!(live.status.success(), "{}", live.said);
+    let replayed = Agent::replay(&file);
+    assert!(replayed.status.success(), "{}", replayed.said);
+    for (service, wanted) in [
+        ("go-shop", &["runnable ", "go.gc.cycle", "serve :", "request "][..]),
+        ("rust-stock", &["poll ", "serve :"]),
+    ] {
+        let (ours, theirs) = (spans(&live, service), spans(&replayed, service));
+        println!("{service}: {} different spans", ours.len());
+        for name in wanted {
+            assert!(
+                ours.keys().any(|span| span.starts_with(&format!("\"{name}"))),
+                "{service}: no {name}"
+            );
+        }
+        assert_eq!(ours, theirs, "{service}");
+    }
+    // The wall time of the first span is what it was.
+    let begin = |output: &Output| {
+        output
+            .spans("go-shop")
+            .iter()
+            .map(|span| number_of(&span["startTimeUnixNano"]))
+            .min()
+    };
+    let apart = (begin(&live).unwrap() - begin(&replayed).unwrap()).abs();
+    assert!(apart < 1_000_000, "{apart} ns apart");
+    let resource = |output: &Output| {
+        let resource = &output.traces[0]["resourceSpans"][0]["resource"];
+        ["service.name", "process.pid", "process.runtime.name"].map(|key| attribute(resource, key))
+    };
+    assert!(
+        resource(&replayed).iter().all(Option::is_some),
+        "{:?}",
+        resource(&replayed)
+    );
+    check_damaged(&file, &folder.path().join("cut.rec"));
+}
+
+/// What is there of a recording that was cut off is replayed, and the end is missed.
+fn check_damaged(whole: &Path, cut: &Path) {
+    let bytes = fs::read(whole).unwrap();
+    fs::write(cut, &bytes[..bytes.len() / 2]).unwrap();
+    let output = Agent::replay(cut);
+    assert_eq!(output.status.code(), Some(7), "{}", output.said);
+    assert!(output.said.contains("in the midst of a record"), "{}", output.said);
+    assert!(!output.spans("go-shop").is_empty());
+    let other = Agent::replay(Path::new("/proc/self/exe"));
+    assert_eq!(other.status.code(), Some(2), "{}", other.said);
+    assert!(other.said.contains("is no recording of whywait's"), "{}", other.said);
+}
