@@ -68,6 +68,9 @@ impl Probe {
     }
 }
 
+/// Events that the program `flood`, which is there for measurements only, writes a hit.
+pub const FLOOD: u32 = 32;
+
 /// Hits by [`Probe`], of one target on one CPU.
 pub type Hits = [u64; Probe::COUNT];
 

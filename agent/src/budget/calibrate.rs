@@ -7,7 +7,7 @@ use aya::{
     Ebpf,
     programs::{
         UProbe,
-        uprobe::{UProbeAttachLocation, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeLinkId, UProbeScope},
     },
 };
 
@@ -44,6 +44,23 @@ use probed::whywait_calibrate;
 /// Cost of one trap, ns: the median over batches, less what a call costs without a probe.
 pub fn trap(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
     let bare = time();
+    let id = attach(ebpf, "calibrate")?;
+    let probed = time();
+    let program: &mut UProbe = ebpf
+        .program_mut("calibrate")
+        .context("the object has no program calibrate")?
+        .try_into()?;
+    program.detach(id)?;
+    Ok((probed - bare).max(0.0))
+}
+
+/// Calls the function that [`attach`] probes.
+pub fn hit() {
+    whywait_calibrate();
+}
+
+/// Loads a program and attaches it to a function of our own.
+pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
     let address = whywait_calibrate as *const () as u64;
     let maps = procfs::process::Process::myself()?.maps()?;
     let map = maps
@@ -51,19 +68,18 @@ pub fn trap(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
         .find(|map| (map.address.0..map.address.1).contains(&address))
         .context("our own code is in no mapping")?;
     let offset = address - map.address.0 + map.offset;
-    let program = ebpf
-        .program_mut("calibrate")
-        .context("the object has no program calibrate")?;
-    let program: &mut UProbe = program.try_into()?;
-    program.load()?;
-    let id = program.attach(
+    let program: &mut UProbe = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()?;
+    if program.fd().is_err() {
+        program.load()?;
+    }
+    Ok(program.attach(
         UProbeAttachLocation::AbsoluteOffset(offset),
         "/proc/self/exe",
         UProbeScope::CallingProcess,
-    )?;
-    let probed = time();
-    program.detach(id)?;
-    Ok((probed - bare).max(0.0))
+    )?)
 }
 
 /// A call, ns.

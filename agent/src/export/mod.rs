@@ -10,6 +10,7 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinHandle,
@@ -48,6 +49,14 @@ pub enum ExportError {
     Config(#[from] config::ConfigError),
     #[error("cannot write to {path}: {source}")]
     Files { path: PathBuf, source: std::io::Error },
+}
+
+/// A batch's spans as the requests that would carry them, with wall times by `anchor`.
+pub fn trace_requests(batch: Batch, anchor: Anchor) -> Vec<ExportTraceServiceRequest> {
+    let (run, now) = (anchor, anchor);
+    let times = Times { run, now };
+    let requests = encode::trace_requests(&Outgoing { batch, times });
+    requests.into_iter().map(|(request, _)| request).collect()
 }
 
 /// The sinks' front.

@@ -22,7 +22,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("record.rs", "how all programs count values and write events"),
     ("histogram.rs", "the shape that all histograms share"),
     ("hits.rs", "how often each kind of probe was hit, of all signals"),
-    ("calibrate.rs", "the empty program whose hits are timed"),
+    ("calibrate.rs", "programs that are there to be timed"),
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
