@@ -258,4 +258,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The kernel side, built from `agent-ebpf` by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/whywait-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/whywait-ebpf"));

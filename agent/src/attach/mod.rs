@@ -2,5 +2,7 @@
 
 pub mod kernel;
 pub mod maps;
+#[cfg(test)]
+mod object_tests;
 pub mod plan;
 pub mod uprobe;

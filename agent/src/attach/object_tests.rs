@@ -1,0 +1,69 @@
+//! The size of each kernel program, against docs/bench/programs.md: what a hit costs, as far as no clock is needed to see it.
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
+
+use super::kernel::OBJECT;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bench/programs.md");
+/// What another toolchain may make of the same source, or a small change.
+const TOLERANCE: f64 = 1.10;
+const SLACK: u64 = 8;
+
+/// Instructions by program.
+fn programs() -> Vec<(String, u64)> {
+    let file = object::File::parse(OBJECT).unwrap();
+    let mut programs: Vec<(String, u64)> = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_global() && symbol.size() > 0)
+        .filter(|symbol| {
+            let section = symbol
+                .section_index()
+                .and_then(|index| file.section_by_index(index).ok());
+            section.is_some_and(|section| section.name() != Ok(".text"))
+        })
+        .map(|symbol| (symbol.name().unwrap().to_owned(), symbol.size() / 8))
+        .collect();
+    programs.sort();
+    programs
+}
+
+fn page(programs: &[(String, u64)]) -> String {
+    let mut page = "# Size of the kernel programs\nInstructions in the object, before the kernel's own translation. A test fails when one grows by more than a \
+                    tenth; where that is worth it, `UPDATE_DOCS=1 cargo test -p agent --lib object_tests` writes this page anew.\n\n| program | \
+                    instructions |\n|---|---|\n"
+        .to_owned();
+    for (name, instructions) in programs {
+        page += &format!("| `{name}` | {instructions} |\n");
+    }
+    page
+}
+
+#[test]
+fn no_program_grows_unnoticed() {
+    let programs = programs();
+    assert!(programs.len() > 20, "{programs:?}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PAGE, page(&programs)).unwrap();
+    }
+    let text = std::fs::read_to_string(PAGE).unwrap();
+    let known = |name: &str| {
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        row.and_then(|row| row.split('|').nth(2)?.trim().parse::<u64>().ok())
+    };
+    for (name, instructions) in &programs {
+        let Some(known) = known(name) else {
+            panic!("{name} is not in docs/bench/programs.md: run this test with UPDATE_DOCS=1");
+        };
+        let most = (known as f64 * TOLERANCE) as u64 + SLACK;
+        assert!(
+            *instructions <= most,
+            "{name} has {instructions} instructions, {known} in docs/bench/programs.md"
+        );
+    }
+    let rows = text.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(
+        rows,
+        programs.len(),
+        "docs/bench/programs.md lists programs that are gone"
+    );
+}

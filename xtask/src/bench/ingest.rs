@@ -1,0 +1,160 @@
+//! `cargo xtask bench ingest` and `ringbuf`: how many events the agent takes in, and how many the ring buffer carries.
+
+use std::{fmt::Write as _, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::service;
+use crate::{build, demo_build, progress, setup, sh};
+
+const INGEST: &str = "docs/bench/ingest.md";
+const RINGBUF: &str = "docs/bench/ringbuf.md";
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Events to take in, in millions
+    #[arg(long, default_value_t = 30)]
+    millions: u32,
+    /// Measure this recording (`whywait record`) instead of one made of the demo services
+    #[arg(long)]
+    recording: Option<std::path::PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct RingOptions {
+    /// Size of the ring buffer, bytes
+    #[arg(long, default_value_t = 1 << 20)]
+    bytes: u32,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    name: String,
+    events: u64,
+    spans: u64,
+    bytes: u64,
+    events_per_second: f64,
+    allocations_per_event: f64,
+    rss: [u64; 3],
+}
+
+#[derive(Deserialize)]
+struct Step {
+    asked_per_second: u64,
+    written_per_second: u64,
+    written: u64,
+    received: u64,
+    lost: u64,
+}
+
+/// Replaying needs no privilege; making the recording does.
+pub(super) fn run(options: Options) -> Result<()> {
+    let tools = setup::ensure(setup::Wanted::default())?;
+    examples()?;
+    let recording = match options.recording {
+        Some(recording) => recording,
+        None => record(&demo_build::all(&tools)?, &build::agent()?)?,
+    };
+    let rows: Vec<Row> = example("ingest", &[&recording.display().to_string(), &options.millions.to_string()])?;
+    let mut text = format!(
+        "# Taking events in\nBy `cargo xtask bench ingest`: the events of a recording of both demo services, over and over, on one core: decode, \
+         correlate, encode as OTLP protobuf. {}\n\nAn event is what is over a threshold: everything else is counted in the kernel's histograms and never \
+         leaves it. Of each target at most 1000 become spans in a second (`--max-spans`), the others are counted; the second row has that limit at \
+         three million events a second. Allocations are those of all three steps. Memory is the resident set at the begin, in the midst and at the end.\n\n\
+         | | events | spans | OTLP, MB | events/s | allocations/event | memory, MB |\n|---|---|---|---|---|---|---|\n",
+        super::machine()
+    );
+    for row in rows {
+        let [begin, midst, end] = row.rss.map(|kb| kb as f64 / 1024.0);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.1} | {:.2} million | {:.4} | {begin:.1}, {midst:.1}, {end:.1} |",
+            row.name,
+            row.events,
+            row.spans,
+            row.bytes as f64 / 1e6,
+            row.events_per_second / 1e6,
+            row.allocations_per_event,
+        );
+    }
+    report(INGEST, &text)
+}
+
+pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
+    if !sh::is_root() {
+        bail!("only root may load the producer: run this as root");
+    }
+    setup::ensure(setup::Wanted::default())?;
+    examples()?;
+    let steps: Vec<Step> = example("ringbuf", &[&options.bytes.to_string()])?;
+    let first = steps.iter().find(|step| step.lost > 0);
+    let verdict = match first {
+        Some(step) => format!("The first event is lost at {} a second.", step.written_per_second),
+        None => "None was lost.".to_owned(),
+    };
+    let mut text = format!(
+        "# What the ring buffer carries\nBy `cargo xtask bench ringbuf`: a kernel program writes events of 72 bytes at a rate that rises, for 2 s each, in \
+         bursts of 1 ms; a ring of {} bytes; taken out and decoded as the agent does, every 10 ms and when a quarter is full. {} {verdict} Written = \
+         received + lost in every row.\n\n| asked, a second | written, a second | written | received | lost, as counted |\n|---|---|---|---|---|\n",
+        options.bytes,
+        super::machine()
+    );
+    for step in steps {
+        let Step {
+            asked_per_second,
+            written_per_second,
+            written,
+            received,
+            lost,
+        } = step;
+        if written != received + lost {
+            bail!("at {asked_per_second} events/s {written} were written, {received} received and {lost} lost: some are unaccounted for");
+        }
+        let _ = writeln!(
+            text,
+            "| {asked_per_second} | {written_per_second} | {written} | {received} | {lost} |"
+        );
+    }
+    report(RINGBUF, &text)
+}
+
+/// Some seconds of both services in which everything is an event.
+fn record(folder: &Path, agent: &Path) -> Result<std::path::PathBuf> {
+    if !sh::is_root() {
+        bail!("only root may record: run this as root, or give a --recording");
+    }
+    let file = sh::target().join("xtask/bench.rec");
+    let _ = std::fs::remove_file(&file);
+    let stock = service::service(folder, "rust-stock", &[])?;
+    let shop = service::service(folder, "go-shop", &["--stock", &format!("http://{}", stock.1)])?;
+    progress::note("recording the demo services");
+    let out = sh::target().join("xtask/bench-out");
+    let args = ["--budget", "off", "--slow-wait", "0s", "--slow-poll", "0s", "--slow-request", "0s"];
+    let agent = service::recorder(agent, &file, &[shop.0.pid(), stock.0.pid()], &args, &out)?;
+    for path in ["/item?id={n}", "/gc"] {
+        service::window(folder, shop.0.pid(), &format!("http://{}{path}", shop.1), (300, 2), 3)?;
+    }
+    agent.end()?;
+    Ok(file)
+}
+
+fn examples() -> Result<()> {
+    let mut build = sh::cargo(&["build", "--release", "--package", "agent", "--examples"]);
+    progress::step("Building the measured parts", &mut build)
+}
+
+fn example<T: DeserializeOwned>(name: &str, args: &[&str]) -> Result<T> {
+    progress::note(&format!("measuring {name}"));
+    let program = sh::target().join("release/examples").join(name);
+    let json = sh::capture(&mut sh::cmd(&program.display().to_string(), args))?;
+    serde_json::from_str(&json).with_context(|| format!("{name} said {json:?}"))
+}
+
+fn report(path: &str, text: &str) -> Result<()> {
+    println!("{text}");
+    std::fs::write(sh::root().join(path), text)?;
+    progress::note(&format!("wrote {path}"));
+    Ok(())
+}
