@@ -11,6 +11,8 @@ use aya::{
     },
 };
 
+/// The program that does nothing.
+const EMPTY: &str = "calibrate";
 /// Calls timed at once, and how often.
 const CALLS: u32 = 100;
 const BATCHES: usize = 31;
@@ -44,14 +46,24 @@ use probed::whywait_calibrate;
 /// Cost of one trap, ns: the median over batches, less what a call costs without a probe.
 pub fn trap(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
     let bare = time();
-    let id = attach(ebpf, "calibrate")?;
+    let id = attach(ebpf, EMPTY)?;
     let probed = time();
-    let program: &mut UProbe = ebpf
-        .program_mut("calibrate")
-        .context("the object has no program calibrate")?
-        .try_into()?;
-    program.detach(id)?;
+    program(ebpf, EMPTY)?.detach(id)?;
     Ok((probed - bare).max(0.0))
+}
+
+/// What the kernel's statistics say that the empty program takes, ns: they read the clock twice a run. They must be kept
+/// while this is called.
+pub fn bias(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
+    let before = program(ebpf, EMPTY)?.info()?;
+    let id = attach(ebpf, EMPTY)?;
+    time();
+    let program = program(ebpf, EMPTY)?;
+    program.detach(id)?;
+    let after = program.info()?;
+    let runs = after.run_count().saturating_sub(before.run_count());
+    let time = after.run_time().saturating_sub(before.run_time());
+    Ok(time.as_nanos() as f64 / runs.max(1) as f64)
 }
 
 /// Calls the function that [`attach`] probes.
@@ -68,10 +80,7 @@ pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
         .find(|map| (map.address.0..map.address.1).contains(&address))
         .context("our own code is in no mapping")?;
     let offset = address - map.address.0 + map.offset;
-    let program: &mut UProbe = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the object has no program {name}"))?
-        .try_into()?;
+    let program = program(ebpf, name)?;
     if program.fd().is_err() {
         program.load()?;
     }
@@ -80,6 +89,13 @@ pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
         "/proc/self/exe",
         UProbeScope::CallingProcess,
     )?)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
 }
 
 /// A call, ns.

@@ -96,6 +96,8 @@ fn assumed() -> [f64; Probe::COUNT] {
 pub struct Meter {
     accounts: PerCpuArray<MapData, Account>,
     pub costs: Costs,
+    /// What the kernel's statistics add to each run, ns.
+    bias: f64,
     /// Cost of a run that counted nothing, by kind, ns.
     foreign: [f64; Probe::COUNT],
     sample: Option<Sample>,
@@ -127,6 +129,7 @@ impl Meter {
                 trap: ASSUMED_TRAP,
                 programs: assumed(),
             },
+            bias: 0.0,
             foreign: [0.0; Probe::COUNT],
             sample: None,
             next: Instant::now(),
@@ -140,6 +143,12 @@ impl Meter {
             Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
         }
         self.begin(ebpf, &[0; Probe::COUNT]);
+        if self.sample.is_some() {
+            match calibrate::bias(ebpf) {
+                Ok(bias) => self.bias = bias,
+                Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
+            }
+        }
         for _ in 0..2 * ENOUGH {
             std::thread::sleep(Duration::from_micros(20));
         }
@@ -195,7 +204,7 @@ impl Meter {
         let (mut idle_time, mut idle_count) = (0.0, 0);
         for ((index, now), before) in runs(ebpf).into_iter().enumerate().zip(sample.runs) {
             let count = now.count.saturating_sub(before.count);
-            let time = (now.time - before.time).max(0.0);
+            let time = (now.time - before.time - count as f64 * self.bias).max(0.0);
             // A target that left since took its hits with it.
             let own = hits[index].saturating_sub(sample.hits[index]);
             if own >= ENOUGH {
@@ -218,8 +227,8 @@ impl Meter {
             self.costs.programs[Probe::HookIdle as usize] = idle_time / idle_count as f64;
         }
         debug!(
-            "costs of a hit: trap {:.0} ns, programs {:.0?} ns",
-            self.costs.trap, self.costs.programs
+            "costs of a hit: trap {:.0} ns, programs {:.0?} ns; statistics add {:.0} ns, foreign {:.0?} ns",
+            self.costs.trap, self.costs.programs, self.bias, self.foreign
         );
     }
 }
