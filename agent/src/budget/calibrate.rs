@@ -91,6 +91,23 @@ pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
     )?)
 }
 
+/// What of the machine changes what a hit costs while the agent runs: cores that are online, and the policy of their frequency.
+/// What this machine does not tell is not in it.
+pub fn machine() -> String {
+    const CPUS: &str = "/sys/devices/system/cpu";
+    let mut files = vec![format!("{CPUS}/online"), format!("{CPUS}/smt/active")];
+    for policy in glob::glob(&format!("{CPUS}/cpufreq/policy*"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let of_policy = ["scaling_governor", "scaling_max_freq", "energy_performance_preference"];
+        files.extend(of_policy.map(|name| policy.join(name).display().to_string()));
+    }
+    let texts = files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    texts.collect()
+}
+
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
     let program = ebpf
         .program_mut(name)

@@ -13,7 +13,7 @@ use aya::{
     sys::{Stats, enable_stats},
     util::nr_cpus,
 };
-use log::debug;
+use log::{debug, info};
 
 use super::calibrate;
 use crate::aggregate::{StoreError, store::open};
@@ -29,6 +29,8 @@ const CALL: f64 = 20.0;
 /// How long the kernel keeps statistics, and how often.
 const SAMPLE: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
+/// How often it is looked whether the machine is still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Runs that make a mean worth believing.
 const ENOUGH: u64 = 50;
 
@@ -102,6 +104,9 @@ pub struct Meter {
     foreign: [f64; Probe::COUNT],
     sample: Option<Sample>,
     next: Instant,
+    /// The machine that was calibrated, and when it is looked at again.
+    machine: String,
+    look: Instant,
 }
 
 /// Statistics under way.
@@ -133,27 +138,37 @@ impl Meter {
             foreign: [0.0; Probe::COUNT],
             sample: None,
             next: Instant::now(),
+            machine: String::new(),
+            look: Instant::now(),
         })
     }
 
     /// Times a trap, and what programs cost when they find that it is none of their targets.
     pub fn calibrate(&mut self, ebpf: &mut Ebpf) {
-        match calibrate::trap(ebpf) {
-            Ok(trap) => self.costs.trap = trap,
-            Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
-        }
+        self.calibrate_traps(ebpf);
         self.begin(ebpf, &[0; Probe::COUNT]);
-        if self.sample.is_some() {
-            match calibrate::bias(ebpf) {
-                Ok(bias) => self.bias = bias,
-                Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
-            }
-        }
         for _ in 0..2 * ENOUGH {
             std::thread::sleep(Duration::from_micros(20));
         }
         self.end(ebpf, &[0; Probe::COUNT]);
         self.next = Instant::now();
+    }
+
+    fn calibrate_traps(&mut self, ebpf: &mut Ebpf) {
+        self.machine = calibrate::machine();
+        self.look = Instant::now() + LOOK_EVERY;
+        match calibrate::trap(ebpf) {
+            Ok(trap) => self.costs.trap = trap,
+            Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
+        }
+        // A kernel that keeps none adds none.
+        let Ok(_stats) = enable_stats(Stats::RunTime) else {
+            return;
+        };
+        match calibrate::bias(ebpf) {
+            Ok(bias) => self.bias = bias,
+            Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
+        }
     }
 
     /// Hits of one target so far.
@@ -174,9 +189,17 @@ impl Meter {
         self.accounts.set(index, none, 0)
     }
 
-    /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far.
-    pub fn turn(&mut self, ebpf: &Ebpf, hits: &Hits) {
+    /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far. Calibrates anew on a
+    /// machine that is no longer the same.
+    pub fn turn(&mut self, ebpf: &mut Ebpf, hits: &Hits) {
         let now = Instant::now();
+        if now >= self.look {
+            self.look = now + LOOK_EVERY;
+            if self.sample.is_none() && calibrate::machine() != self.machine {
+                info!("cores or the policy of their frequency changed: what a hit costs is measured anew");
+                self.calibrate_traps(ebpf);
+            }
+        }
         match &self.sample {
             None if now >= self.next => self.begin(ebpf, hits),
             Some(sample) if now.duration_since(sample.began) >= SAMPLE => self.end(ebpf, hits),
