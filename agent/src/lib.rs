@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod clock;
 pub mod exit;
+pub mod heap;
 pub mod kernel;
 pub mod memory;
 pub mod model;

@@ -31,6 +31,7 @@ use crate::{
     exit::Exit,
     export::Exporter,
     health::{self, Health},
+    heap,
     intake::{Event, ring::Ring},
     model::{Batch, Resource},
     recording::Recorder,
@@ -53,6 +54,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 /// How often events are taken out of the ring, and the governor has its turn.
 const GOVERN: Duration = Duration::from_millis(10);
+/// How often what closed windows left in the kernel's maps is removed, and memory that is not used is given back.
+const CLEAR: Duration = Duration::from_secs(30);
 /// Ends of targets that wait to be handled.
 const ENDS: usize = 256;
 
@@ -70,6 +73,10 @@ struct Pipeline {
     /// Spans that leave at the next tick.
     collector: Collector,
     recorder: Option<Recorder>,
+    /// What windows saw that were closed since the last reading.
+    unsettled: Vec<Settled>,
+    /// When the kernel's maps are tidied next.
+    clear: Instant,
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
@@ -108,11 +115,15 @@ pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> 
         since: clock::now(),
         collector: Collector::new(args.max_spans),
         recorder,
+        unsettled: Vec::new(),
+        clear: Instant::now() + CLEAR,
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
         return Err(error);
     }
+    // Reading the kernel's types took fifty times what stays of it.
+    heap::give_back();
     let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await?;
     pipeline.finish(exit).await
 }
@@ -147,8 +158,7 @@ impl Pipeline {
                 _ = govern.tick() => {
                     self.intake();
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.
-                    let settled = self.watch.govern();
-                    self.settle(&settled)?;
+                    self.unsettled.extend(self.watch.govern());
                 }
                 _ = tick.tick() => {
                     self.health.turn();
@@ -203,29 +213,20 @@ impl Pipeline {
         }
     }
 
-    /// Weighs what windows that end now have seen.
-    fn settle(&mut self, settled: &[Settled]) -> anyhow::Result<()> {
-        if settled.is_empty() {
-            return Ok(());
-        }
-        let reading = self.store.read()?;
-        for Settled { slot, plane, stretch } in settled {
-            if let Some(target) = self.watch.by_slot(*slot) {
+    /// The kernel's maps, with what windows saw weighed.
+    fn read(&mut self) -> anyhow::Result<Reading> {
+        self.unsettled.extend(self.watch.long_open());
+        let mut reading = self.store.read()?;
+        for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
+            if let Some(target) = self.watch.by_slot(slot) {
                 let duty = match plane {
                     Plane::Hooks => &mut target.hooks,
                     Plane::Probes => &mut target.probes,
                 };
-                duty.weigher.settle(&reading, *slot, *stretch);
+                duty.weigher.settle(&reading, slot, stretch);
+                duty.unsettled = false;
             }
         }
-        Ok(())
-    }
-
-    /// The kernel's maps, with what windows saw weighed.
-    fn read(&mut self) -> anyhow::Result<Reading> {
-        let settled = self.watch.long_open();
-        self.settle(&settled)?;
-        let mut reading = self.store.read()?;
         for target in self.watch.targets.values() {
             for duty in [&target.hooks, &target.probes] {
                 if duty.weighed {
@@ -241,6 +242,11 @@ impl Pipeline {
         self.intake();
         self.read_runtimes();
         let reading = self.read()?;
+        if Instant::now() >= self.clear {
+            self.clear = Instant::now() + CLEAR;
+            self.watch.clear();
+            heap::give_back();
+        }
         for (slot, spans) in self.collector.take() {
             if let Some(target) = self.watch.by_slot(slot) {
                 let batch = Batch {

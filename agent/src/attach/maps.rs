@@ -114,25 +114,24 @@ impl TargetMaps {
         self.set_index(pid, 0)
     }
 
-    /// Removes what the hooks had in progress for a target when their window was closed. Sockets stay: they are known from
-    /// their connect on.
-    pub fn clear_hooks(&mut self, slot: u32) {
-        remove_where(&mut self.waiting, |_, value| value.slot == slot);
+    /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
+    /// window's, but it takes room. Sockets stay: they are known from their connect on.
+    pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
+        remove_where(&mut self.waiting, |_, value| closed(value.slot));
     }
 
-    /// Removes what the probes had in progress for a target when their window was closed.
-    pub fn clear_probes(&mut self, slot: u32) {
-        let wide = u64::from(slot);
-        remove_where(&mut self.runnable, |key, _| key.slot == wide);
-        remove_where(&mut self.woken, |key, _| key.slot == wide);
-        remove_where(&mut self.threads, |_, value| value.slot == slot);
+    /// The same of what the probes had in progress.
+    pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
+        remove_where(&mut self.runnable, |key, _| closed(key.slot as u32));
+        remove_where(&mut self.woken, |key, _| closed(key.slot as u32));
+        remove_where(&mut self.threads, |_, value| closed(value.slot));
     }
 
     /// Removes what was in progress for a target whose probes are gone.
     pub fn forget(&mut self, pid: u32, slot: u32) {
         let wide = u64::from(slot);
-        self.clear_hooks(slot);
-        self.clear_probes(slot);
+        self.clear_hooks(|of| of == slot);
+        self.clear_probes(|of| of == slot);
         remove_where(&mut self.listeners, |key, _| key.tgid == pid);
         remove_where(&mut self.types, |key, _| key.slot == wide);
         remove_where(&mut self.sites, |key, _| key.slot == wide);

@@ -24,6 +24,8 @@ pub struct Duty {
     pub weigher: Weigher,
     /// Whether the window was ever closed: figures are then weighed.
     pub weighed: bool,
+    /// A window was closed, and what it saw is still in the kernel's maps.
+    pub unsettled: bool,
     /// Until when figures are settled.
     pub settled: MonoNs,
     /// Hits since the window was asked for.
@@ -45,6 +47,7 @@ impl Duty {
             ledger,
             weigher: Weigher::new(plane),
             weighed: false,
+            unsettled: false,
             settled: now,
             hits: 0,
             each: 0.0,

@@ -13,6 +13,7 @@ use crate::{
     cli::{ExportArgs, RunArgs},
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
+    heap,
     kernel::{LayoutError, read_layout},
     signals,
     watch::Options,
@@ -27,7 +28,10 @@ pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<ker
         LoadError::NoPrivilege(_) => Fatal::new(Exit::NoPrivilege, error),
         LoadError::Object(_) | LoadError::Btf(_) => Fatal::new(Exit::UnsupportedKernel, error),
     };
+    // The kernel's types are read three times, by three who need them: one after the other, not all at once.
+    heap::give_back();
     let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
+    heap::give_back();
     let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without).map_err(fatal)?;
     for hook in hooks
         .iter()

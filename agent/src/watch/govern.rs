@@ -1,6 +1,6 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use agent_common::{
     hits::{Hits, Probe},
@@ -40,7 +40,7 @@ pub struct Settled {
 }
 
 impl Watch {
-    /// A turn of the governor. The result must be settled with a reading taken right after.
+    /// A turn of the governor. The result must be settled with a later reading; no window of that plane is opened before.
     pub fn govern(&mut self) -> Vec<Settled> {
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
         let scale = self.scale();
@@ -117,6 +117,22 @@ impl Watch {
         }
     }
 
+    /// Removes what closed windows left in the kernel's maps. To be called now and then: it looks at every entry.
+    pub fn clear(&mut self) {
+        let closed = |duty: fn(&Target) -> &Duty| -> HashSet<u32> {
+            let targets = self.targets.values();
+            let closed = targets.filter(|target| !matches!(duty(target).window, Window::Open { .. }));
+            closed.map(|target| target.slot).collect()
+        };
+        let (hooks, probes) = (closed(|target| &target.hooks), closed(|target| &target.probes));
+        if !hooks.is_empty() {
+            self.maps.clear_hooks(|slot| hooks.contains(&slot));
+        }
+        if !probes.is_empty() {
+            self.maps.clear_probes(|slot| probes.contains(&slot));
+        }
+    }
+
     /// Windows that have been open for long, of planes whose figures are weighed.
     pub fn long_open(&mut self) -> Vec<Settled> {
         let now = clock::now();
@@ -165,7 +181,6 @@ impl Watch {
         let cut = self.cut(target, Plane::Hooks);
         target.known.flags &= !HOOKS_OPEN;
         self.tell(target, 0);
-        self.maps.clear_hooks(target.slot);
         let settled = shut(target.slot, Plane::Hooks, &mut target.hooks, cut);
         self.hook_set.release(target.slot, &self.windows);
         target.hooks.window = Window::Closed;
@@ -216,7 +231,6 @@ impl Watch {
                 self.targets.insert(target.process.pid, target);
             }
             (Some(mut target), Change::Closed) => {
-                self.maps.clear_probes(slot);
                 target.probes.window = Window::Closed;
                 if let Some(ledger) = &mut target.probes.ledger {
                     ledger.closed();
@@ -331,6 +345,7 @@ fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs, scale: f64)
         duty.note(windows);
         let phase = match duty.window {
             Window::None => return Turn::Stay,
+            Window::Closed if duty.unsettled => Phase::Busy,
             Window::Closed => Phase::Closed,
             Window::Busy => Phase::Busy,
             Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
@@ -358,6 +373,7 @@ fn shut(slot: u32, plane: Plane, duty: &mut Duty, cut: Option<MonoNs>) -> Option
         return None;
     };
     duty.weighed = true;
+    duty.unsettled = true;
     duty.cuts += u64::from(cut.is_some());
     let now = clock::now();
     Some(Settled {
