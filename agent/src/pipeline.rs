@@ -313,7 +313,7 @@ impl Pipeline {
             spans,
             metrics,
         });
-        self.store.forget(slot);
+        self.store.forget(slot)?;
         log::info!(
             "{} (pid {}) ended",
             target.resource.get("service.name").unwrap_or_default(),

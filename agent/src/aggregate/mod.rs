@@ -1,5 +1,6 @@
 //! Stage aggregate: what the kernel counted, read from its maps, per target.
 
+mod batch;
 pub mod histogram;
 pub mod store;
 

@@ -7,15 +7,15 @@ use agent_common::{
     loss::Loss,
     net::Peer,
 };
-use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Map, MapData, MapError, PerCpuArray};
 
-use super::Histogram;
+use super::{Histogram, batch::Table};
 use crate::{clock, model::MonoNs};
 
 /// The kernel's aggregates.
 pub struct Store {
-    histograms: BpfHashMap<MapData, Key, Bucket>,
-    peers: BpfHashMap<MapData, Peer, u32>,
+    histograms: Table<Key, Bucket>,
+    peers: Table<Peer, u32>,
     loss: PerCpuArray<MapData, u64>,
 }
 
@@ -56,9 +56,7 @@ impl Store {
             time: clock::now(),
             ..Reading::default()
         };
-        for entry in self.histograms.iter() {
-            // A key that vanished between listing and reading belongs to a target that was let go.
-            let Ok((key, bucket)) = entry else { continue };
+        for (key, bucket) in self.histograms.entries().map_err(failed("HISTOGRAMS"))? {
             let series = (key.slot, key.series, key.id);
             if key.bucket == COUNTER {
                 *reading.counters.entry(series).or_default() += bucket.count;
@@ -66,43 +64,26 @@ impl Store {
                 reading.histograms.entry(series).or_default().add(key.bucket, bucket);
             }
         }
-        reading.peers = self
-            .peers
-            .iter()
-            .filter_map(Result::ok)
-            .map(|(peer, id)| (id, peer))
-            .collect();
+        let peers = self.peers.entries().map_err(failed("PEERS"))?;
+        reading.peers = peers.into_iter().map(|(peer, id)| (id, peer)).collect();
         for (cause, _) in Loss::ALL {
-            let values = self
-                .loss
-                .get(&(cause as u32), 0)
-                .map_err(|source| StoreError { map: "LOSS", source })?;
+            let values = self.loss.get(&(cause as u32), 0).map_err(failed("LOSS"))?;
             reading.loss[cause as usize] = values.iter().sum();
         }
         Ok(reading)
     }
 
     /// Removes what was kept for a slot that is never used again.
-    pub fn forget(&mut self, slot: u32) {
-        let gone: Vec<Key> = self
-            .histograms
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|key| key.slot == slot)
-            .collect();
-        for key in gone {
-            let _ = self.histograms.remove(&key);
-        }
-        let gone: Vec<Peer> = self
-            .peers
-            .keys()
-            .filter_map(Result::ok)
-            .filter(|peer| peer.slot == slot)
-            .collect();
-        for peer in gone {
-            let _ = self.peers.remove(&peer);
-        }
+    pub fn forget(&mut self, slot: u32) -> Result<(), StoreError> {
+        self.histograms
+            .remove(|key| key.slot == slot)
+            .map_err(failed("HISTOGRAMS"))?;
+        self.peers.remove(|peer| peer.slot == slot).map_err(failed("PEERS"))
     }
+}
+
+fn failed(map: &'static str) -> impl Fn(MapError) -> StoreError {
+    move |source| StoreError { map, source }
 }
 
 impl Reading {
