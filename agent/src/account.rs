@@ -7,9 +7,10 @@ use crate::{
     attach::plan::{Coverage, SignalState},
     budget::{Duty, Ledger},
     export::{Cause, ExportStats},
+    limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
     target::Target,
-    telemetry::{MetricDef, agent as own},
+    telemetry::{MetricDef, agent as defs},
 };
 
 /// What there is of each signal of a target, and what that costs it.
@@ -21,13 +22,13 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         def,
         points: used()
             .map(|(probe, programs)| {
-                let kind = vec![Attribute::new(own::PROBE, programs[0])];
+                let kind = vec![Attribute::new(defs::PROBE, programs[0])];
                 target.sum(value(*probe as usize), reading.time, kind)
             })
             .collect(),
     };
-    metrics.push(by_probe(&own::OVERHEAD_HITS, &|index| hits[index]));
-    metrics.push(by_probe(&own::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    metrics.push(by_probe(&defs::OVERHEAD_HITS, &|index| hits[index]));
+    metrics.push(by_probe(&defs::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
     // Settled time only: what the weighed counts stand for.
     let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
         .into_iter()
@@ -37,12 +38,12 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         def,
         points: weighed
             .iter()
-            .map(|(duty, name)| target.sum(value(duty), reading.time, vec![Attribute::new(own::PLANE, *name)]))
+            .map(|(duty, name)| target.sum(value(duty), reading.time, vec![Attribute::new(defs::PLANE, *name)]))
             .collect(),
     };
-    metrics.push(by_plane(&own::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
-    metrics.push(by_plane(&own::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
-    metrics.push(by_plane(&own::WINDOW_CUT, |duty| duty.cuts));
+    metrics.push(by_plane(&defs::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
+    metrics.push(by_plane(&defs::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
+    metrics.push(by_plane(&defs::WINDOW_CUT, |duty| duty.cuts));
     metrics.retain(|metric| !metric.points.is_empty());
     metrics
 }
@@ -73,27 +74,42 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
             Coverage::Off(cause) => ("off", Some(cause.clone())),
         };
         let mut attributes = vec![
-            Attribute::new(own::SIGNAL, state.signal),
-            Attribute::new(own::COVERAGE, coverage),
+            Attribute::new(defs::SIGNAL, state.signal),
+            Attribute::new(defs::COVERAGE, coverage),
         ];
-        attributes.extend(cause.map(|cause| Attribute::new(own::CAUSE, cause)));
+        attributes.extend(cause.map(|cause| Attribute::new(defs::CAUSE, cause)));
         target.gauge(1, reading.time, attributes)
     };
     Metric {
-        def: &own::SIGNAL_STATE,
+        def: &defs::SIGNAL_STATE,
         points: target.states.iter().map(point).collect(),
     }
 }
 
+/// What the agent knows of itself.
+pub struct Own<'a> {
+    /// Since when it counts.
+    pub start: MonoNs,
+    pub received: u64,
+    pub rejected: u64,
+    pub over_limit: u64,
+    pub export: &'a ExportStats,
+    pub shed: Shed,
+    /// CPU time, ns, and resident set, bytes.
+    pub used: (u64, u64),
+}
+
 /// What the agent says of itself.
-pub fn own_metrics(
-    reading: &Reading,
-    received: u64,
-    rejected: u64,
-    over_limit: u64,
-    export: &ExportStats,
-    start: MonoNs,
-) -> Vec<Metric> {
+pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
+    let Own {
+        start,
+        received,
+        rejected,
+        over_limit,
+        export,
+        shed,
+        used: (cpu, memory),
+    } = *own;
     let sum = |value: u64, attributes: Vec<Attribute>| Point {
         attributes,
         start,
@@ -105,7 +121,14 @@ pub fn own_metrics(
         def,
         points: vec![sum(value, Vec::new())],
     };
-    let cause = |name: &'static str| vec![Attribute::new(own::CAUSE, name)];
+    let gauge = |def: &'static MetricDef, value: u64, attributes: Vec<Attribute>| Metric {
+        def,
+        points: vec![Point {
+            data: PointData::Gauge(value as i64),
+            ..sum(0, attributes)
+        }],
+    };
+    let cause = |name: &'static str| vec![Attribute::new(defs::CAUSE, name)];
     let mut dropped: Vec<Point> = Loss::ALL
         .iter()
         .map(|(loss, name)| sum(reading.loss[*loss as usize], cause(name)))
@@ -117,15 +140,18 @@ pub fn own_metrics(
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
     vec![
-        one(&own::EVENTS_RECEIVED, received),
+        one(&defs::EVENTS_RECEIVED, received),
         Metric {
-            def: &own::EVENTS_DROPPED,
+            def: &defs::EVENTS_DROPPED,
             points: dropped,
         },
-        one(&own::EXPORT_SENT, export.total_sent()),
+        one(&defs::EXPORT_SENT, export.total_sent()),
         Metric {
-            def: &own::EXPORT_DROPPED,
+            def: &defs::EXPORT_DROPPED,
             points: given_up,
         },
+        gauge(&defs::SHED, shed as u64, cause(shed.text())),
+        one(&defs::CPU_TIME, cpu),
+        gauge(&defs::MEMORY, memory, Vec::new()),
     ]
 }

@@ -91,6 +91,13 @@ pub struct RunArgs {
     /// What watching may cost all targets together, as a share of the host's CPU time
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "off", value_parser = parse_share)]
     pub budget_host: Share,
+    /// What the agent may use for itself, as a share of one core, or what its cgroup leaves of it: over that it gives up spans,
+    /// then windows, then new targets, and says so
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_LIMIT_CPU", default_value = "5%", value_parser = parse_share)]
+    pub limit_cpu: Share,
+    /// Memory that the agent may use, likewise
+    #[arg(long, value_name = "SIZE", env = "WHYWAIT_LIMIT_MEMORY", default_value = "64MiB", value_parser = parse_size)]
+    pub limit_memory: u64,
     /// How often metrics leave
     #[arg(long, value_name = "TIME", env = "WHYWAIT_METRIC_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub metric_interval: Duration,

@@ -26,6 +26,11 @@ impl Collector {
         }
     }
 
+    /// Sets the limit anew.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Makes spans of an event, or counts that there was no more room.
     pub fn event(&mut self, event: &Event, target: &mut Target) {
         let waiting = self.waiting.entry(event.header().slot).or_default();

@@ -9,6 +9,7 @@ use crate::{
     discover::Process,
     exit::Exit,
     inspect::{self, Image, SiteCost},
+    limits::Limits,
     pipeline, signals,
 };
 
@@ -37,6 +38,17 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             return Err(error);
         }
     }
+    let cgroup = Limits::of_cgroup();
+    let (cpu, memory) = (
+        cgroup.cpu.map_or_else(|| "all".to_owned(), |cpu| format!("{cpu:.2}")),
+        cgroup
+            .memory
+            .map_or_else(|| "all".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+    );
+    println!(
+        "  {:<18} {cpu} cores, {memory} memory, of which --limit-cpu and --limit-memory are taken",
+        "own cgroup"
+    );
     println!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod exit;
 pub mod heap;
 pub mod kernel;
+pub mod limits;
 pub mod memory;
 pub mod model;
 pub mod telemetry;

@@ -33,7 +33,8 @@ use crate::{
     health::{self, Health},
     heap,
     intake::{Event, ring::Ring},
-    model::{Batch, Resource},
+    limits::{self, Keeper, Use},
+    model::{Batch, MonoNs, Resource},
     recording::Recorder,
     signals,
     summary::{self, Screen, View},
@@ -43,8 +44,8 @@ use crate::{
 
 mod startup;
 
-use startup::options;
 pub use startup::{export_config, load};
+use startup::{options, own_limits};
 
 /// Events handled before the loop looks at its other duties.
 const BURST: usize = 4096;
@@ -69,10 +70,15 @@ struct Pipeline {
     own: Arc<Resource>,
     screen: Screen,
     began: Instant,
-    since: crate::model::MonoNs,
+    since: MonoNs,
     /// Spans that leave at the next tick.
     collector: Collector,
     recorder: Option<Recorder>,
+    /// Most spans of a target in a second, as asked for.
+    max_spans: usize,
+    keeper: Keeper,
+    /// The last judgement of the agent's own use, and its CPU time then, ns.
+    judged: (MonoNs, u64),
     /// What windows saw that were closed since the last reading.
     unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
@@ -115,6 +121,9 @@ pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> 
         since: clock::now(),
         collector: Collector::new(args.max_spans),
         recorder,
+        max_spans: args.max_spans,
+        keeper: Keeper::new(own_limits(args)),
+        judged: (clock::now(), 0),
         unsettled: Vec::new(),
         clear: Instant::now() + CLEAR,
     };
@@ -122,6 +131,8 @@ pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> 
         pipeline.watch.close().await;
         return Err(error);
     }
+    // What it takes to begin is not judged.
+    pipeline.judged = (clock::now(), limits::measure().unwrap_or_default().0);
     // Reading the kernel's types took fifty times what stays of it.
     heap::give_back();
     let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await?;
@@ -241,6 +252,7 @@ impl Pipeline {
     fn tick(&mut self) -> anyhow::Result<Reading> {
         self.intake();
         self.read_runtimes();
+        self.keep_limits();
         let reading = self.read()?;
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
@@ -261,6 +273,32 @@ impl Pipeline {
             self.draw(&reading)?;
         }
         Ok(reading)
+    }
+
+    /// Judges what the agent itself uses, and gives up or takes back some of its work.
+    fn keep_limits(&mut self) {
+        let (now, (before, cpu)) = (clock::now(), self.judged);
+        let elapsed = now.0.saturating_sub(before.0) as f64;
+        if elapsed < limits::PERIOD * 1e9 {
+            return;
+        }
+        let Some((used, memory)) = limits::measure() else {
+            return;
+        };
+        self.judged = (now, used);
+        let share = used.saturating_sub(cpu) as f64 / elapsed;
+        if !self.keeper.judge(Use { cpu: share, memory }) {
+            return;
+        }
+        let shed = self.keeper.shed;
+        log::warn!(
+            "the agent uses {:.1} % of a core and {} MiB: {}",
+            100.0 * share,
+            memory >> 20,
+            shed.text()
+        );
+        self.collector.set_limit(shed.spans(self.max_spans));
+        self.watch.allowed = shed.budget();
     }
 
     fn read_runtimes(&mut self) {
@@ -284,14 +322,16 @@ impl Pipeline {
                 metrics,
             });
         }
-        let metrics = account::own_metrics(
-            reading,
-            self.ring.received,
-            self.ring.rejected,
-            self.collector.over_limit,
-            &self.exporter.stats,
-            self.since,
-        );
+        let own = account::Own {
+            start: self.since,
+            received: self.ring.received,
+            rejected: self.ring.rejected,
+            over_limit: self.collector.over_limit,
+            export: &self.exporter.stats,
+            shed: self.keeper.shed,
+            used: limits::measure().unwrap_or_default(),
+        };
+        let metrics = account::own_metrics(reading, &own);
         self.exporter.send(Batch {
             resource: self.own.clone(),
             spans: Vec::new(),
@@ -338,6 +378,7 @@ impl Pipeline {
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
+            shed: self.keeper.shed,
             ran: self.began.elapsed(),
             spans: self.collector.made,
             ended: self.watch.ended,

@@ -18,6 +18,7 @@ use crate::{
     attach::plan::Coverage,
     export::ExportStats,
     inspect::Image,
+    limits::Shed,
     signals::net::address,
     target::Target,
 };
@@ -89,6 +90,8 @@ pub struct View<'a> {
     pub rejected: u64,
     /// Events whose spans were more than the limit.
     pub over_limit: u64,
+    /// What the agent gives up to stay within its own limits.
+    pub shed: Shed,
     pub ran: Duration,
     /// Spans made, by name of the kind.
     pub spans: u64,
@@ -124,6 +127,9 @@ pub fn render(view: &View<'_>) -> String {
         .collect();
     if view.over_limit > 0 {
         lost.push(format!("spans of {} events (--max-spans)", view.over_limit));
+    }
+    if view.shed > Shed::Nothing {
+        lost.push(format!("within the agent's own limits: {}", view.shed.text()));
     }
     let lost = if lost.is_empty() {
         "nothing".to_owned()

@@ -82,6 +82,8 @@ pub struct Watch {
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
     pub ended: usize,
+    /// The part of the budget that the agent's own limits leave; at 0 no new target is taken either.
+    pub allowed: f64,
 }
 
 impl Watch {
@@ -111,6 +113,7 @@ impl Watch {
             said: HashSet::new(),
             watch_to_pipeline,
             ended: 0,
+            allowed: 1.0,
         }
     }
 
@@ -244,6 +247,9 @@ impl Watch {
         image: Option<Arc<Image>>,
         error: Option<InspectError>,
     ) -> anyhow::Result<()> {
+        if self.allowed == 0.0 {
+            anyhow::bail!("left out: the agent is at its own limits (--limit-cpu, --limit-memory)");
+        }
         let Some(index) = self.free.last().copied() else {
             anyhow::bail!("left out: {} targets are watched already", self.targets.len());
         };

@@ -191,6 +191,49 @@ fn spans_over_the_limit_are_counted() {
     assert!(output.said.contains("watching costs "), "{}", output.said);
 }
 
+/// The agent's own use is judged every 10 s; what it gives up first is most of the spans, and it says so.
+#[test]
+fn over_its_own_limits_the_agent_gives_up_spans_first() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[]);
+    let pid = shop.pid().to_string();
+    let args = [
+        "--pid",
+        &pid,
+        "--limit-memory",
+        "1MiB",
+        "--max-spans",
+        "100",
+        "--slow-wait",
+        "0s",
+    ];
+    let agent = Agent::run(&args, 1);
+    load(&[shop.url("/item?id={n}")], 500, 14, 2);
+    let output = agent.stop();
+    assert!(output.status.success(), "{}", output.said);
+    assert!(
+        output.said.contains("at most a tenth of --max-spans"),
+        "{}",
+        output.said
+    );
+    let shed = output.points("whywait", "whywait.agent.shed");
+    assert_eq!(number_of(&shed[0]["asInt"]), 1, "{shed:?}");
+    let used = output.points("whywait", "whywait.agent.memory.usage");
+    assert!(number_of(&used[0]["asInt"]) > 1 << 20, "{used:?}");
+    // A batch a second: a hundred spans at first, ten after it gave up.
+    let batches: Vec<usize> = output
+        .traces
+        .iter()
+        .map(|line| line.to_string().matches("spanId").count())
+        .collect();
+    println!("spans in a second: {batches:?}");
+    assert!(batches.contains(&100) && batches.contains(&10), "{batches:?}");
+    let runtime = output.points("go-shop", "go.goroutine.count");
+    assert!(!runtime.is_empty(), "plane 0 goes on");
+}
+
 /// The load rises fifty-fold in the midst. No 5 s of the steady load cost more than the budget pays for in them, to what the
 /// sampled CPU time is worth; those in which it rises may cost more, as it takes a turn to notice: up to
 /// twice as much.

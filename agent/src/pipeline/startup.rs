@@ -9,12 +9,13 @@ use crate::{
         kernel::{self, LoadError},
         uprobe,
     },
-    budget::Limits,
+    budget,
     cli::{ExportArgs, RunArgs},
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
     heap,
     kernel::{LayoutError, read_layout},
+    limits::Limits,
     signals,
     watch::Options,
 };
@@ -70,12 +71,21 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
         slow_wait: nanos(args.slow_wait),
         slow_poll: nanos(args.slow_poll),
         slow_request: nanos(args.slow_request),
-        limits: args.budget.0.map(|share| Limits {
+        limits: args.budget.0.map(|share| budget::Limits {
             share,
             floor: args.budget_floor.0.unwrap_or_default(),
         }),
         host: args.budget_host.0.map(|share| share * cores()),
     })
+}
+
+/// What the agent may use for itself.
+pub(super) fn own_limits(args: &RunArgs) -> Limits {
+    let asked = Limits {
+        cpu: args.limit_cpu.0,
+        memory: Some(args.limit_memory),
+    };
+    asked.within(Limits::of_cgroup())
 }
 
 /// Cores that are online.

@@ -94,6 +94,31 @@ pub static WINDOW_CUT: MetricDef = MetricDef {
     source: "kernel side",
     attributes: &[PLANE],
 };
+pub static SHED: MetricDef = MetricDef {
+    name: "whywait.agent.shed",
+    unit: "1",
+    instrument: Gauge,
+    description: "What the agent gives up to stay within its own limits: 0 nothing, 1 most spans, 2 most windows, 3 all windows \
+                  and new targets; each with those before it.",
+    source: "agent",
+    attributes: &[CAUSE],
+};
+pub static CPU_TIME: MetricDef = MetricDef {
+    name: "whywait.agent.cpu.time",
+    unit: "ns",
+    instrument: Counter,
+    description: "CPU time of the agent itself.",
+    source: "/proc/self/stat",
+    attributes: &[],
+};
+pub static MEMORY: MetricDef = MetricDef {
+    name: "whywait.agent.memory.usage",
+    unit: "By",
+    instrument: Gauge,
+    description: "Resident set of the agent itself.",
+    source: "/proc/self/stat",
+    attributes: &[],
+};
 
 pub static METRICS: &[&MetricDef] = &[
     &EVENTS_RECEIVED,
@@ -106,6 +131,9 @@ pub static METRICS: &[&MetricDef] = &[
     &WINDOW_OPEN,
     &WINDOW_TIME,
     &WINDOW_CUT,
+    &SHED,
+    &CPU_TIME,
+    &MEMORY,
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[

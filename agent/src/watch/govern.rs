@@ -88,7 +88,7 @@ impl Watch {
         let Some(limits) = self.options.limits else { return 1.0 };
         let loads = self.targets.values().filter_map(|target| target.hooks.ledger.as_ref());
         let wanted = loads.map(|ledger| limits.income(ledger.load(), 1.0)).sum();
-        budget::scale(wanted, self.options.host)
+        self.allowed * budget::scale(wanted, self.options.host)
     }
 
     /// When the kernel side ended a window by itself.
@@ -357,9 +357,14 @@ fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs, scale: f64)
             windows: windows.cost,
             scale,
         };
-        duty.ledger
-            .as_mut()
-            .map_or(Turn::Stay, |ledger| ledger.turn(facts, phase))
+        let Some(ledger) = duty.ledger.as_mut() else {
+            return Turn::Stay;
+        };
+        match (ledger.turn(facts, phase), phase) {
+            (turn, _) if scale > 0.0 => turn,
+            (_, Phase::Open(_)) => Turn::Close,
+            _ => Turn::Stay,
+        }
     };
     (
         ask(&mut target.hooks, always, split.hooks),

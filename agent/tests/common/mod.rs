@@ -202,6 +202,7 @@ impl Agent {
         command
             .env("RUST_LOG", "info")
             .env("WHYWAIT_BUDGET", "off")
+            .env("WHYWAIT_LIMIT_CPU", "off")
             .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, log) = mpsc::channel();

@@ -1,0 +1,237 @@
+//! What the agent may use for itself, and what it gives up when that is not enough. The decision is pure; `measure` and the
+//! pipeline act.
+
+use std::path::{Path, PathBuf};
+
+/// Length of a period that is judged, s.
+pub const PERIOD: f64 = 10.0;
+/// Use below this share of the limits, for [`QUIET`] periods on end, gives something back.
+const LOW: f64 = 0.6;
+const QUIET: u32 = 3;
+/// The part of a cgroup's limits that is used: what is over them is throttled, or killed.
+const OF_CGROUP: f64 = 0.9;
+
+/// Limits of the agent's own use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Cores; None for no limit.
+    pub cpu: Option<f64>,
+    /// Bytes of resident set; None for no limit.
+    pub memory: Option<u64>,
+}
+
+/// What was used in a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Use {
+    /// Cores.
+    pub cpu: f64,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// What is given up, each with all before it: the order is from what is told in detail to what is told at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shed {
+    #[default]
+    Nothing,
+    /// A tenth of the spans.
+    Spans,
+    /// A quarter of the budget: windows are rarer.
+    Windows,
+    /// No windows, no new targets. What is left are the runtimes' own figures and GC cycles.
+    Targets,
+}
+
+impl Shed {
+    const ALL: [Self; 4] = [Self::Nothing, Self::Spans, Self::Windows, Self::Targets];
+
+    /// Most spans a second, of what was asked for.
+    pub fn spans(self, asked: usize) -> usize {
+        if self >= Self::Spans { asked.div_ceil(10) } else { asked }
+    }
+
+    /// The part of the budget that may be used.
+    pub fn budget(self) -> f64 {
+        match self {
+            Self::Nothing | Self::Spans => 1.0,
+            Self::Windows => 0.25,
+            Self::Targets => 0.0,
+        }
+    }
+
+    /// What people are told.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing is given up",
+            Self::Spans => "at most a tenth of --max-spans become spans",
+            Self::Windows => "a tenth of the spans, a quarter of the budget: windows are rarer",
+            Self::Targets => {
+                "no windows are opened and no new processes watched; runtimes' own figures and GC cycles go on"
+            }
+        }
+    }
+}
+
+/// Decides what is given up.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    pub limits: Limits,
+    pub shed: Shed,
+    quiet: u32,
+}
+
+impl Keeper {
+    /// Nothing is given up yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            shed: Shed::Nothing,
+            quiet: 0,
+        }
+    }
+
+    /// Judges a period; true when something else is given up from now on.
+    pub fn judge(&mut self, of: Use) -> bool {
+        let share = |used: f64, limit: Option<f64>| limit.map_or(0.0, |limit| used / limit);
+        let cpu = share(of.cpu, self.limits.cpu);
+        let memory = share(of.memory as f64, self.limits.memory.map(|limit| limit as f64));
+        let worst = cpu.max(memory);
+        self.quiet = if worst < LOW { self.quiet + 1 } else { 0 };
+        let at = self.shed as usize;
+        let next = if worst > 1.0 {
+            (at + 1).min(Shed::ALL.len() - 1)
+        } else if self.quiet >= QUIET {
+            self.quiet = 0;
+            at.saturating_sub(1)
+        } else {
+            at
+        };
+        self.shed = Shed::ALL[next];
+        next != at
+    }
+}
+
+impl Limits {
+    /// These, or what the agent's cgroup leaves of them.
+    pub fn within(self, cgroup: Self) -> Self {
+        let less = |own: Option<f64>, of: Option<f64>| match (own, of) {
+            (Some(own), Some(of)) => Some(own.min(of * OF_CGROUP)),
+            (own, of) => own.or(of.map(|of| of * OF_CGROUP)),
+        };
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64);
+        Self {
+            cpu: less(self.cpu, cgroup.cpu),
+            memory: less(bytes(self.memory), bytes(cgroup.memory)).map(|bytes| bytes as u64),
+        }
+    }
+
+    /// The limits of the cgroup that the agent runs in; those that it does not have, or does not show, are none.
+    pub fn of_cgroup() -> Self {
+        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let read = |controller: &str, file: &str| {
+            let folder = folder(&text, controller)?;
+            std::fs::read_to_string(folder.join(file)).ok()
+        };
+        let number = |text: String| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
+        let quota = || {
+            let quota = number(read("cpu", "cpu.cfs_quota_us")?)?;
+            Some(quota / number(read("cpu", "cpu.cfs_period_us")?)?)
+        };
+        let cpu = read("", "cpu.max").and_then(|text| cpu_max(&text)).or_else(quota);
+        let bytes = read("", "memory.max").and_then(number);
+        let bytes = bytes.or_else(|| read("memory", "memory.limit_in_bytes").and_then(number));
+        Self {
+            cpu,
+            // Version 1 writes "none" as all the memory there could be.
+            memory: bytes.filter(|bytes| *bytes < 1e15).map(|bytes| bytes as u64),
+        }
+    }
+}
+
+/// "MAX PERIOD" as cores; None for "max PERIOD".
+fn cpu_max(text: &str) -> Option<f64> {
+    let (max, period) = text.trim().split_once(' ')?;
+    Some(max.parse::<f64>().ok()? / period.parse::<f64>().ok().filter(|period| *period > 0.0)?)
+}
+
+/// Where a controller's files are, by /proc/self/cgroup: "" is the unified hierarchy. A path that is not there is another
+/// namespace's: the root is then our own.
+fn folder(cgroup: &str, controller: &str) -> Option<PathBuf> {
+    let path = cgroup.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        controllers.split(',').any(|name| name == controller).then_some(path)
+    })?;
+    let roots: &[&str] = match controller {
+        "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
+        "cpu" => &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"],
+        _ => &["/sys/fs/cgroup/memory"],
+    };
+    let own = |root: &&str| Path::new(root).join(path.trim_start_matches('/'));
+    let own = roots.iter().map(own).find(|folder| folder.is_dir());
+    own.or_else(|| roots.iter().map(PathBuf::from).find(|folder| folder.is_dir()))
+}
+
+/// CPU time so far, ns, and resident set, bytes, of the agent itself.
+pub fn measure() -> Option<(u64, u64)> {
+    let own = procfs::process::Process::myself().ok()?;
+    let stat = own.stat().ok()?;
+    let ticks = stat.utime + stat.stime;
+    Some((
+        ticks * 1_000_000_000 / procfs::ticks_per_second().max(1),
+        stat.rss * procfs::page_size(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        cpu: Some(0.05),
+        memory: Some(64 << 20),
+    };
+
+    fn check(uses: &[(f64, u64)], expected: &[Shed]) {
+        let mut keeper = Keeper::new(LIMITS);
+        let found: Vec<Shed> = uses
+            .iter()
+            .map(|(cpu, megabytes)| {
+                keeper.judge(Use {
+                    cpu: *cpu,
+                    memory: megabytes << 20,
+                });
+                keeper.shed
+            })
+            .collect();
+        assert_eq!(found, expected, "{uses:?}");
+    }
+
+    #[test]
+    fn more_is_given_up_while_it_is_too_much_and_given_back_when_it_is_quiet() {
+        use Shed::{Nothing, Spans, Targets, Windows};
+        check(&[(0.04, 20); 4], &[Nothing; 4]);
+        check(&[(0.06, 20), (0.06, 20), (0.04, 20)], &[Spans, Windows, Windows]);
+        check(&[(0.01, 65); 5], &[Spans, Windows, Targets, Targets, Targets]);
+        let back = [(0.06, 20), (0.02, 20), (0.02, 20), (0.02, 20), (0.02, 20)];
+        check(&back, &[Spans, Spans, Spans, Nothing, Nothing]);
+        // Between the two nothing moves: no oscillation.
+        let between = [(0.06, 20), (0.02, 20), (0.02, 20), (0.04, 20), (0.02, 20)];
+        check(&between, &[Spans; 5]);
+    }
+
+    #[test]
+    fn a_cgroup_s_limits_are_respected() {
+        let cgroup = |cpu: Option<f64>, memory: Option<u64>| Limits { cpu, memory };
+        for (given, of, expected) in [
+            (LIMITS, cgroup(None, None), LIMITS),
+            (LIMITS, cgroup(Some(1.0), Some(1 << 30)), LIMITS),
+            (LIMITS, cgroup(Some(0.04), None), cgroup(Some(0.036), LIMITS.memory)),
+            (cgroup(None, None), cgroup(None, Some(1000)), cgroup(None, Some(900))),
+        ] {
+            assert_eq!(given.within(of), expected, "{of:?}");
+        }
+        assert_eq!(cpu_max("50000 100000\n"), Some(0.5));
+        assert_eq!(cpu_max("max 100000\n"), None);
+    }
+}
