@@ -1,7 +1,6 @@
 //! `cargo xtask bench`: what watching costs.
 
 mod overhead;
-mod programs;
 mod service;
 mod stats;
 
@@ -16,7 +15,7 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// Requests per second and CPU per request of the demo services, with and without the agent
+    /// Throughput, CPU per request and latency of the demo services, with and without the agent
     Overhead(overhead::Options),
 }
 

@@ -1,166 +1,68 @@
 //! Cost of being watched: windows without and with the agent in turns, on the same two live processes.
 
+mod account;
+mod cases;
+mod measure;
+mod plot;
+mod programs;
+mod report;
+
 use std::{
-    fmt::Write as _,
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{
-    programs::{self, Accounting},
-    service::{self, Running, Window},
-    stats::{estimate, median},
+use self::{
+    cases::{Case, SETS, Set},
+    measure::{Bed, FEWEST, Goal, Row},
 };
 use crate::{build, demo_build, progress, setup, sh};
 
 const REPORT: &str = "docs/bench/overhead.md";
+const PLOT: &str = "docs/bench/overhead.svg";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Windows without the agent, each followed by one with it
+    /// Pairs of windows, one without and one with the agent, of each case; with --half-width the fewest
     #[arg(long, default_value_t = 8)]
     pairs: usize,
-    /// Length of a window
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
-    /// Measure without a budget too, and the kernel's hooks alone
+    /// Go on until the 95 % interval of each case's CPU/request has at most this half width, e.g. 1%
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    half_width: Option<f64>,
+    /// Begin no pair after this long
     #[arg(long)]
-    breakdown: bool,
+    minutes: Option<u64>,
+    /// Length of a window; shorter ones mostly hold none of the agent's own windows, in which its cost lies
+    #[arg(long, default_value_t = 10)]
+    seconds: u32,
+    /// Only cases with this in their name, e.g. "ping-pong, 30"; may be given more than once
+    #[arg(long = "case", value_name = "NAME_PART", default_values_t = [String::new()], hide_default_value = true)]
+    cases: Vec<String>,
+    /// Ways to run the agent with this in their name, e.g. "plane 0" or "budget" (all but one); may be given more than once
+    #[arg(long = "set", value_name = "NAME_PART", default_values_t = ["under the budget".to_owned()])]
+    sets: Vec<String>,
+    /// Measure what each kernel program costs, too
+    #[arg(long)]
+    programs: bool,
     /// Measure this build of the agent and leave the report as it is
     #[arg(long)]
     agent: Option<PathBuf>,
 }
 
-/// What is measured, the agent's arguments for it, and whether the bars are its own.
-const SETS: [(&str, &[&str], bool); 3] = [
-    ("as it comes", &[], true),
-    ("without a budget", UNLIMITED, false),
-    (
-        "without a budget, the kernel's hooks alone",
-        &["--budget", "off", "--without", "go.sched,go.gc,tokio.poll,tokio.wake"],
-        false,
-    ),
-];
-const UNLIMITED: &[&str] = &["--budget", "off"];
-/// Load of the same kind before each window, s: what the first requests cost, and what the agent must learn first, is not in it.
-const WARM: u32 = 1;
-
-/// A load.
-struct Case {
-    name: &'static str,
-    /// The service that carries it.
-    which: Which,
-    path: &'static str,
-    /// 0: a closed loop.
-    rate: u32,
-    connections: u32,
-    /// For CPU per request, as it comes.
-    bar: Option<f64>,
-}
-
-const fn case(
-    name: &'static str,
-    which: Which,
-    path: &'static str,
-    rate: u32,
-    connections: u32,
-    bar: Option<f64>,
-) -> Case {
-    Case {
-        name,
-        which,
-        path,
-        rate,
-        connections,
-        bar,
-    }
-}
-
-const CASES: [Case; 6] = [
-    case("go-shop, closed loop", Which::Shop, "/item?id={n}", 0, 4, Some(1.10)),
-    case("go-shop, 2000/s", Which::Shop, "/item?id={n}", 2000, 4, Some(1.10)),
-    case("rust-stock, closed loop", Which::Stock, "/stock/{n}", 0, 4, Some(1.20)),
-    case("rust-stock, 5000/s", Which::Stock, "/stock/{n}", 5000, 4, Some(1.20)),
-    // Some thousand GC cycles a second.
-    case(
-        "go-shop, allocations, closed loop",
-        Which::Shop,
-        "/alloc?mb=1",
-        0,
-        4,
-        None,
-    ),
-    // Two goroutines that do nothing but switch: 5000 round trips a request.
-    case(
-        "go-shop, ping-pong, closed loop",
-        Which::Shop,
-        "/chan?n=5000",
-        0,
-        1,
-        None,
-    ),
-];
-
-#[derive(Clone, Copy)]
-enum Which {
-    Shop,
-    Stock,
-}
-
-/// The services that live through the whole run.
-struct Bed {
-    folder: PathBuf,
-    shop: (Running, String),
-    stock: (Running, String),
-}
-
-impl Bed {
-    fn start(folder: PathBuf) -> Result<Self> {
-        let stock = service::service(&folder, "rust-stock", &[])?;
-        let shop = service::service(&folder, "go-shop", &["--stock", &format!("http://{}", stock.1)])?;
-        Ok(Self { folder, shop, stock })
-    }
-
-    fn pids(&self) -> [u32; 2] {
-        [self.shop.0.pid(), self.stock.0.pid()]
-    }
-
-    fn window(&self, case: usize, seconds: u32) -> Result<Window> {
-        let Case {
-            which,
-            path,
-            rate,
-            connections,
-            ..
-        } = &CASES[case];
-        let (running, address) = match which {
-            Which::Shop => &self.shop,
-            Which::Stock => &self.stock,
-        };
-        let url = format!("http://{address}{path}");
-        service::window(&self.folder, running.pid(), &url, (*rate, *connections), seconds)
-    }
-
-    fn windows(&self, seconds: u32) -> Result<Vec<Window>> {
-        let warmed = |case| {
-            self.window(case, WARM)?;
-            self.window(case, seconds)
-        };
-        (0..CASES.len()).map(warmed).collect()
-    }
-}
-
-/// Windows without and with the agent: one pair, all cases.
-type Pair = (Vec<Window>, Vec<Window>);
-
 pub(super) fn run(options: Options) -> Result<()> {
-    if !sh::is_root() {
-        bail!("the agent attaches as root only: run this as root");
-    }
     if options.pairs == 0 || options.seconds == 0 {
         bail!("--pairs and --seconds start at 1");
+    }
+    if options.half_width.is_some() && options.pairs < FEWEST {
+        bail!("--half-width: an interval needs --pairs {FEWEST} at least");
+    }
+    let chosen = chosen(&options)?;
+    if !sh::is_root() {
+        bail!("the agent attaches as root only: run this as root");
     }
     let (agent, folder) = match &options.agent {
         Some(agent) => (agent.clone(), demo_build::folder()),
@@ -169,136 +71,103 @@ pub(super) fn run(options: Options) -> Result<()> {
             (build::agent()?, demo_build::all(&tools)?)
         }
     };
-    let out = sh::target().join("xtask/bench-out");
-    let bed = Bed::start(folder)?;
-    bed.windows(1)?;
-    let sets = if options.breakdown { &SETS[..] } else { &SETS[..1] };
-    let mut pairs: Vec<Vec<Pair>> = sets.iter().map(|_| Vec::new()).collect();
-    for round in 0..options.pairs {
-        for (set, (name, args, _)) in sets.iter().enumerate() {
-            progress::note(&format!("pair {} of {}, {name}", round + 1, options.pairs));
-            let alone = bed.windows(options.seconds)?;
-            let watched = watched(&bed, &agent, args, &out, |_| bed.windows(options.seconds))?;
-            pairs[set].push((alone, watched));
+    let bed = Bed::start(folder, agent, sh::target().join("xtask/bench-out"))?;
+    let until = options
+        .minutes
+        .map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+    let goal = Goal {
+        pairs: options.pairs,
+        half_width: options.half_width,
+        until,
+    };
+    let mut rows = rows(&bed, &chosen)?;
+    let measured = measure::measure(&bed, &mut rows, &goal, options.seconds);
+    let mut text = report::text(&rows, &goal, options.seconds);
+    if options.programs && measured.is_ok() {
+        text += &programs::table(&bed, options.seconds)?;
+    }
+    // What was measured is shown even when a later pair failed.
+    println!("{text}");
+    measured?;
+    let (report, plot) = match options.agent {
+        None => (sh::root().join(REPORT), sh::root().join(PLOT)),
+        Some(_) => (
+            sh::target().join("xtask/overhead.md"),
+            sh::target().join("xtask/overhead.svg"),
+        ),
+    };
+    write(&plot, &plot::svg(&rows)?)?;
+    write(&report, &text)
+}
+
+/// Cases and sets as the options name them.
+struct Chosen {
+    cases: Vec<(&'static Case, u32)>,
+    sets: Vec<&'static Set>,
+}
+
+fn chosen(options: &Options) -> Result<Chosen> {
+    let all = cases::all();
+    let names: Vec<String> = all.iter().map(|(case, level)| cases::name(case, *level)).collect();
+    let sets = SETS.map(|set| set.name.to_owned());
+    let cases = cases::choose("--case", &options.cases, &names)?;
+    let sets = cases::choose("--set", &options.sets, &sets)?;
+    Ok(Chosen {
+        cases: cases.into_iter().map(|at| all[at]).collect(),
+        sets: sets.into_iter().map(|at| &SETS[at]).collect(),
+    })
+}
+
+/// A row for each case in each set; what a case carries is measured once, so that all sets are loaded alike.
+fn rows(bed: &Bed, chosen: &Chosen) -> Result<Vec<Row>> {
+    let mut capacities = BTreeMap::new();
+    for (case, _) in &chosen.cases {
+        if !capacities.contains_key(case.name) {
+            let capacity = bed.capacity(case)?;
+            progress::note(&format!("{}: {capacity:.0} requests/s without the agent", case.name));
+            capacities.insert(case.name, capacity);
         }
     }
-    let mut text = head(&options);
-    for ((name, args, barred), pairs) in sets.iter().zip(&pairs) {
-        text += &table(name, args, *barred, pairs);
+    let of_set = |set| {
+        let row = |(case, level): &(&'static Case, u32)| Row::new(case, *level, set, capacities[case.name]);
+        chosen.cases.iter().map(row).collect::<Vec<_>>()
+    };
+    Ok(chosen.sets.iter().copied().flat_map(of_set).collect())
+}
+
+/// "1%" or "0.01".
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number, 100.0),
+        None => (text, 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number / unit < 1.0 => Ok(number / unit),
+        _ => Err("a share is needed, such as 1%".to_owned()),
     }
-    text += &account(&bed, &agent, &out, options.seconds)?;
-    println!("{text}");
-    if options.agent.is_none() {
-        std::fs::create_dir_all(sh::root().join("docs/bench"))?;
-        std::fs::write(sh::root().join(REPORT), text)?;
-        progress::note(&format!("wrote {REPORT}"));
-    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    sh::create(path)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let short = path.strip_prefix(sh::root()).unwrap_or(path);
+    progress::note(&format!("wrote {}", short.display()));
     Ok(())
 }
 
-/// Does `work` with the agent's pid while it watches both services.
-fn watched<T>(bed: &Bed, agent: &Path, args: &[&str], out: &Path, work: impl FnOnce(u32) -> Result<T>) -> Result<T> {
-    let agent = service::agent(agent, &bed.pids(), args, out)?;
-    let result = work(agent.pid())?;
-    agent.end()?;
-    Ok(result)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn head(options: &Options) -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
-    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let place = if processor.contains(" hypervisor") {
-        "a virtual machine"
-    } else {
-        "no virtual machine"
-    };
-    format!(
-        "# Cost of being watched\nBy `cargo xtask bench overhead`; {} pairs of windows of {} s, each after {WARM} s of the same load, without and with the agent in \
-         turns, on the same live processes; 4 connections, of the ping-pong 1. Linux {}, {cores} cores, {place}; load generator, services and agent \
-         share the cores.\nRatios are with / without: the median of the pairs, and its 95 % interval (bootstrap of the pairs' \
-         ratios). CPU is that of the service's threads by the scheduler's account. Absolute figures are medians.\n",
-        options.pairs,
-        options.seconds,
-        kernel.join("."),
-    )
-}
-
-fn table(name: &str, args: &[&str], barred: bool, pairs: &[Pair]) -> String {
-    let mut text = format!("\n## {}{}\n", name[..1].to_uppercase(), &name[1..]);
-    if !args.is_empty() {
-        let _ = writeln!(text, "`{}`\n", args.join(" "));
+    #[test]
+    fn shares() {
+        let check = |text, expected| assert_eq!(share(text).ok(), expected, "{text}");
+        check("1%", Some(0.01));
+        check("0.5 %", Some(0.005));
+        check("0.02", Some(0.02));
+        check("1", None);
+        check("0%", None);
+        check("-1%", None);
+        check("NaN", None);
     }
-    text += "| load | requests/s | CPU/request, µs | requests/s ratio | CPU/request ratio | bar | p50 ratio | p99 ratio |\n";
-    text += "|---|---|---|---|---|---|---|---|\n";
-    for (case, Case { name, bar, .. }) in CASES.iter().enumerate() {
-        let of = |figure: fn(&Window) -> f64| {
-            let ratios: Vec<f64> = pairs
-                .iter()
-                .map(|(alone, watched)| figure(&watched[case]) / figure(&alone[case]))
-                .collect();
-            estimate(&ratios)
-        };
-        let both = |figure: fn(&Window) -> f64| {
-            let mut alone: Vec<f64> = pairs.iter().map(|pair| figure(&pair.0[case])).collect();
-            let mut watched: Vec<f64> = pairs.iter().map(|pair| figure(&pair.1[case])).collect();
-            (median(&mut alone), median(&mut watched))
-        };
-        let ratio = |figure: fn(&Window) -> f64| {
-            let ratio = of(figure);
-            format!("{:.3} ({:.3}–{:.3})", ratio.median, ratio.low, ratio.high)
-        };
-        let (rate, cpu) = (both(|window| window.per_second), both(|window| window.cpu / 1000.0));
-        let bar = match bar.filter(|_| barred) {
-            None => "none".to_owned(),
-            Some(bar) if of(|window| window.cpu).median <= bar => format!("≤ {bar:.2} met"),
-            Some(bar) => format!("≤ {bar:.2} **missed**"),
-        };
-        let _ = writeln!(
-            text,
-            "| {name} | {:.0} → {:.0} | {:.1} → {:.1} | {} | {} | {bar} | {} | {} |",
-            rate.0,
-            rate.1,
-            cpu.0,
-            cpu.1,
-            ratio(|window| window.per_second),
-            ratio(|window| window.cpu),
-            ratio(|window| window.p50),
-            ratio(|window| window.p99),
-        );
-    }
-    text
-}
-
-/// Time in each kernel program, in a run of its own, as the account itself costs.
-fn account(bed: &Bed, agent: &Path, out: &Path, seconds: u32) -> Result<String> {
-    let Some(accounting) = Accounting::begin()? else {
-        return Ok("\nNo bpftool here: no table of the kernel programs.\n".to_owned());
-    };
-    let mut text = "\n## Kernel programs, closed loop, without a budget\nTime inside each program by the kernel's account; the trap of a uprobe \
-                    comes on top. Hits are the whole machine's: kernel programs see every process.\n\n| load | program | hits/request | ns/hit | ns/request \
-                    |\n|---|---|---|---|---|\n"
-        .to_owned();
-    watched(bed, agent, UNLIMITED, out, |pid| {
-        for (case, Case { name, rate, .. }) in CASES.iter().enumerate() {
-            if *rate != 0 {
-                continue;
-            }
-            let before = accounting.read(pid)?;
-            let window = bed.window(case, seconds)?;
-            for (program, (hits, ns)) in programs::added(&before, &accounting.read(pid)?) {
-                let (hits, ns) = (hits as f64, ns as f64);
-                let _ = writeln!(
-                    text,
-                    "| {name} | {program} | {:.2} | {:.0} | {:.0} |",
-                    hits / window.requests,
-                    ns / hits,
-                    ns / window.requests
-                );
-            }
-        }
-        Ok(())
-    })?;
-    Ok(text)
 }

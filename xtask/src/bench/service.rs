@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -120,12 +120,17 @@ pub(super) fn agent(program: &Path, pids: &[u32], args: &[&str], out: &Path) -> 
 /// What one window of load showed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
+    /// By the wall clock, as the agent's points are.
+    pub(super) began: SystemTime,
+    pub(super) ended: SystemTime,
     pub(super) requests: f64,
     pub(super) per_second: f64,
     /// Of the service, ns per request.
     pub(super) cpu: f64,
+    /// From a request's sending to its answer's first byte, ns.
     pub(super) p50: f64,
     pub(super) p99: f64,
+    pub(super) p999: f64,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +145,7 @@ struct Report {
 struct Latency {
     p50_ns: f64,
     p99_ns: f64,
+    p999_ns: f64,
 }
 
 /// Loads `url` for `seconds` at a rate (0: as fast as the connections carry) over so many connections, and measures the
@@ -148,7 +154,7 @@ pub(super) fn window(
     folder: &Path,
     pid: u32,
     url: &str,
-    (rate, connections): (u32, u32),
+    (rate, connections): (f64, u32),
     seconds: u32,
 ) -> Result<Window> {
     let json = sh::target().join("xtask/bench-load.json");
@@ -157,19 +163,23 @@ pub(super) fn window(
     load.args(["--url", url, "--rate", &rate, "--duration", &duration]);
     load.args(["--connections", &connections.to_string(), "--json"])
         .arg(&json);
-    let before = cpu(pid)?;
+    std::fs::create_dir_all(sh::target().join("xtask"))?;
+    let (began, before) = (SystemTime::now(), cpu(pid)?);
     sh::capture(&mut load)?;
-    let after = cpu(pid)?;
+    let (ended, after) = (SystemTime::now(), cpu(pid)?);
     let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
     if report.count == 0 || report.errors > 0 {
         bail!("{url}: {} answers, {} errors", report.count, report.errors);
     }
     Ok(Window {
+        began,
+        ended,
         requests: report.count as f64,
         per_second: report.achieved_rate,
         cpu: (after - before) as f64 / report.count as f64,
         p50: report.from_sent.p50_ns,
         p99: report.from_sent.p99_ns,
+        p999: report.from_sent.p999_ns,
     })
 }
 

@@ -1,16 +1,53 @@
 //! What each kernel program costs a hit, by the kernel's own account (kernel.bpf_stats_enabled), read by bpftool.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::{
+    cases::{CASES, Case, UNLIMITED},
+    measure::Bed,
+};
 use crate::sh;
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
+/// Time in each kernel program under the closed loops, in a run of its own, as the account itself costs.
+pub(super) fn table(bed: &Bed, seconds: u32) -> Result<String> {
+    let Some(accounting) = Accounting::begin()? else {
+        return Ok("\nNo bpftool here: no table of the kernel programs.\n".to_owned());
+    };
+    let mut text = "\n## Kernel programs, closed loop, without a budget\nTime inside each program by the kernel's account; the trap of a uprobe \
+                    comes on top. Hits are the whole machine's: kernel programs see every process.\n\n| load | program | hits/request | ns/hit | ns/request \
+                    |\n|---|---|---|---|---|\n"
+        .to_owned();
+    bed.watched(UNLIMITED, |pid| {
+        for case in &CASES {
+            let Case { name, .. } = case;
+            let before = accounting.read(pid)?;
+            let window = bed.window(case, 0.0, seconds)?;
+            for (program, (hits, ns)) in added(&before, &accounting.read(pid)?) {
+                let (hits, ns) = (hits as f64, ns as f64);
+                let _ = writeln!(
+                    text,
+                    "| {name} | {program} | {:.2} | {:.0} | {:.0} |",
+                    hits / window.requests,
+                    ns / hits,
+                    ns / window.requests
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(text)
+}
+
 /// Hits and time in the program, ns, by name.
-pub(super) type Account = BTreeMap<String, (u64, u64)>;
+type Account = BTreeMap<String, (u64, u64)>;
 
 #[derive(Deserialize)]
 struct Program {
@@ -24,13 +61,13 @@ struct Program {
 }
 
 /// The kernel's account while it is switched on; as it was before once dropped.
-pub(super) struct Accounting {
+struct Accounting {
     before: String,
 }
 
 impl Accounting {
     /// None when there is no bpftool to read it with.
-    pub(super) fn begin() -> Result<Option<Self>> {
+    fn begin() -> Result<Option<Self>> {
         if sh::which("bpftool").is_none() {
             return Ok(None);
         }
@@ -40,7 +77,7 @@ impl Accounting {
     }
 
     /// Of the programs that process `pid` holds, by name (of which the kernel keeps 15 characters, or BTF all).
-    pub(super) fn read(&self, pid: u32) -> Result<Account> {
+    fn read(&self, pid: u32) -> Result<Account> {
         let held = held(pid)?;
         let json = sh::capture(&mut sh::cmd("bpftool", &["-j", "prog", "show"]))?;
         let programs: Vec<Program> = serde_json::from_str(&json).context("bpftool's answer")?;
@@ -75,7 +112,7 @@ fn held(pid: u32) -> Result<HashSet<u32>> {
 }
 
 /// What was added between two accounts; programs without a hit are left out.
-pub(super) fn added(before: &Account, after: &Account) -> Account {
+fn added(before: &Account, after: &Account) -> Account {
     after
         .iter()
         .map(|(name, now)| {

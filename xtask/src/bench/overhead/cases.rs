@@ -1,0 +1,143 @@
+//! What is measured: loads, and the ways the agent is run beside them.
+
+use anyhow::{Result, bail};
+
+/// A load.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// The service that carries it.
+    pub(super) service: Service,
+    pub(super) path: &'static str,
+    pub(super) connections: u32,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Service {
+    Shop,
+    Stock,
+}
+
+/// A way to run the agent.
+pub(super) struct Set {
+    pub(super) name: &'static str,
+    /// The agent's arguments for it.
+    pub(super) args: &'static [&'static str],
+    /// Whether the bars are meant for it.
+    pub(super) barred: bool,
+}
+
+const ITEM: Case = Case {
+    name: "go-shop",
+    service: Service::Shop,
+    path: "/item?id={n}",
+    connections: 4,
+};
+
+pub(super) const CASES: [Case; 4] = [
+    ITEM,
+    Case {
+        name: "rust-stock",
+        service: Service::Stock,
+        path: "/stock/{n}",
+        ..ITEM
+    },
+    // Two goroutines that do nothing but switch: 5000 round trips a request.
+    Case {
+        name: "go-shop, ping-pong",
+        path: "/chan?n=5000",
+        connections: 1,
+        ..ITEM
+    },
+    // Some thousand GC cycles a second.
+    Case {
+        name: "go-shop, allocations",
+        path: "/alloc?mb=1",
+        ..ITEM
+    },
+];
+
+/// Shares of a case's capacity that it is loaded with, %; the whole is a closed loop.
+pub(super) const LEVELS: [u32; 3] = [30, 70, WHOLE];
+pub(super) const WHOLE: u32 = 100;
+
+pub(super) const SETS: [Set; 4] = [
+    Set {
+        name: "plane 0 alone",
+        args: &[
+            "--without",
+            "go.gc,go.sched,tokio.poll,tokio.wake,net.connect,net.request,thread.run_queue",
+        ],
+        barred: false,
+    },
+    Set {
+        name: "planes 0 and 1, without a budget",
+        args: &["--budget", "off", "--without", "go.gc,go.sched,tokio.poll,tokio.wake"],
+        barred: false,
+    },
+    Set {
+        name: "all, under the budget",
+        args: &[],
+        barred: true,
+    },
+    Set {
+        name: "all, without a budget",
+        args: UNLIMITED,
+        barred: false,
+    },
+];
+pub(super) const UNLIMITED: &[&str] = &["--budget", "off"];
+
+/// A case at a level: what `--case` chooses from.
+pub(super) fn name(case: &Case, level: u32) -> String {
+    format!("{}, {level} %", case.name)
+}
+
+pub(super) fn all() -> Vec<(&'static Case, u32)> {
+    CASES
+        .iter()
+        .flat_map(|case| LEVELS.map(|level| (case, level)))
+        .collect()
+}
+
+/// Indices of the names that hold one of `parts`, in their own order; a part that none holds is an error.
+pub(super) fn choose(option: &str, parts: &[String], names: &[String]) -> Result<Vec<usize>> {
+    if let Some(unknown) = parts.iter().find(|part| !names.iter().any(|name| name.contains(*part))) {
+        bail!(
+            "{option} {unknown:?} is in no name; there are:\n  {}",
+            names.join("\n  ")
+        );
+    }
+    let wanted = |name: &String| parts.iter().any(|part| name.contains(part));
+    Ok((0..names.len()).filter(|at| wanted(&names[*at])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(parts: &[&str], expected: Option<&[usize]>) {
+        let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+        let names = SETS.map(|set| set.name.to_owned());
+        assert_eq!(choose("--set", &parts, &names).ok().as_deref(), expected, "{parts:?}");
+    }
+
+    #[test]
+    fn parts_of_names_choose() {
+        check(&["under"], Some(&[2]));
+        check(&["without", "alone"], Some(&[0, 1, 3]));
+        check(&["all", "all, under"], Some(&[2, 3]));
+        check(&[""], Some(&[0, 1, 2, 3]));
+        check(&["under", "over"], None);
+    }
+
+    #[test]
+    fn an_unknown_part_lists_the_names() {
+        let names = SETS.map(|set| set.name.to_owned());
+        let why = choose("--set", &["over".to_owned()], &names).unwrap_err().to_string();
+        assert!(
+            why.contains("\"over\"") && names.iter().all(|name| why.contains(name)),
+            "{why}"
+        );
+    }
+}
