@@ -1,8 +1,11 @@
 //! `cargo xtask bench`: what watching costs.
 
+mod inspect;
 mod overhead;
+mod peers;
 mod programs;
 mod service;
+mod start;
 mod stats;
 
 use anyhow::Result;
@@ -18,10 +21,19 @@ pub(crate) struct Options {
 enum What {
     /// Requests per second and CPU per request of the demo services, with and without the agent
     Overhead(overhead::Options),
+    /// Time from the agent's start to its first signal, with few and many targets
+    Start(start::Options),
+    /// Time to inspect executables of several sizes
+    Inspect(inspect::Options),
+    /// Cost of other tools of its kind, as far as they are installed
+    Peers(peers::Options),
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
     match options.what {
         What::Overhead(options) => overhead::run(options),
+        What::Start(options) => start::run(options),
+        What::Inspect(options) => inspect::run(options),
+        What::Peers(options) => peers::run(options),
     }
 }
