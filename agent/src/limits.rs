@@ -226,7 +226,11 @@ mod tests {
         for (given, of, expected) in [
             (LIMITS, cgroup(None, None), LIMITS),
             (LIMITS, cgroup(Some(1.0), Some(1 << 30)), LIMITS),
-            (LIMITS, cgroup(Some(0.04), None), cgroup(Some(0.04 * OF_CGROUP), LIMITS.memory)),
+            (
+                LIMITS,
+                cgroup(Some(0.04), None),
+                cgroup(Some(0.04 * OF_CGROUP), LIMITS.memory),
+            ),
             (cgroup(None, None), cgroup(None, Some(1000)), cgroup(None, Some(900))),
         ] {
             assert_eq!(given.within(of), expected, "{of:?}");

@@ -33,15 +33,15 @@ use crate::{
     health::{self, Health},
     heap,
     intake::{Event, ring::Ring},
-    limits::{self, Keeper, Use},
+    limits::{self, Keeper},
     model::{Batch, MonoNs, Resource},
     recording::Recorder,
     signals,
-    summary::{self, Screen, View},
-    target::Target,
+    summary::Screen,
     watch::{Settled, Watch},
 };
 
+mod own;
 mod startup;
 
 pub use startup::{export_config, load};
@@ -275,32 +275,6 @@ impl Pipeline {
         Ok(reading)
     }
 
-    /// Judges what the agent itself uses, and gives up or takes back some of its work.
-    fn keep_limits(&mut self) {
-        let (now, (before, cpu)) = (clock::now(), self.judged);
-        let elapsed = now.0.saturating_sub(before.0) as f64;
-        if elapsed < limits::PERIOD * 1e9 {
-            return;
-        }
-        let Some((used, memory)) = limits::measure() else {
-            return;
-        };
-        self.judged = (now, used);
-        let share = used.saturating_sub(cpu) as f64 / elapsed;
-        if !self.keeper.judge(Use { cpu: share, memory }) {
-            return;
-        }
-        let shed = self.keeper.shed;
-        log::warn!(
-            "the agent uses {:.1} % of a core and {} MiB: {}",
-            100.0 * share,
-            memory >> 20,
-            shed.text()
-        );
-        self.collector.set_limit(shed.spans(self.max_spans));
-        self.watch.allowed = shed.budget();
-    }
-
     fn read_runtimes(&mut self) {
         let now = clock::now();
         for target in self.watch.targets.values_mut() {
@@ -366,26 +340,6 @@ impl Pipeline {
         let named_by_pid_only =
             !args.targets.pid.is_empty() && args.targets.exe.is_empty() && args.targets.name.is_empty();
         named_by_pid_only && self.watch.targets.is_empty() && self.watch.ended > 0
-    }
-
-    fn draw(&mut self, reading: &Reading) -> anyhow::Result<()> {
-        let mut targets: Vec<&Target> = self.watch.targets.values().collect();
-        targets.sort_by_key(|target| target.slot);
-        let view = View {
-            targets,
-            reading,
-            export: &self.exporter.stats,
-            received: self.ring.received,
-            rejected: self.ring.rejected,
-            over_limit: self.collector.over_limit,
-            shed: self.keeper.shed,
-            ran: self.began.elapsed(),
-            spans: self.collector.made,
-            ended: self.watch.ended,
-        };
-        self.screen
-            .draw(&summary::render(&view))
-            .context("cannot write to standard output")
     }
 
     /// Last figures, closing summary, everything detached.

@@ -1,7 +1,11 @@
 //! `cargo xtask bench`: what watching costs.
 
+mod ingest;
+mod inspect;
 mod overhead;
+mod peers;
 mod service;
+mod start;
 mod stats;
 
 use anyhow::Result;
@@ -17,10 +21,25 @@ pub(crate) struct Options {
 enum What {
     /// Throughput, CPU per request and latency of the demo services, with and without the agent
     Overhead(overhead::Options),
+    /// Time from the agent's start to its first signal, with few and many targets
+    Start(start::Options),
+    /// Time to inspect executables of several sizes
+    Inspect(inspect::Options),
+    /// Events a second that the agent takes in, from a recording
+    Ingest(ingest::Options),
+    /// Events a second that the ring buffer carries before the first is lost
+    Ringbuf(ingest::RingOptions),
+    /// Cost of other tools of its kind, as far as they are installed
+    Peers(peers::Options),
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
     match options.what {
         What::Overhead(options) => overhead::run(options),
+        What::Start(options) => start::run(options),
+        What::Inspect(options) => inspect::run(options),
+        What::Ingest(options) => ingest::run(options),
+        What::Ringbuf(options) => ingest::ringbuf(options),
+        What::Peers(options) => peers::run(options),
     }
 }

@@ -9,9 +9,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::service;
 use crate::{build, demo_build, progress, setup, sh};
 
-const INGEST: &str = "docs/bench/ingest.md";
-const RINGBUF: &str = "docs/bench/ringbuf.md";
-
 #[derive(Args)]
 pub(crate) struct Options {
     /// Events to take in, in millions
@@ -57,14 +54,17 @@ pub(super) fn run(options: Options) -> Result<()> {
         Some(recording) => recording,
         None => record(&demo_build::all(&tools)?, &build::agent()?)?,
     };
-    let rows: Vec<Row> = example("ingest", &[&recording.display().to_string(), &options.millions.to_string()])?;
+    let rows: Vec<Row> = example(
+        "ingest",
+        &[&recording.display().to_string(), &options.millions.to_string()],
+    )?;
     let mut text = format!(
         "# Taking events in\nBy `cargo xtask bench ingest`: the events of a recording of both demo services, over and over, on one core: decode, \
          correlate, encode as OTLP protobuf. {}\n\nAn event is what is over a threshold: everything else is counted in the kernel's histograms and never \
          leaves it. Of each target at most 1000 become spans in a second (`--max-spans`), the others are counted; the second row has that limit at \
          three million events a second. Allocations are those of all three steps. Memory is the resident set at the begin, in the midst and at the end.\n\n\
          | | events | spans | OTLP, MB | events/s | allocations/event | memory, MB |\n|---|---|---|---|---|---|---|\n",
-        super::machine()
+        service::machine()
     );
     for row in rows {
         let [begin, midst, end] = row.rss.map(|kb| kb as f64 / 1024.0);
@@ -79,7 +79,7 @@ pub(super) fn run(options: Options) -> Result<()> {
             row.allocations_per_event,
         );
     }
-    report(INGEST, &text)
+    service::publish("ingest.md", &text)
 }
 
 pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
@@ -99,7 +99,7 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
          bursts of 1 ms; a ring of {} bytes; taken out and decoded as the agent does, every 10 ms and when a quarter is full. {} {verdict} Written = \
          received + lost in every row.\n\n| asked, a second | written, a second | written | received | lost, as counted |\n|---|---|---|---|---|\n",
         options.bytes,
-        super::machine()
+        service::machine()
     );
     for step in steps {
         let Step {
@@ -110,14 +110,16 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
             lost,
         } = step;
         if written != received + lost {
-            bail!("at {asked_per_second} events/s {written} were written, {received} received and {lost} lost: some are unaccounted for");
+            bail!(
+                "at {asked_per_second} events/s {written} were written, {received} received and {lost} lost: some are unaccounted for"
+            );
         }
         let _ = writeln!(
             text,
             "| {asked_per_second} | {written_per_second} | {written} | {received} | {lost} |"
         );
     }
-    report(RINGBUF, &text)
+    service::publish("ringbuf.md", &text)
 }
 
 /// Some seconds of both services in which everything is an event.
@@ -131,10 +133,19 @@ fn record(folder: &Path, agent: &Path) -> Result<std::path::PathBuf> {
     let shop = service::service(folder, "go-shop", &["--stock", &format!("http://{}", stock.1)])?;
     progress::note("recording the demo services");
     let out = sh::target().join("xtask/bench-out");
-    let args = ["--budget", "off", "--slow-wait", "0s", "--slow-poll", "0s", "--slow-request", "0s"];
+    let args = [
+        "--budget",
+        "off",
+        "--slow-wait",
+        "0s",
+        "--slow-poll",
+        "0s",
+        "--slow-request",
+        "0s",
+    ];
     let agent = service::recorder(agent, &file, &[shop.0.pid(), stock.0.pid()], &args, &out)?;
     for path in ["/item?id={n}", "/gc"] {
-        service::window(folder, shop.0.pid(), &format!("http://{}{path}", shop.1), (300, 2), 3)?;
+        service::window(folder, shop.0.pid(), &format!("http://{}{path}", shop.1), (300.0, 2), 3)?;
     }
     agent.end()?;
     Ok(file)
@@ -148,13 +159,6 @@ fn examples() -> Result<()> {
 fn example<T: DeserializeOwned>(name: &str, args: &[&str]) -> Result<T> {
     progress::note(&format!("measuring {name}"));
     let program = sh::target().join("release/examples").join(name);
-    let json = sh::capture(&mut sh::cmd(&program.display().to_string(), args))?;
+    let json = sh::capture(&mut sh::cmd(program.display().to_string(), args))?;
     serde_json::from_str(&json).with_context(|| format!("{name} said {json:?}"))
-}
-
-fn report(path: &str, text: &str) -> Result<()> {
-    println!("{text}");
-    std::fs::write(sh::root().join(path), text)?;
-    progress::note(&format!("wrote {path}"));
-    Ok(())
 }

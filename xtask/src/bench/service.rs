@@ -3,20 +3,21 @@
 use std::{
     io::{BufRead as _, BufReader, Read},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use crate::{demo, sh};
+use crate::{build, demo, demo_build, progress, setup, sh};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running program.
 pub(super) struct Running {
@@ -105,7 +106,19 @@ pub(super) fn service(folder: &Path, name: &str, args: &[&str]) -> Result<(Runni
 /// Starts the agent on `pids`; it watches all of them.
 pub(super) fn agent(program: &Path, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
     let mut command = Command::new(program);
-    command.args(["run", "--plain", "--out"]).arg(out);
+    command.arg("run");
+    watching(command, pids, args, out)
+}
+
+/// The same, and all events go into `file` as well.
+pub(super) fn recorder(program: &Path, file: &Path, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
+    let mut command = Command::new(program);
+    command.arg("record").arg(file);
+    watching(command, pids, args, out)
+}
+
+fn watching(mut command: Command, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
+    command.args(["--plain", "--out"]).arg(out);
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }
@@ -192,4 +205,72 @@ fn cpu(pid: u32) -> Result<u64> {
         sum += ran.parse::<u64>().with_context(|| format!("schedstat says {text:?}"))?;
     }
     Ok(sum)
+}
+
+/// Builds the agent and the demo services, or takes them `as_built`: the agent, and the services' folder.
+pub(super) fn programs(as_built: bool) -> Result<(PathBuf, PathBuf)> {
+    if as_built {
+        return Ok((sh::target().join("release/whywait"), demo_build::folder()));
+    }
+    let tools = setup::ensure(setup::Wanted::default())?;
+    Ok((build::agent()?, demo_build::all(&tools)?))
+}
+
+/// The machine, for the head of a report.
+pub(super) fn machine() -> String {
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let place = match processor.contains(" hypervisor") {
+        true => "a virtual machine",
+        false => "no virtual machine",
+    };
+    format!("Linux {}, {cores} cores, {place}", kernel.join("."))
+}
+
+/// Shows a report and writes it below docs/bench.
+pub(super) fn publish(name: &str, text: &str) -> Result<()> {
+    println!("{text}");
+    std::fs::create_dir_all(sh::root().join("docs/bench"))?;
+    std::fs::write(sh::root().join("docs/bench").join(name), text)?;
+    progress::note(&format!("wrote docs/bench/{name}"));
+    Ok(())
+}
+
+/// What a process has used up to now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    /// Of all its threads, ended ones too, s. In steps of 10 ms.
+    pub(super) cpu: f64,
+    /// Memory in use, MiB.
+    pub(super) rss: f64,
+}
+
+pub(super) fn used(pid: u32) -> Result<Used> {
+    /// The unit of times in /proc on x86-64: USER_HZ, include/asm-generic/param.h.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name before the last bracket may hold spaces; utime and stime are the 12th and 13th field after it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).flat_map(str::parse::<f64>).sum();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let rss = rss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(Used {
+        cpu: ticks / TICKS_A_SECOND,
+        rss: rss.with_context(|| format!("process {pid} has ended"))? / 1024.0,
+    })
+}
+
+impl Running {
+    /// Asks a program that is not ours to end, whatever status it ends with, and kills it when it takes too long.
+    pub(super) fn dismiss(mut self) -> Result<()> {
+        demo::signal(&self.child, Signal::INT)?;
+        let asked = Instant::now();
+        while self.child.try_wait()?.is_none() && asked.elapsed() < END_LIMIT {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     super::{
-        service::Window,
+        service::{self, Window},
         stats::{Estimate, estimate, median},
     },
     cases::{SETS, Set},
@@ -50,22 +50,9 @@ fn head(goal: &Goal, seconds: u32) -> String {
          missed when the whole interval lies on one side of it, and not decided otherwise, or by fewer than {FEWEST} pairs: requests/s \
          and CPU/request within 1 %, p99 within 2 %.\n\n\
          ![CPU/request with the agent over that without](overhead.svg)\n",
-        machine(),
+        service::machine(),
         goal.pairs,
     )
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel: Vec<&str> = kernel.trim().split(['.', '-']).take(2).collect();
-    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let place = if processor.contains(" hypervisor") {
-        "a virtual machine"
-    } else {
-        "no virtual machine"
-    };
-    format!("Linux {}, {cores} cores, {place}", kernel.join("."))
 }
 
 fn section(set: &Set, rows: &[&Row], goal: &Goal) -> String {

@@ -1,0 +1,74 @@
+//! What inspecting an executable costs: `inspect TIMES PATH…` prints one line of JSON a path. `cargo xtask bench inspect`
+//! runs it once a file, so that no file finds memory that another one left behind.
+
+use std::{env, fs, process::ExitCode, time::Instant};
+
+use agent::inspect::{Image, inspect};
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let Some(times) = args
+        .next()
+        .and_then(|times| times.parse().ok())
+        .filter(|times| *times > 0)
+    else {
+        eprintln!("usage: inspect TIMES PATH…");
+        return ExitCode::from(2);
+    };
+    let mut failed = false;
+    for path in args {
+        match measure(&path, times) {
+            Ok(line) => println!("{line}"),
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed = true;
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+fn measure(path: &str, times: usize) -> Result<serde_json::Value> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    // The kernel's mark of the most memory in use starts again from what is in use now (proc_pid_clear_refs(5)).
+    fs::write("/proc/self/clear_refs", "5").context("cannot reset the peak of the memory in use")?;
+    let before = kib("VmRSS:")?;
+    let mut ms = Vec::new();
+    let mut found = String::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        let outcome = inspect(&bytes);
+        ms.push(began.elapsed().as_secs_f64() * 1e3);
+        found = match outcome {
+            Ok(None) => "none".to_owned(),
+            Ok(Some(image)) => name(&image),
+            Err(error) => format!("refused: {error}"),
+        };
+    }
+    ms.sort_by(f64::total_cmp);
+    Ok(json!({
+        "file": path.rsplit('/').next(),
+        "bytes": bytes.len(),
+        "found": found,
+        "median_ms": (ms[(times - 1) / 2] + ms[times / 2]) / 2.0,
+        "peak_growth_bytes": kib("VmHWM:")?.saturating_sub(before) * 1024,
+    }))
+}
+
+fn name(image: &Image) -> String {
+    match image {
+        Image::Go(go) if go.stripped => format!("{}, stripped", go.version),
+        Image::Go(go) => go.version.to_string(),
+        Image::Tokio(tokio) => format!("tokio {}", tokio.version.as_deref().unwrap_or("of unknown version")),
+    }
+}
+
+/// A figure of this process' memory.
+fn kib(key: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let figure = status.lines().find_map(|line| line.strip_prefix(key));
+    let figure = figure.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+    figure.with_context(|| format!("/proc/self/status has no {key}"))
+}

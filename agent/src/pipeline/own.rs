@@ -1,0 +1,60 @@
+//! What the pipeline does about the agent itself: keeps its limits, and shows.
+
+use anyhow::Context as _;
+
+use super::Pipeline;
+use crate::{
+    aggregate::store::Reading,
+    clock,
+    limits::{self, Use},
+    summary::{self, View},
+    target::Target,
+};
+
+impl Pipeline {
+    /// Judges what the agent itself uses, and gives up or takes back some of its work.
+    pub(super) fn keep_limits(&mut self) {
+        let (now, (before, cpu)) = (clock::now(), self.judged);
+        let elapsed = now.0.saturating_sub(before.0) as f64;
+        if elapsed < limits::PERIOD * 1e9 {
+            return;
+        }
+        let Some((used, memory)) = limits::measure() else {
+            return;
+        };
+        self.judged = (now, used);
+        let share = used.saturating_sub(cpu) as f64 / elapsed;
+        if !self.keeper.judge(Use { cpu: share, memory }) {
+            return;
+        }
+        let shed = self.keeper.shed;
+        log::warn!(
+            "the agent uses {:.1} % of a core and {} MiB: {}",
+            100.0 * share,
+            memory >> 20,
+            shed.text()
+        );
+        self.collector.set_limit(shed.spans(self.max_spans));
+        self.watch.allowed = shed.budget();
+    }
+
+    pub(super) fn draw(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        let mut targets: Vec<&Target> = self.watch.targets.values().collect();
+        targets.sort_by_key(|target| target.slot);
+        let view = View {
+            targets,
+            reading,
+            export: &self.exporter.stats,
+            received: self.ring.received,
+            rejected: self.ring.rejected,
+            over_limit: self.collector.over_limit,
+            shed: self.keeper.shed,
+            ran: self.began.elapsed(),
+            spans: self.collector.made,
+            ended: self.watch.ended,
+        };
+        self.screen
+            .draw(&summary::render(&view))
+            .context("cannot write to standard output")
+    }
+}
