@@ -17,7 +17,7 @@ use aya::maps::PerCpuArray;
 
 const STEP: Duration = Duration::from_secs(2);
 const RATES: [u64; 9] = [
-    100_000, 250_000, 500_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000, 4_000_000, 6_000_000,
+    100_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000, 12_000_000, 16_000_000, 24_000_000,
 ];
 /// A burst of the producer's.
 const BURST: Duration = Duration::from_millis(1);
@@ -34,11 +34,11 @@ struct Row {
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let bytes = std::env::args().nth(1).map_or(Ok(1 << 20), |text| text.parse())?;
-    let (mut ebpf, _hooks) = pipeline::load(bytes, &agent::signals::NAMES.map(str::to_owned))?;
-    let mut ring = Ring::new(ebpf.take_map("EVENTS").ok_or("no map EVENTS")?)?;
-    let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(ebpf.take_map("LOSS").ok_or("no map LOSS")?)?;
+    let (mut object, _hooks) = pipeline::load(bytes, &agent::signals::NAMES.map(str::to_owned))?;
+    let mut ring = Ring::new(object.ebpf.take_map("EVENTS").ok_or("no map EVENTS")?)?;
+    let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(object.ebpf.take_map("LOSS").ok_or("no map LOSS")?)?;
     let lost = || -> Result<u64, Box<dyn Error>> { Ok(loss.get(&(Loss::RingFull as u32), 0)?.iter().sum()) };
-    calibrate::attach(&mut ebpf, "flood")?;
+    let _flood = calibrate::attach(&mut object, "flood")?;
     let mut rows = Vec::new();
     for rate in RATES {
         let (received, before) = (ring.received, lost()?);

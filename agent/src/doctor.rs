@@ -18,8 +18,12 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
     match pipeline::load(1 << 16, &[]) {
-        Ok((mut ebpf, hooks)) => {
-            match calibrate::trap(&mut ebpf) {
+        Ok((mut object, hooks)) => {
+            match &object.refused {
+                None => println!("  {:<18} {}", "uprobes by", object.way()),
+                Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+            }
+            match calibrate::trap(&mut object) {
                 Ok(trap) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
                 Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }

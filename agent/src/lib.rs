@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bpf;
 pub mod cli;
 pub mod clock;
 pub mod exit;

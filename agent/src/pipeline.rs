@@ -93,15 +93,15 @@ pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> 
     let options = options(args)?;
     let export = export_config(&args.export)?;
     let recorder = record.map(Recorder::create).transpose()?;
-    let (mut ebpf, hooks) = load(args.ring, &args.without)?;
-    let mut take = |name: &'static str| ebpf.take_map(name);
+    let (mut object, hooks) = load(args.ring, &args.without)?;
+    let mut take = |name: &'static str| object.ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;
     let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
     let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
     let mut meter = Meter::new(&mut take)?;
-    meter.calibrate(&mut ebpf);
-    let watch = Watch::new(ebpf, maps, meter, hooks, options, watch_to_pipeline);
+    meter.calibrate(&mut object);
+    let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
     let exporter = Exporter::start(export)?;
     let health = Arc::new(Health::default());
     if let Some(address) = args.health_listen {

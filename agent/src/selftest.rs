@@ -57,14 +57,14 @@ const ALL: &[Check] = &[
 
 /// Prints a line a signal; fails when one that could be attached stays silent.
 pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
-    let (mut ebpf, hooks) = pipeline::load(1 << 20, &[])?;
+    let (mut object, hooks) = pipeline::load(1 << 20, &[])?;
     print_hooks(&hooks);
-    let mut take = |name: &'static str| ebpf.take_map(name);
+    let mut take = |name: &'static str| object.ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;
     let mut ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
     let mut meter = Meter::new(&mut take)?;
-    meter.calibrate(&mut ebpf);
+    meter.calibrate(&mut object);
     let (watch_to_selftest, _ends) = mpsc::channel(16);
     // Thresholds of 0: every wait, poll and request is an event, so each program's slow path runs too.
     let options = Options {
@@ -76,7 +76,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         limits: None,
         host: None,
     };
-    let mut watch = Watch::new(ebpf, maps, meter, hooks, options, watch_to_selftest);
+    let mut watch = Watch::new(object, maps, meter, hooks, options, watch_to_selftest);
     watch.scan()?;
     let deadline = Instant::now() + args.timeout;
     let (mut collector, mut rejected) = (Collector::new(usize::MAX), 0u64);

@@ -9,7 +9,6 @@ use std::{
 
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
-use aya::Ebpf;
 use log::{Level, debug, info, log, warn};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
@@ -18,7 +17,7 @@ use crate::{
         kernel::HookState,
         maps::TargetMaps,
         plan::{self, Coverage, Plan, SignalState},
-        uprobe::Links,
+        uprobe::{Links, Object},
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
@@ -89,7 +88,7 @@ pub struct Watch {
 impl Watch {
     /// A watch without targets; `watch_to_pipeline` gets the slots of targets that end.
     pub fn new(
-        ebpf: Ebpf,
+        object: Object,
         maps: TargetMaps,
         meter: Meter,
         mut hooks: Vec<HookState>,
@@ -98,7 +97,7 @@ impl Watch {
     ) -> Self {
         let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
-            windows: Windows::new(ebpf),
+            windows: Windows::new(object),
             hook_set,
             maps,
             meter,

@@ -2,6 +2,7 @@
 
 pub mod kernel;
 pub mod maps;
+pub mod multi;
 #[cfg(test)]
 mod object_tests;
 pub mod plan;

@@ -1,22 +1,30 @@
 //! Plane 2: puts the plan's probes into one process, and takes them out again.
 
-use std::{fs::File, num::NonZeroU32, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    num::NonZeroU32,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use aya::{
     Ebpf,
     programs::{
-        ProgramError, UProbe,
+        UProbe,
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
 
 use tokio::sync::Semaphore;
 
-use super::{kernel::chain, plan::Probe};
+use super::{kernel::chain, multi::Multi, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 12] = [
+pub const PROGRAMS: [&str; 14] = [
+    "calibrate",
+    "flood",
     "go_execute",
     "go_runqput",
     "go_gosched",
@@ -51,7 +59,7 @@ impl Place {
 /// Probes in one process; dropping it detaches them.
 #[derive(Default)]
 pub struct Links {
-    links: Vec<UProbeLink>,
+    links: Vec<Link>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,18 +82,78 @@ pub enum AttachError {
     NoProgram(&'static str),
 }
 
-/// Loads all uprobe programs; attaching is then only a link.
-pub fn load(ebpf: &mut Ebpf) -> Result<(), (&'static str, String)> {
-    for name in PROGRAMS {
-        let program = ebpf.program_mut(name).ok_or((name, "not in the object".to_owned()))?;
-        let outcome = <&mut UProbe>::try_from(program).and_then(UProbe::load);
-        outcome.map_err(|error| (name, chain(&error)))?;
+/// The loaded object: programs, maps, and the way its uprobes are attached.
+pub struct Object {
+    pub ebpf: Ebpf,
+    multi: Option<Multi>,
+    /// Why not by uprobe_multi links.
+    pub refused: Option<String>,
+}
+
+/// A probe in place; dropping it detaches it.
+enum Link {
+    Multi(#[expect(dead_code, reason = "held to be dropped")] OwnedFd),
+    Perf(#[expect(dead_code, reason = "held to be dropped")] UProbeLink),
+}
+
+impl Object {
+    /// Loads all uprobe programs, for uprobe_multi links where this kernel permits them, else for perf events; attaching is
+    /// then only a link.
+    pub fn new(mut ebpf: Ebpf) -> Result<Self, (&'static str, String)> {
+        let (multi, refused) = match Multi::load(&ebpf, &PROGRAMS) {
+            Ok(multi) => (Some(multi), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        if multi.is_none() {
+            for name in PROGRAMS {
+                let program = ebpf.program_mut(name).ok_or((name, "not in the object".to_owned()))?;
+                let outcome = <&mut UProbe>::try_from(program).and_then(UProbe::load);
+                outcome.map_err(|error| (name, chain(&error)))?;
+            }
+        }
+        Ok(Self { ebpf, multi, refused })
     }
-    Ok(())
+
+    /// How uprobes are attached.
+    pub fn way(&self) -> &'static str {
+        match self.multi {
+            Some(_) => "uprobe_multi",
+            None => "perf events",
+        }
+    }
+
+    /// Time in a program, ns, and runs of it, while the kernel kept statistics; None for one that is not loaded.
+    pub fn runs(&self, name: &str) -> Option<(u64, u64)> {
+        if let Some(runs) = self.multi.as_ref().and_then(|multi| multi.runs(name)) {
+            return Some(runs);
+        }
+        let info = self.ebpf.program(name)?.info().ok()?;
+        Some((info.run_time().as_nanos() as u64, info.run_count()))
+    }
+
+    /// A uprobe program on an offset of a file, in one process.
+    pub fn attach(&mut self, name: &'static str, path: &Path, offset: u64, pid: NonZeroU32) -> Result<Links, String> {
+        let link = match &self.multi {
+            Some(multi) => multi
+                .attach(name, path, offset, pid.get())
+                .map(Link::Multi)
+                .map_err(|error| error.to_string())?,
+            None => {
+                let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
+                let link = <&mut UProbe>::try_from(program).and_then(|program| {
+                    let offset = UProbeAttachLocation::AbsoluteOffset(offset);
+                    let id = program.attach(offset, path, UProbeScope::OneProcess(pid))?;
+                    program.take_link(id)
+                });
+                Link::Perf(link.map_err(|error| chain(&error))?)
+            }
+        };
+        Ok(Links { links: vec![link] })
+    }
 }
 
 /// Attaches one probe to one process, after checking that the file still holds the bytes that were proved.
-pub fn attach(ebpf: &mut Ebpf, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
+pub fn attach(object: &mut Object, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
     let site = &probe.site;
     let (function, offset) = (site.function.clone(), site.file_offset);
     let path = &place.exe;
@@ -103,23 +171,13 @@ pub fn attach(ebpf: &mut Ebpf, place: &Place, probe: &Probe, links: &mut Links) 
     let Some(pid) = NonZeroU32::new(place.pid) else {
         return Err(AttachError::NoProgram(probe.program));
     };
-    let program = ebpf
-        .program_mut(probe.program)
-        .ok_or(AttachError::NoProgram(probe.program))?;
-    let link = <&mut UProbe>::try_from(program).and_then(|program| {
-        let id = program.attach(
-            UProbeAttachLocation::AbsoluteOffset(offset),
-            path,
-            UProbeScope::OneProcess(pid),
-        )?;
-        program.take_link(id)
-    });
-    let link = link.map_err(|error: ProgramError| AttachError::Refused {
+    let link = object.attach(probe.program, path, offset, pid);
+    let link = link.map_err(|reason| AttachError::Refused {
         function,
         offset,
-        reason: chain(&error),
+        reason,
     })?;
-    links.links.push(link);
+    links.links.extend(link.links);
     Ok(())
 }
 

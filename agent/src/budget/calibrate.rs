@@ -1,15 +1,10 @@
 //! What a hit costs on this very machine: a function of our own is probed with an empty program, called, and timed.
 
-use std::time::Instant;
+use std::{num::NonZeroU32, path::Path, time::Instant};
 
 use anyhow::Context as _;
-use aya::{
-    Ebpf,
-    programs::{
-        UProbe,
-        uprobe::{UProbeAttachLocation, UProbeLinkId, UProbeScope},
-    },
-};
+
+use crate::attach::uprobe::{Links, Object};
 
 /// The program that does nothing.
 const EMPTY: &str = "calibrate";
@@ -44,26 +39,25 @@ mod probed {
 use probed::whywait_calibrate;
 
 /// Cost of one trap, ns: the median over batches, less what a call costs without a probe.
-pub fn trap(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
+pub fn trap(object: &mut Object) -> anyhow::Result<f64> {
     let bare = time();
-    let id = attach(ebpf, EMPTY)?;
+    let link = attach(object, EMPTY)?;
     let probed = time();
-    program(ebpf, EMPTY)?.detach(id)?;
+    drop(link);
     Ok((probed - bare).max(0.0))
 }
 
 /// What the kernel's statistics say that the empty program takes, ns: they read the clock twice a run. They must be kept
 /// while this is called.
-pub fn bias(ebpf: &mut Ebpf) -> anyhow::Result<f64> {
-    let before = program(ebpf, EMPTY)?.info()?;
-    let id = attach(ebpf, EMPTY)?;
+pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
+    let runs = |object: &Object| object.runs(EMPTY).context("the kernel tells nothing of a program");
+    let before = runs(object)?;
+    let link = attach(object, EMPTY)?;
     time();
-    let program = program(ebpf, EMPTY)?;
-    program.detach(id)?;
-    let after = program.info()?;
-    let runs = after.run_count().saturating_sub(before.run_count());
-    let time = after.run_time().saturating_sub(before.run_time());
-    Ok(time.as_nanos() as f64 / runs.max(1) as f64)
+    drop(link);
+    let after = runs(object)?;
+    let count = after.1.saturating_sub(before.1).max(1);
+    Ok(after.0.saturating_sub(before.0) as f64 / count as f64)
 }
 
 /// Calls the function that [`attach`] probes.
@@ -71,8 +65,8 @@ pub fn hit() {
     whywait_calibrate();
 }
 
-/// Loads a program and attaches it to a function of our own.
-pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
+/// Attaches a program to a function of our own.
+pub fn attach(object: &mut Object, name: &'static str) -> anyhow::Result<Links> {
     let address = whywait_calibrate as *const () as u64;
     let maps = procfs::process::Process::myself()?.maps()?;
     let map = maps
@@ -80,15 +74,9 @@ pub fn attach(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<UProbeLinkId> {
         .find(|map| (map.address.0..map.address.1).contains(&address))
         .context("our own code is in no mapping")?;
     let offset = address - map.address.0 + map.offset;
-    let program = program(ebpf, name)?;
-    if program.fd().is_err() {
-        program.load()?;
-    }
-    Ok(program.attach(
-        UProbeAttachLocation::AbsoluteOffset(offset),
-        "/proc/self/exe",
-        UProbeScope::CallingProcess,
-    )?)
+    let pid = NonZeroU32::new(std::process::id()).context("we are no process")?;
+    let link = object.attach(name, Path::new("/proc/self/exe"), offset, pid);
+    link.map_err(anyhow::Error::msg)
 }
 
 /// What of the machine changes what a hit costs while the agent runs: cores that are online, and the policy of their frequency.
@@ -106,13 +94,6 @@ pub fn machine() -> String {
     }
     let texts = files.into_iter().filter_map(|file| std::fs::read_to_string(file).ok());
     texts.collect()
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe> {
-    let program = ebpf
-        .program_mut(name)
-        .with_context(|| format!("the object has no program {name}"))?;
-    Ok(program.try_into()?)
 }
 
 /// A call, ns.

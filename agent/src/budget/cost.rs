@@ -8,7 +8,6 @@ use std::{
 
 use agent_common::hits::{Account, Hits, Probe};
 use aya::{
-    Ebpf,
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
     util::nr_cpus,
@@ -16,7 +15,10 @@ use aya::{
 use log::{debug, info};
 
 use super::calibrate;
-use crate::aggregate::{StoreError, store::open};
+use crate::{
+    aggregate::{StoreError, store::open},
+    attach::uprobe::Object,
+};
 
 /// Cost of a program before it was ever measured, ns.
 const ASSUMED: f64 = 300.0;
@@ -144,20 +146,20 @@ impl Meter {
     }
 
     /// Times a trap, and what programs cost when they find that it is none of their targets.
-    pub fn calibrate(&mut self, ebpf: &mut Ebpf) {
-        self.calibrate_traps(ebpf);
-        self.begin(ebpf, &[0; Probe::COUNT]);
+    pub fn calibrate(&mut self, object: &mut Object) {
+        self.calibrate_traps(object);
+        self.begin(object, &[0; Probe::COUNT]);
         for _ in 0..2 * ENOUGH {
             std::thread::sleep(Duration::from_micros(20));
         }
-        self.end(ebpf, &[0; Probe::COUNT]);
+        self.end(object, &[0; Probe::COUNT]);
         self.next = Instant::now();
     }
 
-    fn calibrate_traps(&mut self, ebpf: &mut Ebpf) {
+    fn calibrate_traps(&mut self, object: &mut Object) {
         self.machine = calibrate::machine();
         self.look = Instant::now() + LOOK_EVERY;
-        match calibrate::trap(ebpf) {
+        match calibrate::trap(object) {
             Ok(trap) => self.costs.trap = trap,
             Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
         }
@@ -165,7 +167,7 @@ impl Meter {
         let Ok(_stats) = enable_stats(Stats::RunTime) else {
             return;
         };
-        match calibrate::bias(ebpf) {
+        match calibrate::bias(object) {
             Ok(bias) => self.bias = bias,
             Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
         }
@@ -191,30 +193,30 @@ impl Meter {
 
     /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far. Calibrates anew on a
     /// machine that is no longer the same.
-    pub fn turn(&mut self, ebpf: &mut Ebpf, hits: &Hits) {
+    pub fn turn(&mut self, object: &mut Object, hits: &Hits) {
         let now = Instant::now();
         if now >= self.look {
             self.look = now + LOOK_EVERY;
             if self.sample.is_none() && calibrate::machine() != self.machine {
                 info!("cores or the policy of their frequency changed: what a hit costs is measured anew");
-                self.calibrate_traps(ebpf);
+                self.calibrate_traps(object);
             }
         }
         match &self.sample {
-            None if now >= self.next => self.begin(ebpf, hits),
-            Some(sample) if now.duration_since(sample.began) >= SAMPLE => self.end(ebpf, hits),
+            None if now >= self.next => self.begin(object, hits),
+            Some(sample) if now.duration_since(sample.began) >= SAMPLE => self.end(object, hits),
             _ => {}
         }
     }
 
-    fn begin(&mut self, ebpf: &Ebpf, hits: &Hits) {
+    fn begin(&mut self, object: &Object, hits: &Hits) {
         self.next = Instant::now() + SAMPLE_EVERY;
         match enable_stats(Stats::RunTime) {
             Ok(stats) => {
                 self.sample = Some(Sample {
                     _stats: stats,
                     began: Instant::now(),
-                    runs: runs(ebpf),
+                    runs: runs(object),
                     hits: *hits,
                 });
             }
@@ -222,10 +224,10 @@ impl Meter {
         }
     }
 
-    fn end(&mut self, ebpf: &Ebpf, hits: &Hits) {
+    fn end(&mut self, object: &Object, hits: &Hits) {
         let Some(sample) = self.sample.take() else { return };
         let (mut idle_time, mut idle_count) = (0.0, 0);
-        for ((index, now), before) in runs(ebpf).into_iter().enumerate().zip(sample.runs) {
+        for ((index, now), before) in runs(object).into_iter().enumerate().zip(sample.runs) {
             let count = now.count.saturating_sub(before.count);
             let time = (now.time - before.time - count as f64 * self.bias).max(0.0);
             // A target that left since took its hits with it.
@@ -256,17 +258,13 @@ impl Meter {
     }
 }
 
-fn runs(ebpf: &Ebpf) -> [Runs; Probe::COUNT] {
+fn runs(object: &Object) -> [Runs; Probe::COUNT] {
     let mut runs = [Runs::default(); Probe::COUNT];
     for (probe, programs) in Probe::ALL {
         // Alternatives that were not taken are not loaded, and have no statistics.
-        let infos = programs
-            .iter()
-            .filter_map(|name| ebpf.program(name))
-            .filter_map(|program| program.info().ok());
-        for info in infos {
-            runs[probe as usize].time += info.run_time().as_nanos() as f64;
-            runs[probe as usize].count += info.run_count();
+        for (time, count) in programs.iter().filter_map(|name| object.runs(name)) {
+            runs[probe as usize].time += time as f64;
+            runs[probe as usize].count += count;
         }
     }
     runs

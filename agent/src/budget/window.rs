@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aya::Ebpf;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
@@ -13,7 +12,7 @@ use crate::{
     attach::{
         kernel::{self, HookLink, HookProgram},
         plan::Probe,
-        uprobe::{self, Links, Place},
+        uprobe::{self, Links, Object, Place},
     },
     model::MonoNs,
 };
@@ -65,17 +64,17 @@ pub enum Hooks {
 
 /// Attaches and detaches in tasks of their own.
 pub struct Windows {
-    ebpf: Arc<Mutex<Ebpf>>,
+    object: Arc<Mutex<Object>>,
     detaching: Arc<Semaphore>,
     windows_to_watch: mpsc::Sender<Done>,
     pub done: mpsc::Receiver<Done>,
 }
 
 impl Windows {
-    pub fn new(ebpf: Ebpf) -> Self {
+    pub fn new(object: Object) -> Self {
         let (windows_to_watch, done) = mpsc::channel(DONE);
         Self {
-            ebpf: Arc::new(Mutex::new(ebpf)),
+            object: Arc::new(Mutex::new(object)),
             detaching: Arc::new(Semaphore::new(DETACHING)),
             windows_to_watch,
             done,
@@ -83,24 +82,24 @@ impl Windows {
     }
 
     /// The programs; waits while a window is being opened.
-    pub fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+    pub fn object(&self) -> MutexGuard<'_, Object> {
         // The object holds no state of ours that a panic could leave half done.
-        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
+        self.object.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The programs, unless a window is being opened.
-    pub fn try_ebpf(&self) -> Option<MutexGuard<'_, Ebpf>> {
-        self.ebpf.try_lock().ok()
+    pub fn try_object(&self) -> Option<MutexGuard<'_, Object>> {
+        self.object.try_lock().ok()
     }
 
     /// Attaches `probes`; [`Change::Opened`] follows.
     pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>) {
-        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let (mut links, mut failures) = (Links::default(), Vec::new());
             for probe in probes.iter() {
-                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = uprobe::attach(&mut ebpf, &place, probe, &mut links) {
+                let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = uprobe::attach(&mut object, &place, probe, &mut links) {
                     failures.push((probe.signal, error.to_string()));
                 }
             }
@@ -112,12 +111,12 @@ impl Windows {
 
     /// Attaches the kernel's hooks; [`Hooks::Attached`] follows.
     pub fn attach_hooks(&self, programs: Vec<HookProgram>) {
-        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let (mut links, mut failures) = (Vec::new(), Vec::new());
             for program in programs {
-                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-                match kernel::attach_program(&mut ebpf, program) {
+                let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
+                match kernel::attach_program(&mut object.ebpf, program) {
                     Ok(link) => links.push(link),
                     Err(error) => failures.push(error),
                 }
@@ -128,12 +127,12 @@ impl Windows {
 
     /// Detaches the kernel's hooks; [`Hooks::Detached`] follows.
     pub fn detach_hooks(&self, links: Vec<HookLink>) {
-        let (ebpf, windows_to_watch) = (self.ebpf.clone(), self.windows_to_watch.clone());
+        let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let mut programs = Vec::new();
             for link in links {
-                let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-                programs.push(kernel::detach_program(&mut ebpf, link));
+                let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
+                programs.push(kernel::detach_program(&mut object.ebpf, link));
             }
             let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Detached(programs)));
         });

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
-use log::warn;
+use log::{debug, warn};
 
 use crate::{
     attach::{
         kernel::{self, LoadError},
-        uprobe,
+        uprobe::Object,
     },
     budget,
     cli::{ExportArgs, RunArgs},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
-pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<kernel::HookState>)> {
+pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
     let layout = read_layout().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
     })?;
@@ -42,13 +42,16 @@ pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(aya::Ebpf, Vec<ker
             warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
         }
     }
-    uprobe::load(&mut ebpf).map_err(|(program, reason)| {
+    let object = Object::new(ebpf).map_err(|(program, reason)| {
         Fatal::new(
             Exit::UnsupportedKernel,
             format!("the kernel refused the program {program}: {reason}"),
         )
     })?;
-    Ok((ebpf, hooks))
+    if let Some(reason) = &object.refused {
+        debug!("uprobes by perf events, uprobe_multi is not to be had: {reason}");
+    }
+    Ok((object, hooks))
 }
 
 pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {

@@ -96,7 +96,7 @@ impl Watch {
             .partition(|probe| probe.signal != signals::go::gc::NAME);
         let place = Place::of(&target.process);
         for probe in &always {
-            let outcome = uprobe::attach(&mut self.windows.ebpf(), &place, probe, &mut target.links);
+            let outcome = uprobe::attach(&mut self.windows.object(), &place, probe, &mut target.links);
             if let Err(error) = outcome {
                 govern::note_failure(target, probe.signal, error.to_string());
             }

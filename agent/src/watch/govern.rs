@@ -59,8 +59,8 @@ impl Watch {
                 *all += hits;
             }
         }
-        if let Some(mut ebpf) = self.windows.try_ebpf() {
-            self.meter.turn(&mut ebpf, &all);
+        if let Some(mut object) = self.windows.try_object() {
+            self.meter.turn(&mut object, &all);
         }
         let mut settled = Vec::new();
         for (pid, (hooks, probes)) in turns {

@@ -1,0 +1,105 @@
+//! uprobe_multi: a link is there, and gone, at once. A probe by perf takes the kernel up to 100 ms to take away, one after the
+//! other, however many are closed side by side (event_mutex, kernel/trace/trace_event_perf.c): a window of seven probes would
+//! cost its target several times what it is open for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use aya::{Ebpf, maps::Map};
+
+use super::kernel::{OBJECT, chain};
+use crate::bpf;
+
+/// Since when the kernel tells threads of a process from others by the process, not by its first thread (linux 46ba0e49b642).
+const SINCE: (u32, u32) = (6, 10);
+
+/// The uprobe programs, loaded for such links.
+pub struct Multi {
+    programs: HashMap<&'static str, OwnedFd>,
+}
+
+impl Multi {
+    /// Loads `names` over the maps that `ebpf` made, none of which may have been taken yet; why not, where the kernel or the
+    /// object does not permit it.
+    pub fn load(ebpf: &Ebpf, names: &[&'static str]) -> Result<Self, String> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        if version(&release).is_none_or(|found| found < SINCE) {
+            return Err(format!("kernel {} is before {}.{}", release.trim(), SINCE.0, SINCE.1));
+        }
+        let mut object = aya_obj::Object::parse(OBJECT).map_err(|error| chain(&error))?;
+        let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let maps = std::mem::take(&mut object.maps);
+        let descriptors: HashMap<&str, i32> = ebpf
+            .maps()
+            .filter_map(|(name, map)| Some((name, number(map)?)))
+            .collect();
+        let known = maps
+            .iter()
+            .filter_map(|(name, map)| Some((name.as_str(), *descriptors.get(name.as_str())?, map)));
+        object.relocate_maps(known, &sections).map_err(|error| chain(&error))?;
+        object.relocate_calls(&sections).map_err(|error| chain(&error))?;
+        let load = |name: &&'static str| {
+            let program = object.programs.get(*name).ok_or("not in the object")?;
+            let function = &object.functions[&program.function_key()];
+            let instructions: Vec<[u8; 8]> = function.instructions.iter().map(encode).collect();
+            let loaded =
+                bpf::load_uprobe_multi(name, &instructions, &program.license).map_err(|error| chain(&error))?;
+            Ok((*name, loaded))
+        };
+        let programs: Result<_, String> = names.iter().map(load).collect();
+        Ok(Self { programs: programs? })
+    }
+
+    /// A program on one instruction of the file `path`, in one process.
+    pub fn attach(&self, name: &str, path: &Path, offset: u64, pid: u32) -> io::Result<OwnedFd> {
+        let program = self.programs.get(name).ok_or(io::ErrorKind::NotFound)?;
+        bpf::link_uprobe_multi(program.as_fd(), path, &[offset], pid)
+    }
+
+    /// Time in a program, ns, and runs of it, while the kernel kept statistics.
+    pub fn runs(&self, name: &str) -> Option<(u64, u64)> {
+        bpf::runs(self.programs.get(name)?.as_fd()).ok()
+    }
+}
+
+fn number(map: &Map) -> Option<i32> {
+    let (Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) = map else {
+        return None;
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}
+
+/// An instruction as the kernel reads it (struct bpf_insn, include/uapi/linux/bpf.h).
+fn encode(instruction: &aya_obj::generated::bpf_insn) -> [u8; 8] {
+    let registers = instruction.dst_reg() | instruction.src_reg() << 4;
+    let [a, b] = instruction.off.to_le_bytes();
+    let [c, d, e, f] = instruction.imm.to_le_bytes();
+    [instruction.code, registers, a, b, c, d, e, f]
+}
+
+/// "6.18.44-x" as (6, 18).
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (release, expected) in [
+            ("6.18.44-fc", Some((6, 18))),
+            ("5.10.0-46-cloud-amd64\n", Some((5, 10))),
+            ("6.10-rc1", Some((6, 10))),
+            ("", None),
+        ] {
+            assert_eq!(version(release), expected, "{release}");
+        }
+    }
+}
