@@ -122,6 +122,33 @@ fn what_is_dear_costs_its_budget_and_not_more() {
     }
 }
 
+/// After its third window a plane costs what it may, and goes on to: no swinging between much and nothing.
+#[test]
+fn after_three_windows_it_costs_what_it_may() {
+    const MINUTE: usize = 6000;
+    for price in [0.05, 0.1, 0.3, 0.6] {
+        let simulation = Simulation { price, always: 0.0 };
+        let outcome = run(ONE_PERCENT, &simulation, 6 * MINUTE, |_| 1.5);
+        let begins = outcome
+            .steps
+            .windows(2)
+            .enumerate()
+            .filter(|(_, two)| two[0].1 == 0.0 && two[1].1 > 0.0);
+        let third = begins.map(|(step, _)| step).nth(2).unwrap();
+        assert!(third < 2 * MINUTE, "price {price}: third window at step {third}");
+        for minute in outcome.steps[third..].chunks_exact(MINUTE) {
+            let (allowed, cost) = minute
+                .iter()
+                .fold((0.0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1));
+            assert!(
+                (0.55..=1.01).contains(&(cost / allowed)),
+                "price {price}: {}",
+                cost / allowed
+            );
+        }
+    }
+}
+
 #[test]
 fn a_load_that_rises_fifty_fold_is_paid_for_within_any_five_seconds() {
     for seed in 0..50 {
