@@ -20,6 +20,8 @@ use prost::Message as _;
 
 /// Events a second that the limit of spans is applied for.
 const RATE: u64 = 3_000_000;
+/// Events between two looks at whether it is time to send.
+const CHUNK: usize = 4096;
 /// Default of `--max-spans`.
 const LIMIT: usize = 1000;
 
@@ -96,17 +98,19 @@ fn row(name: &'static str, path: &Path, millions: u64, limit: usize) -> Result<R
     let (wanted, anchor) = (millions * 1_000_000, Anchor::take());
     let (mut bytes, mut rss) = (0, [resident(), 0, 0]);
     // What is made once is made.
-    events.iter().for_each(|event| replay.event(event));
-    drop(replay.take());
+    for chunk in events.chunks(CHUNK) {
+        chunk.iter().for_each(|event| replay.event(event));
+        drop(replay.take());
+    }
     let (spans, before) = (replay.collector.made, replay.events);
     let (begin, allocations) = (Instant::now(), ALLOCATIONS.load(Relaxed));
-    let tick = if limit == usize::MAX { 100_000 } else { RATE };
+    let tick = if limit == usize::MAX { 10_000 } else { RATE };
     let (mut done, mut next) = (0, tick);
-    while done < wanted {
-        for event in &events {
+    for chunk in events.chunks(CHUNK).cycle() {
+        for event in chunk {
             replay.event(event);
         }
-        done += events.len() as u64;
+        done += chunk.len() as u64;
         if done >= next || done >= wanted {
             next += tick;
             for batch in replay.take() {
@@ -117,6 +121,9 @@ fn row(name: &'static str, path: &Path, millions: u64, limit: usize) -> Result<R
             if rss[1] == 0 && done >= wanted / 2 {
                 rss[1] = resident();
             }
+        }
+        if done >= wanted {
+            break;
         }
     }
     let seconds = begin.elapsed().as_secs_f64();
