@@ -55,11 +55,13 @@ const SCHED: Rule = Rule {
     witnesses: &[
         // proc.go
         Witness("runtime.newproc1", Fields(|o| vec![Some(o.sched.ngsys)])),
-        Witness("runtime.gdestroy", Fields(|o| vec![Some(o.sched.ngsys)])),
-        Witness("runtime.goexit0", Fields(|o| vec![Some(o.sched.ngsys)])),
-        // mgcmark.go
+        Witness("runtime.casgstatus", Fields(|o| vec![o.sched.time_to_run])),
         Witness(
-            "runtime.markrootFreeGStacks",
+            "runtime.injectglist",
+            Fields(|o| vec![o.sched.runqsize, o.sched.runq_size]),
+        ),
+        Witness(
+            "runtime.gfget",
             Fields(|o| {
                 vec![
                     o.sched.g_free_n,
@@ -68,8 +70,6 @@ const SCHED: Rule = Rule {
                 ]
             }),
         ),
-        // mgc.go
-        Witness("runtime.gcMarkTermination", Fields(|o| vec![o.sched.time_to_run])),
     ],
 };
 const WORK: Rule = Rule {
