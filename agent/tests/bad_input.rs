@@ -366,7 +366,7 @@ fn in_part(service: &Service, path: &str, words: &[&str]) {
 }
 
 #[test]
-fn stripped_programs_are_watched_in_part() {
+fn a_stripped_rust_program_is_watched_in_part() {
     if !privileged() {
         return;
     }
@@ -383,12 +383,41 @@ fn stripped_programs_are_watched_in_part() {
         "/stock/1",
         &["stripped of its symbols", "build it without strip"],
     );
+}
+
+/// A Go newer than the table of offsets, and no DWARF: sockets and threads are watched, and what is off is said once.
+#[test]
+fn an_unknown_go_without_dwarf_is_watched_in_part() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let exe = copy("go-shop", directory.path(), "go-shop-unknown");
+    let status = Command::new("strip").arg(&exe).status().expect("strip of binutils");
+    assert!(status.success());
+    let mut bytes = fs::read(&exe).unwrap();
+    for at in 0..bytes.len() - 6 {
+        // go1.26.8 → go1.96.8: the build info, and what the runtime itself says.
+        if bytes[at..].starts_with(b"go1.2") && bytes[at + 6] == b'.' {
+            bytes[at + 4] = b'9';
+        }
+    }
+    fs::write(&exe, bytes).unwrap();
+    let first = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
+    in_part(
+        &first,
+        "/item?id=1",
+        &[
+            "no DWARF in this go1.9",
+            "go1.18 to go1.27",
+            "Its sockets and threads are watched",
+        ],
+    );
 
     // Another process of the same executable is watched as well, and the warning is not said again.
-    let exe = directory.path().join("rust-stock-stripped");
-    let second = serve(&exe);
+    let second = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
     let mut run = Run::start(&["--exe", exe.to_str().unwrap()]);
-    for service in [&stock, &second] {
+    for service in [&first, &second] {
         let watched = format!("(pid {})", service.pid());
         if !run.said.contains(&watched) {
             run.until(&watched);
@@ -410,8 +439,17 @@ fn a_stripped_go_service_is_watched_whole() {
     let status = Command::new("strip").arg(&exe).status().expect("strip of binutils");
     assert!(status.success());
     let shop = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
-    let mut run = Run::start(&["--pid", &shop.pid().to_string(), "--metric-interval", "1s"]);
-    run.until("watching");
+    let mut run = Run::start(&[
+        "--pid",
+        &shop.pid().to_string(),
+        "--out",
+        "here",
+        "--budget",
+        "off",
+        "--metric-interval",
+        "1s",
+    ]);
+    run.until(" watching ");
     for _ in 0..20 {
         shop.get("/item?id=1");
     }
@@ -430,7 +468,7 @@ fn a_stripped_go_service_is_watched_whole() {
         assert!(metrics.contains(name), "no {name}");
     }
     let spans = fs::read_to_string(directory.path().join("here/traces.jsonl")).unwrap();
-    let number = common::number_of(&oracle["metrics"]["/gc/cycles/total:gc-cycles"]);
+    let number = number_of(&oracle["metrics"]["/gc/cycles/total:gc-cycles"]);
     assert!(
         spans.contains("go.gc.cycle.number") && spans.contains(&format!("\"{number}\"")),
         "cycle {number} has no span"

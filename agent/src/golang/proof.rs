@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// Goroutines whose ids are looked at.
 const SAMPLE: u64 = 64;
 /// runtime._Gdeadextra, the last status there is (go1.27, runtime2.go); _Gscan is or-ed in.
-const LAST_STATUS: u64 = 10;
+const LAST_STATUS: u64 = 11;
 const GSCAN: u64 = 0x1000;
 
 impl GoRuntime {
