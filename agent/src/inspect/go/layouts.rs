@@ -143,7 +143,7 @@ pub(super) fn of_release(version: &GoVersion, arch: &str) -> Result<GoOffsets, I
             reason,
             supported: GO_SUPPORTED,
         })
-        .and_then(|fields| GoOffsets::read(fields))
+        .and_then(GoOffsets::read)
 }
 
 fn lookup<'t>(tables: &'t [Table], version: &GoVersion, arch: &str) -> Result<&'t GoFields, String> {
