@@ -209,12 +209,12 @@ mod tests {
         check("devel go1.28-0123abcd Mon Jan 2", "amd64", Err("no release"));
     }
 
-    /// What is embedded can be read whole: a field that is needed is in every table.
+    /// What is embedded can be read whole: a field that is needed is in the table of every newest patch.
     #[test]
     fn every_supported_version_has_whole_tables() {
         for minor in 18..=27 {
             for arch in ["amd64", "arm64"] {
-                let version = parse_version(&format!("go1.{minor}.1")).expect("a version");
+                let version = parse_version(&format!("go1.{minor}.99")).expect("a version");
                 let offsets = of_release(&version, arch);
                 assert!(offsets.is_ok(), "go1.{minor} {arch}: {offsets:?}");
             }
