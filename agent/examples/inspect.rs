@@ -59,6 +59,11 @@ fn measure(path: &str, times: usize) -> Result<serde_json::Value> {
 
 fn name(image: &Image) -> String {
     match image {
+        Image::Go(go) if go.offsets.is_err() || go.globals.is_err() => {
+            let errors = [go.offsets.as_ref().err(), go.globals.as_ref().err()];
+            let errors: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
+            format!("{}: {}", go.version, errors.join("; "))
+        }
         Image::Go(go) if go.stripped => format!("{}, stripped", go.version),
         Image::Go(go) => go.version.to_string(),
         Image::Tokio(tokio) => format!("tokio {}", tokio.version.as_deref().unwrap_or("of unknown version")),

@@ -8,8 +8,10 @@ use crate::{
     cli::TargetArgs,
     discover::Process,
     exit::Exit,
-    inspect::{self, Image, SiteCost},
+    golang::{GoRuntime, ProofError},
+    inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
+    memory::Memory,
     pipeline, signals,
 };
 
@@ -96,6 +98,7 @@ fn report(process: &Process, explicit: bool) -> bool {
     let elf = match &image {
         Image::Go(image) => {
             println!("{head}: {}", image.version.raw);
+            println!("  {:<18} {}", "found by", found_by(image));
             if let Err(error) = &image.tls_g {
                 println!("  goroutines of sockets are not told: {error}");
             }
@@ -110,7 +113,10 @@ fn report(process: &Process, explicit: bool) -> bool {
         }
     };
     let bias = process.bias(elf).unwrap_or_default();
-    let plan = plan::plan(&image, bias, &[]);
+    let mut plan = plan::plan(&image, bias, &[]);
+    if let Err(reason) = prove(process, &image, bias) {
+        plan.without_go(&reason.to_string());
+    }
     for state in &plan.states {
         match &state.coverage {
             Coverage::Full => println!("  {:<18} full", state.signal),
@@ -129,4 +135,27 @@ fn report(process: &Process, explicit: bool) -> bool {
         );
     }
     true
+}
+
+/// Holds what was found of a Go runtime against the process; others have nothing to prove.
+fn prove(process: &Process, image: &Image, bias: u64) -> Result<(), ProofError> {
+    let Image::Go(image) = image else { return Ok(()) };
+    let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
+        return Ok(());
+    };
+    let memory = Memory::open(process.pid)?;
+    GoRuntime::new(memory, bias, globals.clone(), offsets.clone())?.prove(&image.version.raw)
+}
+
+/// Where what is known of a Go executable comes from.
+fn found_by(image: &GoImage) -> String {
+    let offsets = match image.offsets_source {
+        OffsetsSource::Dwarf => "fields by its DWARF",
+        OffsetsSource::Table => "fields by the table of its version",
+    };
+    let globals = match image.globals_source {
+        GlobalsSource::Symbols => "variables by its symbols",
+        GlobalsSource::Code => "variables by its instructions",
+    };
+    format!("{offsets}, {globals}; proved in each process before use")
 }

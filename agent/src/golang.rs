@@ -1,12 +1,16 @@
 //! Plane 0 for Go: the runtime's own counters and histograms, read from the target's memory as runtime/metrics computes
 //! them inside (go1.26, runtime/metrics.go).
 
+mod proof;
+
 use std::io;
 
 use crate::{
     inspect::{FieldLoc, GoGlobals, GoOffsets},
     memory::Memory,
 };
+
+pub use proof::ProofError;
 
 /// Reads one process' runtime.
 #[derive(Debug)]

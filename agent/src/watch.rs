@@ -264,14 +264,23 @@ impl Watch {
             Some(Image::Tokio(image)) => process.bias(&image.elf)?,
             None => 0,
         };
-        let plan = image
+        let mut plan = image
             .as_deref()
             .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
         let slot = self.next_slot;
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
-        // A Go binary without DWARF is recognised all the same, and of no more use than a stripped one.
+        // A Go binary of which too little is known is recognised all the same.
         let error = error.or_else(|| go_error(image.as_deref()?));
+        let mut error = error.map(|error| error.to_string());
+        let go = self
+            .open_runtime(process.pid, image.as_deref(), bias)
+            .unwrap_or_else(|unproved| {
+                let reason = unproved.to_string();
+                plan.without_go(&reason);
+                error = Some(reason);
+                None
+            });
         if let Some(error) = &error {
             let level = self.once(&process);
             log!(
@@ -287,12 +296,12 @@ impl Watch {
         if let Some(error) = error {
             target.states.push(SignalState {
                 signal: "runtime",
-                coverage: Coverage::Off(error.to_string()),
+                coverage: Coverage::Off(error),
             });
         }
         target.states.extend(self.hooks.iter().skip(1).map(HookState::coverage));
         target.futures = plan.futures.clone();
-        target.go = self.open_runtime(&target, image.as_deref(), bias);
+        target.go = go;
         target.image = image;
         self.meter
             .clear(index)

@@ -366,7 +366,7 @@ fn in_part(service: &Service, path: &str, words: &[&str]) {
 }
 
 #[test]
-fn stripped_programs_are_watched_in_part() {
+fn a_stripped_rust_program_is_watched_in_part() {
     if !privileged() {
         return;
     }
@@ -383,24 +383,40 @@ fn stripped_programs_are_watched_in_part() {
         "/stock/1",
         &["stripped of its symbols", "build it without strip"],
     );
+}
 
-    let shop = directory.path().join("go-shop-stripped");
-    let built = Command::new("go")
-        .args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"])
-        .arg(&shop)
-        .arg(".")
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../targets/go-shop"))
-        .env("CGO_ENABLED", "0")
-        .status();
-    if !built.is_ok_and(|status| status.success()) {
-        strip("go-shop");
+/// A Go newer than the table of offsets, and no DWARF: sockets and threads are watched, and what is off is said once.
+#[test]
+fn an_unknown_go_without_dwarf_is_watched_in_part() {
+    if !privileged() {
+        return;
     }
-    let first = Service::start(&shop, &["-listen", "127.0.0.1:0"], &[]);
-    in_part(&first, "/item?id=1", &["no DWARF", "-ldflags", "build it without"]);
+    let directory = tempfile::tempdir().unwrap();
+    let exe = copy("go-shop", directory.path(), "go-shop-unknown");
+    let status = Command::new("strip").arg(&exe).status().expect("strip of binutils");
+    assert!(status.success());
+    let mut bytes = fs::read(&exe).unwrap();
+    for at in 0..bytes.len() - 6 {
+        // go1.26.8 → go1.96.8: the build info, and what the runtime itself says.
+        if bytes[at..].starts_with(b"go1.2") && bytes[at + 6] == b'.' {
+            bytes[at + 4] = b'9';
+        }
+    }
+    fs::write(&exe, bytes).unwrap();
+    let first = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
+    in_part(
+        &first,
+        "/item?id=1",
+        &[
+            "no DWARF in this go1.9",
+            "go1.18 to go1.27",
+            "Its sockets and threads are watched",
+        ],
+    );
 
     // Another process of the same executable is watched as well, and the warning is not said again.
-    let second = Service::start(&shop, &["-listen", "127.0.0.1:0"], &[]);
-    let mut run = Run::start(&["--exe", shop.to_str().unwrap()]);
+    let second = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
+    let mut run = Run::start(&["--exe", exe.to_str().unwrap()]);
     for service in [&first, &second] {
         let watched = format!("(pid {})", service.pid());
         if !run.said.contains(&watched) {
@@ -410,6 +426,53 @@ fn stripped_programs_are_watched_in_part() {
     run.signal(Signal::INT);
     let (_, said, _) = run.end();
     assert_eq!(said.matches("Its sockets and threads are watched").count(), 1, "{said}");
+}
+
+/// Neither symbols nor DWARF: all that a Go service has is seen, and its own counters say the same.
+#[test]
+fn a_stripped_go_service_is_watched_whole() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let exe = copy("go-shop", directory.path(), "go-shop-stripped");
+    let status = Command::new("strip").arg(&exe).status().expect("strip of binutils");
+    assert!(status.success());
+    let shop = Service::start(&exe, &["-listen", "127.0.0.1:0"], &[]);
+    let mut run = Run::start(&[
+        "--pid",
+        &shop.pid().to_string(),
+        "--out",
+        "here",
+        "--budget",
+        "off",
+        "--metric-interval",
+        "1s",
+    ]);
+    run.until(" watching ");
+    for _ in 0..20 {
+        shop.get("/item?id=1");
+    }
+    shop.get("/gc");
+    let oracle = shop.oracle();
+    run.signal(Signal::INT);
+    let (status, said, directory) = run.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(!said.contains("off:"), "{said}");
+    let metrics = fs::read_to_string(directory.path().join("here/metrics.jsonl")).unwrap();
+    for name in [
+        "go.schedule.duration",
+        "go.goroutine.runnable.duration",
+        "go.memory.gc.pause.duration",
+    ] {
+        assert!(metrics.contains(name), "no {name}");
+    }
+    let spans = fs::read_to_string(directory.path().join("here/traces.jsonl")).unwrap();
+    let number = number_of(&oracle["metrics"]["/gc/cycles/total:gc-cycles"]);
+    assert!(
+        spans.contains("go.gc.cycle.number") && spans.contains(&format!("\"{number}\"")),
+        "cycle {number} has no span"
+    );
 }
 
 #[test]

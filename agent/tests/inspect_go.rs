@@ -3,262 +3,14 @@
 //! Needs Go and gcc in PATH, which `cargo xtask test` sees to. Go fetches the oldest and the newest version that are supported
 //! through its module proxy (`WHYWAIT_GO_VERSIONS=1.20.14,1.25.1` for others).
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+#[path = "common/go_build.rs"]
+mod go_build;
 
-use agent::inspect::{ElfKind, GoHook, GoImage, Image, InspectError, SiteCost, TlsProof, inspect};
+use std::path::Path;
+use std::process::Stdio;
 
-const PROGRAM: &str = include_str!("fixtures/go_facts.go.txt");
-const TLS_PROGRAM: &str = include_str!("fixtures/go_tls.go.txt");
-
-/// Go itself, of a version or (`local`) the one in PATH.
-fn go(toolchain: &str) -> Command {
-    let mut command = Command::new("go");
-    command.env("GOTOOLCHAIN", toolchain);
-    command
-}
-
-/// Builds the program with `flags`.
-fn build(name: &str, toolchain: &str, flags: &[&str], env: &[(&str, &str)]) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&dir).expect("a directory");
-    let program = if name.starts_with("tls") { TLS_PROGRAM } else { PROGRAM };
-    std::fs::write(dir.join("main.go"), program).expect("main.go");
-    std::fs::write(dir.join("go.mod"), "module example.org/facts\ngo 1.18\n").expect("go.mod");
-    let mut command = go(toolchain);
-    command.current_dir(&dir).envs(env.iter().copied());
-    let status = command.args(["build", "-o", "facts"]).args(flags).arg(".").status();
-    let status = status.unwrap_or_else(|error| panic!("go: {error}; `cargo xtask test` puts it into PATH"));
-    assert!(status.success(), "go build failed");
-    dir.join("facts")
-}
-
-fn go_image(path: &Path) -> (Vec<u8>, Box<GoImage>) {
-    let bytes = std::fs::read(path).expect("the binary");
-    match inspect(&bytes).expect("an image") {
-        Some(Image::Go(image)) => (bytes, image),
-        other => panic!("not Go: {other:?}"),
-    }
-}
-
-/// A running copy of the program, stopped in the middle, and what it printed about itself.
-struct Live {
-    child: Child,
-    memory: std::fs::File,
-    bias: u64,
-    facts: Vec<(String, u64)>,
-}
-
-impl Live {
-    fn start(path: &Path, image: &GoImage) -> Self {
-        let mut child = Command::new(path)
-            .stdout(Stdio::piped())
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let facts = output
-            .lines()
-            .map(|l| l.expect("a line"))
-            .take_while(|l| l != "end")
-            .map(|l| {
-                let (key, value) = l.split_once(' ').expect("key and value");
-                (key.to_owned(), value.parse().expect("a number"))
-            })
-            .collect();
-        let pid = child.id();
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-        let line = maps.lines().find(|l| l.ends_with("/facts")).expect("a mapping of it");
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let hex = |text: &str| u64::from_str_radix(text, 16).expect("hex");
-        let start = hex(fields[0].split('-').next().expect("a start"));
-        let bias = image.elf.bias(start, hex(fields[2])).expect("a segment");
-        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
-        Self {
-            child,
-            memory,
-            bias,
-            facts,
-        }
-    }
-
-    fn fact(&self, key: &str) -> u64 {
-        self.facts
-            .iter()
-            .find(|(k, _)| k == key)
-            .unwrap_or_else(|| panic!("{key}"))
-            .1
-    }
-
-    fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.memory.read_exact_at(&mut bytes, address).expect("readable memory");
-        bytes
-    }
-
-    fn word(&self, address: u64, size: u64) -> u64 {
-        let mut bytes = self.bytes(address, size as usize);
-        bytes.resize(8, 0);
-        u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Every number that can be read from outside equals what runtime/metrics said inside.
-fn check_live(path: &Path, image: &GoImage) {
-    let live = Live::start(path, image);
-    let (o, g) = (
-        image.offsets.as_ref().expect("offsets"),
-        image.globals.as_ref().expect("globals"),
-    );
-    let at = |base: u64, field: agent::inspect::FieldLoc| live.word(base + live.bias + field.offset, field.size);
-    let (text, len) = (
-        live.word(g.build_version + live.bias, 8),
-        live.word(g.build_version + live.bias + 8, 8),
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&live.bytes(text, len as usize)),
-        image.version.raw
-    );
-    assert_eq!(live.word(g.gomaxprocs + live.bias, 4), live.fact("gomaxprocs"));
-    assert_eq!(
-        at(g.memstats, o.memstats.numgc),
-        live.fact("/gc/cycles/total:gc-cycles")
-    );
-    assert_eq!(
-        at(g.memstats, o.memstats.numforcedgc),
-        live.fact("/gc/cycles/forced:gc-cycles")
-    );
-    assert_eq!(at(g.work, o.work.cycles), live.fact("/gc/cycles/total:gc-cycles"));
-    assert_eq!(at(g.work, o.work.user_forced), 1);
-    let phases = [o.work.t_sweep_term, o.work.t_mark, o.work.t_mark_term, o.work.t_end].map(|f| at(g.work, f));
-    assert!(phases.is_sorted() && phases[0] > 0, "{phases:?}");
-    assert_eq!(at(g.gc_controller, o.gc_controller.gc_percent), 100);
-
-    let stats = |field: agent::inspect::FieldLoc| -> u64 {
-        let base = g.memstats + o.memstats.heap_stats.offset;
-        (0..3)
-            .map(|i| at(base + i * o.heap_stats_size, field))
-            .fold(0, u64::wrapping_add)
-    };
-    let h = &o.heap_stats;
-    // The scavenger, new spans and a stack that grows move a few pages between the reading inside and this one.
-    let stacks = live.fact("/memory/classes/heap/stacks:bytes");
-    assert!(
-        stats(h.in_stacks).abs_diff(stacks) <= 64 << 10,
-        "{} {stacks}",
-        stats(h.in_stacks)
-    );
-    let released = live.fact("/memory/classes/heap/released:bytes");
-    assert!(
-        stats(h.released).abs_diff(released) <= 512 << 10,
-        "{} {released}",
-        stats(h.released)
-    );
-    let m = &o.memstats;
-    let sys = [
-        m.stacks_sys,
-        m.mspan_sys,
-        m.mcache_sys,
-        m.buckhash_sys,
-        m.gc_misc_sys,
-        m.other_sys,
-    ];
-    let total =
-        sys.iter().map(|f| at(g.memstats, *f)).sum::<u64>() + stats(h.committed).wrapping_add(stats(h.released));
-    assert_eq!(total, live.fact("/memory/classes/total:bytes"));
-    let (mut bytes, mut objects) = (stats(h.large_alloc), stats(h.large_alloc_count));
-    for class in 0..h.small_alloc_count.size / 8 {
-        let count = stats(agent::inspect::FieldLoc {
-            offset: h.small_alloc_count.offset + class * 8,
-            size: 8,
-        });
-        objects += count;
-        bytes += count * live.word(g.size_class_to_size + live.bias + class * 2, 2);
-    }
-    // What the program's own printing allocated after its reading is at most a few blocks of the allocator.
-    let near = |found: u64, key: &str, slack: u64| {
-        let told = live.fact(key);
-        assert!(
-            found >= told && found - told <= slack,
-            "{key}: read {found}, told {told}"
-        );
-    };
-    near(bytes, "/gc/heap/allocs:bytes", 256 << 10);
-    near(objects, "/gc/heap/allocs:objects", 8192);
-
-    let mut goroutines = live.word(g.allglen + live.bias, 8);
-    let s = &o.sched;
-    for field in [s.g_free_n, s.g_free_stack_size, s.g_free_no_stack_size]
-        .into_iter()
-        .flatten()
-    {
-        goroutines -= at(g.sched, field);
-    }
-    let (all_p, count) = (live.word(g.allp + live.bias, 8), live.word(g.allp + live.bias + 8, 8));
-    let p_free = o.p.g_free_size.or(o.p.g_free_n).expect("p.gFree");
-    for i in 0..count {
-        goroutines -= live.word(live.word(all_p + i * 8, 8) + p_free.offset, p_free.size);
-    }
-    goroutines -= at(g.sched, s.ngsys);
-    assert_eq!(goroutines, live.fact("goroutines"));
-
-    let h = &o.time_histogram;
-    let samples = |histogram: agent::inspect::FieldLoc| -> u64 {
-        let base = g.sched + histogram.offset;
-        (0..h.buckets.count as u64)
-            .map(|i| {
-                at(
-                    base + i * 8,
-                    agent::inspect::FieldLoc {
-                        offset: h.counts.offset,
-                        size: 8,
-                    },
-                )
-            })
-            .sum()
-    };
-    if let Some(pauses) = s.stw_total_gc {
-        assert_eq!(samples(pauses), live.fact("pauses"));
-    }
-    near(samples(s.time_to_run.expect("timeToRun")), "latencies", 64);
-
-    // The current g of the main goroutine's thread isn't known from outside; but every g of allgs has its own id.
-    let (all_g, count) = (live.word(g.allgs + live.bias, 8), live.word(g.allglen + live.bias, 8));
-    let mut ids: Vec<u64> = (0..count)
-        .map(|i| live.word(live.word(all_g + i * 8, 8) + o.g.goid.offset, 8))
-        .collect();
-    ids.retain(|id| *id != 0);
-    ids.sort_unstable();
-    assert!(ids.contains(&1) && ids.windows(2).all(|w| w[0] != w[1]), "{ids:?}");
-    let sleeper = (0..count).map(|i| live.word(all_g + i * 8, 8)).find(|gp| {
-        let start = live.word(gp + o.g.startpc.offset, 8).wrapping_sub(live.bias);
-        image
-            .symbols
-            .lookup(start)
-            .is_some_and(|f| f.function.starts_with("main.sleep"))
-    });
-    assert!(sleeper.is_some(), "no goroutine that was started with main.sleep");
-}
-
-fn check_sites(bytes: &[u8], image: &GoImage) {
-    for hook in GoHook::ALL {
-        let site = image.sites[&hook].as_ref().unwrap_or_else(|e| panic!("{hook:?}: {e}"));
-        let at = site.file_offset as usize;
-        assert_eq!(&bytes[at..at + site.bytes.len()], site.bytes, "{hook:?}");
-        assert_eq!((site.cost, site.may_repeat), (SiteCost::Emulated, false), "{hook:?}");
-        let function = image.symbols.lookup(site.vaddr).expect("a function").function;
-        assert!(hook.candidates().contains(&function.as_str()), "{hook:?} in {function}");
-    }
-}
+use agent::inspect::{ElfKind, GlobalsSource, GoGlobals, GoHook, GoImage, Image, OffsetsSource, TlsProof, inspect};
+use go_build::{Live, build, check_live, check_sites, go, go_image};
 
 /// Function, file and line as `go tool addr2line` has them, at the start and within each of many functions.
 fn check_symbols(toolchain: &str, path: &Path, image: &GoImage) {
@@ -375,15 +127,72 @@ fn the_current_g_is_where_the_code_says() {
     }
 }
 
+/// No symbols, no DWARF: offsets from the table, globals from the code, both as the twin with symbols has them.
 #[test]
-fn a_stripped_build_keeps_functions_and_sites_and_says_what_is_missing() {
-    let path = build("stripped", "local", &["-ldflags=-s -w"], &[("CGO_ENABLED", "0")]);
-    let (bytes, image) = go_image(&path);
-    assert!(image.stripped);
-    assert_eq!(image.offsets, Err(InspectError::NoDwarf));
-    assert_eq!(image.globals, Err(InspectError::Stripped { runtime: "Go" }));
-    assert_eq!(image.tls_g.as_ref().map(|t| t.offset), Ok(-8));
-    check_sites(&bytes, &image);
+fn a_stripped_build_is_known_as_well_as_its_twin() {
+    for (name, toolchain, extra) in [
+        ("twin", "local", &[][..]),
+        ("twin-pie", "local", &["-buildmode=pie"]),
+        ("twin-1.18.10", "go1.18.10", &[]),
+        ("twin-1.27.4", "go1.27.4", &[]),
+    ] {
+        let env = [("CGO_ENABLED", "0")];
+        let (_, twin) = go_image(&build(name, toolchain, extra, &env));
+        let stripped = [extra, &["-ldflags=-s -w"]].concat();
+        let path = build(&format!("{name}-stripped"), toolchain, &stripped, &env);
+        let (bytes, image) = go_image(&path);
+        assert!(image.stripped);
+        assert_eq!(image.offsets_source, OffsetsSource::Table);
+        assert_eq!(image.globals_source, GlobalsSource::Code);
+        assert_eq!(image.offsets, twin.offsets);
+        let (found, known) = (
+            image.globals.as_ref().expect("globals"),
+            twin.globals.as_ref().expect("the twin's"),
+        );
+        same_distances(found, known);
+        check_sites(&bytes, &image);
+        check_live(&path, &image);
+    }
+}
+
+/// Without symbols the linker lays out the data elsewhere, but all of it by the same distance at most a section.
+fn same_distances(found: &GoGlobals, known: &GoGlobals) {
+    let sections = |g: &GoGlobals| {
+        [
+            vec![g.sched, g.work, g.allgs, g.allp],
+            vec![g.memstats, g.gc_controller, g.allglen, g.gomaxprocs, g.gcphase, g.iscgo],
+        ]
+        .map(|addresses| -> Vec<u64> { addresses.iter().map(|at| at.wrapping_sub(addresses[0])).collect() })
+    };
+    assert_eq!(sections(found), sections(known));
+    let size = |g: &GoGlobals| g.wait_reason_strings.map(|table| table.size);
+    assert_eq!(size(found), size(known));
+}
+
+/// The versions differ, or the experiment may move fields: an error that says what was found and what is known.
+#[test]
+fn a_stripped_build_of_an_unknown_version_says_so() {
+    let env = [("CGO_ENABLED", "0")];
+    let path = build("unknown", "local", &["-ldflags=-s -w"], &env);
+    let mut bytes = std::fs::read(&path).expect("the binary");
+    let (_, image) = go_image(&path);
+    let known = image.version.raw.clone().into_bytes();
+    let places: Vec<usize> = (0..bytes.len() - known.len())
+        .filter(|at| bytes[*at..].starts_with(&known))
+        .collect();
+    for at in places {
+        // go1.26.8 → go1.96.8
+        bytes[at + 4] = b'9';
+    }
+    match inspect(&bytes) {
+        Ok(Some(Image::Go(image))) => {
+            let error = image.offsets.expect_err("no offsets").to_string();
+            for part in [&*image.version.raw, "go1.18 to go1.27", "no such release"] {
+                assert!(error.contains(part), "{part} is not in {error}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

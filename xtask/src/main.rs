@@ -7,6 +7,7 @@ mod demo;
 mod demo_build;
 mod image;
 mod kernels;
+mod offsets;
 mod progress;
 mod run;
 mod setup;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Options),
     /// Measure what watching costs
     Bench(bench::Options),
+    /// Read where the Go runtime's fields are in builds of every supported version
+    Offsets(offsets::Options),
     /// Build a FROM-scratch container image of the static agent
     Image(image::Options),
 }
@@ -60,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Tidy(options) => tidy::run(options),
         Command::Test(options) => test::run(options),
         Command::Bench(options) => bench::run(options),
+        Command::Offsets(options) => offsets::run(options),
         Command::Image(options) => image::run(options),
     }
 }

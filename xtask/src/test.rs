@@ -22,16 +22,24 @@ pub(crate) struct Options {
     /// Nothing but the older kernels
     #[arg(long, conflicts_with = "no_kernels")]
     only_kernels: bool,
+    /// Nothing but every Go version times every kind of build; writes docs/go-support.md
+    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
+    matrix: bool,
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
     let with_kernels = !options.no_kernels;
     // As an ordinary user no VM is booted, so its packages are not asked for either.
     let tools = setup::ensure(setup::Wanted {
-        kernels: with_kernels && sh::is_root(),
+        kernels: with_kernels && !options.matrix && sh::is_root(),
     })?;
     if options.only_kernels {
         return kernels::test(&tools);
+    }
+    if options.matrix {
+        let mut command = cargo_test_command(&tools, &["-p", "agent", "--test", "go_matrix", "--", "--nocapture"])?;
+        command.env("WHYWAIT_GO_MATRIX", "whole");
+        return passed_through(&mut command, &mut Counts::default());
     }
     checks::rust_format()?;
     checks::go(&tools)?;
@@ -99,8 +107,13 @@ impl Counts {
     }
 }
 
-/// Runs cargo test with its output passed through as it is. Tests find Go in PATH, wherever it was found here.
+/// Runs cargo test with its output passed through as it is.
 fn cargo_test(tools: &setup::Tools, args: &[&str], counts: &mut Counts) -> Result<()> {
+    passed_through(&mut cargo_test_command(tools, args)?, counts)
+}
+
+/// Tests find Go in PATH, wherever it was found here.
+fn cargo_test_command(tools: &setup::Tools, args: &[&str]) -> Result<Command> {
     let go = tools.go.path.parent().map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(go.into_iter().chain(std::env::split_paths(&path)))?;
@@ -109,7 +122,7 @@ fn cargo_test(tools: &setup::Tools, args: &[&str], counts: &mut Counts) -> Resul
         .args(args)
         .env("PATH", path)
         .env("WHYWAIT_DEMO_DIR", demo_build::folder());
-    passed_through(&mut command, counts)
+    Ok(command)
 }
 
 fn passed_through(command: &mut Command, counts: &mut Counts) -> Result<()> {

@@ -114,16 +114,7 @@ fn plan_go(image: &GoImage, bias: u64) -> Plan {
             plan_go_gc(image, &mut plan);
             plan_go_sched(image, &mut plan);
         }
-        Err(reason) => {
-            plan.flags = 0;
-            for signal in [
-                signals::go::runtime::NAME,
-                signals::go::gc::NAME,
-                signals::go::sched::NAME,
-            ] {
-                plan.set(signal, Coverage::Off(reason.clone()));
-            }
-        }
+        Err(reason) => plan.without_go(&reason),
     }
     plan
 }
@@ -315,6 +306,24 @@ fn in_registers(site: &ProbeSite, registers: &[X86Register]) -> Result<ProbeSite
 }
 
 impl Plan {
+    /// Takes all that hangs on the Go runtime's memory out of the plan; `reason` is why. What was off keeps its own reason.
+    pub fn without_go(&mut self, reason: &str) {
+        self.flags = 0;
+        for signal in [
+            signals::go::runtime::NAME,
+            signals::go::gc::NAME,
+            signals::go::sched::NAME,
+        ] {
+            self.probes.retain(|probe| probe.signal != signal);
+            let off = Coverage::Off(reason.to_owned());
+            match self.states.iter_mut().find(|state| state.signal == signal) {
+                Some(state) if matches!(state.coverage, Coverage::Off(_)) => {}
+                Some(state) => state.coverage = off,
+                None => self.set(signal, off),
+            }
+        }
+    }
+
     fn set(&mut self, signal: &'static str, coverage: Coverage) {
         self.states.push(SignalState { signal, coverage });
     }

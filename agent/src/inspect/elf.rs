@@ -218,6 +218,12 @@ impl<'a> Binary<'a> {
         Some((section.address(), data.decompress().ok()?))
     }
 
+    /// The addresses of a section, whether the file has its bytes or not.
+    pub(crate) fn range_of(&self, name: &str) -> Option<std::ops::Range<u64>> {
+        let section = self.file.section_by_name(name)?;
+        Some(section.address()..section.address().checked_add(section.size())?)
+    }
+
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.file.section_by_name(name).is_some()
     }

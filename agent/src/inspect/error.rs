@@ -18,9 +18,17 @@ pub enum InspectError {
     )]
     Stripped { runtime: &'static str },
     #[error(
-        "no DWARF in this Go binary (-ldflags=-w or -s): build it without these flags; offsets for stripped Go binaries aren't known yet"
+        "no DWARF in this {found} binary (-ldflags=-w or -s), and the table of offsets, {supported}, is of no use: {reason}. Build it with DWARF, or use a newer agent"
     )]
-    NoDwarf,
+    NoOffsets {
+        found: String,
+        reason: String,
+        supported: &'static str,
+    },
+    #[error(
+        "{what} cannot be found in the code of this stripped Go binary ({reason}): build it without -ldflags=-s, or use a newer agent"
+    )]
+    NotFound { what: &'static str, reason: String },
     #[error("{runtime} {found} isn't supported, {supported} is: use a toolchain within that range or a newer agent")]
     UnsupportedVersion {
         runtime: &'static str,

@@ -20,9 +20,10 @@ pub use elf::{ElfFacts, ElfKind, LoadSegment};
 pub use error::{InspectError, SiteError};
 pub use go::buildinfo::GoVersion;
 pub use go::dwarf::FieldLoc;
-pub use go::globals::GoGlobals;
+pub use go::globals::{GlobalsSource, GoGlobals};
 pub use go::histogram::{HistogramBuckets, TimeHistogramOffsets};
 pub use go::hooks::GoHook;
+pub use go::layouts::{GoFields, OffsetsSource};
 pub use go::offsets::*;
 pub use go::pclntab::{Frame, GoSymbolizer};
 pub use go::tls::{TlsG, TlsProof};
@@ -56,4 +57,10 @@ pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
         return Ok(Some(Image::Go(Box::new(image))));
     }
     Ok(tokio::inspect(&binary)?.map(|image| Image::Tokio(Box::new(image))))
+}
+
+/// For `cargo xtask offsets`: the version of a Go executable and, from its DWARF, every location that [`GoOffsets`] is made
+/// of. Any 64-bit little-endian machine.
+pub fn go_fields(bytes: &[u8]) -> Result<(GoVersion, GoFields), InspectError> {
+    go::fields(&elf::Binary::parse(bytes)?)
 }

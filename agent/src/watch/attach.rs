@@ -2,7 +2,6 @@
 
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
-use log::warn;
 
 use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, govern};
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
         uprobe::{self, Place},
     },
     budget::{Duty, Ledger, Plane, Window},
-    golang::GoRuntime,
+    golang::{GoRuntime, ProofError},
     inspect::Image,
     memory::Memory,
     signals,
@@ -19,35 +18,28 @@ use crate::{
 };
 
 impl Watch {
-    pub(super) fn open_runtime(&self, target: &Target, image: Option<&Image>, bias: u64) -> Option<GoState> {
-        let Some(Image::Go(image)) = image else { return None };
-        if self
-            .options
-            .without
-            .iter()
-            .any(|name| name == signals::go::runtime::NAME)
-        {
-            return None;
-        }
+    /// Opens a Go process' memory; None where there is no runtime to read or the user wants none. An error is why nothing that
+    /// was found of the runtime may be used.
+    pub(super) fn open_runtime(
+        &self,
+        pid: u32,
+        image: Option<&Image>,
+        bias: u64,
+    ) -> Result<Option<GoState>, ProofError> {
+        let Some(Image::Go(image)) = image else { return Ok(None) };
         let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
-            return None;
+            return Ok(None);
         };
-        let runtime = Memory::open(target.process.pid)
-            .and_then(|memory| GoRuntime::new(memory, bias, globals.clone(), offsets.clone()));
-        match runtime {
-            Ok(runtime) => Some(GoState {
+        let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals.clone(), offsets.clone())?;
+        runtime.prove(&image.version.raw)?;
+        let left_out = |name: &String| name == signals::go::runtime::NAME;
+        Ok(Some(runtime)
+            .filter(|_| !self.options.without.iter().any(left_out))
+            .map(|runtime| GoState {
                 bounds: runtime.bounds().into(),
                 runtime,
                 latest: None,
-            }),
-            Err(error) => {
-                warn!(
-                    "process {}: cannot read the Go runtime's memory: {error}",
-                    target.process.pid
-                );
-                None
-            }
-        }
+            }))
     }
 
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.

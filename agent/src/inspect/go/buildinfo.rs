@@ -14,6 +14,10 @@ pub struct GoVersion {
     pub minor: u32,
     /// 0 for a development or pre-release version.
     pub patch: u32,
+    /// Neither a development version nor a pre-release.
+    pub is_release: bool,
+    /// GOEXPERIMENT, as far as it differs from the version's defaults.
+    pub experiments: Vec<String>,
     /// As the linker wrote it, such as `go1.26.8 X:greenteagc`.
     pub raw: String,
 }
@@ -116,11 +120,15 @@ fn module_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(inner).into_owned()
 }
 
-fn summarise(version: GoVersion, modules: &str) -> BuildInfo {
+fn summarise(mut version: GoVersion, modules: &str) -> BuildInfo {
     let field = |key: &str| {
         let mut lines = modules.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('\t'));
         lines.next().map(|v| v.split('\t').next().unwrap_or(v).to_owned())
     };
+    let set = modules.lines().find_map(|l| l.strip_prefix("build\tGOEXPERIMENT="));
+    version.experiments.extend(set.into_iter().flat_map(names));
+    version.experiments.sort_unstable();
+    version.experiments.dedup();
     BuildInfo {
         version,
         module: field("mod").or_else(|| field("path")),
@@ -128,9 +136,18 @@ fn summarise(version: GoVersion, modules: &str) -> BuildInfo {
     }
 }
 
+fn names(list: &str) -> impl Iterator<Item = String> {
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
 /// `go1.26.8`, `go1.27rc1`, `go1.26.8 X:…`, `devel go1.28-0123abcd …`.
-fn parse_version(raw: &str) -> Option<GoVersion> {
-    let word = raw.split_whitespace().find_map(|w| w.strip_prefix("go"))?;
+pub(super) fn parse_version(raw: &str) -> Option<GoVersion> {
+    // ` X:` until go1.25, `-X:` since go1.26 (cmd/link/internal/ld/main.go).
+    let (named, listed) = match raw.split_once("X:") {
+        Some((named, listed)) => (named.trim_end_matches('-'), listed.split_whitespace().next()),
+        None => (raw, None),
+    };
+    let word = named.split_whitespace().find_map(|w| w.strip_prefix("go"))?;
     let mut parts = word.splitn(3, '.');
     let number = |part: Option<&str>| -> Option<u32> {
         let part = part?;
@@ -141,6 +158,8 @@ fn parse_version(raw: &str) -> Option<GoVersion> {
         major: number(parts.next())?,
         minor: number(parts.next())?,
         patch: number(parts.next()).unwrap_or(0),
+        is_release: raw.starts_with("go") && word.bytes().all(|b| b.is_ascii_digit() || b == b'.'),
+        experiments: listed.into_iter().flat_map(names).collect(),
         raw: raw.to_owned(),
     })
 }
@@ -179,6 +198,13 @@ mod tests {
             (Some("example.org/shop"), true)
         );
         assert_eq!(summarise(version, "").module, None);
+        let version = parse_version("go1.26.8 X:greenteagc").expect("a version");
+        assert!(version.is_release);
+        let info = summarise(version, "build\tGOEXPERIMENT=arenas,greenteagc\n");
+        assert_eq!(info.version.experiments, ["arenas", "greenteagc"]);
+        let version = parse_version("go1.27.4-X:nogreenteagc,simd").expect("a version");
+        assert_eq!((version.patch, version.is_release), (4, true));
+        assert_eq!(version.experiments, ["nogreenteagc", "simd"]);
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub struct GoGlobals {
     pub wait_reason_strings: Option<Table>,
 }
 
+/// Where the globals of an image come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GlobalsSource {
+    /// .symtab or DWARF.
+    Symbols,
+    /// The instructions of functions that refer to them.
+    Code,
+}
+
 /// A variable and its size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
@@ -46,8 +55,8 @@ pub struct Table {
 }
 
 impl GoGlobals {
-    /// From .symtab, else from DWARF.
-    pub(super) fn read(binary: &Binary<'_>, types: Option<&Types<'_>>) -> Result<Self, InspectError> {
+    /// From .symtab, else from DWARF; None when there is neither.
+    pub(super) fn read(binary: &Binary<'_>, types: Option<&Types<'_>>) -> Option<Result<Self, InspectError>> {
         let mut found: HashMap<&str, u64> = HashMap::new();
         for symbol in binary.symbols() {
             if NAMES.contains(&symbol.name) {
@@ -55,8 +64,12 @@ impl GoGlobals {
             }
         }
         if found.is_empty() && types.is_none() {
-            return Err(InspectError::Stripped { runtime: "Go" });
+            return None;
         }
+        Some(Self::named(binary, types, &found))
+    }
+
+    fn named(binary: &Binary<'_>, types: Option<&Types<'_>>, found: &HashMap<&str, u64>) -> Result<Self, InspectError> {
         let maybe = |name: &str| found.get(name).copied().or_else(|| types?.address(name));
         let need = |name: &str| {
             maybe(name).ok_or_else(|| InspectError::UnexpectedLayout {

@@ -1,6 +1,7 @@
 //! `runtime.timeHistogram`: where its counts are, and which durations they stand for.
 
-use super::dwarf::{FieldLoc, Types};
+use super::dwarf::FieldLoc;
+use super::layouts::Layouts;
 use super::offsets::missing;
 use crate::inspect::InspectError;
 
@@ -44,7 +45,7 @@ impl HistogramBuckets {
 }
 
 impl TimeHistogramOffsets {
-    pub(super) fn read(types: &Types<'_>) -> Result<Self, InspectError> {
+    pub(super) fn read(types: &impl Layouts) -> Result<Self, InspectError> {
         let root = "runtime.timeHistogram";
         let need = |path: &str| types.field(root, path).ok_or_else(|| missing(root, path));
         let counts = need("counts")?;

@@ -1,10 +1,13 @@
-//! A Go executable: build info → version, DWARF → offsets, pclntab → functions → probe sites.
+//! A Go executable: build info → version, DWARF or table → offsets, pclntab → functions → probe sites and,
+//! in a stripped binary, globals.
 
 pub(super) mod buildinfo;
+mod code;
 pub(super) mod dwarf;
 pub(super) mod globals;
 pub(super) mod histogram;
 pub(super) mod hooks;
+pub(super) mod layouts;
 pub(super) mod offsets;
 pub(super) mod pclntab;
 pub(super) mod tls;
@@ -13,17 +16,20 @@ use std::collections::BTreeMap;
 
 use self::buildinfo::GoVersion;
 use self::dwarf::{Sections, Types};
-use self::globals::GoGlobals;
+use self::globals::{GlobalsSource, GoGlobals};
 use self::hooks::GoHook;
+use self::layouts::{GoFields, OffsetsSource};
 use self::offsets::GoOffsets;
 use self::pclntab::GoSymbolizer;
 use self::tls::TlsG;
 use super::elf::{Binary, ElfFacts};
 use super::{InspectError, ProbeSite, SiteError};
 
-/// The Go toolchains whose binaries are read: the register ABI and its pclntab came with go1.18.
+/// The Go toolchains whose binaries are known. A newer one's are read as far as they say themselves what is where.
 pub const GO_SUPPORTED: &str = "go1.18 to go1.27";
-const MINOR_SUPPORTED: std::ops::RangeInclusive<u32> = 18..=27;
+/// The register ABI and its pclntab came with it.
+const OLDEST_MINOR: u32 = 18;
+const NEWEST_MINOR: u32 = 27;
 
 /// What is known of a Go executable.
 #[derive(Debug)]
@@ -36,10 +42,12 @@ pub struct GoImage {
     pub cgo: bool,
     /// No .symtab.
     pub stripped: bool,
-    /// Struct offsets; an error without DWARF.
+    /// Struct offsets; an error without DWARF in a version that the table hasn't got.
     pub offsets: Result<GoOffsets, InspectError>,
-    /// Addresses of the runtime's variables; an error in a stripped binary.
+    pub offsets_source: OffsetsSource,
+    /// Addresses of the runtime's variables; an error where a stripped binary's code isn't as known.
     pub globals: Result<GoGlobals, InspectError>,
+    pub globals_source: GlobalsSource,
     /// Attach points by hook.
     pub sites: BTreeMap<GoHook, Result<ProbeSite, SiteError>>,
     /// Where a thread's current g is, relative to fsbase.
@@ -49,17 +57,27 @@ pub struct GoImage {
 
 pub(super) use self::buildinfo::is_marked;
 
+/// What offsets.json is made of: version, experiments and the DWARF's answers for every field that is read. Any machine.
+pub(super) fn fields(binary: &Binary<'_>) -> Result<(GoVersion, GoFields), InspectError> {
+    let malformed = InspectError::Malformed { part: "DWARF" };
+    let info = buildinfo::read(binary)?.ok_or(InspectError::Malformed { part: "Go build info" })?;
+    let sections = Sections::of(binary).ok_or(malformed.clone())?;
+    let types = Types::index(&sections).map_err(|_| malformed)?;
+    Ok((info.version, layouts::record(&types)?))
+}
+
 pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectError> {
     let Some(info) = buildinfo::read(binary)? else {
         return Ok(None);
     };
     let version = info.version;
-    if version.major != 1 || !MINOR_SUPPORTED.contains(&version.minor) {
-        return Err(InspectError::UnsupportedVersion {
-            runtime: "Go",
-            found: version.raw,
-            supported: GO_SUPPORTED,
-        });
+    let unsupported = || InspectError::UnsupportedVersion {
+        runtime: "Go",
+        found: version.raw.clone(),
+        supported: GO_SUPPORTED,
+    };
+    if version.major != 1 || version.minor < OLDEST_MINOR {
+        return Err(unsupported());
     }
     if binary.facts.machine != object::elf::EM_X86_64.0 {
         return Err(InspectError::UnsupportedMachine {
@@ -67,22 +85,33 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
             machine: format!("e_machine {}", binary.facts.machine),
         });
     }
-    let symbols = pclntab::read(binary)?;
+    let symbols = match pclntab::read(binary) {
+        // A table of another form is a newer version's right.
+        Err(_) if version.minor > NEWEST_MINOR => return Err(unsupported()),
+        symbols => symbols?,
+    };
     let sections = Sections::of(binary);
     let types = sections
         .as_ref()
         .map(Types::index)
         .transpose()
         .map_err(|_| InspectError::Malformed { part: "DWARF" });
-    let (types, offsets) = match types {
+    let (types, offsets, offsets_source) = match types {
         Ok(Some(types)) => {
             let offsets = GoOffsets::read(&types);
-            (Some(types), offsets)
+            (Some(types), offsets, OffsetsSource::Dwarf)
         }
-        Ok(None) => (None, Err(InspectError::NoDwarf)),
-        Err(e) => (None, Err(e)),
+        Ok(None) => (None, layouts::of_release(&version, "amd64"), OffsetsSource::Table),
+        Err(e) => (None, Err(e), OffsetsSource::Dwarf),
     };
-    let globals = GoGlobals::read(binary, types.as_ref());
+    let (globals, globals_source) = match GoGlobals::read(binary, types.as_ref()) {
+        Some(globals) => (globals, GlobalsSource::Symbols),
+        None => {
+            let found = offsets.as_ref().map_err(InspectError::clone);
+            let found = found.and_then(|offsets| code::find(binary, &symbols, offsets, &version));
+            (found, GlobalsSource::Code)
+        }
+    };
     let is_cgo = globals
         .as_ref()
         .ok()
@@ -93,7 +122,9 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
         cgo: is_cgo.unwrap_or(info.cgo_enabled),
         stripped: !binary.has_section(".symtab"),
         offsets,
+        offsets_source,
         globals,
+        globals_source,
         sites: hooks::sites(binary, &symbols),
         tls_g: tls::find(binary, &symbols),
         symbols,

@@ -1,12 +1,14 @@
-//! Where the Go runtime keeps what this agent reads: one struct a runtime type, filled from the binary's own DWARF.
+//! Where the Go runtime keeps what this agent reads: one struct a runtime type, filled from the binary's own DWARF or, without it, from
+//! offsets.json.
 //!
 //! Field names and meanings: go1.26, src/runtime (the file is named at each struct). A field that came or went between go1.18
 //! and go1.27 is an `Option`. An atomic's location is that of its value (internal/runtime/atomic: the value comes first).
 
 use super::super::InspectError;
 use super::GO_SUPPORTED;
-use super::dwarf::{FieldLoc, Types};
+use super::dwarf::FieldLoc;
 use super::histogram::TimeHistogramOffsets;
+use super::layouts::Layouts;
 
 /// Declares a struct of field locations together with the path of each field; `maybe` fields may be absent.
 macro_rules! offsets {
@@ -22,7 +24,7 @@ macro_rules! offsets {
         }
 
         impl $name {
-            fn read(types: &Types<'_>) -> Result<Self, InspectError> {
+            fn read(types: &impl Layouts) -> Result<Self, InspectError> {
                 Ok(Self {
                     $($need: types.field($root, $need_path).ok_or_else(|| missing($root, $need_path))?,)*
                     $($maybe: types.field($root, $maybe_path),)*
@@ -319,7 +321,7 @@ pub struct GoOffsets {
 }
 
 impl GoOffsets {
-    pub(super) fn read(types: &Types<'_>) -> Result<Self, InspectError> {
+    pub(super) fn read(types: &impl Layouts) -> Result<Self, InspectError> {
         Ok(Self {
             g: GOffsets::read(types)?,
             m: MOffsets::read(types)?,
@@ -342,7 +344,7 @@ impl GoOffsets {
 pub(super) fn missing(root: &str, path: &str) -> InspectError {
     InspectError::UnexpectedLayout {
         what: format!("{root}.{path}"),
-        detail: "the binary's DWARF hasn't got it".into(),
+        detail: "the binary's DWARF, or offsets.json, hasn't got it".into(),
         supported: GO_SUPPORTED,
     }
 }
