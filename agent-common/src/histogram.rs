@@ -14,6 +14,14 @@ pub const MAX_VALUE: u64 = (1 << 42) - 1;
 /// The bucket index under which a plain counter is kept.
 pub const COUNTER: u16 = u16::MAX;
 
+/// Bucket indices from here on hold sums and counts that are in no histogram, by part: [`part_of`].
+pub const PARTS: u16 = 0x8000;
+
+/// The bucket index under which the sum and the count of a part are kept; parts are below 256.
+pub const fn part_of(part: u32) -> u16 {
+    PARTS | (part & 0xff) as u16
+}
+
 /// What a histogram or counter measures.
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +50,11 @@ pub enum Series {
     ConnectFailed = 11,
     /// Closure of a blocking-pool task, ns; the series' id is the type id.
     TokioBlocking = 12,
+    /// Goroutine, waiting → runnable, ns; the series' id is the wait reason.
+    GoWaiting = 13,
+    /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is the low half
+    /// of the address of the function they were started with.
+    GoTime = 14,
 }
 
 shared! {
@@ -51,7 +64,7 @@ shared! {
         pub slot: u32,
         /// A [`Series`].
         pub series: u16,
-        /// Bucket index, or [`COUNTER`].
+        /// Bucket index, [`COUNTER`], or [`part_of`] a part.
         pub bucket: u16,
         /// What the series is split by: future's type id, peer id; 0 when it is not split.
         pub id: u32,
@@ -154,6 +167,6 @@ mod tests {
     #[test]
     fn a_value_too_large_is_in_the_last_bucket() {
         assert_eq!(bucket_of(u64::MAX), bucket_of(MAX_VALUE));
-        assert!(bucket_of(MAX_VALUE) < COUNTER);
+        assert!(bucket_of(MAX_VALUE) < PARTS && part_of(u32::MAX) < COUNTER);
     }
 }

@@ -24,11 +24,13 @@ pub enum Probe {
     ThreadSwitch = 15,
     /// A hook was called for a target while its hooks do not count.
     HookIdle = 16,
+    GoPark = 17,
+    GoExit = 18,
 }
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 19;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -60,11 +62,16 @@ impl Probe {
         (Self::ThreadWakeup, &["thread_wakeup", "thread_wakeup_new"]),
         (Self::ThreadSwitch, &["thread_switch"]),
         (Self::HookIdle, &["hook_idle"]),
+        (Self::GoPark, &["go_park"]),
+        (Self::GoExit, &["go_exit"]),
     ];
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
     pub const fn is_uprobe(self) -> bool {
-        (self as u32) < Self::NetState as u32
+        !matches!(
+            self,
+            Self::NetState | Self::NetMoved | Self::ThreadWakeup | Self::ThreadSwitch | Self::HookIdle
+        )
     }
 }
 
@@ -111,7 +118,7 @@ shared! {
     }
 }
 
-layout!(Account: 17 * 8 + 2 * 16, Cut: 16);
+layout!(Account: Probe::COUNT * 8 + 2 * 16, Cut: 16);
 
 #[cfg(test)]
 mod tests {

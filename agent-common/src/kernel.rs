@@ -14,6 +14,10 @@ shared! {
         pub task_state: u32,
         /// task_struct.thread.fsbase (x86-64): the thread-local storage base.
         pub task_fsbase: u32,
+        /// task_struct.se.cfs_rq; 0 on a kernel without group scheduling.
+        pub task_cfs_rq: u32,
+        /// cfs_rq.throttle_count; 0 on a kernel without CFS bandwidth control.
+        pub cfs_rq_throttle_count: u32,
         /// sock.__sk_common.skc_family.
         pub sk_family: u32,
         /// sock.__sk_common.skc_num: local port, host order.
@@ -31,7 +35,7 @@ shared! {
     }
 }
 
-layout!(Layout: 44);
+layout!(Layout: 52);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -40,6 +44,8 @@ impl Layout {
         task_tgid: 0,
         task_state: 0,
         task_fsbase: 0,
+        task_cfs_rq: 0,
+        cfs_rq_throttle_count: 0,
         sk_family: 0,
         sk_num: 0,
         sk_dport: 0,

@@ -8,8 +8,8 @@ pub enum Loss {
     RingFull = 0,
     /// The histogram map was full: a value was not counted.
     HistogramFull = 1,
-    /// The map of runnable goroutines was full: a wait was not begun.
-    GoRunnableFull = 2,
+    /// The map of goroutines was full: what one does was not begun.
+    GoroutineFull = 2,
     /// The map of woken tasks was full: a wake was not begun.
     TokioWokenFull = 3,
     /// The map of tokio's threads was full.
@@ -18,7 +18,7 @@ pub enum Loss {
     SocketFull = 5,
     /// The map of peers was full: the value was counted under "other".
     PeerFull = 6,
-    /// The map of runnable threads was full.
+    /// The map of threads was full.
     ThreadFull = 7,
     /// The target's memory could not be read at a probe (paged out, or gone).
     ReadFault = 8,
@@ -34,7 +34,7 @@ impl Loss {
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
         (Self::RingFull, "ring_full"),
         (Self::HistogramFull, "histogram_full"),
-        (Self::GoRunnableFull, "go_runnable_full"),
+        (Self::GoroutineFull, "goroutine_full"),
         (Self::TokioWokenFull, "tokio_woken_full"),
         (Self::TokioThreadsFull, "tokio_threads_full"),
         (Self::SocketFull, "socket_full"),

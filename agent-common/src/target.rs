@@ -36,8 +36,10 @@ shared! {
         pub hooks_since: u64,
         /// Hits that a window may have on a CPU, by [`Plane`]: the next one ends it.
         pub allowance: [u64; Plane::COUNT],
-        /// A goroutine's wait from runnable to running at or over this becomes an event, ns.
+        /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
+        /// Bit by runtime.waitReason: a wait for it that long becomes an event too. The others are those of idleness.
+        pub told_reasons: u64,
         /// A task's poll at or over this becomes an event, ns.
         pub slow_poll: u64,
         /// A connect or request at or over this becomes an event, ns.
@@ -51,4 +53,4 @@ shared! {
     }
 }
 
-layout!(Target: 80 + 152);
+layout!(Target: 88 + 168);

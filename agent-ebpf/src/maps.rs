@@ -1,16 +1,16 @@
 //! Every map, and the globals that user space fills in before loading.
 
 use agent_common::{
-    go::sched::{Runnable, RunnableKey},
+    go::sched::{Goroutine, GoroutineKey},
     histogram::{Bucket, Key},
     hits::{Account, Cut, Plane, Probe},
     kernel::Layout,
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
     target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
-    thread::run_queue::Waiting,
+    thread::run_queue::Thread,
     tokio::{
-        poll::{Thread, TypeKey},
+        poll::{Thread as Worker, TypeKey},
         wake::{SiteKey, WokenKey},
     },
 };
@@ -46,13 +46,13 @@ pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
-pub static GO_RUNNABLE: HashMap<RunnableKey, Runnable> = HashMap::with_max_entries(64 * 1024, 0);
+pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
 /// Type ids by vtable.
 #[map]
 pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
 /// By tid.
 #[map]
-pub static TOKIO_THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(16 * 1024, 0);
+pub static TOKIO_THREADS: HashMap<u32, Worker> = HashMap::with_max_entries(16 * 1024, 0);
 /// Where the task's header is at a probe of [`crate::tokio::wake`].
 #[map]
 pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 0);
@@ -72,7 +72,7 @@ pub static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(PEER_LIMIT, 0);
 pub static PEER_COUNT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// By tid.
 #[map]
-pub static THREADS_WAITING: HashMap<u32, Waiting> = HashMap::with_max_entries(64 * 1024, 0);
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(64 * 1024, 0);
 
 /// The target that a process is, if it is one.
 #[inline(always)]

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use agent_common::{
     event::{Header, Kind},
-    histogram::{Bucket, COUNTER, Key, Series, bucket_of},
+    histogram::{Bucket, COUNTER, Key, Series, bucket_of, part_of},
     loss::Loss,
     target::Target,
 };
@@ -40,6 +40,20 @@ pub fn count(target: &Target, series: Series, id: u32) {
             id,
         },
         1,
+    );
+}
+
+/// Adds to a sum that is kept in parts.
+#[inline(always)]
+pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
+    add(
+        Key {
+            slot: target.slot,
+            series: series as u16,
+            bucket: part_of(part),
+            id,
+        },
+        value,
     );
 }
 

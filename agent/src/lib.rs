@@ -29,6 +29,7 @@ pub mod signals;
 pub mod account;
 pub mod doctor;
 pub mod health;
+pub mod origins;
 pub mod pipeline;
 pub mod selftest;
 pub mod summary;

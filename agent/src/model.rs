@@ -14,6 +14,7 @@ pub enum Value {
     Str(Cow<'static, str>),
     I64(i64),
     Bool(bool),
+    List(Vec<String>),
 }
 
 /// An attribute; keys stand in the telemetry table.
@@ -51,6 +52,12 @@ impl From<i64> for Value {
     }
 }
 
+impl From<Vec<String>> for Value {
+    fn from(value: Vec<String>) -> Self {
+        Self::List(value)
+    }
+}
+
 impl From<bool> for Value {
     fn from(value: bool) -> Self {
         Self::Bool(value)
@@ -76,6 +83,15 @@ pub struct Span {
     pub start: MonoNs,
     pub end: MonoNs,
     pub attributes: Vec<Attribute>,
+    /// Spans of other traces that led to this one.
+    pub links: Vec<Link>,
+}
+
+/// A span that another one names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
 }
 
 impl Span {
@@ -97,6 +113,15 @@ impl Span {
             start,
             end,
             attributes,
+            links: Vec::new(),
+        }
+    }
+
+    /// What another span names this one by.
+    pub fn link(&self) -> Link {
+        Link {
+            trace_id: self.trace_id,
+            span_id: self.span_id,
         }
     }
 
@@ -118,6 +143,7 @@ impl Span {
             start,
             end,
             attributes,
+            links: Vec::new(),
         }
     }
 }

@@ -287,6 +287,7 @@ impl Pipeline {
 
     fn export_metrics(&mut self, reading: &Reading) {
         for target in self.watch.targets.values_mut() {
+            signals::note(target, reading);
             let mut metrics = signals::metrics(target, reading);
             metrics.extend(account::target_metrics(target, reading));
             target.forget_exemplars();
@@ -317,10 +318,11 @@ impl Pipeline {
     fn ended(&mut self, slot: u32) -> anyhow::Result<()> {
         self.intake();
         let reading = self.read()?;
-        let Some(target) = self.watch.let_go(slot) else {
+        let Some(mut target) = self.watch.let_go(slot) else {
             return Ok(());
         };
         let spans = self.collector.take_of(slot);
+        signals::note(&mut target, &reading);
         let metrics = signals::metrics(&target, &reading);
         self.exporter.send(Batch {
             resource: target.resource.clone(),

@@ -12,7 +12,8 @@ use crate::{
     golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
-    signals,
+    origins::Origins,
+    signals::{self, go::sched::Waits},
 };
 
 /// Exemplars kept for a series between two exports.
@@ -50,6 +51,10 @@ pub struct Target {
     /// Of a recorded target: what its symbols and its memory said.
     pub frames: HashMap<u64, Frame>,
     pub wait_reasons: Vec<String>,
+    /// Functions that goroutines were started with, whose time is shown apart: ids of [`Series::GoTime`].
+    pub origins: Origins,
+    /// Waits of goroutines that became spans, of late.
+    pub waits: Waits,
     /// GC cycles exported, and numbers that were skipped.
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
@@ -113,6 +118,8 @@ impl Target {
             go: None,
             frames: HashMap::new(),
             wait_reasons: Vec::new(),
+            origins: Origins::default(),
+            waits: Waits::default(),
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
         }

@@ -19,6 +19,8 @@ shared! {
         pub gc_controller: u64,
         /// Address of runtime.memstats.
         pub memstats: u64,
+        /// Address of runtime.sched.
+        pub sched: u64,
         pub g_goid: u32,
         pub g_parent_goid: u32,
         pub g_gopc: u32,
@@ -27,6 +29,9 @@ shared! {
         pub g_m: u32,
         pub g_schedlink: u32,
         pub m_curg: u32,
+        pub p_runqhead: u32,
+        pub p_runqtail: u32,
+        pub sched_npidle: u32,
         pub poll_rg: u32,
         pub poll_wg: u32,
         pub work_cycles: u32,
@@ -48,8 +53,7 @@ shared! {
         pub gc_fractional_time: u32,
         pub gc_idle_time: u32,
         pub mem_numgc: u32,
-        pub pad: u32,
     }
 }
 
-layout!(Layout: 152);
+layout!(Layout: 168);

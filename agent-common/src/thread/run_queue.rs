@@ -1,16 +1,33 @@
-//! A thread that is runnable and waits for a core.
+//! A thread that is off its core: runnable and waiting for one, or asleep.
 
 use crate::{layout, shared};
 
 shared! {
-    /// Since when a thread waits, and whose it is.
-    pub struct Waiting {
-        /// CLOCK_MONOTONIC, ns.
+    /// Time that a thread was off its core, ns, summed up while the hooks counted.
+    pub struct Off {
+        /// Runnable, waiting for a core.
+        pub run_queue: u64,
+        /// The same, begun while its cgroup was throttled.
+        pub throttled: u64,
+        /// Asleep.
+        pub blocked: u64,
+    }
+
+    /// What a thread does, and whose it is.
+    pub struct Thread {
+        /// CLOCK_MONOTONIC, ns: since when it waits for a core; 0 when it does not.
         pub since: u64,
+        /// CLOCK_MONOTONIC, ns: since when it is asleep; 0 when it is not.
+        pub asleep: u64,
+        pub off: Off,
+        /// Its last wait for a core, CLOCK_MONOTONIC, ns.
+        pub last_begin: u64,
+        pub last_end: u64,
         /// The target's slot.
         pub slot: u32,
-        pub pad: u32,
+        /// 1 when the present wait, or else the last, began while its cgroup was throttled.
+        pub throttled: u32,
     }
 }
 
-layout!(Waiting: 16);
+layout!(Off: 24, Thread: 64);

@@ -1,22 +1,24 @@
-//! From runnable to running: stamped where a goroutine becomes runnable, measured in runtime.execute.
+//! What goroutines do. Each is followed from state to state: runtime.execute begins its running, park_m, goschedImpl and
+//! goexit0 end it, runqput and its like end its waiting.
 
 use agent_common::{
-    event::Kind,
-    go::{
-        ABSENT,
-        sched::{Runnable, RunnableKey, Source, Wait},
-    },
+    go::sched::{RUNNABLE, RUNNING, Source, UNKNOWN, WAITING},
     histogram::Series,
     hits::Probe,
     loss::Loss,
-    target::Target,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
-use super::arguments;
+use super::{
+    arguments, current,
+    goroutine::{key, known, ran},
+    ready::{ready, waited, wakes},
+    turn::turn_came,
+};
 use crate::{
-    maps::{GO_RUNNABLE, probed},
+    maps::{GOROUTINES, probed},
     read, record,
+    thread::run_queue,
 };
 
 /// Goroutines walked of one injected list.
@@ -27,21 +29,33 @@ const SAME_POLL: u64 = 1_000_000;
 /// runtime.runqput(pp, gp, next): ready, newproc and goyield all end here.
 #[uprobe]
 pub fn go_runqput(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).1, Source::RunqPut, Probe::GoRunqput);
+    let (p, g, _) = arguments(&ctx);
+    let (tgid, tid) = read::current();
+    if let Some(target) = probed(tgid, Probe::GoRunqput) {
+        ready(target, tid, g, Source::RunqPut, p, current(&ctx));
+    }
     0
 }
 
-/// runtime.goschedImpl(gp, preempted).
+/// runtime.goschedImpl(gp, preempted); before go1.22 goschedImpl(gp).
 #[uprobe]
 pub fn go_gosched(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).0, Source::Gosched, Probe::GoGosched);
+    let g = arguments(&ctx).0;
+    let (tgid, tid) = read::current();
+    if let Some(target) = probed(tgid, Probe::GoGosched) {
+        ready(target, tid, g, Source::Gosched, 0, 0);
+    }
     0
 }
 
 /// runtime.exitsyscallNoP(gp), before go1.26 exitsyscall0(gp).
 #[uprobe]
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
-    stamp(arguments(&ctx).0, Source::ExitSyscall, Probe::GoExitsyscall);
+    let g = arguments(&ctx).0;
+    let (tgid, tid) = read::current();
+    if let Some(target) = probed(tgid, Probe::GoExitsyscall) {
+        ready(target, tid, g, Source::ExitSyscall, 0, 0);
+    }
     0
 }
 
@@ -55,7 +69,7 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     };
     // pdReady is 1, pdWait is 2: neither is a goroutine.
     let waiter = |offset: u32| match read::user::<u64>(pd + u64::from(offset)) {
-        Some(g) if g > 2 => insert(target, tid, g, Source::Netpoll),
+        Some(g) if g > 2 => ready(target, tid, g, Source::Netpoll, 0, 0),
         Some(_) => {}
         None => record::lost(Loss::ReadFault),
     };
@@ -84,14 +98,13 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
         if g == 0 {
             return 0;
         }
-        let key = RunnableKey {
-            g,
-            slot: u64::from(target.slot),
-        };
-        // SAFETY: copied at once; a concurrent change gives one or the other stamp.
-        let stamped = unsafe { GO_RUNNABLE.get(key) }.is_some_and(|old| now.saturating_sub(old.since) < SAME_POLL);
+        let stamped = GOROUTINES.get_ptr_mut(key(target, g)).is_some_and(|known| {
+            // SAFETY: read only; a concurrent change gives one or the other stamp.
+            let known = unsafe { &*known };
+            known.state == RUNNABLE && now.saturating_sub(known.since) < SAME_POLL
+        });
         if !stamped {
-            insert(target, tid, g, Source::InjectList);
+            ready(target, tid, g, Source::InjectList, 0, 0);
         }
         match read::user::<u64>(g + u64::from(target.go.g_schedlink)) {
             Some(next) => g = next,
@@ -107,78 +120,62 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// runtime.execute(gp, inheritTime): the goroutine runs now.
+/// runtime.park_m(gp): the goroutine waits from now on.
 #[uprobe]
-pub fn go_execute(ctx: ProbeContext) -> u32 {
+pub fn go_park(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
-    let (tgid, _) = read::current();
-    let Some(target) = probed(tgid, Probe::GoExecute) else {
+    let (tgid, tid) = read::current();
+    let Some(target) = probed(tgid, Probe::GoPark) else {
         return 0;
     };
-    let key = RunnableKey {
-        g,
-        slot: u64::from(target.slot),
-    };
-    // SAFETY: only this thread runs the goroutine now; copied before it is removed.
-    let Some(runnable) = (unsafe { GO_RUNNABLE.get(key) }).copied() else {
-        record::count(target, Series::GoUnstamped, 0);
-        return 0;
-    };
-    let _ = GO_RUNNABLE.remove(key);
-    if runnable.since < target.probes_since {
-        record::count(target, Series::GoUnstamped, 0);
-        return 0;
-    }
-    let now = read::now();
-    let waited = now.saturating_sub(runnable.since);
-    record::value(target, Series::GoRunnable, 0, waited);
-    if waited >= target.slow_wait && slow(target, g, runnable, now).is_none() {
-        record::lost(Loss::ReadFault);
+    if let Some(goroutine) = known(target, g) {
+        let now = read::now();
+        ran(target, goroutine, tid, now);
+        goroutine.state = WAITING;
+        goroutine.since = now;
     }
     0
 }
 
-#[inline(always)]
-fn stamp(g: u64, source: Source, probe: Probe) {
+/// runtime.goexit0(gp): the goroutine is over; its g may be another's next.
+#[uprobe]
+pub fn go_exit(ctx: ProbeContext) -> u32 {
+    let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    if let Some(target) = probed(tgid, probe) {
-        insert(target, tid, g, source);
+    let Some(target) = probed(tgid, Probe::GoExit) else {
+        return 0;
+    };
+    if let Some(goroutine) = known(target, g) {
+        ran(target, goroutine, tid, read::now());
+        goroutine.state = UNKNOWN;
     }
+    0
 }
 
-#[inline(always)]
-fn insert(target: &Target, tid: u32, g: u64, source: Source) {
-    let key = RunnableKey {
-        g,
-        slot: u64::from(target.slot),
+/// runtime.execute(gp, inheritTime): the goroutine runs now.
+#[uprobe]
+pub fn go_execute(ctx: ProbeContext) -> u32 {
+    let g = arguments(&ctx).0;
+    let (tgid, tid) = read::current();
+    let Some(target) = probed(tgid, Probe::GoExecute) else {
+        return 0;
     };
-    let runnable = Runnable {
-        since: read::now(),
-        source: source as u32,
-        tid,
+    let Some(goroutine) = known(target, g) else {
+        return 0;
     };
-    if GO_RUNNABLE.insert(key, runnable, 0).is_err() {
-        record::lost(Loss::GoRunnableFull);
-    }
-}
-
-#[inline(always)]
-fn slow(target: &Target, g: u64, runnable: Runnable, now: u64) -> Option<()> {
-    let go = &target.go;
-    let parent = if go.g_parent_goid == ABSENT {
-        0
+    let now = read::now();
+    if goroutine.state == RUNNABLE {
+        turn_came(target, goroutine, g, tid, now);
     } else {
-        read::user(g + u64::from(go.g_parent_goid))?
-    };
-    record::event(Wait {
-        header: record::header(Kind::GoWait, target.slot, now),
-        since: runnable.since,
-        goid: read::user(g + u64::from(go.g_goid))?,
-        parent_goid: parent,
-        gopc: read::user(g + u64::from(go.g_gopc))?,
-        startpc: read::user(g + u64::from(go.g_startpc))?,
-        source: runnable.source,
-        wait_reason: u32::from(read::user::<u8>(g + u64::from(go.g_waitreason))?),
-    });
-    Some(())
+        record::count(target, Series::GoUnstamped, 0);
+        // Started directly: one of the runtime's own workers, or a wait that was over before it had begun.
+        if goroutine.state == WAITING && wakes(target, goroutine, g) {
+            waited(target, goroutine, now);
+        }
+    }
+    goroutine.state = RUNNING;
+    goroutine.since = now;
+    goroutine.tid = tid;
+    goroutine.off = run_queue::off(target, tid, target.hooks_since, now).unwrap_or_default();
+    0
 }

@@ -1,16 +1,36 @@
-//! From wakeup or preemption until a core runs the thread.
+//! From wakeup or preemption until a core runs the thread; and what of that was throttling.
 
-use agent_common::{histogram::Series, hits::Probe, loss::Loss, target::Target, thread::run_queue::Waiting};
+use agent_common::{
+    histogram::Series,
+    hits::Probe,
+    loss::Loss,
+    target::{HOOKS_OPEN, Target},
+    thread::run_queue::{Off, Thread},
+};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    maps::{THREADS_WAITING, hooked},
+    maps::{THREADS, hooked},
     read::{self, kernel},
     record,
 };
 
 /// Bits of task_struct.__state that say the thread will never run again (TASK_DEAD, include/linux/sched.h).
 const DEAD: u32 = 0x80;
+
+static NEW: Thread = Thread {
+    since: 0,
+    asleep: 0,
+    off: Off {
+        run_queue: 0,
+        throttled: 0,
+        blocked: 0,
+    },
+    last_begin: 0,
+    last_end: 0,
+    slot: 0,
+    throttled: 0,
+};
 
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn thread_wakeup(ctx: BtfTracePointContext) -> i32 {
@@ -32,6 +52,48 @@ pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// How long a thread of `target` was off its core until `now`; None unless the hooks have counted since `from`.
+#[inline(always)]
+pub fn off(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
+    if target.flags & HOOKS_OPEN == 0 || from < target.hooks_since {
+        return None;
+    }
+    let Some(thread) = THREADS.get_ptr_mut(tid) else {
+        // It never left its core.
+        return Some(Off::default());
+    };
+    // SAFETY: read only; a concurrent change gives sums from just before it or after.
+    let thread = unsafe { &*thread };
+    if thread.slot != target.slot {
+        return Some(Off::default());
+    }
+    let mut off = thread.off;
+    if thread.since >= from && thread.since < now {
+        let waits = now - thread.since;
+        if thread.throttled != 0 {
+            off.throttled += waits;
+        } else {
+            off.run_queue += waits;
+        }
+    }
+    Some(off)
+}
+
+/// Of the stretch from `from` to `to`, what the last wait for a core of a thread that runs now took: (time, throttled).
+#[inline(always)]
+pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
+    let Some(thread) = THREADS.get_ptr_mut(tid) else {
+        return (0, false);
+    };
+    // SAFETY: as in `off`; it is the current thread's own.
+    let thread = unsafe { &*thread };
+    let (begin, end) = (thread.last_begin.max(from), thread.last_end.min(to));
+    if thread.slot != target.slot || end <= begin {
+        return (0, false);
+    }
+    (end - begin, thread.throttled != 0)
+}
+
 /// A thread of a target, by its task_struct: the target and the tid.
 #[inline(always)]
 fn of_target(task: u64, probe: Probe) -> Option<(&'static Target, u32)> {
@@ -39,10 +101,36 @@ fn of_target(task: u64, probe: Probe) -> Option<(&'static Target, u32)> {
     Some((target, read::argument(task, kernel!(task_pid))))
 }
 
+/// What is kept of a thread.
+#[inline(always)]
+fn thread(target: &Target, tid: u32) -> Option<&'static mut Thread> {
+    let found = THREADS.get_ptr_mut(tid).or_else(|| {
+        if THREADS.insert(tid, NEW, 0).is_err() {
+            record::lost(Loss::ThreadFull);
+        }
+        THREADS.get_ptr_mut(tid)
+    })?;
+    // SAFETY: changed for this thread only, under its run queue's lock.
+    let found = unsafe { &mut *found };
+    if found.slot != target.slot {
+        *found = NEW;
+        found.slot = target.slot;
+    }
+    Some(found)
+}
+
 #[inline(always)]
 fn woken(task: u64) {
-    if let Some((target, tid)) = of_target(task, Probe::ThreadWakeup) {
-        waits(target, tid);
+    let Some((target, tid)) = of_target(task, Probe::ThreadWakeup) else {
+        return;
+    };
+    let now = read::now();
+    if let Some(thread) = thread(target, tid) {
+        if thread.asleep >= target.hooks_since {
+            thread.off.blocked += now.saturating_sub(thread.asleep);
+        }
+        thread.asleep = 0;
+        waits(thread, task, now);
     }
 }
 
@@ -52,32 +140,36 @@ fn leaves(task: u64, preempted: bool) {
         return;
     };
     let state: u32 = read::argument(task, kernel!(task_state));
-    // TASK_RUNNING is 0: it left the core but not the run queue.
-    if preempted || state == 0 {
-        waits(target, tid);
-    } else if state & DEAD != 0 {
-        let _ = THREADS_WAITING.remove(tid);
+    if !preempted && state & DEAD != 0 {
+        let _ = THREADS.remove(tid);
+        return;
+    }
+    let now = read::now();
+    if let Some(thread) = thread(target, tid) {
+        // TASK_RUNNING is 0: it left the core but not the run queue.
+        if preempted || state == 0 {
+            waits(thread, task, now);
+        } else {
+            thread.asleep = now;
+            thread.since = 0;
+        }
     }
 }
 
 #[inline(always)]
-fn waits(target: &Target, tid: u32) {
-    let now = read::now();
-    if let Some(waiting) = THREADS_WAITING.get_ptr_mut(tid) {
-        // SAFETY: changed for this thread only, under its run queue's lock.
-        let waiting = unsafe { &mut *waiting };
-        waiting.slot = target.slot;
-        waiting.since = now;
-        return;
+fn waits(thread: &mut Thread, task: u64, now: u64) {
+    thread.since = now;
+    thread.throttled = u32::from(is_throttled(task));
+}
+
+/// Whether the thread's cgroup, or one above it, has used up its quota (linux, kernel/sched/fair.c, throttled_hierarchy).
+#[inline(always)]
+fn is_throttled(task: u64) -> bool {
+    if kernel!(cfs_rq_throttle_count) == 0 {
+        return false;
     }
-    let waiting = Waiting {
-        since: now,
-        slot: target.slot,
-        pad: 0,
-    };
-    if THREADS_WAITING.insert(tid, waiting, 0).is_err() {
-        record::lost(Loss::ThreadFull);
-    }
+    let queue: u64 = read::argument(task, kernel!(task_cfs_rq));
+    read::field::<i32>(queue, kernel!(cfs_rq_throttle_count)).is_some_and(|count| count > 0)
 }
 
 #[inline(always)]
@@ -85,14 +177,24 @@ fn runs(task: u64) {
     let Some((target, tid)) = of_target(task, Probe::ThreadSwitch) else {
         return;
     };
-    let Some(waiting) = THREADS_WAITING.get_ptr_mut(tid) else {
+    let Some(thread) = THREADS.get_ptr_mut(tid) else {
         return;
     };
     // SAFETY: changed for this thread only, under its run queue's lock.
-    let waiting = unsafe { &mut *waiting };
-    let since = waiting.since;
-    waiting.since = 0;
-    if since != 0 && since >= target.hooks_since && waiting.slot == target.slot {
-        record::value(target, Series::RunQueue, 0, read::now().saturating_sub(since));
+    let thread = unsafe { &mut *thread };
+    let since = thread.since;
+    thread.since = 0;
+    thread.asleep = 0;
+    if since == 0 || since < target.hooks_since || thread.slot != target.slot {
+        return;
     }
+    let now = read::now();
+    let waited = now.saturating_sub(since);
+    if thread.throttled != 0 {
+        thread.off.throttled += waited;
+    } else {
+        thread.off.run_queue += waited;
+    }
+    (thread.last_begin, thread.last_end) = (since, now);
+    record::value(target, Series::RunQueue, 0, waited);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use agent_common::{
-    histogram::{Bucket, COUNTER, Key, Series},
+    histogram::{Bucket, COUNTER, Key, PARTS, Series},
     loss::Loss,
     net::Peer,
 };
@@ -25,6 +25,8 @@ pub struct Reading {
     /// By slot, series, and what the series is split by.
     pub histograms: HashMap<(u32, u16, u32), Histogram>,
     pub counters: HashMap<(u32, u16, u32), u64>,
+    /// Sums and counts that are kept in parts: by slot, series, what the series is split by, and part.
+    pub parts: HashMap<(u32, u16, u32, u8), Bucket>,
     /// Peer ids to peers.
     pub peers: HashMap<u32, Peer>,
     /// When it was read.
@@ -60,6 +62,9 @@ impl Store {
             let series = (key.slot, key.series, key.id);
             if key.bucket == COUNTER {
                 *reading.counters.entry(series).or_default() += bucket.count;
+            } else if key.bucket >= PARTS {
+                let part = (key.slot, key.series, key.id, key.bucket as u8);
+                reading.parts.insert(part, bucket);
             } else {
                 reading.histograms.entry(series).or_default().add(key.bucket, bucket);
             }
@@ -107,6 +112,14 @@ impl Reading {
             whole.merge(histogram);
         }
         whole
+    }
+
+    /// The sums of a series that is kept in parts: (what it is split by, part, sum and count).
+    pub fn parts(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, u8, Bucket)> {
+        self.parts
+            .iter()
+            .filter(move |((of, kind, ..), _)| *of == slot && *kind == series as u16)
+            .map(|((_, _, id, part), bucket)| (*id, *part, *bucket))
     }
 
     /// A counter, summed over what it is split by.

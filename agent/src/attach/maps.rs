@@ -2,13 +2,13 @@
 //! is gone.
 
 use agent_common::{
-    go::sched::{Runnable, RunnableKey},
+    go::sched::{Goroutine, GoroutineKey},
     hits::{Cut, Plane},
     net::{Listener, Socket},
     target::{PIDS_A_WORD, Target},
-    thread::run_queue::Waiting,
+    thread::run_queue::Thread,
     tokio::{
-        poll::{Thread, TypeKey},
+        poll::{Thread as Worker, TypeKey},
         wake::{SiteKey, WokenKey},
     },
 };
@@ -24,11 +24,11 @@ pub struct TargetMaps {
     listeners: HashMap<MapData, Listener, u32>,
     types: HashMap<MapData, TypeKey, u32>,
     sites: HashMap<MapData, SiteKey, u32>,
-    runnable: HashMap<MapData, RunnableKey, Runnable>,
+    goroutines: HashMap<MapData, GoroutineKey, Goroutine>,
     woken: HashMap<MapData, WokenKey, u64>,
-    threads: HashMap<MapData, u32, Thread>,
+    workers: HashMap<MapData, u32, Worker>,
     sockets: HashMap<MapData, u64, Socket>,
-    waiting: HashMap<MapData, u32, Waiting>,
+    threads: HashMap<MapData, u32, Thread>,
 }
 
 impl TargetMaps {
@@ -41,11 +41,11 @@ impl TargetMaps {
             listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
-            runnable: open(take, "GO_RUNNABLE")?,
+            goroutines: open(take, "GOROUTINES")?,
             woken: open(take, "TOKIO_WOKEN")?,
-            threads: open(take, "TOKIO_THREADS")?,
+            workers: open(take, "TOKIO_THREADS")?,
             sockets: open(take, "SOCKETS")?,
-            waiting: open(take, "THREADS_WAITING")?,
+            threads: open(take, "THREADS")?,
         })
     }
 
@@ -117,14 +117,14 @@ impl TargetMaps {
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
     /// window's, but it takes room. Sockets stay: they are known from their connect on.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.waiting, |_, value| closed(value.slot));
+        remove_where(&mut self.threads, |_, value| closed(value.slot));
     }
 
     /// The same of what the probes had in progress.
     pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.runnable, |key, _| closed(key.slot as u32));
+        remove_where(&mut self.goroutines, |key, _| closed(key.slot as u32));
         remove_where(&mut self.woken, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.threads, |_, value| closed(value.slot));
+        remove_where(&mut self.workers, |_, value| closed(value.slot));
     }
 
     /// Removes what was in progress for a target whose probes are gone.

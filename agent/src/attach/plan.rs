@@ -63,7 +63,7 @@ pub struct Plan {
 }
 
 /// Go: hook, program, arguments by register, and whether the signal is nothing without it.
-const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 6] = [
+const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 8] = [
     (GoHook::Execute, "go_execute", &[X86Register::Rax], true),
     (
         GoHook::RunqPut,
@@ -80,6 +80,8 @@ const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 6] = [
         false,
     ),
     (GoHook::InjectGlist, "go_injectglist", &[X86Register::Rax], false),
+    (GoHook::Park, "go_park", &[X86Register::Rax], false),
+    (GoHook::Exit, "go_exit", &[X86Register::Rax], false),
 ];
 
 /// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
@@ -340,6 +342,8 @@ impl Plan {
             probes_since: 0,
             hooks_since: 0,
             slow_wait,
+            // Said when the runtime's memory is read.
+            told_reasons: 0,
             slow_poll,
             slow_request,
             tokio_vtable: self.tokio_vtable,
@@ -364,6 +368,7 @@ fn go_layout(
         work: globals.work.wrapping_add(bias),
         gc_controller: globals.gc_controller.wrapping_add(bias),
         memstats: globals.memstats.wrapping_add(bias),
+        sched: globals.sched.wrapping_add(bias),
         g_goid: need(&g.goid),
         g_parent_goid: maybe(&g.parent_goid),
         g_gopc: need(&g.gopc),
@@ -372,6 +377,9 @@ fn go_layout(
         g_m: need(&g.m),
         g_schedlink: need(&g.schedlink),
         m_curg: need(&offsets.m.curg),
+        p_runqhead: need(&offsets.p.runqhead),
+        p_runqtail: need(&offsets.p.runqtail),
+        sched_npidle: need(&offsets.sched.npidle),
         poll_rg: need(&offsets.poll_desc.rg),
         poll_wg: need(&offsets.poll_desc.wg),
         work_cycles: need(&work.cycles),
@@ -393,6 +401,5 @@ fn go_layout(
         gc_fractional_time: maybe(&controller.fractional_mark_time),
         gc_idle_time: maybe(&controller.idle_mark_time),
         mem_numgc: need(&offsets.memstats.numgc),
-        pad: 0,
     }
 }

@@ -22,7 +22,7 @@ use super::{kernel::chain, multi::Multi, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 14] = [
+pub const PROGRAMS: [&str; 16] = [
     "calibrate",
     "flood",
     "go_execute",
@@ -31,6 +31,8 @@ pub const PROGRAMS: [&str; 14] = [
     "go_exitsyscall",
     "go_netpoll",
     "go_injectglist",
+    "go_park",
+    "go_exit",
     "go_gc_cycle",
     "tokio_poll_begin",
     "tokio_poll_end",

@@ -16,6 +16,8 @@ use crate::aggregate::{Histogram, store::Reading};
 const OF_PROBES: &[Series] = &[
     Series::GoRunnable,
     Series::GoUnstamped,
+    Series::GoWaiting,
+    Series::GoTime,
     Series::TokioPoll,
     Series::TokioWake,
     Series::TokioUnmatched,
@@ -48,6 +50,9 @@ pub struct Weigher {
     counters: HashMap<(u16, u32), u64>,
     weighed: HashMap<(u16, u32, u16), Weighed>,
     weighed_counters: HashMap<(u16, u32), f64>,
+    /// Sums that are kept in parts, at the last settling and weighed.
+    parts: HashMap<(u16, u32, u8), Bucket>,
+    weighed_parts: HashMap<(u16, u32, u8), Weighed>,
     /// Time covered by windows, and time, ns.
     covered: f64,
     elapsed: f64,
@@ -76,6 +81,8 @@ impl Weigher {
             counters: HashMap::new(),
             weighed: HashMap::new(),
             weighed_counters: HashMap::new(),
+            parts: HashMap::new(),
+            weighed_parts: HashMap::new(),
             covered: 0.0,
             elapsed: 0.0,
         }
@@ -89,20 +96,24 @@ impl Weigher {
             return;
         }
         let factor = (stretch.elapsed / stretch.open).max(1.0);
+        // How many begin in a window for one that lies in it whole.
+        let whole = |value: f64| {
+            if stretch.bounded {
+                1.0 / (1.0 - (value / stretch.open).min(LONGEST))
+            } else {
+                1.0
+            }
+        };
         for series in self.series {
             for (id, now) in reading.split(slot, *series) {
                 let key = (*series as u16, id);
                 let before = self.histograms.entry(key).or_default();
                 for (index, bucket) in now.since(before).buckets() {
                     let value = bucket.sum as f64 / bucket.count as f64;
-                    let whole = if stretch.bounded {
-                        1.0 / (1.0 - (value / stretch.open).min(LONGEST))
-                    } else {
-                        1.0
-                    };
+                    let weight = factor * whole(value);
                     let weighed = self.weighed.entry((*series as u16, id, index)).or_default();
-                    weighed.count += bucket.count as f64 * factor * whole;
-                    weighed.sum += bucket.sum as f64 * factor * whole;
+                    weighed.count += bucket.count as f64 * weight;
+                    weighed.sum += bucket.sum as f64 * weight;
                 }
                 before.clone_from(now);
             }
@@ -114,6 +125,19 @@ impl Weigher {
                 let before = self.counters.entry((*kind, *id)).or_default();
                 *self.weighed_counters.entry((*kind, *id)).or_default() += now.saturating_sub(*before) as f64 * factor;
                 *before = *now;
+            }
+            for (id, part, now) in reading.parts(slot, *series) {
+                let key = (*series as u16, id, part);
+                let before = std::mem::replace(self.parts.entry(key).or_default(), now);
+                let count = now.count.saturating_sub(before.count) as f64;
+                if count > 0.0 {
+                    let sum = now.sum.saturating_sub(before.sum) as f64;
+                    // A part keeps no single values: their mean stands for them.
+                    let weight = factor * whole(sum / count);
+                    let weighed = self.weighed_parts.entry(key).or_default();
+                    weighed.count += count * weight;
+                    weighed.sum += sum * weight;
+                }
             }
         }
     }
@@ -127,6 +151,9 @@ impl Weigher {
         reading
             .counters
             .retain(|(of, series, _), _| *of != slot || !windowed(*series));
+        reading
+            .parts
+            .retain(|(of, series, ..), _| *of != slot || !windowed(*series));
         for ((series, id, index), weighed) in &self.weighed {
             // The sum goes with the rounded count: a bucket's mean stays within its bounds.
             let count = weighed.count.round();
@@ -144,6 +171,13 @@ impl Weigher {
         }
         for ((series, id), count) in &self.weighed_counters {
             reading.counters.insert((slot, *series, *id), count.round() as u64);
+        }
+        for ((series, id, part), weighed) in &self.weighed_parts {
+            let bucket = Bucket {
+                count: weighed.count.round() as u64,
+                sum: weighed.sum.round() as u64,
+            };
+            reading.parts.insert((slot, *series, *id, *part), bucket);
         }
     }
 

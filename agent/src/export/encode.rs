@@ -3,7 +3,7 @@
 
 use opentelemetry_proto::tonic::{
     collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     metrics::v1::{
         self as proto, AggregationTemporality, NumberDataPoint, ResourceMetrics, ScopeMetrics, exemplar,
         exponential_histogram_data_point::Buckets, metric, number_data_point,
@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use super::{Outgoing, Times};
 use crate::{
-    model::{Attribute, Exemplar, Metric, Point, PointData, Resource, Span, SpanKind, Value},
+    model::{Attribute, Exemplar, Link, Metric, Point, PointData, Resource, Span, SpanKind, Value},
     telemetry::Instrument,
 };
 
@@ -173,7 +173,17 @@ fn encode_span(span: &Span, times: &Times) -> trace::Span {
         start_time_unix_nano: times.now.wall(span.start),
         end_time_unix_nano: times.now.wall(span.end),
         attributes: attributes(&span.attributes),
+        links: span.links.iter().map(encode_link).collect(),
         ..trace::Span::default()
+    }
+}
+
+fn encode_link(link: &Link) -> trace::span::Link {
+    trace::span::Link {
+        trace_id: link.trace_id.to_vec(),
+        span_id: link.span_id.to_vec(),
+        flags: 1,
+        ..trace::span::Link::default()
     }
 }
 
@@ -290,6 +300,14 @@ fn key_value(key: &str, value: &Value) -> KeyValue {
         Value::Str(text) => any_value::Value::StringValue(text.to_string()),
         Value::I64(number) => any_value::Value::IntValue(*number),
         Value::Bool(truth) => any_value::Value::BoolValue(*truth),
+        Value::List(texts) => any_value::Value::ArrayValue(ArrayValue {
+            values: texts
+                .iter()
+                .map(|text| AnyValue {
+                    value: Some(any_value::Value::StringValue(text.clone())),
+                })
+                .collect(),
+        }),
     };
     KeyValue {
         key: key.to_owned(),

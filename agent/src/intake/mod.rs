@@ -144,7 +144,7 @@ mod tests {
             Err(DecodeError::Size {
                 kind: 3,
                 found: 24,
-                expected: 72,
+                expected: 184,
             }),
         );
     }

@@ -36,6 +36,12 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         } else {
             0
         },
+        // Config options, both: without them nothing is ever throttled.
+        task_cfs_rq: task("se.cfs_rq").unwrap_or(0),
+        cfs_rq_throttle_count: match task("se.cfs_rq") {
+            Ok(_) => offset(&btf, "cfs_rq", "throttle_count").unwrap_or(0),
+            Err(_) => 0,
+        },
         sk_family: sock("__sk_common.skc_family")?,
         sk_num: sock("__sk_common.skc_num")?,
         sk_dport: sock("__sk_common.skc_dport")?,

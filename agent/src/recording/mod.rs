@@ -20,7 +20,7 @@ pub use write::Recorder;
 /// First bytes of a recording.
 const MAGIC: &[u8; 8] = b"WHYWAIT\0";
 /// Version that is written, and the only one that is read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most that a record may hold: more is no recording of ours.
 const LONGEST: u32 = 64 << 20;
 
@@ -91,6 +91,7 @@ fn to_json(resource: &Resource) -> Vec<(String, serde_json::Value)> {
         Value::Str(text) => serde_json::Value::from(text.as_ref()),
         Value::I64(number) => (*number).into(),
         Value::Bool(flag) => (*flag).into(),
+        Value::List(texts) => texts.clone().into(),
     };
     let attributes = resource.attributes.iter();
     attributes.map(|(key, held)| (key.to_string(), value(held))).collect()

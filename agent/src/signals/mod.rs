@@ -17,6 +17,7 @@ use crate::{
     attach::kernel::Hook,
     intake::Event,
     model::{Attribute, Metric, MonoNs, Point, PointData, Span, SpanKind},
+    origins,
     target::Target,
     telemetry::MetricDef,
 };
@@ -47,11 +48,16 @@ pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
         // A new process is no span: the pipeline looks at it.
         Event::Exec(_) => {}
         Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target)),
-        Event::GoWait(wait) => spans.push(go::sched::span(wait, target)),
+        Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target)),
         Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
         Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
         Event::Request(request) => spans.push(net::request::span(request, target)),
     }
+}
+
+/// Takes note of a reading before its metrics are made.
+pub fn note(target: &mut Target, reading: &Reading) {
+    origins::note(target, reading);
 }
 
 /// Everything there is to say of `target` at this reading.
@@ -132,7 +138,7 @@ fn count(def: &'static MetricDef, target: &Target, series: Series, reading: &Rea
 }
 
 /// A metric, unless it has no points.
-fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
+pub fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
     if points.is_empty() {
         Vec::new()
     } else {

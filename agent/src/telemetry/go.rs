@@ -2,9 +2,8 @@
 
 use super::{
     AttributeDef,
-    Instrument::{Counter, ExponentialHistogram, Histogram, UpDownCounter},
+    Instrument::{Counter, Histogram, UpDownCounter},
     MetricDef, SpanDef,
-    thread::THREAD_ID,
 };
 
 pub const MEMORY_TYPE: &str = "go.memory.type";
@@ -23,15 +22,6 @@ pub const GC_CPU_ASSIST: &str = "go.gc.cpu.assist_ns";
 pub const GC_CPU_DEDICATED: &str = "go.gc.cpu.dedicated_ns";
 pub const GC_CPU_FRACTIONAL: &str = "go.gc.cpu.fractional_ns";
 pub const GC_CPU_IDLE: &str = "go.gc.cpu.idle_ns";
-pub const GOROUTINE_ID: &str = "go.goroutine.id";
-pub const GOROUTINE_PARENT_ID: &str = "go.goroutine.parent.id";
-pub const GOROUTINE_FUNCTION: &str = "go.goroutine.function";
-pub const GOROUTINE_SYSTEM: &str = "go.goroutine.system";
-pub const GOROUTINE_CREATOR_FUNCTION: &str = "go.goroutine.creator.function";
-pub const GOROUTINE_CREATOR_FILE: &str = "go.goroutine.creator.file";
-pub const GOROUTINE_CREATOR_LINE: &str = "go.goroutine.creator.line";
-pub const GOROUTINE_WAIT_REASON: &str = "go.goroutine.wait_reason";
-pub const GOROUTINE_RUNNABLE_SOURCE: &str = "go.goroutine.runnable.source";
 
 macro_rules! def {
     ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
@@ -145,24 +135,6 @@ def!(
     "Goroutine, runnable to running, bucket for bucket as /sched/latencies; the runtime samples one switch in eight.",
     "memory: sched.timeToRun"
 );
-def!(
-    GOROUTINE_RUNNABLE_DURATION,
-    "go.goroutine.runnable.duration",
-    "s",
-    ExponentialHistogram,
-    &[],
-    "Goroutine, runnable to running, every switch.",
-    "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist"
-);
-def!(
-    GOROUTINE_UNSTAMPED,
-    "go.goroutine.runnable.unstamped",
-    "{switch}",
-    Counter,
-    &[],
-    "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.",
-    "uprobe: runtime.execute"
-);
 
 pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_COUNT,
@@ -176,8 +148,6 @@ pub static METRICS: &[&MetricDef] = &[
     &GC_CYCLES,
     &GC_PAUSE_DURATION,
     &SCHEDULE_DURATION,
-    &GOROUTINE_RUNNABLE_DURATION,
-    &GOROUTINE_UNSTAMPED,
 ];
 
 pub static SPANS: &[SpanDef] = &[
@@ -217,23 +187,6 @@ pub static SPANS: &[SpanDef] = &[
         description: "The world is stopped: mark is finished.",
         source: "work.tMarkTerm to work.tEnd",
         attributes: &[GC_CYCLE],
-    },
-    SpanDef {
-        name: "runnable {function}",
-        description: "A goroutine waited over --slow-wait between runnable and running.",
-        source: "uprobes: as go.goroutine.runnable.duration",
-        attributes: &[
-            GOROUTINE_ID,
-            GOROUTINE_PARENT_ID,
-            GOROUTINE_FUNCTION,
-            GOROUTINE_SYSTEM,
-            GOROUTINE_CREATOR_FUNCTION,
-            GOROUTINE_CREATOR_FILE,
-            GOROUTINE_CREATOR_LINE,
-            GOROUTINE_WAIT_REASON,
-            GOROUTINE_RUNNABLE_SOURCE,
-            THREAD_ID,
-        ],
     },
 ];
 
@@ -312,50 +265,5 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
         key: GC_CPU_IDLE,
         kind: "int",
         description: "CPU time of idle mark workers, ns.",
-    },
-    AttributeDef {
-        key: GOROUTINE_ID,
-        kind: "int",
-        description: "goid.",
-    },
-    AttributeDef {
-        key: GOROUTINE_PARENT_ID,
-        kind: "int",
-        description: "goid of the creator; go1.21 and later.",
-    },
-    AttributeDef {
-        key: GOROUTINE_FUNCTION,
-        kind: "string",
-        description: "The function the goroutine was started with.",
-    },
-    AttributeDef {
-        key: GOROUTINE_SYSTEM,
-        kind: "bool",
-        description: "Whether it is one of the runtime's own, such as a GC worker.",
-    },
-    AttributeDef {
-        key: GOROUTINE_CREATOR_FUNCTION,
-        kind: "string",
-        description: "The function with the go statement.",
-    },
-    AttributeDef {
-        key: GOROUTINE_CREATOR_FILE,
-        kind: "string",
-        description: "File of the go statement.",
-    },
-    AttributeDef {
-        key: GOROUTINE_CREATOR_LINE,
-        kind: "int",
-        description: "Line of the go statement.",
-    },
-    AttributeDef {
-        key: GOROUTINE_WAIT_REASON,
-        kind: "string",
-        description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had.",
-    },
-    AttributeDef {
-        key: GOROUTINE_RUNNABLE_SOURCE,
-        kind: "string",
-        description: "How it became runnable: `ready`, `netpoll`, `yield_or_preempt`, `syscall_exit`, `runtime_list`.",
     },
 ];

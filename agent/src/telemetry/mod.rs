@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod docs;
 pub mod go;
+pub mod goroutine;
 pub mod net;
 pub mod thread;
 pub mod tokio;
@@ -55,6 +56,7 @@ pub struct AttributeDef {
 pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
     [
         go::METRICS,
+        goroutine::METRICS,
         tokio::METRICS,
         net::METRICS,
         thread::METRICS,
@@ -67,13 +69,16 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
 
 /// Every span.
 pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
-    [go::SPANS, tokio::SPANS, net::SPANS].into_iter().flatten()
+    [go::SPANS, goroutine::SPANS, tokio::SPANS, net::SPANS]
+        .into_iter()
+        .flatten()
 }
 
 /// Every attribute.
 pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
     [
         go::ATTRIBUTES,
+        goroutine::ATTRIBUTES,
         tokio::ATTRIBUTES,
         net::ATTRIBUTES,
         thread::ATTRIBUTES,

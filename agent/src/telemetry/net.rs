@@ -4,7 +4,7 @@ use super::{
     AttributeDef,
     Instrument::{Counter, ExponentialHistogram},
     MetricDef, SpanDef,
-    go::GOROUTINE_ID,
+    goroutine::GOROUTINE_ID,
     thread::THREAD_ID,
     tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
 };

@@ -59,6 +59,9 @@ impl Watch {
             .context("cannot tell the kernel side of the probes")?;
         target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
         target.known.index = index;
+        if let Some(go) = &target.go {
+            target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
+        }
         let ledger = self
             .options
             .limits

@@ -26,6 +26,9 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
+    ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
+    ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
+    ("go/turn.rs", "a part of go/sched.rs: it gets to run"),
 ];
 
 pub(super) fn check<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {

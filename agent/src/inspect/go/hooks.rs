@@ -23,19 +23,25 @@ pub enum GoHook {
     NetpollReady,
     /// runtime.injectglist(glist): a list of goroutines becomes runnable.
     InjectGlist,
+    /// runtime.park_m(gp): gp waits from now on (gp.waitreason).
+    Park,
+    /// runtime.goexit0(gp): gp is over.
+    Exit,
     /// runtime.prepareFreeWorkbufs(): called once a cycle by gcMarkTermination, after the world was started again and while
     /// runtime.work still holds the cycle's figures (and by gcSweep when GODEBUG=gcstoptheworld=2: read work.cycles).
     GcCycleEnd,
 }
 
 impl GoHook {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Execute,
         Self::RunqPut,
         Self::Gosched,
         Self::ExitSyscallNoP,
         Self::NetpollReady,
         Self::InjectGlist,
+        Self::Park,
+        Self::Exit,
         Self::GcCycleEnd,
     ];
 
@@ -48,6 +54,8 @@ impl GoHook {
             Self::ExitSyscallNoP => &["runtime.exitsyscallNoP", "runtime.exitsyscall0"],
             Self::NetpollReady => &["runtime.netpollready"],
             Self::InjectGlist => &["runtime.injectglist"],
+            Self::Park => &["runtime.park_m"],
+            Self::Exit => &["runtime.goexit0"],
             Self::GcCycleEnd => &["runtime.prepareFreeWorkbufs"],
         }
     }
@@ -56,7 +64,9 @@ impl GoHook {
     pub fn registers(self) -> &'static [X86Register] {
         use X86Register::{Rax, Rbx, Rcx};
         match self {
-            Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist => &[Rax],
+            Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => {
+                &[Rax]
+            }
             Self::RunqPut => &[Rax, Rbx],
             Self::NetpollReady => &[Rax, Rbx, Rcx],
             Self::GcCycleEnd => &[],

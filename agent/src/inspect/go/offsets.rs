@@ -112,6 +112,8 @@ offsets! {
     need {
         /// System goroutines, which gcount() leaves out.
         ngsys: "ngsys",
+        /// Ps that nobody holds.
+        npidle: "npidle",
     }
     maybe {
         /// Length of the global run queue: `runqsize` until go1.24; see `runq_size`.

@@ -1,20 +1,27 @@
-//! How long goroutines wait between runnable and running; the slow ones with who they are and why they had waited before.
+//! What goroutines do with their time: running, waiting and for what, runnable and why not yet running. The slow waits with who
+//! they are, and who woke them.
+
+use std::collections::{HashMap, VecDeque};
 
 use agent_common::{
-    go::sched::{Source, Wait},
+    go::sched::{Source, UNREAD, Wait, Waker},
     histogram::Series,
 };
 
 use crate::{
     aggregate::store::Reading,
-    model::{Attribute, Metric, MonoNs, Span, SpanKind},
+    model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
+    origins::{self, is_system},
     signals::{count, distribution, slow_span},
     target::Target,
     telemetry::{
-        go::{
-            GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_FUNCTION,
-            GOROUTINE_ID, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE,
-            GOROUTINE_SYSTEM, GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_REASON,
+        go::GC_MAX_PROCS,
+        goroutine::{
+            GOROUTINE_CAUSE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE,
+            GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION,
+            GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_SYSTEM, GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_DURATION,
+            GOROUTINE_WAIT_REASON, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID, GOROUTINE_WAKERS, PROCESSOR_IDLE,
+            RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
         },
         thread::THREAD_ID,
     },
@@ -22,22 +29,118 @@ use crate::{
 
 pub const NAME: &str = "go.sched";
 
-/// A slow wait.
-pub fn span(wait: &Wait, target: &mut Target) -> Span {
+/// Waits that a later one may link to.
+const WAITS: usize = 1024;
+
+/// Waits for these are idleness, not delay: none of them is a span for its length alone. As the runtime calls them, go1.18 to
+/// go1.27 (runtime/runtime2.go, waitReasonStrings).
+const IDLE: [&str; 19] = [
+    "",
+    "IO wait",
+    "sleep",
+    "select",
+    "select (no cases)",
+    "chan receive (nil chan)",
+    "chan send (nil chan)",
+    "coroutine",
+    "finalizer wait",
+    "cleanup wait",
+    "force gc (idle)",
+    "GOMAXPROCS updater (idle)",
+    "GC sweep wait",
+    "GC scavenge wait",
+    "GC worker (idle)",
+    "GC worker (active)",
+    "timer goroutine (idle)",
+    "trace reader (blocked)",
+    "select (durable)",
+];
+
+/// Bit by number: the reasons whose long waits are told. `names` are the runtime's own, by number.
+pub fn told_reasons(names: &[String]) -> u64 {
+    let told = |name: &String| !IDLE.contains(&name.as_str());
+    let bits = names.iter().take(64).enumerate().filter(|(_, name)| told(name));
+    bits.fold(0, |bits, (number, _)| bits | 1 << number)
+}
+
+/// Waits that became spans: by goid, and the time at which it ran again.
+#[derive(Debug, Default)]
+pub struct Waits {
+    links: HashMap<(u64, u64), Link>,
+    order: VecDeque<(u64, u64)>,
+}
+
+impl Waits {
+    fn insert(&mut self, goid: u64, ran: u64, link: Link) {
+        if self.order.len() == WAITS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.links.remove(&oldest);
+        }
+        self.order.push_back((goid, ran));
+        self.links.insert((goid, ran), link);
+    }
+}
+
+/// A slow wait: a goroutine that waited for its turn, or for something before that as well. What it waited for and its turn are
+/// parts then.
+pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
+    let function = target.go_frame(wait.startpc).map(|frame| frame.function);
+    let who = function.as_deref().unwrap_or("goroutine");
+    let ran = wait.header.time;
+    let links: Vec<Link> = wait
+        .wakers
+        .iter()
+        .filter_map(|waker| target.waits.links.get(&(waker.goid, waker.ran)).copied())
+        .collect();
+    let attributes = attributes(wait, function.clone(), target);
+    let mut spans = if wait.waited != 0 {
+        let times = (MonoNs(wait.parked), MonoNs(ran));
+        let series = (Series::GoWaiting, wait.wait_reason);
+        let reason = target.wait_reason(wait.wait_reason);
+        let root = slow_span(
+            target,
+            series,
+            format!("wait {who}"),
+            SpanKind::Internal,
+            times,
+            attributes,
+        );
+        let since = MonoNs(wait.since);
+        let waited = root.child(reason, times.0, since, Vec::new());
+        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait, target));
+        vec![root, waited, runnable]
+    } else {
+        let times = (MonoNs(wait.since), MonoNs(ran));
+        let attributes = attributes.into_iter().chain(turn(wait, target)).collect();
+        let series = (Series::GoRunnable, 0);
+        vec![slow_span(
+            target,
+            series,
+            format!("runnable {who}"),
+            SpanKind::Internal,
+            times,
+            attributes,
+        )]
+    };
+    spans[0].links = links;
+    target.waits.insert(wait.goid, ran, spans[0].link());
+    spans
+}
+
+/// Who waited, what for, and who woke it.
+fn attributes(wait: &Wait, function: Option<String>, target: &Target) -> Vec<Attribute> {
     let mut attributes = vec![
         Attribute::new(GOROUTINE_ID, wait.goid as i64),
         Attribute::new(THREAD_ID, i64::from(wait.header.tid)),
-        Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source)),
         Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(wait.wait_reason)),
     ];
     if wait.parent_goid != 0 {
         attributes.push(Attribute::new(GOROUTINE_PARENT_ID, wait.parent_goid as i64));
     }
-    let started = target.go_frame(wait.startpc);
-    let started_with = started.as_ref().map(|frame| frame.function.clone());
-    if let Some(function) = &started_with {
-        attributes.push(Attribute::new(GOROUTINE_FUNCTION, function.clone()));
-        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(function)));
+    if let Some(function) = function {
+        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&function)));
+        attributes.push(Attribute::new(GOROUTINE_FUNCTION, function));
     }
     // gopc is the return address of the call: the statement is just before it.
     if let Some(creator) = target.go_frame(wait.gopc.saturating_sub(1)) {
@@ -45,26 +148,63 @@ pub fn span(wait: &Wait, target: &mut Target) -> Span {
         attributes.push(Attribute::new(GOROUTINE_CREATOR_FILE, creator.file));
         attributes.push(Attribute::new(GOROUTINE_CREATOR_LINE, i64::from(creator.line)));
     }
-    let name = format!("runnable {}", started_with.as_deref().unwrap_or("goroutine"));
-    let times = (MonoNs(wait.since), MonoNs(wait.header.time));
-    slow_span(
-        target,
-        (Series::GoRunnable, 0),
-        name,
-        SpanKind::Internal,
-        times,
-        attributes,
-    )
+    let wakers: Vec<&Waker> = wait.wakers.iter().take_while(|waker| waker.goid != 0).collect();
+    if let Some(waker) = wakers.first() {
+        attributes.push(Attribute::new(GOROUTINE_WAKER_ID, waker.goid as i64));
+        attributes.push(Attribute::new(GOROUTINE_WAKER_FUNCTION, started_with(waker, target)));
+    }
+    if wakers.len() > 1 {
+        let chain: Vec<String> = wakers
+            .iter()
+            .map(|waker| format!("{} {}", started_with(waker, target), waker.goid))
+            .collect();
+        attributes.push(Attribute::new(GOROUTINE_WAKERS, chain));
+    }
+    attributes
 }
 
-/// Whether a goroutine started with `function` is one of the runtime's own (go1.26, runtime/traceback.go,
-/// isSystemGoroutine: all of package runtime but main and handleAsyncEvent; of the finalizer's, which is the user's while it
-/// calls a finalizer, nothing more is known here).
-fn is_system(function: &str) -> bool {
-    function.starts_with("runtime.") && !["runtime.main", "runtime.handleAsyncEvent"].contains(&function)
+fn started_with(waker: &Waker, target: &Target) -> String {
+    let frame = target.go_frame(waker.startpc);
+    frame.map_or_else(|| "unknown".to_owned(), |frame| frame.function)
 }
 
-/// The distribution of all waits, and starts whose runnable moment was not seen.
+/// How it came to be runnable, and why it did not run at once.
+fn turn(wait: &Wait, target: &Target) -> Vec<Attribute> {
+    let mut attributes = vec![Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source))];
+    if wait.queue != UNREAD {
+        attributes.push(Attribute::new(RUNNABLE_QUEUE, i64::from(wait.queue)));
+    }
+    if wait.idle != UNREAD {
+        attributes.push(Attribute::new(PROCESSOR_IDLE, i64::from(wait.idle)));
+    }
+    if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
+        attributes.push(Attribute::new(GC_MAX_PROCS, snapshot.gomaxprocs as i64));
+    }
+    if wait.split != 0 {
+        attributes.push(Attribute::new(RUNNABLE_RUN_QUEUE, wait.run_queue as i64));
+        attributes.push(Attribute::new(RUNNABLE_THROTTLED, wait.throttled as i64));
+        attributes.push(Attribute::new(GOROUTINE_CAUSE, cause(wait)));
+    }
+    attributes
+}
+
+/// What most of the time from runnable to running went into.
+fn cause(wait: &Wait) -> &'static str {
+    let time = wait.header.time.saturating_sub(wait.since);
+    let rest = time.saturating_sub(wait.run_queue + wait.throttled);
+    let of_rest = if wait.idle == 0 { "no_processor" } else { "handover" };
+    let causes = [
+        (wait.throttled, "throttled"),
+        (wait.run_queue, "run_queue"),
+        (rest, of_rest),
+    ];
+    causes
+        .into_iter()
+        .max_by_key(|(time, _)| *time)
+        .map_or(of_rest, |(_, cause)| cause)
+}
+
+/// The distributions of all waits and turns, and where the time of each origin went.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut metrics = distribution(
         &GOROUTINE_RUNNABLE_DURATION,
@@ -73,7 +213,15 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         reading,
         |_| Vec::new(),
     );
+    metrics.extend(distribution(
+        &GOROUTINE_WAIT_DURATION,
+        target,
+        Series::GoWaiting,
+        reading,
+        |reason| vec![Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(reason))],
+    ));
     metrics.extend(count(&GOROUTINE_UNSTAMPED, target, Series::GoUnstamped, reading));
+    metrics.extend(origins::metrics(target, reading));
     metrics
 }
 
@@ -90,18 +238,84 @@ fn source(source: u32) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::discover::Process;
 
     #[test]
-    fn the_runtimes_own_goroutines_are_told_apart() {
-        for (function, expected) in [
-            ("runtime.gcBgMarkWorker", true),
-            ("runtime.gcBgMarkStartWorkers.gowrap1", true),
-            ("runtime.main", false),
-            ("main.spin.func1", false),
-            ("runtime/trace.Start.func1", false),
-        ] {
-            assert_eq!(is_system(function), expected, "{function}");
+    fn idleness_is_not_told() {
+        let names = ["", "IO wait", "chan receive", "sync.Mutex.Lock", "sleep"].map(str::to_owned);
+        assert_eq!(told_reasons(&names), 0b01100);
+        // Nothing known of the reasons: no wait is told for its length.
+        assert_eq!(told_reasons(&[]), 0);
+    }
+
+    #[test]
+    fn the_largest_part_is_the_cause() {
+        let check = |(run_queue, throttled, idle), expected| {
+            let mut wait = Wait {
+                since: 1000,
+                run_queue,
+                throttled,
+                idle,
+                ..Wait::default()
+            };
+            wait.header.time = 2000;
+            assert_eq!(cause(&wait), expected, "{run_queue} {throttled} {idle}");
+        };
+        check((0, 0, 0), "no_processor");
+        check((0, 0, 1), "handover");
+        check((600, 0, 0), "run_queue");
+        check((100, 700, 1), "throttled");
+    }
+
+    #[test]
+    fn no_more_waits_are_remembered_than_there_is_room_for() {
+        let mut waits = Waits::default();
+        for goid in 0..2 * WAITS as u64 {
+            let link = Link {
+                trace_id: [1; 16],
+                span_id: [2; 8],
+            };
+            waits.insert(goid, 5, link);
         }
+        assert_eq!(waits.links.len(), WAITS);
+        assert!(waits.links.contains_key(&(2 * WAITS as u64 - 1, 5)));
+    }
+
+    #[test]
+    fn a_wait_links_to_that_of_who_ended_it() {
+        let process = Process::read(std::process::id()).unwrap();
+        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut wait = Wait {
+            goid: 7,
+            since: 1000,
+            ..Wait::default()
+        };
+        wait.header.time = 5000;
+        let first = spans(&wait, &mut target);
+        assert_eq!((first.len(), first[0].links.len()), (1, 0));
+        let waker = |goid, ran| Waker {
+            goid,
+            ran,
+            ..Waker::default()
+        };
+        let mut woken = Wait {
+            goid: 8,
+            parked: 1000,
+            since: 6000,
+            waited: 1,
+            // The second ran at another time than any wait that is known of it ended.
+            wakers: [waker(7, 5000), waker(7, 4000), Waker::default()],
+            ..Wait::default()
+        };
+        woken.header.time = 7000;
+        let second = spans(&woken, &mut target);
+        assert_eq!(second[0].links, [first[0].link()]);
+        // The wait and the turn are its parts.
+        let times: Vec<_> = second.iter().map(|span| (span.start.0, span.end.0)).collect();
+        assert_eq!(times, [(1000, 7000), (1000, 6000), (6000, 7000)]);
+        assert!(second[1..].iter().all(|part| part.parent == Some(second[0].span_id)));
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     target::Target,
     telemetry::{
         MetricDef,
-        go::GOROUTINE_ID,
+        goroutine::GOROUTINE_ID,
         net::{
             CLIENT_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, OVERFLOW,
             SERVER_ADDRESS, SERVER_PORT,

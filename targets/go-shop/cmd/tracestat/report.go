@@ -13,6 +13,8 @@ type report struct {
 	EndNs    *int64                  `json:"end_mono_ns"`
 	Latency  distribution            `json:"latency"`
 	ByReason map[string]distribution `json:"by_reason"`
+	States   map[string]stretch      `json:"states"`
+	Waits    map[string]stretch      `json:"waits"`
 }
 
 type distribution struct {
@@ -33,7 +35,7 @@ type bucket struct {
 }
 
 func (s *starts) report() report {
-	r := report{Starts: s.count, ByReason: map[string]distribution{}}
+	r := report{Starts: s.count, ByReason: map[string]distribution{}, States: s.states, Waits: s.waits}
 	if s.clock != nil {
 		begin, end := s.monotonic(s.first), s.monotonic(s.last)
 		r.BeginNs, r.EndNs = &begin, &end

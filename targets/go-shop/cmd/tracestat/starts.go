@@ -18,6 +18,14 @@ type goroutine struct {
 	reason   string     // why it was not running, before it became runnable
 	runnable trace.Time // when it became runnable
 	known    bool       // whether that moment lies within the trace
+	state    string     // running (or in a system call), runnable, waiting, system waiting; empty: not known since when
+	since    trace.Time // since when it is in its state
+}
+
+// stretch is time spent in one state.
+type stretch struct {
+	Count uint64 `json:"count"`
+	SumNs int64  `json:"sum_ns"`
 }
 
 // starts counts the transitions from runnable to running.
@@ -29,10 +37,12 @@ type starts struct {
 	goroutines map[trace.GoID]goroutine
 	count      uint64
 	byReason   map[string][]int64 // latencies in ns
+	states     map[string]stretch // by state, of the stretches that ended within
+	waits      map[string]stretch // of those waiting, by reason
 }
 
 func newStarts(within interval) *starts {
-	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}}
+	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}, states: map[string]stretch{}, waits: map[string]stretch{}}
 }
 
 func (s *starts) observe(event trace.Event) error {
@@ -58,6 +68,9 @@ func (s *starts) transition(now trace.Time, transition trace.StateTransition) er
 	id := transition.Resource.Goroutine()
 	from, to := transition.Goroutine()
 	g := s.goroutines[id]
+	if err := s.stretch(&g, now, transition); err != nil {
+		return err
+	}
 	switch {
 	case to == trace.GoNotExist:
 		delete(s.goroutines, id)
@@ -73,7 +86,7 @@ func (s *starts) transition(now trace.Time, transition trace.StateTransition) er
 				s.byReason[g.reason] = append(s.byReason[g.reason], int64(now-g.runnable))
 			}
 		}
-		g = goroutine{}
+		g.reason, g.runnable, g.known = "", 0, false
 	case to == trace.GoRunnable:
 		switch from {
 		case trace.GoNotExist:
@@ -94,6 +107,48 @@ func (s *starts) transition(now trace.Time, transition trace.StateTransition) er
 		}
 	}
 	s.goroutines[id] = g
+	return nil
+}
+
+// stretch ends the time in one state and begins that in the next. A system call is part of running.
+func (s *starts) stretch(g *goroutine, now trace.Time, transition trace.StateTransition) error {
+	from, to := transition.Goroutine()
+	runs := func(state trace.GoState) bool { return state == trace.GoRunning || state == trace.GoSyscall }
+	// The state of all that wait is said again once in a while.
+	if from == to || runs(from) && runs(to) {
+		return nil
+	}
+	if g.state != "" {
+		counts, err := s.counts(now)
+		if err != nil {
+			return err
+		}
+		if counts {
+			sum := s.states[g.state]
+			sum.Count++
+			sum.SumNs += int64(now - g.since)
+			s.states[g.state] = sum
+			if g.state == "waiting" {
+				sum := s.waits[g.reason]
+				sum.Count++
+				sum.SumNs += int64(now - g.since)
+				s.waits[g.reason] = sum
+			}
+		}
+	}
+	g.since = now
+	switch {
+	case from == trace.GoUndetermined:
+		g.state = ""
+	case runs(to):
+		g.state = "running"
+	case to == trace.GoRunnable:
+		g.state = "runnable"
+	case to == trace.GoWaiting && transition.Reason == "system goroutine wait":
+		g.state = "system waiting"
+	case to == trace.GoWaiting:
+		g.state = "waiting"
+	}
 	return nil
 }
 

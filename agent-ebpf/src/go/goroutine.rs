@@ -1,0 +1,125 @@
+//! What is known of a goroutine within a window, and where its time went.
+
+use agent_common::{
+    go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
+    histogram::Series,
+    loss::Loss,
+    target::Target,
+    thread::run_queue::Off,
+};
+
+use crate::{maps::GOROUTINES, read, record, thread::run_queue};
+
+static NEW: Goroutine = Goroutine {
+    since: 0,
+    parked: 0,
+    goid: 0,
+    startpc: 0,
+    window: 0,
+    off: Off {
+        run_queue: 0,
+        throttled: 0,
+        blocked: 0,
+    },
+    wakers: [NOBODY; CHAIN],
+    state: UNKNOWN,
+    source: 0,
+    reason: 0,
+    tid: 0,
+    queue: UNREAD,
+    idle: UNREAD,
+};
+pub const NOBODY: Waker = Waker {
+    goid: 0,
+    startpc: 0,
+    ran: 0,
+};
+
+#[inline(always)]
+pub fn key(target: &Target, g: u64) -> GoroutineKey {
+    GoroutineKey {
+        g,
+        slot: u64::from(target.slot),
+    }
+}
+
+/// What is known of a goroutine in this window.
+#[inline(always)]
+pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
+    let key = key(target, g);
+    let found = GOROUTINES.get_ptr_mut(key).or_else(|| {
+        if GOROUTINES.insert(key, NEW, 0).is_err() {
+            record::lost(Loss::GoroutineFull);
+        }
+        GOROUTINES.get_ptr_mut(key)
+    })?;
+    // SAFETY: the runtime changes a goroutine's state on one thread at a time.
+    let found = unsafe { &mut *found };
+    if found.window != target.probes_since {
+        found.window = target.probes_since;
+        found.state = UNKNOWN;
+        found.wakers = [NOBODY; CHAIN];
+        identify(target, found, g);
+    }
+    Some(found)
+}
+
+/// Who it is: a g is used again when its goroutine is over.
+#[inline(always)]
+fn identify(target: &Target, goroutine: &mut Goroutine, g: u64) {
+    let go = &target.go;
+    let (goid, startpc) = (
+        read::user(g + u64::from(go.g_goid)),
+        read::user(g + u64::from(go.g_startpc)),
+    );
+    if goid.is_none() || startpc.is_none() {
+        record::lost(Loss::ReadFault);
+    }
+    goroutine.goid = goid.unwrap_or(0);
+    goroutine.startpc = startpc.unwrap_or(0);
+}
+
+/// It may be another goroutine than the one that had this g before.
+#[inline(always)]
+pub fn begins(target: &Target, goroutine: &mut Goroutine, g: u64) {
+    goroutine.reason = 0;
+    goroutine.wakers = [NOBODY; CHAIN];
+    identify(target, goroutine, g);
+}
+
+#[inline(always)]
+pub fn spent(target: &Target, goroutine: &Goroutine, on: Spent, time: u64) {
+    record::part(target, Series::GoTime, goroutine.startpc as u32, on as u32, time);
+}
+
+/// A stretch of running is over.
+#[inline(always)]
+pub fn ran(target: &Target, goroutine: &mut Goroutine, tid: u32, now: u64) {
+    if goroutine.state != RUNNING {
+        return;
+    }
+    let time = now.saturating_sub(goroutine.since);
+    if time >= LONG {
+        spent(target, goroutine, Spent::Long, time);
+    }
+    // It may come back from a system call on the same thread only.
+    let off = match run_queue::off(target, tid, goroutine.since, now) {
+        Some(off) if tid == goroutine.tid => off,
+        _ => return spent(target, goroutine, Spent::RunningUnsplit, time),
+    };
+    let before = goroutine.off;
+    let parts = [
+        (Spent::RunningRunQueue, off.run_queue.saturating_sub(before.run_queue)),
+        (Spent::RunningThrottled, off.throttled.saturating_sub(before.throttled)),
+        (Spent::Blocked, off.blocked.saturating_sub(before.blocked)),
+    ];
+    let mut left = time;
+    for (on, part) in parts {
+        let part = part.min(left);
+        if part > 0 {
+            left -= part;
+            spent(target, goroutine, on, part);
+        }
+    }
+    spent(target, goroutine, Spent::Running, left);
+}

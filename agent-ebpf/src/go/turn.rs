@@ -1,0 +1,109 @@
+//! A runnable goroutine gets to run: why it did not before, and an event when it was slow.
+
+use agent_common::{
+    event::Kind,
+    go::{
+        ABSENT,
+        sched::{Goroutine, REASONS, Spent, Wait},
+    },
+    histogram::Series,
+    loss::Loss,
+    target::Target,
+};
+
+use super::{goroutine::spent, ready::waited};
+use crate::{read, record, thread::run_queue};
+
+/// A runnable goroutine gets to run on the thread `tid`: why not before?
+#[inline(always)]
+pub fn turn_came(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now: u64) {
+    let since = goroutine.since;
+    let time = now.saturating_sub(since);
+    record::value(target, Series::GoRunnable, 0, time);
+    if goroutine.parked != 0 {
+        waited(target, goroutine, since);
+    }
+    let split = off_core(target, goroutine, tid, now);
+    match split {
+        Some((run_queue, throttled)) => {
+            if run_queue > 0 {
+                spent(target, goroutine, Spent::RunQueue, run_queue);
+            }
+            if throttled > 0 {
+                spent(target, goroutine, Spent::Throttled, throttled);
+            }
+            let rest = time - run_queue - throttled;
+            let on = if goroutine.idle == 0 {
+                Spent::NoProcessor
+            } else {
+                Spent::Handover
+            };
+            spent(target, goroutine, on, rest);
+        }
+        None => spent(target, goroutine, Spent::RunnableUnsplit, time),
+    }
+    let parked = goroutine.parked;
+    let told = target.told_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
+    let waited = parked != 0 && told && since.saturating_sub(parked) >= target.slow_wait;
+    if (waited || time >= target.slow_wait) && tell(target, goroutine, g, (split, waited), now).is_none() {
+        record::lost(Loss::ReadFault);
+    }
+}
+
+/// Of the time from runnable until now, what the thread whose queue it was in, or the one that runs it, was off its core:
+/// (waiting for one, throttled). None when the hooks did not count all the while.
+#[inline(always)]
+fn off_core(target: &Target, goroutine: &Goroutine, tid: u32, now: u64) -> Option<(u64, u64)> {
+    let (since, before) = (goroutine.since, goroutine.off);
+    let time = now.saturating_sub(since);
+    // Its own sums may have begun before: only what came after `since` is taken of what goes on.
+    let off = run_queue::off(target, goroutine.tid, since, now)?;
+    let (mut run_queue, mut throttled) = (
+        off.run_queue.saturating_sub(before.run_queue),
+        off.throttled.saturating_sub(before.throttled),
+    );
+    if tid != goroutine.tid {
+        let (last, was_throttled) = run_queue::last_wait(target, tid, since, now);
+        if last > run_queue + throttled {
+            (run_queue, throttled) = if was_throttled { (0, last) } else { (last, 0) };
+        }
+    }
+    let run_queue = run_queue.min(time);
+    Some((run_queue, throttled.min(time - run_queue)))
+}
+
+#[inline(always)]
+fn tell(
+    target: &Target,
+    goroutine: &Goroutine,
+    g: u64,
+    (split, waited): (Option<(u64, u64)>, bool),
+    now: u64,
+) -> Option<()> {
+    let go = &target.go;
+    let parent = if go.g_parent_goid == ABSENT {
+        0
+    } else {
+        read::user(g + u64::from(go.g_parent_goid))?
+    };
+    let (run_queue, throttled) = split.unwrap_or_default();
+    record::event(Wait {
+        header: record::header(Kind::GoWait, target.slot, now),
+        since: goroutine.since,
+        parked: goroutine.parked,
+        goid: goroutine.goid,
+        parent_goid: parent,
+        gopc: read::user(g + u64::from(go.g_gopc))?,
+        startpc: goroutine.startpc,
+        run_queue,
+        throttled,
+        wakers: goroutine.wakers,
+        source: goroutine.source,
+        wait_reason: goroutine.reason,
+        queue: goroutine.queue,
+        idle: goroutine.idle,
+        split: u32::from(split.is_some()),
+        waited: u32::from(waited),
+    });
+    Some(())
+}

@@ -1,0 +1,200 @@
+//! Where the time of goroutines went, by origin: the function that they were started with.
+
+use std::collections::{BTreeSet, HashMap};
+
+use agent_common::{
+    go::sched::Spent,
+    histogram::{Bucket, Series},
+};
+
+use crate::{
+    aggregate::store::Reading,
+    model::{Attribute, Metric, Point},
+    signals::metric,
+    target::Target,
+    telemetry::{
+        goroutine::{
+            GOROUTINE_CAUSE, GOROUTINE_FUNCTION, GOROUTINE_LONG_RUNS, GOROUTINE_PREEMPTIONS, GOROUTINE_STATE,
+            GOROUTINE_SYSTEM, GOROUTINE_TIME, GOROUTINE_WAIT_REASON,
+        },
+        net::OVERFLOW,
+    },
+};
+
+/// Origins whose time is shown apart.
+const ORIGINS: usize = 64;
+
+/// The origins that are shown apart: once in, an origin stays, so that all sums only grow.
+#[derive(Debug, Default)]
+pub struct Origins {
+    shown: BTreeSet<u32>,
+    /// Those that came when there was no more room.
+    others: BTreeSet<u32>,
+}
+
+/// Chooses the origins that are shown apart: those on which most time went, as long as there is room.
+pub fn note(target: &mut Target, reading: &Reading) {
+    let mut times: HashMap<u32, u64> = HashMap::new();
+    for (origin, _, bucket) in reading.parts(target.slot, Series::GoTime) {
+        *times.entry(origin).or_default() += bucket.sum;
+    }
+    let Origins { shown, others } = &mut target.origins;
+    let mut new: Vec<(u32, u64)> = times
+        .into_iter()
+        .filter(|(origin, _)| !shown.contains(origin) && !others.contains(origin))
+        .collect();
+    new.sort_unstable_by_key(|(origin, time)| (std::cmp::Reverse(*time), *origin));
+    for (origin, _) in new {
+        if shown.len() < ORIGINS {
+            shown.insert(origin);
+        } else {
+            others.insert(origin);
+        }
+    }
+}
+
+/// Sums by origin and part; what is not shown apart is one origin, None.
+fn by_origin(target: &Target, reading: &Reading) -> HashMap<(Option<u32>, u8), Bucket> {
+    let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
+    for (origin, part, bucket) in reading.parts(target.slot, Series::GoTime) {
+        let origin = target.origins.shown.contains(&origin).then_some(origin);
+        let sum = sums.entry((origin, part)).or_default();
+        sum.count += bucket.count;
+        sum.sum += bucket.sum;
+    }
+    sums
+}
+
+/// The time of each origin, and how it was cut up.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut sums: Vec<_> = by_origin(target, reading).into_iter().collect();
+    sums.sort_unstable_by_key(|(key, _)| *key);
+    let (mut times, mut long, mut preempted): (Vec<Point>, Vec<Point>, Vec<Point>) = Default::default();
+    for ((origin, part), bucket) in sums {
+        let mut attributes = origin_attributes(origin, target);
+        let mut point = |value, more: Vec<Attribute>| {
+            attributes.extend(more);
+            target.sum(value, reading.time, std::mem::take(&mut attributes))
+        };
+        match u32::from(part) {
+            part if part == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
+            part if part == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
+            part => times.push(point(bucket.sum, part_attributes(part, target))),
+        }
+    }
+    [
+        metric(&GOROUTINE_TIME, times),
+        metric(&GOROUTINE_LONG_RUNS, long),
+        metric(&GOROUTINE_PREEMPTIONS, preempted),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The function that an origin's goroutines were started with.
+fn origin(id: u32, target: &Target) -> String {
+    // The executable is less than 4 GiB long: the upper half of an address is its begin's, or one more.
+    let near = target.bias & !u64::from(u32::MAX) | u64::from(id);
+    let address = if near < target.bias { near + (1 << 32) } else { near };
+    target
+        .go_frame(address)
+        .map_or_else(|| "unknown".to_owned(), |frame| frame.function)
+}
+
+fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
+    let Some(id) = id else {
+        return vec![Attribute::new(OVERFLOW, true)];
+    };
+    let function = origin(id, target);
+    vec![
+        Attribute::new(GOROUTINE_SYSTEM, is_system(&function)),
+        Attribute::new(GOROUTINE_FUNCTION, function),
+    ]
+}
+
+/// State, and what it is due to.
+fn part_attributes(part: u32, target: &Target) -> Vec<Attribute> {
+    let Some((state, cause)) = kind(part) else {
+        return vec![
+            Attribute::new(GOROUTINE_STATE, "waiting"),
+            Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(part)),
+        ];
+    };
+    vec![
+        Attribute::new(GOROUTINE_STATE, state),
+        Attribute::new(GOROUTINE_CAUSE, cause),
+    ]
+}
+
+/// The state and the cause that a part of [`Series::GoTime`] stands for; None when it is a wait reason.
+fn kind(part: u32) -> Option<(&'static str, &'static str)> {
+    const KINDS: [(Spent, &str, &str); 10] = [
+        (Spent::Running, "running", "on_core"),
+        (Spent::Blocked, "running", "asleep"),
+        (Spent::RunningRunQueue, "running", "run_queue"),
+        (Spent::RunningThrottled, "running", "throttled"),
+        (Spent::RunningUnsplit, "running", "unsplit"),
+        (Spent::NoProcessor, "runnable", "no_processor"),
+        (Spent::RunQueue, "runnable", "run_queue"),
+        (Spent::Throttled, "runnable", "throttled"),
+        (Spent::Handover, "runnable", "handover"),
+        (Spent::RunnableUnsplit, "runnable", "unsplit"),
+    ];
+    let found = KINDS.into_iter().find(|(spent, ..)| *spent as u32 == part);
+    found.map(|(_, state, cause)| (state, cause))
+}
+
+/// Whether a goroutine started with `function` is one of the runtime's own (go1.26, runtime/traceback.go,
+/// isSystemGoroutine: all of package runtime but main and handleAsyncEvent; of the finalizer's, which is the user's while it
+/// calls a finalizer, nothing more is known here).
+pub fn is_system(function: &str) -> bool {
+    function.starts_with("runtime.") && !["runtime.main", "runtime.handleAsyncEvent"].contains(&function)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{discover::Process, model::MonoNs};
+
+    #[test]
+    fn the_runtimes_own_goroutines_are_told_apart() {
+        for (function, expected) in [
+            ("runtime.gcBgMarkWorker", true),
+            ("runtime.gcBgMarkStartWorkers.gowrap1", true),
+            ("runtime.main", false),
+            ("main.spin.func1", false),
+            ("runtime/trace.Start.func1", false),
+        ] {
+            assert_eq!(is_system(function), expected, "{function}");
+        }
+    }
+
+    #[test]
+    fn an_origin_stays_where_it_was_put() {
+        let process = Process::read(std::process::id()).unwrap();
+        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut reading = Reading::default();
+        let mut add = |reading: &mut Reading, origin: u32, sum| {
+            let key = (1, Series::GoTime as u16, origin, Spent::Running as u8);
+            reading.parts.insert(key, Bucket { count: 1, sum });
+        };
+        let rest = |target: &Target, reading: &Reading| {
+            by_origin(target, reading)
+                .get(&(None, Spent::Running as u8))
+                .map_or(0, |bucket| bucket.sum)
+        };
+        for origin in 0..100 {
+            add(&mut reading, origin, u64::from(origin));
+        }
+        note(&mut target, &reading);
+        // The 64 on which most time went are shown, the others are one.
+        assert_eq!(rest(&target, &reading), (0..36).sum::<u64>());
+        assert_eq!(by_origin(&target, &reading).len(), 65);
+        add(&mut reading, 0, 1_000_000);
+        note(&mut target, &reading);
+        assert_eq!(rest(&target, &reading), (0..36).sum::<u64>() + 1_000_000);
+    }
+}

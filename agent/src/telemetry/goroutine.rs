@@ -1,0 +1,254 @@
+//! Go's goroutines.
+
+use super::{
+    AttributeDef,
+    Instrument::{Counter, ExponentialHistogram},
+    MetricDef, SpanDef,
+    go::GC_MAX_PROCS,
+    net::OVERFLOW,
+    thread::THREAD_ID,
+};
+
+pub const GOROUTINE_ID: &str = "go.goroutine.id";
+pub const GOROUTINE_PARENT_ID: &str = "go.goroutine.parent.id";
+pub const GOROUTINE_FUNCTION: &str = "go.goroutine.function";
+pub const GOROUTINE_SYSTEM: &str = "go.goroutine.system";
+pub const GOROUTINE_CREATOR_FUNCTION: &str = "go.goroutine.creator.function";
+pub const GOROUTINE_CREATOR_FILE: &str = "go.goroutine.creator.file";
+pub const GOROUTINE_CREATOR_LINE: &str = "go.goroutine.creator.line";
+pub const GOROUTINE_WAIT_REASON: &str = "go.goroutine.wait_reason";
+pub const GOROUTINE_RUNNABLE_SOURCE: &str = "go.goroutine.runnable.source";
+pub const GOROUTINE_STATE: &str = "go.goroutine.state";
+pub const GOROUTINE_CAUSE: &str = "go.goroutine.cause";
+pub const GOROUTINE_WAKER_ID: &str = "go.goroutine.waker.id";
+pub const GOROUTINE_WAKER_FUNCTION: &str = "go.goroutine.waker.function";
+pub const GOROUTINE_WAKERS: &str = "go.goroutine.wakers";
+pub const RUNNABLE_QUEUE: &str = "go.goroutine.runnable.queue_length";
+pub const RUNNABLE_RUN_QUEUE: &str = "go.goroutine.runnable.run_queue_ns";
+pub const RUNNABLE_THROTTLED: &str = "go.goroutine.runnable.throttled_ns";
+pub const PROCESSOR_IDLE: &str = "go.processor.idle";
+
+macro_rules! def {
+    ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
+        pub static $const: MetricDef = MetricDef {
+            name: $name,
+            unit: $unit,
+            instrument: $instrument,
+            description: $description,
+            source: $source,
+            attributes: $attributes,
+        };
+    };
+}
+
+def!(
+    GOROUTINE_RUNNABLE_DURATION,
+    "go.goroutine.runnable.duration",
+    "s",
+    ExponentialHistogram,
+    &[],
+    "Goroutine, runnable to running, every switch.",
+    "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist"
+);
+def!(
+    GOROUTINE_UNSTAMPED,
+    "go.goroutine.runnable.unstamped",
+    "{switch}",
+    Counter,
+    &[],
+    "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.",
+    "uprobe: runtime.execute"
+);
+def!(
+    GOROUTINE_WAIT_DURATION,
+    "go.goroutine.wait.duration",
+    "s",
+    ExponentialHistogram,
+    &[GOROUTINE_WAIT_REASON],
+    "Goroutine, waiting to runnable, by what it waited for. Waits that are longer than the windows of the budget are not seen.",
+    "uprobes: runtime.park_m to runqput, netpollready, injectglist"
+);
+def!(
+    GOROUTINE_TIME,
+    "go.goroutine.time",
+    "ns",
+    Counter,
+    &[
+        GOROUTINE_FUNCTION,
+        GOROUTINE_SYSTEM,
+        GOROUTINE_STATE,
+        GOROUTINE_CAUSE,
+        GOROUTINE_WAIT_REASON,
+        OVERFLOW
+    ],
+    "Time of goroutines by the function they were started with, what they did, and what that was due to.",
+    "uprobes: as go.goroutine.runnable.duration, and runtime.park_m, goexit0; tp_btf: sched_switch, sched_wakeup"
+);
+def!(
+    GOROUTINE_LONG_RUNS,
+    "go.goroutine.long_runs",
+    "{run}",
+    Counter,
+    &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
+    "Stretches of running, system calls included, of 10 ms and more: after it sysmon asks for preemption.",
+    "uprobes: runtime.execute to park_m, goschedImpl, goexit0"
+);
+def!(
+    GOROUTINE_PREEMPTIONS,
+    "go.goroutine.preemptions",
+    "{preemption}",
+    Counter,
+    &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
+    "Running goroutines that yielded, by themselves or preempted.",
+    "uprobe: runtime.goschedImpl"
+);
+
+pub static METRICS: &[&MetricDef] = &[
+    &GOROUTINE_RUNNABLE_DURATION,
+    &GOROUTINE_UNSTAMPED,
+    &GOROUTINE_WAIT_DURATION,
+    &GOROUTINE_TIME,
+    &GOROUTINE_LONG_RUNS,
+    &GOROUTINE_PREEMPTIONS,
+];
+
+pub static SPANS: &[SpanDef] = &[
+    SpanDef {
+        name: "runnable {function}",
+        description: "A goroutine waited over --slow-wait between runnable and running.",
+        source: "uprobes: as go.goroutine.runnable.duration",
+        attributes: &[
+            GOROUTINE_ID,
+            GOROUTINE_PARENT_ID,
+            GOROUTINE_FUNCTION,
+            GOROUTINE_SYSTEM,
+            GOROUTINE_CREATOR_FUNCTION,
+            GOROUTINE_CREATOR_FILE,
+            GOROUTINE_CREATOR_LINE,
+            GOROUTINE_WAIT_REASON,
+            GOROUTINE_WAKER_ID,
+            GOROUTINE_WAKER_FUNCTION,
+            GOROUTINE_WAKERS,
+            GOROUTINE_RUNNABLE_SOURCE,
+            RUNNABLE_QUEUE,
+            PROCESSOR_IDLE,
+            GC_MAX_PROCS,
+            RUNNABLE_RUN_QUEUE,
+            RUNNABLE_THROTTLED,
+            GOROUTINE_CAUSE,
+            THREAD_ID,
+        ],
+    },
+    SpanDef {
+        name: "wait {function}",
+        description: "A goroutine waited over --slow-wait for something that is not idleness, until it ran: two parts, the wait by its reason, and `runnable {function}`. Links: the waits of those who woke it.",
+        source: "uprobes: as go.goroutine.wait.duration",
+        attributes: &[
+            GOROUTINE_ID,
+            GOROUTINE_PARENT_ID,
+            GOROUTINE_FUNCTION,
+            GOROUTINE_SYSTEM,
+            GOROUTINE_CREATOR_FUNCTION,
+            GOROUTINE_CREATOR_FILE,
+            GOROUTINE_CREATOR_LINE,
+            GOROUTINE_WAIT_REASON,
+            GOROUTINE_WAKER_ID,
+            GOROUTINE_WAKER_FUNCTION,
+            GOROUTINE_WAKERS,
+            THREAD_ID,
+        ],
+    },
+];
+
+pub static ATTRIBUTES: &[AttributeDef] = &[
+    AttributeDef {
+        key: GOROUTINE_ID,
+        kind: "int",
+        description: "goid.",
+    },
+    AttributeDef {
+        key: GOROUTINE_PARENT_ID,
+        kind: "int",
+        description: "goid of the creator; go1.21 and later.",
+    },
+    AttributeDef {
+        key: GOROUTINE_FUNCTION,
+        kind: "string",
+        description: "The function the goroutine was started with.",
+    },
+    AttributeDef {
+        key: GOROUTINE_SYSTEM,
+        kind: "bool",
+        description: "Whether it is one of the runtime's own, such as a GC worker.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_FUNCTION,
+        kind: "string",
+        description: "The function with the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_FILE,
+        kind: "string",
+        description: "File of the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CREATOR_LINE,
+        kind: "int",
+        description: "Line of the go statement.",
+    },
+    AttributeDef {
+        key: GOROUTINE_WAIT_REASON,
+        kind: "string",
+        description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had.",
+    },
+    AttributeDef {
+        key: GOROUTINE_RUNNABLE_SOURCE,
+        kind: "string",
+        description: "How it became runnable: `ready`, `netpoll`, `yield_or_preempt`, `syscall_exit`, `runtime_list`.",
+    },
+    AttributeDef {
+        key: GOROUTINE_STATE,
+        kind: "string",
+        description: "`running` (a system call is part of it), `runnable`, or `waiting`.",
+    },
+    AttributeDef {
+        key: GOROUTINE_CAUSE,
+        kind: "string",
+        description: "Running: `on_core`, `asleep` (its thread sleeps in the kernel), `run_queue` (its thread waits for a core), `throttled` (the same, by the cgroup's quota). Runnable: `no_processor` (all Ps are taken), `handover` (a P is idle and has to be woken), `run_queue` and `throttled` (the P's thread is off its core). `unsplit`: the kernel's hooks did not count then.",
+    },
+    AttributeDef {
+        key: GOROUTINE_WAKER_ID,
+        kind: "int",
+        description: "goid of the goroutine that woke it; absent when the runtime did (a timer, the network poller).",
+    },
+    AttributeDef {
+        key: GOROUTINE_WAKER_FUNCTION,
+        kind: "string",
+        description: "The function that goroutine was started with.",
+    },
+    AttributeDef {
+        key: GOROUTINE_WAKERS,
+        kind: "string[]",
+        description: "Function and goid of who woke it, who had woken that one, and so on; three at most.",
+    },
+    AttributeDef {
+        key: RUNNABLE_QUEUE,
+        kind: "int",
+        description: "Goroutines in the run queue of the P it was given to, before it.",
+    },
+    AttributeDef {
+        key: PROCESSOR_IDLE,
+        kind: "int",
+        description: "Ps that were idle when it became runnable.",
+    },
+    AttributeDef {
+        key: RUNNABLE_RUN_QUEUE,
+        kind: "int",
+        description: "Of the time from runnable to running, its P's thread waited for a core, ns.",
+    },
+    AttributeDef {
+        key: RUNNABLE_THROTTLED,
+        kind: "int",
+        description: "Of the same, its P's thread was throttled by its cgroup's quota, ns.",
+    },
+];
