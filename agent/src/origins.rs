@@ -177,7 +177,7 @@ mod tests {
         let process = Process::read(std::process::id()).unwrap();
         let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
         let mut reading = Reading::default();
-        let mut add = |reading: &mut Reading, origin: u32, sum| {
+        let add = |reading: &mut Reading, origin: u32, sum| {
             let key = (1, Series::GoTime as u16, origin, Spent::Running as u8);
             reading.parts.insert(key, Bucket { count: 1, sum });
         };

@@ -1,6 +1,7 @@
 //! Stage attach: from facts to a plan (pure), from the plan to links.
 
 pub mod kernel;
+mod layout;
 pub mod maps;
 pub mod multi;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use agent_common::{
-    go::{self, ABSENT},
+    go,
     hits::Plane,
     target::{IS_GO, IS_TOKIO, Target},
     tokio::{
@@ -12,10 +12,11 @@ use agent_common::{
     },
 };
 
+use super::layout;
 use crate::{
     inspect::{
-        ArgLocation, FieldLoc, GoHook, GoImage, HeaderLayout, Image, ProbeSite, SiteCost, SiteError, TaskKind,
-        TokioHook, TokioImage, X86Register,
+        ArgLocation, GoHook, GoImage, HeaderLayout, Image, ProbeSite, SiteCost, SiteError, TaskKind, TokioHook,
+        TokioImage, X86Register,
     },
     signals,
 };
@@ -106,7 +107,7 @@ fn plan_go(image: &GoImage, bias: u64) -> Plan {
         ..Plan::default()
     };
     let layout = match (&image.offsets, &image.globals) {
-        (Ok(offsets), Ok(globals)) => Ok(go_layout(image, offsets, globals, bias)),
+        (Ok(offsets), Ok(globals)) => Ok(layout::of_go(image, offsets, globals, bias)),
         (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
     };
     match layout {
@@ -350,56 +351,5 @@ impl Plan {
             tokio_id_offset: self.tokio_id_offset,
             go: self.go,
         }
-    }
-}
-
-fn go_layout(
-    image: &GoImage,
-    offsets: &crate::inspect::GoOffsets,
-    globals: &crate::inspect::GoGlobals,
-    bias: u64,
-) -> go::Layout {
-    let need = |field: &FieldLoc| field.offset as u32;
-    let maybe = |field: &Option<FieldLoc>| field.as_ref().map_or(ABSENT, |field| field.offset as u32);
-    let (g, work, controller) = (&offsets.g, &offsets.work, &offsets.gc_controller);
-    go::Layout {
-        // 0 says unknown: the current goroutine is then not looked up.
-        tls_g: image.tls_g.as_ref().map_or(0, |tls| tls.offset),
-        work: globals.work.wrapping_add(bias),
-        gc_controller: globals.gc_controller.wrapping_add(bias),
-        memstats: globals.memstats.wrapping_add(bias),
-        sched: globals.sched.wrapping_add(bias),
-        g_goid: need(&g.goid),
-        g_parent_goid: maybe(&g.parent_goid),
-        g_gopc: need(&g.gopc),
-        g_startpc: need(&g.startpc),
-        g_waitreason: need(&g.waitreason),
-        g_m: need(&g.m),
-        g_schedlink: need(&g.schedlink),
-        m_curg: need(&offsets.m.curg),
-        p_runqhead: need(&offsets.p.runqhead),
-        p_runqtail: need(&offsets.p.runqtail),
-        sched_npidle: need(&offsets.sched.npidle),
-        poll_rg: need(&offsets.poll_desc.rg),
-        poll_wg: need(&offsets.poll_desc.wg),
-        work_cycles: need(&work.cycles),
-        work_t_sweep_term: need(&work.t_sweep_term),
-        work_t_mark: need(&work.t_mark),
-        work_t_mark_term: need(&work.t_mark_term),
-        work_t_end: need(&work.t_end),
-        work_heap0: need(&work.heap0),
-        work_heap1: need(&work.heap1),
-        work_heap2: need(&work.heap2),
-        work_mode: need(&work.mode),
-        work_user_forced: need(&work.user_forced),
-        work_pause_ns: need(&work.pause_ns),
-        work_stw_procs: need(&work.stwprocs),
-        work_max_procs: need(&work.maxprocs),
-        gc_last_heap_goal: maybe(&controller.last_heap_goal),
-        gc_assist_time: maybe(&controller.assist_time),
-        gc_dedicated_time: maybe(&controller.dedicated_mark_time),
-        gc_fractional_time: maybe(&controller.fractional_mark_time),
-        gc_idle_time: maybe(&controller.idle_mark_time),
-        mem_numgc: need(&offsets.memstats.numgc),
     }
 }
