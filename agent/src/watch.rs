@@ -23,14 +23,17 @@ use crate::{
     clock,
     discover::{Process, ProcessError, Selector, process::FileId},
     enrich,
-    exit::{Exit, Fatal, of_process},
+    exit::{Exit, Fatal},
+    golang::ProofError,
     inspect::{self, Image, InspectError},
     target::Target,
 };
 
 mod attach;
+mod early;
 mod govern;
 mod hooks;
+mod named;
 
 pub use govern::Settled;
 
@@ -72,6 +75,7 @@ pub struct Watch {
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
     next_slot: u32,
+    early: early::Early,
     /// Indices of targets in the map of hits that nobody uses.
     free: Vec<u32>,
     images: HashMap<FileId, Inspected>,
@@ -106,6 +110,7 @@ impl Watch {
             targets: HashMap::new(),
             by_slot: HashMap::new(),
             next_slot: 1,
+            early: early::Early::default(),
             free: (1..TARGET_LIMIT).rev().collect(),
             images: HashMap::new(),
             cached: VecDeque::new(),
@@ -149,34 +154,11 @@ impl Watch {
         }
         match Process::read(pid) {
             Ok(process) => self.consider(process),
-            Err(error) => debug!("new process {pid}: {error}"),
+            Err(error) => {
+                self.early.forget(pid);
+                debug!("new process {pid}: {error}");
+            }
         }
-    }
-
-    fn admit_named(&mut self, pid: u32) -> anyhow::Result<()> {
-        let process = Process::read(pid).map_err(|error| Fatal::new(of_process(&error), error))?;
-        let image = self.inspect(&process);
-        let (image, error) = match image {
-            Ok(Some(image)) => (Some(image), None),
-            Ok(None) => {
-                let message = format!(
-                    "process {pid} ({}) is neither a Go nor a tokio program that can be recognised",
-                    process.exe.display()
-                );
-                return Err(Fatal::new(Exit::NotATarget, message).into());
-            }
-            // Ours but not readable: sockets and threads can be watched all the same.
-            Err(Refused::Inspect(error)) if !matches!(error, InspectError::NotElf) => (None, Some(error)),
-            Err(Refused::Inspect(error)) => {
-                return Err(Fatal::new(
-                    Exit::NotATarget,
-                    format!("process {pid} ({}): {error}", process.exe.display()),
-                )
-                .into());
-            }
-            Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
-        };
-        self.admit(process, image, error)
     }
 
     /// Admits a process that the user chose and that is of use; says why not in the log.
@@ -273,14 +255,17 @@ impl Watch {
         // A Go binary of which too little is known is recognised all the same.
         let error = error.or_else(|| go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
-        let go = self
-            .open_runtime(process.pid, image.as_deref(), bias)
-            .unwrap_or_else(|unproved| {
-                let reason = unproved.to_string();
-                plan.without_go(&reason);
-                error = Some(reason);
-                None
-            });
+        let go = self.open_runtime(process.pid, image.as_deref(), bias);
+        if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
+            return Ok(());
+        }
+        self.early.forget(process.pid);
+        let go = go.unwrap_or_else(|unproved| {
+            let reason = unproved.to_string();
+            plan.without_go(&reason);
+            error = Some(reason);
+            None
+        });
         if let Some(error) = &error {
             let level = self.once(&process);
             log!(

@@ -20,7 +20,6 @@ pub enum ProofError {
 
 /// Each reading may fall into a change; of as many in a row not all do.
 const TRIES: u32 = 5;
-/// A runtime that starts has its Ps after a millisecond or two.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Goroutines whose ids are looked at.
 const SAMPLE: u64 = 64;
@@ -35,7 +34,7 @@ impl GoRuntime {
         loop {
             let last = tries.next().is_none_or(|number| number >= TRIES);
             match self.prove_once(version) {
-                Err(ProofError::Refuted(_) | ProofError::NotStarted) if !last => thread::sleep(PAUSE),
+                Err(ProofError::Refuted(_)) if !last => thread::sleep(PAUSE),
                 outcome => return outcome,
             }
         }

@@ -42,6 +42,9 @@ pub struct Settled {
 impl Watch {
     /// A turn of the governor. The result must be settled with a later reading; no window of that plane is opened before.
     pub fn govern(&mut self) -> Vec<Settled> {
+        for pid in self.early.due() {
+            self.execed(pid);
+        }
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
         let scale = self.scale();
         let mut turns = Vec::new();

@@ -1,0 +1,36 @@
+//! A process that the user named by its pid: it must be there and be of use, or the run ends.
+
+use super::{Refused, Watch};
+use crate::{
+    discover::Process,
+    exit::{Exit, Fatal, of_process},
+    inspect::InspectError,
+};
+
+impl Watch {
+    pub(super) fn admit_named(&mut self, pid: u32) -> anyhow::Result<()> {
+        let process = Process::read(pid).map_err(|error| Fatal::new(of_process(&error), error))?;
+        let image = self.inspect(&process);
+        let (image, error) = match image {
+            Ok(Some(image)) => (Some(image), None),
+            Ok(None) => {
+                let message = format!(
+                    "process {pid} ({}) is neither a Go nor a tokio program that can be recognised",
+                    process.exe.display()
+                );
+                return Err(Fatal::new(Exit::NotATarget, message).into());
+            }
+            // Ours but not readable: sockets and threads can be watched all the same.
+            Err(Refused::Inspect(error)) if !matches!(error, InspectError::NotElf) => (None, Some(error)),
+            Err(Refused::Inspect(error)) => {
+                return Err(Fatal::new(
+                    Exit::NotATarget,
+                    format!("process {pid} ({}): {error}", process.exe.display()),
+                )
+                .into());
+            }
+            Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
+        };
+        self.admit(process, image, error)
+    }
+}
