@@ -65,6 +65,30 @@ fn by_origin(target: &Target, reading: &Reading) -> HashMap<(Option<u32>, u8), B
     sums
 }
 
+/// What the time from runnable to running went into, largest first, as people read it; None when there was none.
+pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
+    let mut times: HashMap<&str, u64> = HashMap::new();
+    for (_, part, bucket) in reading.parts(target.slot, Series::GoTime) {
+        if let Some(("runnable", cause)) = kind(u32::from(part)) {
+            *times.entry(cause).or_default() += bucket.sum;
+        }
+    }
+    let whole: u64 = times.values().sum();
+    let mut times: Vec<_> = times.into_iter().filter(|(_, time)| *time > 0).collect();
+    times.sort_unstable_by_key(|(cause, time)| (std::cmp::Reverse(*time), *cause));
+    let text = times.into_iter().map(|(cause, time)| {
+        let why = match cause {
+            "no_processor" => "no P free",
+            "handover" => "an idle P had to be woken",
+            "run_queue" => "the P's thread waited for a core",
+            "throttled" => "the P's thread was throttled",
+            _ => "not known which",
+        };
+        format!("{why} {:.1} %", 100.0 * time as f64 / whole as f64)
+    });
+    (whole > 0).then(|| text.collect::<Vec<_>>().join(", "))
+}
+
 /// The time of each origin, and how it was cut up.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut sums: Vec<_> = by_origin(target, reading).into_iter().collect();
@@ -170,6 +194,26 @@ mod tests {
         ] {
             assert_eq!(is_system(function), expected, "{function}");
         }
+    }
+
+    #[test]
+    fn turns_are_told_largest_first() {
+        let process = Process::read(std::process::id()).unwrap();
+        let target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut reading = Reading::default();
+        assert_eq!(turns(&target, &reading), None);
+        let parts = [
+            (Spent::NoProcessor, 5),
+            (Spent::Throttled, 15),
+            (Spent::Running, 1000),
+            (Spent::RunQueue, 0),
+        ];
+        for (part, sum) in parts {
+            let key = (1, Series::GoTime as u16, 7, part as u8);
+            reading.parts.insert(key, Bucket { count: 1, sum });
+        }
+        let expected = "the P's thread was throttled 75.0 %, no P free 25.0 %";
+        assert_eq!(turns(&target, &reading).as_deref(), Some(expected));
     }
 
     #[test]

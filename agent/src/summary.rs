@@ -19,6 +19,7 @@ use crate::{
     export::ExportStats,
     inspect::Image,
     limits::Shed,
+    origins,
     signals::net::address,
     target::Target,
 };
@@ -224,6 +225,11 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
             row(label, &whole);
         }
     }
+    for (reason, histogram) in largest(reading, slot, Series::GoWaiting) {
+        if target.known.told_reasons >> (reason & 63) & 1 != 0 {
+            row(&format!("wait {}", target.wait_reason(reason)), histogram);
+        }
+    }
     for (series, verb) in [
         (Series::ServerRequest, "serve"),
         (Series::ClientRequest, "request"),
@@ -242,6 +248,9 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
     }
     for (id, histogram) in largest(reading, slot, Series::TokioPoll) {
         row(&format!("poll {}", target.future(id)), histogram);
+    }
+    if let Some(turns) = origins::turns(target, reading) {
+        let _ = writeln!(text, "  runnable, not running: {turns}");
     }
     for state in &target.states {
         match &state.coverage {
