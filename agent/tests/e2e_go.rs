@@ -235,7 +235,7 @@ fn waits_for_a_p_last_as_long_as_in_the_execution_trace() {
         .peekable();
     assert!(waits.peek().is_some(), "no wait of a millisecond");
     for Longer { bound, ours, theirs } in waits {
-        let slack = compared.starts / 100;
+        let slack = compared.starts / 50;
         assert!(
             (ours.0 - slack..=ours.1 + slack).contains(theirs),
             "{theirs} of {} waited for {bound} ns and more, by us {ours:?}",

@@ -21,6 +21,8 @@ shared! {
         pub memstats: u64,
         /// Address of runtime.sched.
         pub sched: u64,
+        /// Address of runtime.gomaxprocs.
+        pub gomaxprocs: u64,
         pub g_goid: u32,
         pub g_parent_goid: u32,
         pub g_gopc: u32,
@@ -56,4 +58,4 @@ shared! {
     }
 }
 
-layout!(Layout: 168);
+layout!(Layout: 176);

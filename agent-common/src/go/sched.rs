@@ -145,7 +145,10 @@ shared! {
         pub split: u32,
         /// 1 when what it waited for before was over the threshold, and no idleness.
         pub waited: u32,
+        /// GOMAXPROCS when it ran.
+        pub max_procs: u32,
+        pub pad: u32,
     }
 }
 
-layout!(GoroutineKey: 16, Waker: 24, Goroutine: 160, Wait: 24 + 8 * 8 + 72 + 24);
+layout!(GoroutineKey: 16, Waker: 24, Goroutine: 160, Wait: 24 + 8 * 8 + 72 + 32);

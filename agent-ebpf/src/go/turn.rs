@@ -104,6 +104,8 @@ fn tell(
         idle: goroutine.idle,
         split: u32::from(split.is_some()),
         waited: u32::from(waited),
+        max_procs: read::user(go.gomaxprocs)?,
+        pad: 0,
     });
     Some(())
 }

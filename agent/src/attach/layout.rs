@@ -16,6 +16,7 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         gc_controller: globals.gc_controller.wrapping_add(bias),
         memstats: globals.memstats.wrapping_add(bias),
         sched: globals.sched.wrapping_add(bias),
+        gomaxprocs: globals.gomaxprocs.wrapping_add(bias),
         g_goid: need(&g.goid),
         g_parent_goid: maybe(&g.parent_goid),
         g_gopc: need(&g.gopc),

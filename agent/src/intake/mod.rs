@@ -144,7 +144,7 @@ mod tests {
             Err(DecodeError::Size {
                 kind: 3,
                 found: 24,
-                expected: 184,
+                expected: 192,
             }),
         );
     }

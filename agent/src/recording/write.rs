@@ -62,8 +62,11 @@ impl Recorder {
             self.json(TARGET, &describe(target));
         }
         let addresses = match event {
-            Event::GoWait(wait) => [wait.startpc, wait.gopc.saturating_sub(1)],
-            _ => [0; 2],
+            Event::GoWait(wait) => {
+                let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
+                [wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
+            }
+            _ => [0; 5],
         };
         let new = addresses.into_iter().filter(|address| *address != 0);
         let frames: Vec<_> = new

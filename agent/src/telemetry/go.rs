@@ -239,7 +239,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_MAX_PROCS,
         kind: "int",
-        description: "GOMAXPROCS during the cycle.",
+        description: "GOMAXPROCS during the cycle, or when the goroutine ran.",
     },
     AttributeDef {
         key: GC_PAUSE_TOTAL,

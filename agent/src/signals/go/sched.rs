@@ -108,11 +108,11 @@ pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
         );
         let since = MonoNs(wait.since);
         let waited = root.child(reason, times.0, since, Vec::new());
-        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait, target));
+        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait));
         vec![root, waited, runnable]
     } else {
         let times = (MonoNs(wait.since), MonoNs(ran));
-        let attributes = attributes.into_iter().chain(turn(wait, target)).collect();
+        let attributes = attributes.into_iter().chain(turn(wait)).collect();
         let series = (Series::GoRunnable, 0);
         vec![slow_span(
             target,
@@ -169,16 +169,16 @@ fn started_with(waker: &Waker, target: &Target) -> String {
 }
 
 /// How it came to be runnable, and why it did not run at once.
-fn turn(wait: &Wait, target: &Target) -> Vec<Attribute> {
-    let mut attributes = vec![Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source))];
+fn turn(wait: &Wait) -> Vec<Attribute> {
+    let mut attributes = vec![
+        Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source)),
+        Attribute::new(GC_MAX_PROCS, i64::from(wait.max_procs)),
+    ];
     if wait.queue != UNREAD {
         attributes.push(Attribute::new(RUNNABLE_QUEUE, i64::from(wait.queue)));
     }
     if wait.idle != UNREAD {
         attributes.push(Attribute::new(PROCESSOR_IDLE, i64::from(wait.idle)));
-    }
-    if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
-        attributes.push(Attribute::new(GC_MAX_PROCS, snapshot.gomaxprocs as i64));
     }
     if wait.split != 0 {
         attributes.push(Attribute::new(RUNNABLE_RUN_QUEUE, wait.run_queue as i64));
