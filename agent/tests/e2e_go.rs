@@ -247,7 +247,7 @@ fn waits_for_a_p_last_as_long_as_in_the_execution_trace() {
         let more = if ["running", "runnable"].contains(&state) {
             1
         } else {
-            20
+            100
         };
         let ratio = ours as f64 / theirs as f64;
         assert!(
