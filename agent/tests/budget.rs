@@ -161,7 +161,15 @@ fn spans_over_the_limit_are_counted() {
     let before = cycles();
     let agent = Agent::run(&args, 1);
     load(&[shop.url("/alloc?mb=4")], 100, 4, 2);
-    let after = cycles();
+    // The load's last cycle may still be under way.
+    let mut after = cycles();
+    loop {
+        thread::sleep(Duration::from_millis(300));
+        match cycles() {
+            now if now == after => break,
+            now => after = now,
+        }
+    }
     let output = agent.stop();
     let traced = output
         .spans("go-shop")

@@ -26,7 +26,8 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
         // It yields, or another has its g by now. None on a list of the runtime's ran until now.
         RUNNING if source as u32 != Source::InjectList as u32 => {
             if source as u32 == Source::Gosched as u32 {
-                spent(target, goroutine, Spent::Preempted, 0);
+                // Its sum means nothing. An atomic addition of 0 would become an operation that Linux has from 5.12 on only.
+                spent(target, goroutine, Spent::Preempted, 1);
             }
             ran(target, goroutine, tid, now);
             begins(target, goroutine, g);
