@@ -34,12 +34,14 @@ const WAITS: usize = 1024;
 
 /// Waits for these are idleness, not delay: none of them is a span for its length alone. As the runtime calls them, go1.18 to
 /// go1.27 (runtime/runtime2.go, waitReasonStrings).
-const IDLE: [&str; 19] = [
+const IDLE: [&str; 20] = [
     "",
     "IO wait",
     "sleep",
     "select",
     "select (no cases)",
+    // So do workers wait for their next piece of work.
+    "chan receive",
     "chan receive (nil chan)",
     "chan send (nil chan)",
     "coroutine",
@@ -245,8 +247,8 @@ mod tests {
 
     #[test]
     fn idleness_is_not_told() {
-        let names = ["", "IO wait", "chan receive", "sync.Mutex.Lock", "sleep"].map(str::to_owned);
-        assert_eq!(told_reasons(&names), 0b01100);
+        let names = ["", "IO wait", "chan receive", "sync.Mutex.Lock", "chan send"].map(str::to_owned);
+        assert_eq!(told_reasons(&names), 0b11000);
         // Nothing known of the reasons: no wait is told for its length.
         assert_eq!(told_reasons(&[]), 0);
     }
