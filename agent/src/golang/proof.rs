@@ -30,14 +30,13 @@ const GSCAN: u64 = 0x1000;
 impl GoRuntime {
     /// Holds what was found against the running process, whose build info says `version`.
     pub fn prove(&self, version: &str) -> Result<(), ProofError> {
-        let mut tries = 1..;
-        loop {
-            let last = tries.next().is_none_or(|number| number >= TRIES);
+        for _ in 1..TRIES {
             match self.prove_once(version) {
-                Err(ProofError::Refuted(_)) if !last => thread::sleep(PAUSE),
+                Err(ProofError::Refuted(_)) => thread::sleep(PAUSE),
                 outcome => return outcome,
             }
         }
+        self.prove_once(version)
     }
 
     fn prove_once(&self, version: &str) -> Result<(), ProofError> {

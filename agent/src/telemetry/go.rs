@@ -23,19 +23,6 @@ pub const GC_CPU_DEDICATED: &str = "go.gc.cpu.dedicated_ns";
 pub const GC_CPU_FRACTIONAL: &str = "go.gc.cpu.fractional_ns";
 pub const GC_CPU_IDLE: &str = "go.gc.cpu.idle_ns";
 
-macro_rules! def {
-    ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
-        pub static $const: MetricDef = MetricDef {
-            name: $name,
-            unit: $unit,
-            instrument: $instrument,
-            description: $description,
-            source: $source,
-            attributes: $attributes,
-        };
-    };
-}
-
 def!(
     GOROUTINE_COUNT,
     "go.goroutine.count",

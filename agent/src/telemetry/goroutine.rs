@@ -28,19 +28,6 @@ pub const RUNNABLE_RUN_QUEUE: &str = "go.goroutine.runnable.run_queue_ns";
 pub const RUNNABLE_THROTTLED: &str = "go.goroutine.runnable.throttled_ns";
 pub const PROCESSOR_IDLE: &str = "go.processor.idle";
 
-macro_rules! def {
-    ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
-        pub static $const: MetricDef = MetricDef {
-            name: $name,
-            unit: $unit,
-            instrument: $instrument,
-            description: $description,
-            source: $source,
-            attributes: $attributes,
-        };
-    };
-}
-
 def!(
     GOROUTINE_RUNNABLE_DURATION,
     "go.goroutine.runnable.duration",

@@ -1,5 +1,19 @@
 //! The table of everything that leaves: metrics, spans, attributes. docs/telemetry.md is made from it and checked against it.
 
+/// Declares a metric; its source comes last.
+macro_rules! def {
+    ($const:ident, $name:literal, $unit:literal, $instrument:ident, $attributes:expr, $description:literal, $source:literal) => {
+        pub static $const: MetricDef = MetricDef {
+            name: $name,
+            unit: $unit,
+            instrument: $instrument,
+            description: $description,
+            source: $source,
+            attributes: $attributes,
+        };
+    };
+}
+
 pub mod agent;
 pub mod docs;
 pub mod go;
