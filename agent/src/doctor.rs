@@ -26,7 +26,11 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                 Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
             }
             match calibrate::trap(&mut object) {
-                Ok(trap) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Ok(None) => println!(
+                    "  {:<18} not measured: the machine is too busy just now",
+                    "trap of a probe"
+                ),
                 Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
             for hook in &hooks {

@@ -30,7 +30,12 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
                 spent(target, goroutine, Spent::Preempted, 1);
             }
             ran(target, goroutine, tid, now);
-            begins(target, goroutine, g);
+            if source as u32 == Source::Gosched as u32 {
+                goroutine.reason = 0;
+                goroutine.wakers = [NOBODY; CHAIN];
+            } else {
+                begins(target, goroutine, g);
+            }
         }
         UNKNOWN | RUNNING => begins(target, goroutine, g),
         // Of two stamps the first counts.

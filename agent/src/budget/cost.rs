@@ -160,8 +160,12 @@ impl Meter {
         self.machine = calibrate::machine();
         self.look = Instant::now() + LOOK_EVERY;
         match calibrate::trap(object) {
-            Ok(trap) => self.costs.trap = trap,
-            Err(error) => debug!("cannot time a trap, {ASSUMED_TRAP} ns assumed: {error:#}"),
+            Ok(Some(trap)) => self.costs.trap = trap,
+            Ok(None) => debug!(
+                "cannot time a trap, the machine is too busy: {} ns taken for it",
+                self.costs.trap
+            ),
+            Err(error) => debug!("cannot time a trap, {} ns taken for it: {error:#}", self.costs.trap),
         }
         // A kernel that keeps none adds none.
         let Ok(_stats) = enable_stats(Stats::RunTime) else {

@@ -151,7 +151,7 @@ fn record(folder: &Path, agent: &Path) -> Result<std::path::PathBuf> {
     Ok(file)
 }
 
-fn examples() -> Result<()> {
+pub(super) fn examples() -> Result<()> {
     let mut build = sh::cargo(&["build", "--release", "--package", "agent", "--examples"]);
     progress::step("Building the measured parts", &mut build)
 }

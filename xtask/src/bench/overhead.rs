@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use self::{
-    cases::{Case, SETS, Set},
+    cases::{Case, SETS, Set, Watcher},
     measure::{Bed, FEWEST, Goal, Row},
 };
 use crate::{build, demo_build, progress, setup, sh};
@@ -71,6 +71,9 @@ pub(super) fn run(options: Options) -> Result<()> {
             (build::agent()?, demo_build::all(&tools)?)
         }
     };
+    if chosen.sets.iter().any(|set| matches!(set.watcher, Watcher::Traps)) {
+        super::ingest::examples()?;
+    }
     let bed = Bed::start(folder, agent, sh::target().join("xtask/bench-out"))?;
     let until = options
         .minutes

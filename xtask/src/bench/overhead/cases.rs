@@ -17,11 +17,19 @@ pub(super) enum Service {
     Stock,
 }
 
-/// A way to run the agent.
+/// What runs beside the services.
+#[derive(Clone, Copy)]
+pub(super) enum Watcher {
+    /// The agent with these arguments.
+    Agent(&'static [&'static str]),
+    /// Empty programs where the agent has its probes: what any observer by uprobes costs at least.
+    Traps,
+}
+
+/// A way to be watched.
 pub(super) struct Set {
     pub(super) name: &'static str,
-    /// The agent's arguments for it.
-    pub(super) args: &'static [&'static str],
+    pub(super) watcher: Watcher,
     /// Whether the bars are meant for it.
     pub(super) barred: bool,
 }
@@ -60,28 +68,33 @@ pub(super) const CASES: [Case; 4] = [
 pub(super) const LEVELS: [u32; 3] = [30, 70, WHOLE];
 pub(super) const WHOLE: u32 = 100;
 
-pub(super) const SETS: [Set; 4] = [
+pub(super) const SETS: [Set; 5] = [
     Set {
         name: "plane 0 alone",
-        args: &[
+        watcher: Watcher::Agent(&[
             "--without",
             "go.gc,go.sched,tokio.poll,tokio.wake,net.connect,net.request,thread.run_queue",
-        ],
+        ]),
         barred: false,
     },
     Set {
         name: "planes 0 and 1, without a budget",
-        args: &["--budget", "off", "--without", "go.gc,go.sched,tokio.poll,tokio.wake"],
+        watcher: Watcher::Agent(&["--budget", "off", "--without", "go.gc,go.sched,tokio.poll,tokio.wake"]),
         barred: false,
     },
     Set {
         name: "all, under the budget",
-        args: &[],
+        watcher: Watcher::Agent(&[]),
         barred: true,
     },
     Set {
         name: "all, without a budget",
-        args: UNLIMITED,
+        watcher: Watcher::Agent(UNLIMITED),
+        barred: false,
+    },
+    Set {
+        name: "traps alone: an empty program at every place of a probe",
+        watcher: Watcher::Traps,
         barred: false,
     },
 ];
@@ -125,9 +138,9 @@ mod tests {
     #[test]
     fn parts_of_names_choose() {
         check(&["under"], Some(&[2]));
-        check(&["without", "alone"], Some(&[0, 1, 3]));
+        check(&["without", "alone"], Some(&[0, 1, 3, 4]));
         check(&["all", "all, under"], Some(&[2, 3]));
-        check(&[""], Some(&[0, 1, 2, 3]));
+        check(&[""], Some(&[0, 1, 2, 3, 4]));
         check(&["under", "over"], None);
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,9 +14,9 @@ use super::{
         stats::{Estimate, estimate},
     },
     account,
-    cases::{self, Case, Service, Set, WHOLE},
+    cases::{self, Case, Service, Set, WHOLE, Watcher},
 };
-use crate::progress;
+use crate::{progress, sh};
 
 /// Load of the same kind before each window, s: what the first requests cost is not in it.
 pub(super) const WARM: u32 = 1;
@@ -40,8 +41,8 @@ pub(super) struct Row {
 pub(super) struct Pair {
     pub(super) without: Window,
     pub(super) with: Window,
-    /// CPU/request ratio by the agent's own account of the window with it.
-    pub(super) account: f64,
+    /// CPU/request ratio by the agent's own account of the window with it; None where no agent ran.
+    pub(super) account: Option<f64>,
 }
 
 impl Row {
@@ -147,6 +148,18 @@ impl Bed {
         Ok(result)
     }
 
+    /// Does `work` while the services' probes are in place with empty programs.
+    fn trapped<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let pids = [&self.shop, &self.stock].map(|(service, _)| service.pid().to_string());
+        let mut traps = Command::new(sh::target().join("release/examples/traps"));
+        traps.args(&pids);
+        let ready = |line: &str| line.contains(" watching ").then(String::new);
+        let (traps, _) = Running::start(traps, pids.len(), ready)?;
+        let result = work()?;
+        traps.end()?;
+        Ok(result)
+    }
+
     fn of(&self, case: &Case) -> &(Running, String) {
         match case.service {
             Service::Shop => &self.shop,
@@ -163,14 +176,15 @@ impl Bed {
             without = self.without(row, seconds)?;
             with = self.with(row, seconds)?;
         }
-        let cost = account::cost(&self.out, self.of(row.case).0.pid(), with.began, with.ended)?;
-        let spent = with.cpu * with.requests;
-        Ok(Pair {
-            without,
-            with,
-            // The share of what the service used for itself: the agent's cost is in what it used in all.
-            account: 1.0 + cost / (spent - cost),
-        })
+        let account = match row.set.watcher {
+            Watcher::Agent(_) => {
+                let cost = account::cost(&self.out, self.of(row.case).0.pid(), with.began, with.ended)?;
+                // The share of what the service used for itself: the agent's cost is in what it used in all.
+                Some(1.0 + cost / (with.cpu * with.requests - cost))
+            }
+            Watcher::Traps => None,
+        };
+        Ok(Pair { without, with, account })
     }
 
     fn without(&self, row: &Row, seconds: u32) -> Result<Window> {
@@ -179,10 +193,14 @@ impl Bed {
     }
 
     fn with(&self, row: &Row, seconds: u32) -> Result<Window> {
-        self.watched(row.set.args, |_| {
+        let work = || {
             self.window(row.case, row.rate, SETTLE)?;
             self.window(row.case, row.rate, seconds)
-        })
+        };
+        match row.set.watcher {
+            Watcher::Agent(args) => self.watched(args, |_| work()),
+            Watcher::Traps => self.trapped(work),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
         service::{self, Window},
         stats::{Estimate, estimate, median},
     },
-    cases::{SETS, Set},
+    cases::{SETS, Set, Watcher},
     measure::{CAPACITY, FEWEST, Goal, Row, SETTLE, WARM},
 };
 
@@ -57,8 +57,10 @@ fn head(goal: &Goal, seconds: u32) -> String {
 
 fn section(set: &Set, rows: &[&Row], goal: &Goal) -> String {
     let mut text = format!("\n## {}{}\n", set.name[..1].to_uppercase(), &set.name[1..]);
-    if !set.args.is_empty() {
-        let _ = writeln!(text, "`{}`\n", set.args.join(" "));
+    if let Watcher::Agent(args) = set.watcher
+        && !args.is_empty()
+    {
+        let _ = writeln!(text, "`{}`\n", args.join(" "));
     }
     text += COST;
     rows.iter().for_each(|row| text += &cost(row, goal));
@@ -69,9 +71,9 @@ fn section(set: &Set, rows: &[&Row], goal: &Goal) -> String {
 }
 
 fn cost(row: &Row, goal: &Goal) -> String {
-    let accounts: Vec<f64> = row.pairs.iter().map(|pair| pair.account).collect();
+    let accounts: Vec<f64> = row.pairs.iter().filter_map(|pair| pair.account).collect();
     let (rate, cpu) = (row.ratio(|window| window.per_second), row.cpu_ratio());
-    let (Some(rate), Some(cpu), Some(account)) = (rate, cpu, estimate(&accounts)) else {
+    let (Some(rate), Some(cpu)) = (rate, cpu) else {
         return format!("| {} | 0 | | | | | | | | |\n", row.name);
     };
     let reached = match goal.half_width {
@@ -79,8 +81,12 @@ fn cost(row: &Row, goal: &Goal) -> String {
         Some(_) if goal.reached(row) => ", reached",
         Some(_) => ", not reached",
     };
+    let account = estimate(&accounts).map_or("| ".to_owned(), |account| {
+        let within = if cpu.holds(account.value) { "yes" } else { "no" };
+        format!("{:.4} | {within}", account.value)
+    });
     format!(
-        "| {} | {}{reached} | {} | {} | {} | {} | {} | {} | {:.4} | {} |\n",
+        "| {} | {}{reached} | {} | {} | {} | {} | {} | {} | {account} |\n",
         row.name,
         row.pairs.len(),
         both(row, 0, |window| window.per_second),
@@ -89,8 +95,6 @@ fn cost(row: &Row, goal: &Goal) -> String {
         verdict(row, rate, RATE_BAR),
         shown(cpu),
         verdict(row, cpu, CPU_BAR),
-        account.value,
-        if cpu.holds(account.value) { "yes" } else { "no" },
     )
 }
 
