@@ -43,6 +43,8 @@ pub(super) struct Pair {
     pub(super) with: Window,
     /// CPU/request ratio by the agent's own account of the window with it; None where no agent ran.
     pub(super) account: Option<f64>,
+    /// CPU time of the agent itself over the window's length; None where no agent ran.
+    pub(super) agent: Option<f64>,
 }
 
 impl Row {
@@ -168,13 +170,13 @@ impl Bed {
     }
 
     fn pair(&self, row: &Row, seconds: u32, agent_first: bool) -> Result<Pair> {
-        let (with, without);
+        let ((with, agent), without);
         if agent_first {
-            with = self.with(row, seconds)?;
+            (with, agent) = self.with(row, seconds)?;
             without = self.without(row, seconds)?;
         } else {
             without = self.without(row, seconds)?;
-            with = self.with(row, seconds)?;
+            (with, agent) = self.with(row, seconds)?;
         }
         let account = match row.set.watcher {
             Watcher::Agent(_) => {
@@ -184,7 +186,12 @@ impl Bed {
             }
             Watcher::Traps => None,
         };
-        Ok(Pair { without, with, account })
+        Ok(Pair {
+            without,
+            with,
+            account,
+            agent,
+        })
     }
 
     fn without(&self, row: &Row, seconds: u32) -> Result<Window> {
@@ -192,14 +199,22 @@ impl Bed {
         self.window(row.case, row.rate, seconds)
     }
 
-    fn with(&self, row: &Row, seconds: u32) -> Result<Window> {
-        let work = || {
-            self.window(row.case, row.rate, SETTLE)?;
-            self.window(row.case, row.rate, seconds)
-        };
+    /// The window, and the agent's own CPU use in it, cores.
+    fn with(&self, row: &Row, seconds: u32) -> Result<(Window, Option<f64>)> {
+        let settle = || self.window(row.case, row.rate, SETTLE);
+        let window = || self.window(row.case, row.rate, seconds);
         match row.set.watcher {
-            Watcher::Agent(args) => self.watched(args, |_| work()),
-            Watcher::Traps => self.trapped(work),
+            Watcher::Agent(args) => self.watched(args, |agent| {
+                settle()?;
+                let before = service::used(agent)?.cpu;
+                let window = window()?;
+                let cores = (service::used(agent)?.cpu - before) / f64::from(seconds);
+                Ok((window, Some(cores)))
+            }),
+            Watcher::Traps => self.trapped(|| {
+                settle()?;
+                Ok((window()?, None))
+            }),
         }
     }
 }

@@ -11,8 +11,8 @@ use super::{
     measure::{CAPACITY, FEWEST, Goal, Row, SETTLE, WARM},
 };
 
-const COST: &str = "| load | pairs | requests/s | CPU/request, µs | requests/s ratio | bar | CPU/request ratio | bar | by the account | within |\n\
-                    |---|---|---|---|---|---|---|---|---|---|\n";
+const COST: &str = "| load | pairs | requests/s | CPU/request, µs | requests/s ratio | bar | CPU/request ratio | bar | by the account | within | agent's own CPU |\n\
+                    |---|---|---|---|---|---|---|---|---|---|---|\n";
 const LATENCY: &str = "| load | p50, µs | p50 ratio | p99 ratio | bar | p99.9 ratio |\n|---|---|---|---|---|---|\n";
 
 const RATE_BAR: Bar = Bar::Least(0.99);
@@ -46,7 +46,8 @@ fn head(goal: &Goal, seconds: u32) -> String {
          Ratios are with / without: Hodges and Lehmann's estimate of the pairs' ratios, and its 95 % interval (percentile bootstrap). \
          Absolute figures are medians. CPU is that of the service's threads by the scheduler's account, latency is from a request's \
          sending to its answer's first byte. \"By the account\" is the CPU/request ratio by the agent's own metric \
-         `whywait.overhead.cpu.time` over the same windows, and \"within\" says whether it lies in the measured interval. A bar is met or \
+         `whywait.overhead.cpu.time` over the same windows, and \"within\" says whether it lies in the measured interval. The agent's own CPU is of one core. A request of the ping-pong is 10,000 \
+         switches of goroutines. A bar is met or \
          missed when the whole interval lies on one side of it, and not decided otherwise, or by fewer than {FEWEST} pairs: requests/s \
          and CPU/request within 1 %, p99 within 2 %.\n\n\
          ![CPU/request with the agent over that without](overhead.svg)\n",
@@ -74,19 +75,24 @@ fn cost(row: &Row, goal: &Goal) -> String {
     let accounts: Vec<f64> = row.pairs.iter().filter_map(|pair| pair.account).collect();
     let (rate, cpu) = (row.ratio(|window| window.per_second), row.cpu_ratio());
     let (Some(rate), Some(cpu)) = (rate, cpu) else {
-        return format!("| {} | 0 | | | | | | | | |\n", row.name);
+        return format!("| {} | 0 | | | | | | | | | |\n", row.name);
     };
     let reached = match goal.half_width {
         None => "",
         Some(_) if goal.reached(row) => ", reached",
         Some(_) => ", not reached",
     };
+    let mut agents: Vec<f64> = row.pairs.iter().filter_map(|pair| pair.agent).collect();
+    let agent = match agents.is_empty() {
+        true => String::new(),
+        false => format!("{:.1} %", 100.0 * median(&mut agents)),
+    };
     let account = estimate(&accounts).map_or("| ".to_owned(), |account| {
         let within = if cpu.holds(account.value) { "yes" } else { "no" };
         format!("{:.4} | {within}", account.value)
     });
     format!(
-        "| {} | {}{reached} | {} | {} | {} | {} | {} | {} | {account} |\n",
+        "| {} | {}{reached} | {} | {} | {} | {} | {} | {} | {account} | {agent} |\n",
         row.name,
         row.pairs.len(),
         both(row, 0, |window| window.per_second),
