@@ -60,8 +60,8 @@ impl Costs {
         for (probe, _) in Probe::ALL {
             let hits = hits[probe as usize];
             let part = match probe {
-                // One hit a cycle; and what it takes to see that it is no time to count.
-                Probe::GoGcCycle | Probe::HookIdle => &mut split.always,
+                // One hit a cycle or a stop; and what it takes to see that it is no time to count.
+                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop | Probe::HookIdle => &mut split.always,
                 probe if probe.is_uprobe() => &mut split.probes,
                 _ => &mut split.hooks,
             };

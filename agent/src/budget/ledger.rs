@@ -112,6 +112,11 @@ impl Ledger {
         }
     }
 
+    /// From now on it may cost what these allow.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Takes note of `facts` and decides.
     pub fn turn(&mut self, facts: Facts, phase: Phase) -> Turn {
         if facts.elapsed <= 0.0 {

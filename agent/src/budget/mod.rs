@@ -4,7 +4,7 @@
 //! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
 //! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Probes are detached
 //! between windows; hooks are not, they only look whether it is their time. `ledger` decides (pure), `cost` and `calibrate`
-//! measure, `window` acts, `weigh` makes unbiased figures of what the windows saw (pure); `duty` holds it for one target.
+//! measure, `worth` shares out (pure), `window` acts, `weigh` makes unbiased figures of what the windows saw (pure); `duty` holds it for one target.
 
 pub mod calibrate;
 pub mod cost;
@@ -12,6 +12,7 @@ pub mod duty;
 pub mod ledger;
 pub mod weigh;
 pub mod window;
+pub mod worth;
 
 pub use agent_common::hits::Plane;
 pub use cost::{Costs, Meter};
@@ -19,9 +20,7 @@ pub use duty::{Duty, Spent};
 pub use ledger::{Facts, Ledger, Turn};
 pub use weigh::Weigher;
 pub use window::Window;
-
-/// The part of the budget that plane 2 has for itself, whatever the hooks cost: without it nothing would be known of it.
-pub const RESERVED: f64 = 0.25;
+pub use worth::Worth;
 
 /// What the user allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,21 +37,12 @@ impl Limits {
         (self.share * own).max(self.floor * elapsed)
     }
 
-    /// What the hooks may cost.
-    pub fn of_hooks(self) -> Self {
+    /// What the hooks may cost, when a part is `reserved` for the probes.
+    pub fn of_hooks(self, reserved: f64) -> Self {
         Self {
-            share: self.share * (1.0 - RESERVED),
-            floor: self.floor * (1.0 - RESERVED),
+            share: self.share * (1.0 - reserved),
+            floor: self.floor * (1.0 - reserved),
         }
-    }
-}
-
-/// The part of their limits that targets may use up when together they may cost `host` cores; `wanted` is what their limits
-/// allow them together, cores.
-pub fn scale(wanted: f64, host: Option<f64>) -> f64 {
-    match host {
-        Some(host) if wanted > host => host / wanted,
-        _ => 1.0,
     }
 }
 
@@ -78,13 +68,6 @@ pub struct Share(pub Option<f64>);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_host_s_budget_is_shared_out_only_when_it_is_short() {
-        for (wanted, host, expected) in [(0.5, None, 1.0), (0.5, Some(1.0), 1.0), (2.0, Some(0.5), 0.25)] {
-            assert_eq!(scale(wanted, host), expected, "{wanted} {host:?}");
-        }
-    }
 
     #[test]
     fn shares() {

@@ -32,6 +32,8 @@ const OF_HOOKS: &[Series] = &[
     Series::ClientRequest,
     Series::RunQueue,
 ];
+/// Of them, what was ready and did not run.
+const READY: &[Series] = &[Series::GoRunnable, Series::TokioWake];
 /// Values of over this share of a window are too rarely seen whole for their weight to mean much: it grows no further.
 const LONGEST: f64 = 0.75;
 
@@ -56,6 +58,8 @@ pub struct Weigher {
     /// Time covered by windows, and time, ns.
     covered: f64,
     elapsed: f64,
+    /// How many goroutines or tasks were ready and did not run in the last window, on average.
+    ready: f64,
 }
 
 /// A window and the time it stands for, ns.
@@ -85,6 +89,7 @@ impl Weigher {
             weighed_parts: HashMap::new(),
             covered: 0.0,
             elapsed: 0.0,
+            ready: 0.0,
         }
     }
 
@@ -104,11 +109,15 @@ impl Weigher {
                 1.0
             }
         };
+        self.ready = 0.0;
         for series in self.series {
             for (id, now) in reading.split(slot, *series) {
                 let key = (*series as u16, id);
                 let before = self.histograms.entry(key).or_default();
                 for (index, bucket) in now.since(before).buckets() {
+                    if READY.contains(series) {
+                        self.ready += bucket.sum as f64 / stretch.open;
+                    }
                     let value = bucket.sum as f64 / bucket.count as f64;
                     let weight = factor * whole(value);
                     let weighed = self.weighed.entry((*series as u16, id, index)).or_default();
@@ -179,6 +188,11 @@ impl Weigher {
             };
             reading.parts.insert((slot, *series, *id, *part), bucket);
         }
+    }
+
+    /// How many goroutines or tasks were ready and did not run in the last window, on average.
+    pub fn ready(&self) -> f64 {
+        self.ready
     }
 
     /// Time that windows covered, and time, ns.

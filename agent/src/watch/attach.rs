@@ -62,10 +62,13 @@ impl Watch {
         if let Some(go) = &target.go {
             target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
         }
-        let ledger = self
-            .options
-            .limits
-            .map(|limits| Ledger::new(limits.of_hooks(), SHORTEST_HOOKS, u64::from(target.slot)));
+        let ledger = self.options.limits.map(|limits| {
+            Ledger::new(
+                limits.of_hooks(target.worth.reserved()),
+                SHORTEST_HOOKS,
+                u64::from(target.slot),
+            )
+        });
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
         target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
         target.spent.turned = target.since;
@@ -88,7 +91,7 @@ impl Watch {
             .probes
             .iter()
             .cloned()
-            .partition(|probe| probe.signal != signals::go::gc::NAME);
+            .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
         let place = Place::of(&target.process);
         for probe in &always {
             let outcome = uprobe::attach(&mut self.windows.object(), &place, probe, &mut target.links);

@@ -1,6 +1,9 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use agent_common::{
     hits::{Hits, Probe},
@@ -15,11 +18,12 @@ use crate::{
         uprobe::{Links, Place},
     },
     budget::{
-        self, Costs, Duty, Facts, Plane, Turn, Window,
+        Costs, Duty, Facts, Plane, Turn, Window,
         cost::Part,
         ledger::Phase,
         weigh::Stretch,
         window::{Change, Done, Hooks},
+        worth::{self, Claim},
     },
     clock,
     model::MonoNs,
@@ -46,7 +50,7 @@ impl Watch {
             self.execed(pid);
         }
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
-        let scale = self.scale();
+        let scales = self.scales();
         let mut turns = Vec::new();
         for target in self.targets.values_mut() {
             let young = [&target.hooks, &target.probes]
@@ -54,7 +58,10 @@ impl Watch {
                 .any(|duty| is_young(duty, now));
             if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
                 match self.meter.hits(target.known.index) {
-                    Ok(hits) => turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now, scale))),
+                    Ok(hits) => {
+                        let scale = self.allowed * scales.get(&target.slot).copied().unwrap_or(1.0);
+                        turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now, scale)));
+                    }
                     Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
                 }
             }
@@ -86,12 +93,28 @@ impl Watch {
         settled
     }
 
-    /// The part of their limits that the host's leave the targets.
-    fn scale(&self) -> f64 {
-        let Some(limits) = self.options.limits else { return 1.0 };
-        let loads = self.targets.values().filter_map(|target| target.hooks.ledger.as_ref());
-        let wanted = loads.map(|ledger| limits.income(ledger.load(), 1.0)).sum();
-        self.allowed * budget::scale(wanted, self.options.host)
+    /// By slot, the part of its limits that the host's leave a target; those that are not in it have all.
+    fn scales(&self) -> HashMap<u32, f64> {
+        let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
+            return HashMap::new();
+        };
+        let claim = |target: &Target| {
+            let ledger = target.hooks.ledger.as_ref()?;
+            let cores = limits.income(ledger.load(), 1.0);
+            let weight = target.worth.weight();
+            Some((target.slot, Claim { cores, weight }))
+        };
+        let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
+        slots.into_iter().zip(worth::shares(&claims, host)).collect()
+    }
+
+    /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
+    pub fn judge(&mut self, slot: u32) {
+        let Some(limits) = self.options.limits else { return };
+        let Some(target) = self.by_slot(slot) else { return };
+        let Some(ledger) = &mut target.hooks.ledger else { return };
+        target.worth.note(target.probes.weigher.ready(), ledger.load());
+        ledger.set_limits(limits.of_hooks(target.worth.reserved()));
     }
 
     /// When the kernel side ended a window by itself.

@@ -1,0 +1,147 @@
+//! Worth: how the budget is shared out by what the last windows told. Pure.
+//!
+//! What the runtimes' probes tell is why a goroutine or a task that could run did not. So their worth at a target is how many
+//! of them waited for their turn, on average, for each core that the target keeps busy: by it the probes' part of the target's
+//! budget grows, and the target's part of the host's.
+
+/// Of a target's budget the probes have at least so much, whatever the hooks cost: without it nothing would be known of their
+/// worth.
+const LEAST: f64 = 0.25;
+/// And at most so much, whatever they tell: the rest is the hooks'.
+const MOST: f64 = 0.75;
+
+/// What the probes of one target are worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Worth {
+    /// Ready goroutines or tasks for each busy core; None before the first window.
+    waiting: Option<f64>,
+}
+
+impl Worth {
+    /// A window told that `waiting` of them were ready and did not run, on average, while the target kept `cores` busy. Half of
+    /// what is remembered is the last window's.
+    pub fn note(&mut self, waiting: f64, cores: f64) {
+        /// A target that does nothing has nobody waiting for it.
+        const IDLE: f64 = 0.01;
+        let told = waiting / cores.max(IDLE);
+        self.waiting = Some(self.waiting.map_or(told, |before| f64::midpoint(before, told)));
+    }
+
+    /// 0 for nothing told, to 1.
+    fn share(self) -> f64 {
+        self.waiting.map_or(0.0, |waiting| waiting / (1.0 + waiting))
+    }
+
+    /// The part of the target's budget that is kept for the probes.
+    pub fn reserved(self) -> f64 {
+        LEAST + (MOST - LEAST) * self.share()
+    }
+
+    /// How much more than another that tells nothing it gets of the host's budget.
+    pub fn weight(self) -> f64 {
+        1.0 + self.share()
+    }
+}
+
+/// What one target's limits allow it, cores, and its weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Claim {
+    pub cores: f64,
+    pub weight: f64,
+}
+
+/// The part of its limits that each target may use up when together they may cost `host` cores: by claim and weight, and what
+/// one does not need is the others'.
+pub fn shares(claims: &[Claim], host: f64) -> Vec<f64> {
+    let mut shares = vec![1.0; claims.len()];
+    let mut open: Vec<usize> = (0..claims.len()).filter(|at| claims[*at].cores > 0.0).collect();
+    let mut left = host.max(0.0);
+    // Each round settles one target at least.
+    while open.iter().map(|at| claims[*at].cores).sum::<f64>() > left {
+        let weights: f64 = open.iter().map(|at| claims[*at].cores * claims[*at].weight).sum();
+        let share = |at: usize| left * claims[at].weight / weights;
+        let (whole, part): (Vec<usize>, Vec<usize>) = open.iter().partition(|at| share(**at) >= 1.0);
+        if whole.is_empty() {
+            for at in part {
+                shares[at] = share(at);
+            }
+            break;
+        }
+        left -= whole.iter().map(|at| claims[*at].cores).sum::<f64>();
+        open = part;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_waits_the_more_is_kept_for_the_probes() {
+        let reserved = |told: &[(f64, f64)]| {
+            let mut worth = Worth::default();
+            told.iter().for_each(|(waiting, cores)| worth.note(*waiting, *cores));
+            worth.reserved()
+        };
+        assert_eq!(reserved(&[]), LEAST);
+        assert_eq!(reserved(&[(0.0, 2.0)]), LEAST);
+        assert_eq!(reserved(&[(2.0, 2.0)]), 0.5);
+        assert!(reserved(&[(1e9, 0.0)]) <= MOST);
+        // The last window counts as much as all before it.
+        assert_eq!(reserved(&[(4.0, 2.0), (0.0, 2.0)]), 0.5);
+        let rising = [0.0, 0.1, 1.0, 10.0].map(|waiting| reserved(&[(waiting, 1.0)]));
+        assert!(rising.is_sorted(), "{rising:?}");
+    }
+
+    #[test]
+    fn a_host_s_budget_goes_by_claim_and_weight() {
+        let check = |claims: &[(f64, f64)], host: f64, expected: &[f64]| {
+            let claims: Vec<Claim> = claims
+                .iter()
+                .map(|(cores, weight)| Claim {
+                    cores: *cores,
+                    weight: *weight,
+                })
+                .collect();
+            let found = shares(&claims, host);
+            let near = found
+                .iter()
+                .zip(expected)
+                .all(|(one, other)| (one - other).abs() < 1e-9);
+            assert!(near && found.len() == expected.len(), "{claims:?} {host}: {found:?}");
+        };
+        check(&[], 1.0, &[]);
+        // There is enough.
+        check(&[(0.1, 1.0), (0.2, 2.0)], 0.3, &[1.0, 1.0]);
+        // Short, and alike: all alike.
+        check(&[(0.1, 1.0), (0.3, 1.0)], 0.2, &[0.5, 0.5]);
+        check(&[(0.1, 2.0), (0.1, 1.0)], 0.15, &[1.0, 0.5]);
+        check(&[(0.1, 2.0), (0.1, 1.0)], 0.09, &[0.6, 0.3]);
+        // What the first does not need is the others'.
+        check(&[(0.1, 9.0), (0.1, 1.0), (0.1, 1.0)], 0.2, &[1.0, 0.5, 0.5]);
+        check(&[(0.0, 1.0), (0.1, 1.0)], 0.05, &[1.0, 0.5]);
+        check(&[(0.1, 1.0)], 0.0, &[0.0]);
+    }
+
+    #[test]
+    fn a_host_s_budget_is_never_overrun_and_never_left() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..2000 {
+            let claim = |random: &mut fastrand::Rng| Claim {
+                cores: random.f64() * 0.1,
+                weight: 1.0 + random.f64(),
+            };
+            let claims: Vec<Claim> = (0..random.usize(1..20)).map(|_| claim(&mut random)).collect();
+            let (host, wanted) = (random.f64(), claims.iter().map(|claim| claim.cores).sum::<f64>());
+            let shares = shares(&claims, host);
+            let given: f64 = shares
+                .iter()
+                .zip(&claims)
+                .map(|(share, claim)| share * claim.cores)
+                .sum();
+            assert!((given - host.min(wanted)).abs() < 1e-9, "{claims:?} {host}: {given}");
+            assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "{shares:?}");
+        }
+    }
+}
