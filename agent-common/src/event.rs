@@ -50,4 +50,6 @@ pub enum Kind {
     Connect = 5,
     /// [`crate::net::request::Request`]
     Request = 6,
+    /// [`crate::go::stw::Stop`]
+    GoStop = 7,
 }

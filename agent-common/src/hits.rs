@@ -26,11 +26,13 @@ pub enum Probe {
     HookIdle = 16,
     GoPark = 17,
     GoExit = 18,
+    GoStw = 19,
+    GoStop = 20,
 }
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 21;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -64,6 +66,8 @@ impl Probe {
         (Self::HookIdle, &["hook_idle"]),
         (Self::GoPark, &["go_park"]),
         (Self::GoExit, &["go_exit"]),
+        (Self::GoStw, &["go_stw"]),
+        (Self::GoStop, &["go_stop"]),
     ];
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.

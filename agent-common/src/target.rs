@@ -53,4 +53,4 @@ shared! {
     }
 }
 
-layout!(Target: 88 + 176);
+layout!(Target: 88 + 208);

@@ -1,7 +1,10 @@
 //! Every map, and the globals that user space fills in before loading.
 
 use agent_common::{
-    go::sched::{Goroutine, GoroutineKey},
+    go::{
+        sched::{Goroutine, GoroutineKey},
+        stw::Last,
+    },
     histogram::{Bucket, Key},
     hits::{Account, Cut, Plane, Probe},
     kernel::Layout,
@@ -47,6 +50,9 @@ pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
 pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
+/// By [`Target::index`].
+#[map]
+pub static LAST_STOPPED: Array<Last> = Array::with_max_entries(TARGET_LIMIT, 0);
 /// Type ids by vtable.
 #[map]
 pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);

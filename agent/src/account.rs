@@ -44,6 +44,13 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     metrics.push(by_plane(&defs::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
     metrics.push(by_plane(&defs::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
     metrics.push(by_plane(&defs::WINDOW_CUT, |duty| duty.cuts));
+    if !weighed.is_empty() {
+        let reserved = (100.0 * target.worth.reserved()).round() as i64;
+        metrics.push(Metric {
+            def: &defs::RESERVED,
+            points: vec![target.gauge(reserved, reading.time, Vec::new())],
+        });
+    }
     metrics.retain(|metric| !metric.points.is_empty());
     metrics
 }

@@ -2,6 +2,7 @@
 //! them inside (go1.26, runtime/metrics.go).
 
 mod proof;
+mod walk;
 
 use std::io;
 
@@ -11,6 +12,7 @@ use crate::{
 };
 
 pub use proof::ProofError;
+pub use walk::{Seen, State, Walk};
 
 /// Reads one process' runtime.
 #[derive(Debug)]
@@ -29,12 +31,16 @@ pub struct GoRuntime {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub goroutines: u64,
+    /// Goroutines created since the start; since go1.26.
+    pub goroutines_created: Option<u64>,
     pub gomaxprocs: u64,
     /// GOGC in percent; negative when off.
     pub gogc: i64,
     /// GOMEMLIMIT; None when off or unknown to this version.
     pub memory_limit: Option<u64>,
     pub heap_goal: Option<u64>,
+    /// GOMEMLIMIT sets the goal, since it would be higher by GOGC.
+    pub goal_by_limit: bool,
     pub gc_cycles: u64,
     pub gc_cycles_forced: u64,
     /// Bytes and objects allocated since the start.
@@ -50,7 +56,22 @@ pub struct Snapshot {
     pub pause_total: Option<[TimeHistogram; 2]>,
     /// From asking to stop until all stopped: (GC, other).
     pub pause_stopping: Option<[TimeHistogram; 2]>,
+    /// In the order of [`CPU_CLASSES`]; as of the last GC cycle's end.
+    pub cpu: Option<[u64; CPU_CLASSES.len()]>,
 }
+
+/// Classes of CPU time, as the runtime estimates it: /cpu/classes/*, each with what it is a part of; go1.20 and later (go1.26,
+/// runtime/mstats.go, cpuStats).
+pub const CPU_CLASSES: [(&str, &str); 8] = [
+    ("gc", "gc/mark/assist"),
+    ("gc", "gc/mark/dedicated"),
+    ("gc", "gc/mark/idle"),
+    ("gc", "gc/pause"),
+    ("scavenge", "scavenge/assist"),
+    ("scavenge", "scavenge/background"),
+    ("idle", "idle"),
+    ("user", "user"),
+];
 
 /// runtime.timeHistogram.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,13 +146,16 @@ impl GoRuntime {
         let both = |gc: &Option<FieldLoc>, other: &Option<FieldLoc>| -> io::Result<Option<[TimeHistogram; 2]>> {
             Ok(sched(gc)?.zip(sched(other)?).map(|(gc, other)| [gc, other]))
         };
+        let (heap_goal, goal_by_limit) = self.heap_goal(limit)?;
         Ok(Snapshot {
             goroutines: self.goroutines()?,
+            goroutines_created: self.goroutines_created()?,
             gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
             gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
             // math.MaxInt64 means no limit.
             memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),
-            heap_goal: self.heap_goal(limit)?,
+            heap_goal,
+            goal_by_limit,
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,
@@ -141,7 +165,28 @@ impl GoRuntime {
             schedule: sched(&offsets.sched.time_to_run)?,
             pause_total: both(&offsets.sched.stw_total_gc, &offsets.sched.stw_total_other)?,
             pause_stopping: both(&offsets.sched.stw_stopping_gc, &offsets.sched.stw_stopping_other)?,
+            cpu: self.cpu()?,
         })
+    }
+
+    fn cpu(&self) -> io::Result<Option<[u64; CPU_CLASSES.len()]>> {
+        let work = &self.offsets.work;
+        let fields = [
+            &work.cpu_gc_assist,
+            &work.cpu_gc_dedicated,
+            &work.cpu_gc_idle,
+            &work.cpu_gc_pause,
+            &work.cpu_scavenge_assist,
+            &work.cpu_scavenge_background,
+            &work.cpu_idle,
+            &work.cpu_user,
+        ];
+        let mut times = [0; CPU_CLASSES.len()];
+        for (time, field) in times.iter_mut().zip(fields) {
+            let Some(field) = field else { return Ok(None) };
+            *time = self.field(self.globals.work, field)?;
+        }
+        Ok(Some(times))
     }
 
     fn at(&self, address: u64) -> u64 {
@@ -175,19 +220,39 @@ impl GoRuntime {
             count -= signed(self.at(globals.sched) + field.offset, field.size)?;
         }
         if let Some(free) = p.g_free_n.as_ref().or(p.g_free_size.as_ref()) {
-            let (base, length) = (
-                self.memory.word(self.at(globals.allp))?,
-                self.memory.word(self.at(globals.allp) + 8)?,
-            );
-            for pointer in self.memory.words(base, length.min(MAX_PROCS) as usize)? {
+            for pointer in self.procs()? {
                 count -= signed(pointer + free.offset, free.size)?;
             }
         }
         Ok(count.max(1) as u64)
     }
 
-    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower.
-    fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<u64>> {
+    /// As /sched/goroutines-created (metrics.go, schedStatsAggregate).
+    fn goroutines_created(&self) -> io::Result<Option<u64>> {
+        let (Some(sched), Some(p)) = (
+            &self.offsets.sched.goroutines_created,
+            &self.offsets.p.goroutines_created,
+        ) else {
+            return Ok(None);
+        };
+        let mut created = self.field(self.globals.sched, sched)?;
+        for pointer in self.procs()? {
+            created = created.wrapping_add(self.memory.word(pointer + p.offset)?);
+        }
+        Ok(Some(created))
+    }
+
+    /// Addresses of all Ps.
+    fn procs(&self) -> io::Result<Vec<u64>> {
+        let (base, length) = (
+            self.memory.word(self.at(self.globals.allp))?,
+            self.memory.word(self.at(self.globals.allp) + 8)?,
+        );
+        self.memory.words(base, length.min(MAX_PROCS) as usize)
+    }
+
+    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower; and whether it is.
+    fn heap_goal(&self, limit: Option<u64>) -> io::Result<(Option<u64>, bool)> {
         let fields = &self.offsets.gc_controller;
         let read = |field: &Option<FieldLoc>| -> io::Result<Option<u64>> {
             field
@@ -196,7 +261,7 @@ impl GoRuntime {
                 .transpose()
         };
         let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else {
-            return read(&fields.heap_goal);
+            return Ok((read(&fields.heap_goal)?, false));
         };
         let parts = (
             limit,
@@ -206,19 +271,14 @@ impl GoRuntime {
             read(&fields.total_free)?,
         );
         let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else {
-            return Ok(Some(by_percent));
+            return Ok((Some(by_percent), false));
         };
         if limit >= i64::MAX as u64 {
-            return Ok(Some(by_percent));
+            return Ok((Some(by_percent), false));
         }
         let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;
-        Ok(Some(by_percent.min(goal_by_limit(
-            limit,
-            mapped,
-            free,
-            allocated.saturating_sub(freed),
-            marked,
-        ))))
+        let by_limit = goal_by_limit(limit, mapped, free, allocated.saturating_sub(freed), marked);
+        Ok((Some(by_percent.min(by_limit)), by_limit < by_percent))
     }
 
     fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {

@@ -162,6 +162,8 @@ fn id<const N: usize>() -> [u8; N] {
 pub enum PointData {
     /// Cumulative and monotonic, since the point's start.
     Sum(i64),
+    /// The same of times in ns, which leave as seconds.
+    Time(u64),
     Gauge(i64),
     /// Explicit bounds; `counts` has one more.
     Histogram {

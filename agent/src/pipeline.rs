@@ -236,6 +236,9 @@ impl Pipeline {
                 };
                 duty.weigher.settle(&reading, slot, stretch);
                 duty.unsettled = false;
+                if plane == Plane::Probes {
+                    self.watch.judge(slot);
+                }
             }
         }
         for target in self.watch.targets.values() {
@@ -287,6 +290,9 @@ impl Pipeline {
 
     fn export_metrics(&mut self, reading: &Reading) {
         for target in self.watch.targets.values_mut() {
+            if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
+                debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
+            }
             signals::note(target, reading);
             let mut metrics = signals::metrics(target, reading);
             metrics.extend(account::target_metrics(target, reading));

@@ -20,7 +20,7 @@ use crate::{
     inspect::Image,
     limits::Shed,
     origins,
-    signals::net::address,
+    signals::{go::goroutines, net::address},
     target::Target,
 };
 
@@ -251,6 +251,9 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
     }
     if let Some(turns) = origins::turns(target, reading) {
         let _ = writeln!(text, "  runnable, not running: {turns}");
+    }
+    if let Some(growing) = goroutines::fastest_growing(target) {
+        let _ = writeln!(text, "  goroutines grow: {growing}");
     }
     for state in &target.states {
         match &state.coverage {

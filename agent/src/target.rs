@@ -6,14 +6,17 @@ use agent_common::histogram::Series;
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
-    budget::{Duty, Plane, Spent},
+    budget::{Duty, Plane, Spent, Worth},
     clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
     origins::Origins,
-    signals::{self, go::sched::Waits},
+    signals::{
+        self,
+        go::{goroutines::Goroutines, sched::Waits, stw::Stops},
+    },
 };
 
 /// Exemplars kept for a series between two exports.
@@ -43,6 +46,8 @@ pub struct Target {
     pub hooks: Duty,
     /// Plane 2.
     pub probes: Duty,
+    /// Of plane 2.
+    pub worth: Worth,
     pub spent: Spent,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
@@ -55,6 +60,10 @@ pub struct Target {
     pub origins: Origins,
     /// Waits of goroutines that became spans, of late.
     pub waits: Waits,
+    /// The GC's stops of the world, until their cycle is seen.
+    pub stops: Stops,
+    /// Goroutines alive.
+    pub goroutines: Goroutines,
     /// GC cycles exported, and numbers that were skipped.
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
@@ -113,6 +122,7 @@ impl Target {
             known: agent_common::target::Target::default(),
             hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
             probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
+            worth: Worth::default(),
             spent: Spent::default(),
             futures: HashMap::new(),
             go: None,
@@ -120,6 +130,8 @@ impl Target {
             wait_reasons: Vec::new(),
             origins: Origins::default(),
             waits: Waits::default(),
+            stops: Stops::default(),
+            goroutines: Goroutines::default(),
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
         }

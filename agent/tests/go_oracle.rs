@@ -92,10 +92,23 @@ fn the_runtimes_histograms_come_out_bucket_for_bucket() {
     for (name, theirs) in [
         ("go.memory.allocated", "/gc/heap/allocs:bytes"),
         ("go.memory.allocations", "/gc/heap/allocs:objects"),
+        ("go.goroutine.created", "/sched/goroutines-created:goroutines"),
     ] {
         let ours = number_of(&output.points("go-shop", name)[0]["asInt"]);
         let range = number_of(metric(&before, theirs))..=number_of(metric(&after, theirs));
         assert!(range.contains(&ours), "{name} is {ours}, the runtime's {range:?}");
+    }
+    let times = output.points("go-shop", "go.cpu.time");
+    assert_eq!(times.len(), 8);
+    for point in times {
+        let class = attribute(&point, "go.cpu.detailed_state").unwrap();
+        let theirs = format!("/cpu/classes/{}:cpu-seconds", class.as_str().unwrap());
+        let [before, ours, after] = [metric(&before, &theirs), &point["asDouble"], metric(&after, &theirs)]
+            .map(|seconds| seconds.as_f64().unwrap());
+        assert!(
+            (before..=after).contains(&ours),
+            "{class} is {ours}, the runtime's {before} to {after}"
+        );
     }
 }
 

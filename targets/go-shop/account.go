@@ -24,6 +24,8 @@ var accounted = []string{
 	"/gc/heap/live:bytes",
 	"/gc/heap/allocs:bytes",
 	"/gc/heap/allocs:objects",
+	"/cpu/classes/*",
+	"/sched/goroutines-created:goroutines",
 	"/gc/gogc:percent",
 	"/gc/gomemlimit:bytes",
 }

@@ -50,6 +50,47 @@ func holdInventory(inventory *sync.Mutex, hold time.Duration, held chan<- struct
 	inventory.Unlock()
 }
 
+// tight computes without a call, so without a place to be preempted at when GODEBUG has asyncpreemptoff=1.
+func tight(w http.ResponseWriter, r *http.Request) {
+	millions, ok := intParam(w, r, "millions", 100, 1, 100_000)
+	if !ok {
+		return
+	}
+	begin := monotonic()
+	sum := uint64(1)
+	for i := range uint64(millions) * 1_000_000 {
+		sum ^= sum<<1 + i
+	}
+	answer := since("nothing", begin)
+	if sum == 0 {
+		answer.For = "a wonder"
+	}
+	writeJSON(w, answer)
+}
+
+// leak starts n goroutines that wait for what nobody sends.
+func leak(w http.ResponseWriter, r *http.Request) {
+	n, ok := intParam(w, r, "n", 100, 1, 100_000)
+	if !ok {
+		return
+	}
+	for range n {
+		go forget()
+	}
+	writeJSON(w, map[string]int{"leaked": n})
+}
+
+func forget() {
+	<-make(chan struct{})
+}
+
+// stacks is what the runtime itself says of every goroutine, as a panic does.
+func stacks(w http.ResponseWriter, _ *http.Request) {
+	text := make([]byte, 64<<20)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Write(text[:runtime.Stack(text, true)])
+}
+
 // spin starts n goroutines that compute for ms of wall time each. Where n exceeds GOMAXPROCS the
 // others wait runnable; each tells how long it waited for its first instruction.
 func spin(w http.ResponseWriter, r *http.Request) {

@@ -76,6 +76,8 @@ func routes(s *shop) http.Handler {
 	mux.HandleFunc("GET /item", s.item)
 	mux.HandleFunc("GET /slow-lock", slowLock)
 	mux.HandleFunc("GET /spin", spin)
+	mux.HandleFunc("GET /leak", leak)
+	mux.HandleFunc("GET /tight", tight)
 	mux.HandleFunc("GET /gc", forceGC)
 	mux.HandleFunc("GET /alloc", alloc)
 	mux.HandleFunc("GET /slow-peer", s.slowPeer)
@@ -83,5 +85,6 @@ func routes(s *shop) http.Handler {
 	mux.HandleFunc("GET /chan", pingPong)
 	mux.HandleFunc("GET /debug/whywait", account)
 	mux.HandleFunc("GET /debug/trace", executionTrace)
+	mux.HandleFunc("GET /debug/stacks", stacks)
 	return mux
 }

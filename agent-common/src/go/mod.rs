@@ -2,6 +2,7 @@
 
 pub mod gc;
 pub mod sched;
+pub mod stw;
 
 use crate::{layout, shared};
 
@@ -55,7 +56,17 @@ shared! {
         pub gc_fractional_time: u32,
         pub gc_idle_time: u32,
         pub mem_numgc: u32,
+        pub g_preempt: u32,
+        /// g.sched.pc: where it goes on; g.sched.bp: the frame pointer there.
+        pub g_sched_pc: u32,
+        pub g_sched_bp: u32,
+        pub sched_runq_tail: u32,
+        /// What the version's worldStop says: [`stw::NONE`], [`stw::START`] or [`stw::TIMES`].
+        pub world_stop: u32,
+        pub g_sched_sp: u32,
+        pub p_runnext: u32,
+        pub m_p: u32,
     }
 }
 
-layout!(Layout: 176);
+layout!(Layout: 208);

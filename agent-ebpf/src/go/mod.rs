@@ -2,6 +2,7 @@ pub mod gc;
 mod goroutine;
 mod ready;
 pub mod sched;
+pub mod stw;
 mod turn;
 
 use aya_ebpf::programs::ProbeContext;

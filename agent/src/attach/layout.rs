@@ -1,6 +1,9 @@
 //! Where the kernel programs find the Go runtime's facts in a process.
 
-use agent_common::go::{self, ABSENT};
+use agent_common::go::{
+    self, ABSENT,
+    stw::{KEPT, NONE, START, TIMES},
+};
 
 use crate::inspect::{FieldLoc, GoGlobals, GoImage, GoOffsets};
 
@@ -49,5 +52,18 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         gc_fractional_time: maybe(&controller.fractional_mark_time),
         gc_idle_time: maybe(&controller.idle_mark_time),
         mem_numgc: need(&offsets.memstats.numgc),
+        g_preempt: need(&g.preempt),
+        g_sched_pc: need(&g.sched_pc),
+        g_sched_bp: need(&g.sched_bp),
+        sched_runq_tail: need(&offsets.sched.runq_tail),
+        world_stop: match image.version.minor {
+            ..22 => NONE,
+            22 => START,
+            23..26 => TIMES,
+            _ => KEPT,
+        },
+        g_sched_sp: need(&g.sched_sp),
+        p_runnext: need(&offsets.p.runnext),
+        m_p: need(&offsets.m.p),
     }
 }

@@ -114,7 +114,9 @@ fn plan_go(image: &GoImage, bias: u64) -> Plan {
         Ok(layout) => {
             plan.go = layout;
             plan.set(signals::go::runtime::NAME, Coverage::Full);
+            plan.set(signals::go::goroutines::NAME, Coverage::Full);
             plan_go_gc(image, &mut plan);
+            plan_go_stw(image, &mut plan);
             plan_go_sched(image, &mut plan);
         }
         Err(reason) => plan.without_go(&reason),
@@ -132,6 +134,37 @@ fn plan_go_gc(image: &GoImage, plan: &mut Plan) {
                 site,
             });
             Coverage::Full
+        }
+        Err(reason) => Coverage::Off(reason),
+    };
+    plan.set(signal, coverage);
+}
+
+fn plan_go_stw(image: &GoImage, plan: &mut Plan) {
+    let signal = signals::go::stw::NAME;
+    let registers = [X86Register::Rax, X86Register::Rbx, X86Register::Rcx, X86Register::Rdi];
+    let coverage = match usable(image.sites.get(&GoHook::StartWorld), &registers) {
+        _ if plan.go.world_stop == go::stw::NONE => {
+            Coverage::Off("the runtime says why it stops the world from go1.22 on".to_owned())
+        }
+        Ok(site) => {
+            plan.probes.push(Probe {
+                signal,
+                program: "go_stw",
+                site,
+            });
+            match (plan.go.world_stop, usable(image.sites.get(&GoHook::StopProcessor), &[])) {
+                (go::stw::START, _) => Coverage::Partial("when all had stopped is kept from go1.23 on".to_owned()),
+                (_, Ok(site)) => {
+                    plan.probes.push(Probe {
+                        signal,
+                        program: "go_stop",
+                        site,
+                    });
+                    Coverage::Full
+                }
+                (_, Err(reason)) => Coverage::Partial(format!("who is late to stop is not seen: {reason}")),
+            }
         }
         Err(reason) => Coverage::Off(reason),
     };
@@ -314,7 +347,9 @@ impl Plan {
         self.flags = 0;
         for signal in [
             signals::go::runtime::NAME,
+            signals::go::goroutines::NAME,
             signals::go::gc::NAME,
+            signals::go::stw::NAME,
             signals::go::sched::NAME,
         ] {
             self.probes.retain(|probe| probe.signal != signal);

@@ -22,7 +22,7 @@ use super::{kernel::chain, multi::Multi, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 16] = [
+pub const PROGRAMS: [&str; 18] = [
     "calibrate",
     "flood",
     "go_execute",
@@ -34,6 +34,8 @@ pub const PROGRAMS: [&str; 16] = [
     "go_park",
     "go_exit",
     "go_gc_cycle",
+    "go_stw",
+    "go_stop",
     "tokio_poll_begin",
     "tokio_poll_end",
     "tokio_park",

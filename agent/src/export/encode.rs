@@ -209,7 +209,7 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
         Some(PointData::Gauge(_)) if metric.def.instrument != Instrument::UpDownCounter => {
             metric::Data::Gauge(proto::Gauge { data_points: numbers })
         }
-        Some(PointData::Gauge(_) | PointData::Sum(_)) | None => metric::Data::Sum(proto::Sum {
+        Some(PointData::Gauge(_) | PointData::Sum(_) | PointData::Time(_)) | None => metric::Data::Sum(proto::Sum {
             data_points: numbers,
             aggregation_temporality: CUMULATIVE,
             is_monotonic: metric.def.instrument != Instrument::UpDownCounter,
@@ -224,16 +224,24 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
     }
 }
 
+fn number(data: &PointData) -> Option<number_data_point::Value> {
+    match data {
+        PointData::Sum(value) | PointData::Gauge(value) => Some(number_data_point::Value::AsInt(*value)),
+        PointData::Time(ns) => Some(number_data_point::Value::AsDouble(*ns as f64 / 1e9)),
+        PointData::Histogram { .. } | PointData::ExpHistogram { .. } => None,
+    }
+}
+
 fn encode_point(point: &Point, times: &Times) -> Encoded {
     let attributes = attributes(&point.attributes);
     let (start_time_unix_nano, time_unix_nano) = (times.begin(point), times.now.wall(point.time));
     let exemplars = exemplars(&point.exemplars, times);
     match &point.data {
-        PointData::Sum(value) | PointData::Gauge(value) => Encoded::Number(NumberDataPoint {
+        PointData::Sum(_) | PointData::Gauge(_) | PointData::Time(_) => Encoded::Number(NumberDataPoint {
             attributes,
             start_time_unix_nano,
             time_unix_nano,
-            value: Some(number_data_point::Value::AsInt(*value)),
+            value: number(&point.data),
             ..NumberDataPoint::default()
         }),
         PointData::Histogram {

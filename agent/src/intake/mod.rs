@@ -4,7 +4,7 @@ pub mod ring;
 
 use agent_common::{
     event::{Header, Kind},
-    go::{gc::Cycle, sched::Wait},
+    go::{gc::Cycle, sched::Wait, stw::Stop},
     net::{connect::Connect, request::Request},
     process::exec::Exec,
     tokio::poll::Poll,
@@ -20,6 +20,7 @@ pub enum Event {
     TokioPoll(Poll),
     Connect(Connect),
     Request(Request),
+    GoStop(Stop),
 }
 
 impl Event {
@@ -32,6 +33,7 @@ impl Event {
             Self::TokioPoll(event) => &event.header,
             Self::Connect(event) => &event.header,
             Self::Request(event) => &event.header,
+            Self::GoStop(event) => &event.header,
         }
     }
 
@@ -44,6 +46,7 @@ impl Event {
             Self::TokioPoll(event) => bytemuck::bytes_of(event),
             Self::Connect(event) => bytemuck::bytes_of(event),
             Self::Request(event) => bytemuck::bytes_of(event),
+            Self::GoStop(event) => bytemuck::bytes_of(event),
         }
     }
 }
@@ -74,6 +77,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         _ if kind == Kind::TokioPoll as u32 => Event::TokioPoll(cast(bytes, kind)?),
         _ if kind == Kind::Connect as u32 => Event::Connect(cast(bytes, kind)?),
         _ if kind == Kind::Request as u32 => Event::Request(cast(bytes, kind)?),
+        _ if kind == Kind::GoStop as u32 => Event::GoStop(cast(bytes, kind)?),
         _ => return Err(DecodeError::UnknownKind(kind)),
     })
 }

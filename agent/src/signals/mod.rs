@@ -31,9 +31,11 @@ pub static KERNEL_HOOKS: [Hook; 4] = [
 ];
 
 /// Names of the signals that `--without` can leave out.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 10] = [
     go::runtime::NAME,
+    go::goroutines::NAME,
     go::gc::NAME,
+    go::stw::NAME,
     go::sched::NAME,
     tokio::poll::NAME,
     tokio::wake::NAME,
@@ -42,12 +44,16 @@ pub const NAMES: [&str; 8] = [
     thread::run_queue::NAME,
 ];
 
+/// Signals whose probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
+pub const ALWAYS: [&str; 2] = [go::gc::NAME, go::stw::NAME];
+
 /// Adds the spans that an event of `target` becomes.
 pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
     match event {
         // A new process is no span: the pipeline looks at it.
         Event::Exec(_) => {}
         Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target)),
+        Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target)),
         Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target)),
         Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
         Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
@@ -64,6 +70,8 @@ pub fn note(target: &mut Target, reading: &Reading) {
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     [
         go::runtime::metrics(target),
+        go::goroutines::metrics(target),
+        go::stw::metrics(target, reading),
         go::sched::metrics(target, reading),
         tokio::poll::metrics(target, reading),
         tokio::wake::metrics(target, reading),

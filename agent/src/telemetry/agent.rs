@@ -94,6 +94,16 @@ pub static WINDOW_CUT: MetricDef = MetricDef {
     source: "kernel side",
     attributes: &[PLANE],
 };
+pub static RESERVED: MetricDef = MetricDef {
+    name: "whywait.budget.reserved",
+    unit: "%",
+    instrument: Gauge,
+    description: "Part of the target's budget that is kept for the probes of goroutines or tasks, by what their last windows \
+                  told: how many were ready and did not run. The rest is the kernel's hooks'. Absent while probes and hooks \
+                  always counted.",
+    source: "agent",
+    attributes: &[],
+};
 pub static SHED: MetricDef = MetricDef {
     name: "whywait.agent.shed",
     unit: "1",
@@ -131,6 +141,7 @@ pub static METRICS: &[&MetricDef] = &[
     &WINDOW_OPEN,
     &WINDOW_TIME,
     &WINDOW_CUT,
+    &RESERVED,
     &SHED,
     &CPU_TIME,
     &MEMORY,

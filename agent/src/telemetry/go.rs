@@ -2,15 +2,27 @@
 
 use super::{
     AttributeDef,
-    Instrument::{Counter, Histogram, UpDownCounter},
+    Instrument::{Counter, ExponentialHistogram, Histogram, UpDownCounter},
     MetricDef, SpanDef,
+    goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
 };
 
 pub const MEMORY_TYPE: &str = "go.memory.type";
+pub const CPU_STATE: &str = "go.cpu.state";
+pub const CPU_CLASS: &str = "go.cpu.detailed_state";
 pub const GC_CYCLE_FORCED: &str = "go.gc.forced";
 pub const GC_FORCED: &str = GC_CYCLE_FORCED;
 pub const GC_PAUSE_PHASE: &str = "go.gc.pause.phase";
 pub const GC_PAUSE_KIND: &str = "go.gc.pause.kind";
+pub const GC_TRIGGER: &str = "go.gc.trigger";
+pub const GC_GOGC: &str = "go.config.gogc";
+pub const GC_MEMORY_LIMIT: &str = "go.memory.limit";
+pub const GC_GOAL_BY: &str = "go.gc.heap.goal_by";
+pub const STW_REASON: &str = "go.stw.reason";
+pub const STW_ASKED_AT: &str = "go.stw.asked_at";
+pub const STW_LATE_ID: &str = "go.stw.late.goroutine.id";
+pub const STW_LATE_FUNCTION: &str = "go.stw.late.goroutine.function";
+pub const STW_LATE_AT: &str = "go.stw.late.at";
 pub const GC_CYCLE: &str = "go.gc.cycle.number";
 pub const GC_HEAP_BEFORE: &str = "go.gc.heap.before_bytes";
 pub const GC_HEAP_AFTER: &str = "go.gc.heap.after_bytes";
@@ -31,6 +43,15 @@ def!(
     &[],
     "Goroutines alive, without the runtime's own.",
     "memory: as runtime.gcount"
+);
+def!(
+    GOROUTINE_CREATED,
+    "go.goroutine.created",
+    "{goroutine}",
+    Counter,
+    &[],
+    "Goroutines created; go1.26 and later.",
+    "memory: as /sched/goroutines-created"
 );
 def!(
     PROCESSOR_LIMIT,
@@ -123,9 +144,31 @@ def!(
     "memory: sched.timeToRun"
 );
 
+def!(
+    STW_DURATION,
+    "go.stw.duration",
+    "s",
+    ExponentialHistogram,
+    &[STW_REASON],
+    "Stops of the world, from asking to stop until it is started again, by the runtime's reason; go1.22 and later.",
+    "uprobe: runtime.startTheWorldWithSema"
+);
+def!(
+    CPU_TIME,
+    "go.cpu.time",
+    "s",
+    Counter,
+    &[CPU_STATE, CPU_CLASS],
+    "CPU time as the runtime estimates it, at the end of each GC cycle: not that of the kernel's account; go1.20 and later.",
+    "memory: work.cpuStats, as /cpu/classes/*"
+);
+
 pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_COUNT,
+    &GOROUTINE_CREATED,
     &PROCESSOR_LIMIT,
+    &CPU_TIME,
+    &STW_DURATION,
     &CONFIG_GOGC,
     &MEMORY_USED,
     &MEMORY_LIMIT,
@@ -155,13 +198,22 @@ pub static SPANS: &[SpanDef] = &[
             GC_CPU_DEDICATED,
             GC_CPU_FRACTIONAL,
             GC_CPU_IDLE,
+            GC_GOGC,
+            GC_MEMORY_LIMIT,
+            GC_GOAL_BY,
+            GC_TRIGGER,
+            GOROUTINE_ID,
+            GOROUTINE_SYSTEM,
+            GOROUTINE_FUNCTION,
+            GOROUTINE_CREATOR_FUNCTION,
+            STW_ASKED_AT,
         ],
     },
     SpanDef {
         name: "go.gc.stw.sweep_termination",
         description: "The world is stopped: the last cycle's sweep is finished.",
         source: "work.tSweepTerm to work.tMark",
-        attributes: &[GC_CYCLE],
+        attributes: &[GC_CYCLE, STW_LATE_ID, STW_LATE_FUNCTION, STW_LATE_AT],
     },
     SpanDef {
         name: "go.gc.mark",
@@ -173,11 +225,94 @@ pub static SPANS: &[SpanDef] = &[
         name: "go.gc.stw.mark_termination",
         description: "The world is stopped: mark is finished.",
         source: "work.tMarkTerm to work.tEnd",
-        attributes: &[GC_CYCLE],
+        attributes: &[GC_CYCLE, STW_LATE_ID, STW_LATE_FUNCTION, STW_LATE_AT],
+    },
+    SpanDef {
+        name: "go.stw {reason}",
+        description: "The world was stopped for another reason than the GC; a trace of its own. The goroutine is the one that asked.",
+        source: "uprobe: runtime.startTheWorldWithSema; go1.22 and later",
+        attributes: &[
+            STW_REASON,
+            GOROUTINE_ID,
+            GOROUTINE_SYSTEM,
+            GOROUTINE_FUNCTION,
+            GOROUTINE_CREATOR_FUNCTION,
+            STW_ASKED_AT,
+            STW_LATE_ID,
+            STW_LATE_FUNCTION,
+            STW_LATE_AT,
+        ],
+    },
+    SpanDef {
+        name: "go.stw.stopping",
+        description: "A part of a stop: from asking to stop until all had stopped.",
+        source: "worldStop.startedStopping to finishedStopping; go1.23 and later",
+        attributes: &[],
+    },
+    SpanDef {
+        name: "go.stw.stopped",
+        description: "A part of a stop: from the moment all had stopped until the world was started again.",
+        source: "worldStop.finishedStopping to runtime.startTheWorldWithSema",
+        attributes: &[],
     },
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
+    AttributeDef {
+        key: GC_TRIGGER,
+        kind: "string",
+        description: "Why the cycle began: `heap` (it had grown to the trigger; the goroutine is the one that allocated then), `time` (none for two minutes), `forced` (the goroutine asked).",
+    },
+    AttributeDef {
+        key: GC_GOGC,
+        kind: "int",
+        description: "GOGC, %; -1 when off. As it was read last before the cycle was seen.",
+    },
+    AttributeDef {
+        key: GC_MEMORY_LIMIT,
+        kind: "int",
+        description: "GOMEMLIMIT, bytes; absent when there is none.",
+    },
+    AttributeDef {
+        key: GC_GOAL_BY,
+        kind: "string",
+        description: "What sets the heap's goal: `gogc`, or `gomemlimit` where that is lower.",
+    },
+    AttributeDef {
+        key: STW_REASON,
+        kind: "string",
+        description: "Why the world was stopped, in the runtime's words.",
+    },
+    AttributeDef {
+        key: STW_ASKED_AT,
+        kind: "string",
+        description: "Where the goroutine that asked stood: the innermost function of its stack that is not package runtime's, file and line.",
+    },
+    AttributeDef {
+        key: STW_LATE_ID,
+        kind: "int",
+        description: "The goroutine that was preempted last before all had stopped, when that took 100 µs or more.",
+    },
+    AttributeDef {
+        key: STW_LATE_FUNCTION,
+        kind: "string",
+        description: "The function that it was started with.",
+    },
+    AttributeDef {
+        key: STW_LATE_AT,
+        kind: "string",
+        description: "Where it gave way: the innermost function of its stack that is not package runtime's, file and line.",
+    },
+    AttributeDef {
+        key: CPU_STATE,
+        kind: "string",
+        description: "`user`, `gc`, `scavenge`, or `idle`.",
+    },
+    AttributeDef {
+        key: CPU_CLASS,
+        kind: "string",
+        description: "The runtime's own class, as in /cpu/classes/*: `gc/mark/assist`, `gc/pause`, ….",
+    },
     AttributeDef {
         key: MEMORY_TYPE,
         kind: "string",

@@ -2,7 +2,7 @@
 
 use super::{
     AttributeDef,
-    Instrument::{Counter, ExponentialHistogram},
+    Instrument::{Counter, ExponentialHistogram, Gauge, UpDownCounter},
     MetricDef, SpanDef,
     go::GC_MAX_PROCS,
     net::OVERFLOW,
@@ -90,6 +90,66 @@ def!(
     "uprobe: runtime.goschedImpl"
 );
 
+def!(
+    GOROUTINE_ALIVE,
+    "go.goroutine.alive",
+    "{goroutine}",
+    UpDownCounter,
+    &[
+        GOROUTINE_FUNCTION,
+        GOROUTINE_SYSTEM,
+        GOROUTINE_CREATOR_FUNCTION,
+        GOROUTINE_CREATOR_FILE,
+        GOROUTINE_CREATOR_LINE,
+        GOROUTINE_STATE,
+        GOROUTINE_WAIT_REASON,
+        OVERFLOW
+    ],
+    "Goroutines alive, the runtime's own among them, by the function they were started with, the go statement that did it, and what they do.",
+    "memory: runtime.allgs"
+);
+def!(
+    GOROUTINE_FOUND,
+    "go.goroutine.found",
+    "{goroutine}",
+    Counter,
+    &[
+        GOROUTINE_FUNCTION,
+        GOROUTINE_SYSTEM,
+        GOROUTINE_CREATOR_FUNCTION,
+        GOROUTINE_CREATOR_FILE,
+        GOROUTINE_CREATOR_LINE,
+        OVERFLOW
+    ],
+    "Goroutines that were there at one look and not at the one before. What begins and ends between two looks is not seen.",
+    "memory: runtime.allgs"
+);
+def!(
+    GOROUTINE_GONE,
+    "go.goroutine.gone",
+    "{goroutine}",
+    Counter,
+    &[
+        GOROUTINE_FUNCTION,
+        GOROUTINE_SYSTEM,
+        GOROUTINE_CREATOR_FUNCTION,
+        GOROUTINE_CREATOR_FILE,
+        GOROUTINE_CREATOR_LINE,
+        OVERFLOW
+    ],
+    "Goroutines that were there at one look and no more at the next. found less gone is growth: where it only rises, goroutines leak.",
+    "memory: runtime.allgs"
+);
+def!(
+    GOROUTINE_LEFT_OUT,
+    "go.goroutine.left_out",
+    "{goroutine}",
+    Gauge,
+    &[],
+    "Entries of runtime.allgs that the last look left out: more than 100,000, or not to be read.",
+    "memory: runtime.allgs"
+);
+
 pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_RUNNABLE_DURATION,
     &GOROUTINE_UNSTAMPED,
@@ -97,6 +157,10 @@ pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_TIME,
     &GOROUTINE_LONG_RUNS,
     &GOROUTINE_PREEMPTIONS,
+    &GOROUTINE_ALIVE,
+    &GOROUTINE_FOUND,
+    &GOROUTINE_GONE,
+    &GOROUTINE_LEFT_OUT,
 ];
 
 pub static SPANS: &[SpanDef] = &[
@@ -196,7 +260,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_STATE,
         kind: "string",
-        description: "`running` (a system call is part of it), `runnable`, or `waiting`.",
+        description: "Of time: `running` (a system call is part of it), `runnable`, or `waiting`. Of goroutines alive: these, `syscall`, `preempted` (for a stack scan), or `leaked` (the GC found that nobody can wake it).",
     },
     AttributeDef {
         key: GOROUTINE_CAUSE,

@@ -9,6 +9,7 @@ use agent::inspect::{GoHook, GoImage, Image, SiteCost, inspect};
 
 const PROGRAM: &str = include_str!("../fixtures/go_facts.go.txt");
 const TLS_PROGRAM: &str = include_str!("../fixtures/go_tls.go.txt");
+const LIFE_PROGRAM: &str = include_str!("../fixtures/go_life.go.txt");
 
 /// Go itself, of a version or (`local`) the one in PATH.
 pub fn go(toolchain: &str) -> Command {
@@ -17,11 +18,15 @@ pub fn go(toolchain: &str) -> Command {
     command
 }
 
-/// Builds the program with `flags`.
+/// Builds a program with `flags`: what its name begins with says which.
 pub fn build(name: &str, toolchain: &str, flags: &[&str], env: &[(&str, &str)]) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).expect("a directory");
-    let program = if name.starts_with("tls") { TLS_PROGRAM } else { PROGRAM };
+    let program = match name.split('-').next() {
+        Some("tls") => TLS_PROGRAM,
+        Some("life") => LIFE_PROGRAM,
+        _ => PROGRAM,
+    };
     std::fs::write(dir.join("main.go"), program).expect("main.go");
     std::fs::write(dir.join("go.mod"), "module example.org/facts\ngo 1.18\n").expect("go.mod");
     let mut command = go(toolchain);

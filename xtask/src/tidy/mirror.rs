@@ -7,10 +7,16 @@ const COMMON: &str = "agent-common/src/";
 const KERNEL: &str = "agent-ebpf/src/";
 
 /// Signals read from outside the kernel, which have no kernel part, and why.
-const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[(
-    "go/runtime.rs",
-    "plane 0: the Go runtime's own histograms, read from its memory",
-)];
+const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
+    (
+        "go/runtime.rs",
+        "plane 0: the Go runtime's own histograms, read from its memory",
+    ),
+    (
+        "go/goroutines.rs",
+        "plane 0: goroutines alive, read from the runtime's memory",
+    ),
+];
 
 /// Files of the mirrored crates that are no signal, and why.
 const NO_SIGNAL: &[(&str, &str)] = &[

@@ -30,10 +30,15 @@ pub enum GoHook {
     /// runtime.prepareFreeWorkbufs(): called once a cycle by gcMarkTermination, after the world was started again and while
     /// runtime.work still holds the cycle's figures (and by gcSweep when GODEBUG=gcstoptheworld=2: read work.cycles).
     GcCycleEnd,
+    /// runtime.startTheWorldWithSema(now, worldStop): a stop of the world is about to end. Its arguments since go1.22: now, and
+    /// the worldStop's reason, startedStopping, finishedStopping, which are in AX, BX, CX and DI.
+    StartWorld,
+    /// runtime.gcstopm(): a P stops for a stop of the world; on the runtime's own stack.
+    StopProcessor,
 }
 
 impl GoHook {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Execute,
         Self::RunqPut,
         Self::Gosched,
@@ -43,6 +48,8 @@ impl GoHook {
         Self::Park,
         Self::Exit,
         Self::GcCycleEnd,
+        Self::StartWorld,
+        Self::StopProcessor,
     ];
 
     /// Functions, best first.
@@ -57,19 +64,22 @@ impl GoHook {
             Self::Park => &["runtime.park_m"],
             Self::Exit => &["runtime.goexit0"],
             Self::GcCycleEnd => &["runtime.prepareFreeWorkbufs"],
+            Self::StartWorld => &["runtime.startTheWorldWithSema"],
+            Self::StopProcessor => &["runtime.gcstopm"],
         }
     }
 
     /// The registers that must still hold the arguments at the site.
     pub fn registers(self) -> &'static [X86Register] {
-        use X86Register::{Rax, Rbx, Rcx};
+        use X86Register::{Rax, Rbx, Rcx, Rdi};
         match self {
             Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => {
                 &[Rax]
             }
             Self::RunqPut => &[Rax, Rbx],
             Self::NetpollReady => &[Rax, Rbx, Rcx],
-            Self::GcCycleEnd => &[],
+            Self::GcCycleEnd | Self::StopProcessor => &[],
+            Self::StartWorld => &[Rax, Rbx, Rcx, Rdi],
         }
     }
 }

@@ -54,6 +54,14 @@ offsets! {
         m: "m",
         /// The next g of a gList or gQueue.
         schedlink: "schedlink",
+        /// Asked to give way; until it runs again.
+        preempt: "preempt",
+        /// PC where it goes on.
+        sched_pc: "sched.pc",
+        /// Stack pointer there.
+        sched_sp: "sched.sp",
+        /// Frame pointer there.
+        sched_bp: "sched.bp",
     }
     maybe {
         /// goid of the goroutine that created it (since go1.21).
@@ -114,6 +122,8 @@ offsets! {
         ngsys: "ngsys",
         /// Ps that nobody holds.
         npidle: "npidle",
+        /// The last g of the global run queue.
+        runq_tail: "runq.tail",
     }
     maybe {
         /// Length of the global run queue: `runqsize` until go1.24; see `runq_size`.

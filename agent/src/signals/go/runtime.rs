@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use crate::{
-    golang::TimeHistogram,
+    golang::{CPU_CLASSES, TimeHistogram},
     model::{Attribute, Metric, MonoNs, Point, PointData},
     signals::metric,
     target::Target,
     telemetry::{
         MetricDef,
         go::{
-            CONFIG_GOGC, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT,
-            MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_TYPE, MEMORY_USED,
-            PROCESSOR_LIMIT, SCHEDULE_DURATION,
+            CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND,
+            GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL,
+            MEMORY_LIMIT, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT, SCHEDULE_DURATION,
         },
     },
 };
@@ -37,6 +37,11 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
         sum(&MEMORY_ALLOCATED, snapshot.allocated_bytes),
         sum(&MEMORY_ALLOCATIONS, snapshot.allocated_objects),
     ];
+    metrics.extend(
+        snapshot
+            .goroutines_created
+            .map(|created| sum(&GOROUTINE_CREATED, created)),
+    );
     metrics.extend(metric(
         &MEMORY_USED,
         vec![
@@ -79,6 +84,17 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
         }
     }
     metrics.extend(metric(&GC_PAUSE_DURATION, pauses));
+    let times = snapshot.cpu.iter().flat_map(|times| CPU_CLASSES.into_iter().zip(times));
+    let times = times.map(|((state, class), ns)| Point {
+        data: PointData::Time(*ns),
+        ..target.sum_from(
+            target.started,
+            0,
+            time,
+            vec![Attribute::new(CPU_STATE, state), Attribute::new(CPU_CLASS, class)],
+        )
+    });
+    metrics.extend(metric(&CPU_TIME, times.collect()));
     metrics
 }
 

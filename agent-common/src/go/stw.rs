@@ -1,0 +1,63 @@
+//! One stop of the world, seen when it is about to end: while the world still stands (go1.22 and later, runtime/proc.go,
+//! startTheWorldWithSema, whose argument is the worldStop).
+
+use crate::{event::Header, layout, shared};
+
+/// stwGCMarkTerm and stwGCSweepTerm: the GC's own reasons.
+pub const MARK_TERMINATION: u32 = 1;
+pub const SWEEP_TERMINATION: u32 = 2;
+
+/// Reasons that are kept apart.
+pub const REASONS: u32 = 64;
+
+/// Stopping that takes longer has somebody to blame, ns.
+pub const LATE: u64 = 100_000;
+
+/// What of a worldStop there is: nothing, reason and start (go1.22), or the times too (go1.23 and later). From go1.26 on a
+/// goroutine that is preempted for a stop stays its P's next, before it went to the end of the global run queue.
+pub const NONE: u32 = 0;
+pub const START: u32 = 1;
+pub const TIMES: u32 = 2;
+pub const KEPT: u32 = 3;
+
+/// Addresses of a stack that are kept: where the goroutine goes on, then return addresses, innermost first.
+pub const FRAMES: usize = 8;
+
+shared! {
+    pub struct Stop {
+        pub header: Header,
+        /// CLOCK_MONOTONIC, ns: startedStopping, finishedStopping (0 when the version does not keep it), and the end.
+        pub asked: u64,
+        pub stopped: u64,
+        pub end: u64,
+        /// The goroutine that asked, the function it was started with, and the go statement; 0 when none ran.
+        pub goid: u64,
+        pub startpc: u64,
+        pub gopc: u64,
+        /// When it took [`LATE`]: the goroutine that was preempted last, and the function it was started with.
+        pub late_goid: u64,
+        pub late_startpc: u64,
+        /// Stacks of both; 0 where they end.
+        pub frames: [u64; FRAMES],
+        pub late_frames: [u64; FRAMES],
+        /// What lies on top of its stack: the return address of a function that gave way at its very begin (runtime.morestack),
+        /// when it has no frame of its own yet.
+        pub late_top: u64,
+        /// runtime.stwReason.
+        pub reason: u32,
+        /// work.userForced, when the GC begins.
+        pub forced: u32,
+    }
+}
+
+shared! {
+    /// The P that stopped last, for a stop of the world.
+    pub struct Last {
+        /// CLOCK_MONOTONIC, ns.
+        pub time: u64,
+        /// Address of the g that it had to let go; 0 when there was none.
+        pub g: u64,
+    }
+}
+
+layout!(Last: 16, Stop: 24 + 9 * 8 + 2 * FRAMES * 8 + 8);

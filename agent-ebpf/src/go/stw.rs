@@ -1,0 +1,147 @@
+//! Stops of the world: once a stop, before the world is started again.
+
+use agent_common::{
+    event::Kind,
+    go::stw::{FRAMES, KEPT, LATE, REASONS, START, SWEEP_TERMINATION, Stop, TIMES},
+    histogram::Series,
+    hits::Probe,
+    loss::Loss,
+    target::Target,
+};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+
+use super::current;
+use crate::{
+    maps::{LAST_STOPPED, hit, target},
+    read, record,
+};
+
+/// At runtime.startTheWorldWithSema(now int64, w worldStop), on the runtime's own stack.
+#[uprobe]
+pub fn go_stw(ctx: ProbeContext) -> u32 {
+    let (tgid, _) = read::current();
+    let Some(target) = target(tgid) else { return 0 };
+    // Once a stop: in place outside windows too.
+    hit(target, Probe::GoStw);
+    if stop(target, &ctx).is_none() {
+        record::lost(Loss::ReadFault);
+    }
+    0
+}
+
+#[inline(always)]
+fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
+    let go = &target.go;
+    if go.world_stop < START {
+        return Some(());
+    }
+    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
+    let regs = unsafe { &*ctx.regs };
+    let now = read::now();
+    // The GC says when; others leave it to the function.
+    let end = if regs.rax != 0 { regs.rax } else { now };
+    let reason = u32::from(regs.rbx as u8).min(REASONS - 1);
+    let stopped = if go.world_stop >= TIMES { regs.rdi } else { 0 };
+    let mut event = Stop {
+        header: record::header(Kind::GoStop, target.slot, now),
+        asked: regs.rcx,
+        stopped,
+        end,
+        goid: 0,
+        startpc: 0,
+        gopc: 0,
+        late_goid: 0,
+        late_startpc: 0,
+        frames: [0; FRAMES],
+        late_frames: [0; FRAMES],
+        late_top: 0,
+        reason,
+        forced: 0,
+    };
+    record::value(target, Series::GoStop, reason, end.saturating_sub(event.asked));
+    let m: u64 = read::user(current(ctx) + u64::from(go.g_m))?;
+    let asker: u64 = read::user(m + u64::from(go.m_curg))?;
+    if asker != 0 {
+        event.goid = read::user(asker + u64::from(go.g_goid))?;
+        event.startpc = read::user(asker + u64::from(go.g_startpc))?;
+        event.gopc = read::user(asker + u64::from(go.g_gopc))?;
+        stack(target, asker, &mut event.frames);
+    }
+    if reason == SWEEP_TERMINATION {
+        event.forced = u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0);
+    }
+    if stopped.saturating_sub(event.asked) >= LATE {
+        late(target, &mut event).unwrap_or_else(|| record::lost(Loss::ReadFault));
+    }
+    record::event(event);
+    Some(())
+}
+
+/// At runtime.gcstopm(), on the runtime's own stack: the P of this thread stops. The goroutine that it has to let go is its
+/// next one since go1.26, and the last of the global run queue before.
+#[uprobe]
+pub fn go_stop(ctx: ProbeContext) -> u32 {
+    let (tgid, _) = read::current();
+    let Some(target) = target(tgid) else { return 0 };
+    hit(target, Probe::GoStop);
+    let go = &target.go;
+    let at = if go.world_stop == KEPT {
+        let m: Option<u64> = read::user(current(&ctx) + u64::from(go.g_m));
+        let p = m.and_then(|m| read::user::<u64>(m + u64::from(go.m_p)));
+        p.map(|p| p + u64::from(go.p_runnext))
+    } else {
+        Some(go.sched + u64::from(go.sched_runq_tail))
+    };
+    let g = at.and_then(read::user::<u64>);
+    if g.is_none() {
+        record::lost(Loss::ReadFault);
+    }
+    if let Some(last) = LAST_STOPPED.get_ptr_mut(target.index) {
+        // SAFETY: under the runtime's own lock only one P is the last; two at the same time leave either.
+        unsafe {
+            (*last).time = read::now();
+            (*last).g = g.unwrap_or(0);
+        }
+    }
+    0
+}
+
+/// Who gave way last. It is marked for preemption until it runs again.
+#[inline(always)]
+fn late(target: &Target, event: &mut Stop) -> Option<()> {
+    let go = &target.go;
+    let Some(last) = LAST_STOPPED.get(target.index) else {
+        return Some(());
+    };
+    let g = last.g;
+    if g == 0 || last.time < event.asked || read::user::<u8>(g + u64::from(go.g_preempt))? == 0 {
+        return Some(());
+    }
+    event.late_goid = read::user(g + u64::from(go.g_goid))?;
+    event.late_startpc = read::user(g + u64::from(go.g_startpc))?;
+    stack(target, g, &mut event.late_frames);
+    let top: u64 = read::user(g + u64::from(go.g_sched_sp))?;
+    event.late_top = read::user(top)?;
+    Some(())
+}
+
+/// The stack of a goroutine that does not run, by its frame pointers, as far as they lead.
+#[inline(always)]
+fn stack(target: &Target, g: u64, frames: &mut [u64; FRAMES]) {
+    let go = &target.go;
+    let Some(pc) = read::user(g + u64::from(go.g_sched_pc)) else {
+        return;
+    };
+    frames[0] = pc;
+    let mut frame = read::user::<u64>(g + u64::from(go.g_sched_bp)).unwrap_or(0);
+    for slot in &mut frames[1..] {
+        if frame == 0 {
+            return;
+        }
+        let Some([next, pc]) = read::user::<[u64; 2]>(frame) else {
+            return;
+        };
+        *slot = pc;
+        frame = next;
+    }
+}

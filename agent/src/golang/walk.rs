@@ -1,0 +1,193 @@
+//! A walk over every goroutine of a process: runtime.allgs (go1.26, runtime/proc.go), which only grows; a g is used again when
+//! its goroutine is over.
+
+use std::io;
+
+use super::GoRuntime;
+
+/// Goroutines looked at in a walk, at most: what is kept of each is some 40 bytes.
+pub const MOST: usize = 100_000;
+/// Gs that lie nearer to each other than this are read at once, bytes; the allocator puts them side by side.
+const NEAR: u64 = 2048;
+/// Bytes read at once, at most.
+const STRETCH: u64 = 64 << 10;
+
+/// What a goroutine does (go1.26, runtime/runtime2.go, _Gidle and its like).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    Runnable,
+    Running,
+    Syscall,
+    Waiting,
+    /// It stopped itself for a stack scan, or its stack is being moved.
+    Preempted,
+    /// The GC found that nobody can ever wake it; go1.26 and later, when asked for a goroutineleak profile.
+    Leaked,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runnable => "runnable",
+            Self::Running => "running",
+            Self::Syscall => "syscall",
+            Self::Waiting => "waiting",
+            Self::Preempted => "preempted",
+            Self::Leaked => "leaked",
+        }
+    }
+
+    /// None for a g that is nobody's: being made (0), dead (6, 11), or of a status that is not known.
+    fn of(status: u64) -> Option<Self> {
+        const SCAN: u64 = 0x1000;
+        Some(match status & !SCAN {
+            1 => Self::Runnable,
+            2 => Self::Running,
+            3 => Self::Syscall,
+            4 => Self::Waiting,
+            8 | 9 => Self::Preempted,
+            10 => Self::Leaked,
+            _ => return None,
+        })
+    }
+}
+
+/// A goroutine, as a walk saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub goid: u64,
+    /// Entry of the function it was started with, run-time address.
+    pub startpc: u64,
+    /// PC of the go statement that created it, run-time address.
+    pub gopc: u64,
+    pub state: State,
+    /// Why it waits: a runtime.waitReason. Only with [`State::Waiting`].
+    pub reason: u32,
+}
+
+/// What a walk saw. It is no instant: goroutines go on meanwhile.
+#[derive(Clone, Debug, Default)]
+pub struct Walk {
+    pub goroutines: Vec<Seen>,
+    /// Gs that were not looked at: more than [`MOST`], or not to be read.
+    pub left_out: u64,
+}
+
+impl GoRuntime {
+    /// Looks at every goroutine, the runtime's own among them.
+    pub fn walk(&self) -> io::Result<Walk> {
+        let (allgs, allglen) = (self.at(self.globals.allgs), self.at(self.globals.allglen));
+        let length = self.memory.word(allglen)?.min(self.memory.word(allgs + 8)?);
+        let looked_at = length.min(MOST as u64);
+        let mut pointers;
+        // The array may be replaced by a longer one while it is read, and the old one's memory be used for other things.
+        loop {
+            let array = self.memory.word(allgs)?;
+            pointers = self.memory.words(array, looked_at as usize)?;
+            if self.memory.word(allgs)? == array {
+                break;
+            }
+        }
+        pointers.retain(|pointer| *pointer != 0);
+        pointers.sort_unstable();
+        let mut walk = Walk {
+            goroutines: Vec::new(),
+            left_out: length - looked_at,
+        };
+        let size = self.extent();
+        for run in runs(&pointers, size) {
+            let begin = run[0];
+            let mut bytes = vec![0; (run[run.len() - 1] - begin + size) as usize];
+            if self.memory.read(begin, &mut bytes).is_err() {
+                walk.left_out += run.len() as u64;
+                continue;
+            }
+            let seen = run.iter().filter_map(|g| self.seen(&bytes[(g - begin) as usize..]));
+            walk.goroutines.extend(seen);
+        }
+        Ok(walk)
+    }
+
+    /// Bytes of a g from its begin to the last field that is read.
+    fn extent(&self) -> u64 {
+        let g = &self.offsets.g;
+        let fields = [&g.goid, &g.gopc, &g.startpc, &g.waitreason, &g.atomicstatus];
+        fields
+            .map(|field| field.offset + field.size.min(8))
+            .into_iter()
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn seen(&self, g: &[u8]) -> Option<Seen> {
+        let offsets = &self.offsets.g;
+        let word = |field: &crate::inspect::FieldLoc| {
+            let mut word = [0; 8];
+            let size = field.size.min(8) as usize;
+            word[..size].copy_from_slice(g.get(field.offset as usize..)?.get(..size)?);
+            Some(u64::from_le_bytes(word))
+        };
+        let state = State::of(word(&offsets.atomicstatus)? & 0xffff_ffff)?;
+        let reason = match state {
+            State::Waiting => word(&offsets.waitreason)? as u32,
+            _ => 0,
+        };
+        Some(Seen {
+            goid: word(&offsets.goid)?,
+            startpc: word(&offsets.startpc)?,
+            gopc: word(&offsets.gopc)?,
+            state,
+            reason,
+        })
+    }
+}
+
+/// Addresses in order, cut where the next is far away or the stretch is long.
+fn runs(addresses: &[u64], size: u64) -> impl Iterator<Item = &[u64]> {
+    let mut rest = addresses;
+    std::iter::from_fn(move || {
+        let begin = *rest.first()?;
+        let near = |pair: &[u64]| pair[1] - pair[0] <= NEAR && pair[1] - begin + size <= STRETCH;
+        let length = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
+        let (run, after) = rest.split_at(length);
+        rest = after;
+        Some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_together_is_read_together() {
+        let check = |addresses: &[u64], expected: &[usize]| {
+            let found: Vec<usize> = runs(addresses, 400).map(<[u64]>::len).collect();
+            assert_eq!(found, expected, "{addresses:?}");
+        };
+        check(&[], &[]);
+        check(&[0x1000], &[1]);
+        check(&[0x1000, 0x11c0, 0x1380, 0x9000, 0x91c0], &[3, 2]);
+        // No stretch is longer than it may be, and nothing is left out.
+        let many: Vec<u64> = (0..1000).map(|number| 0xc000_0000 + number * 448).collect();
+        let lengths: Vec<usize> = runs(&many, 400).map(<[u64]>::len).collect();
+        assert_eq!(lengths.iter().sum::<usize>(), 1000);
+        assert!(lengths.iter().all(|length| (*length as u64 - 1) * 448 + 400 <= STRETCH));
+    }
+
+    #[test]
+    fn only_living_goroutines_have_a_state() {
+        for (status, expected) in [
+            (0, None),
+            (1, Some(State::Runnable)),
+            (0x1002, Some(State::Running)),
+            (4, Some(State::Waiting)),
+            (6, None),
+            (0x100a, Some(State::Leaked)),
+            (11, None),
+            (77, None),
+        ] {
+            assert_eq!(State::of(status), expected, "{status:#x}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Stops of the world: why, who asked, how long until all had stopped, who was last, and how long the world stood.
+
+use std::collections::VecDeque;
+
+use agent_common::{
+    go::stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
+    histogram::Series,
+};
+
+use crate::{
+    aggregate::store::Reading,
+    inspect::Frame,
+    model::{Attribute, Metric, MonoNs, Span, SpanKind},
+    origins::is_system,
+    signals::distribution,
+    target::Target,
+    telemetry::{
+        go::{GC_TRIGGER, STW_ASKED_AT, STW_DURATION, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID, STW_REASON},
+        goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
+    },
+};
+
+pub const NAME: &str = "go.stw";
+
+/// The GC's stops that wait for their cycle.
+const KEPT: usize = 8;
+
+/// runtime.stwReasonStrings (go1.22 to go1.27, runtime/proc.go): the same numbers in all of them.
+const REASONS: [&str; 12] = [
+    "unknown",
+    "GC mark termination",
+    "GC sweep termination",
+    "write heap dump",
+    "goroutine profile",
+    "goroutine profile cleanup",
+    "all goroutines stack trace",
+    "read mem stats",
+    "AllThreadsSyscall",
+    "GOMAXPROCS",
+    "start trace",
+    "stop trace",
+];
+
+/// The GC's stops of late, until the cycle that they belong to is seen.
+#[derive(Debug, Default)]
+pub struct Stops(VecDeque<Stop>);
+
+impl Stops {
+    fn keep(&mut self, stop: Stop) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(stop);
+    }
+
+    /// The stop for `reason` that was asked for in the time from `begin` to `end`, or a little before.
+    pub fn within(&self, reason: u32, begin: i64, end: i64) -> Option<Stop> {
+        /// The runtime reads its clock for the cycle before or after it asks, ns.
+        const SLACK: i64 = 1_000_000;
+        let times = begin.saturating_sub(SLACK)..=end;
+        let fits = |stop: &&Stop| stop.reason == reason && times.contains(&(stop.asked as i64));
+        self.0.iter().rev().find(fits).copied()
+    }
+}
+
+fn reason(number: u32) -> String {
+    let known = REASONS.get(number as usize);
+    known.map_or_else(|| format!("reason {number}"), |name| (*name).to_owned())
+}
+
+/// A stop as a trace of its own; those of the GC are parts of its cycle, which comes later.
+pub fn spans(stop: &Stop, target: &mut Target) -> Vec<Span> {
+    if [MARK_TERMINATION, SWEEP_TERMINATION].contains(&stop.reason) {
+        target.stops.keep(*stop);
+        return Vec::new();
+    }
+    let reason = reason(stop.reason);
+    let mut attributes = asker(stop, target);
+    attributes.push(Attribute::new(STW_REASON, reason.clone()));
+    attributes.extend(late(stop, target));
+    let times = (MonoNs(stop.asked), MonoNs(stop.end));
+    let root = Span::root(
+        format!("go.stw {reason}"),
+        SpanKind::Internal,
+        times.0,
+        times.1,
+        attributes,
+    );
+    let parts = parts(stop, &root);
+    std::iter::once(root).chain(parts).collect()
+}
+
+/// Stopping, and stopped; nothing where the version does not say when all had stopped.
+pub fn parts(stop: &Stop, whole: &Span) -> Vec<Span> {
+    if stop.stopped == 0 {
+        return Vec::new();
+    }
+    let [asked, stopped, end] = [stop.asked, stop.stopped, stop.end].map(MonoNs);
+    vec![
+        whole.child("go.stw.stopping", asked, stopped, Vec::new()),
+        whole.child("go.stw.stopped", stopped, end, Vec::new()),
+    ]
+}
+
+/// The goroutine that asked.
+fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
+    if stop.goid == 0 {
+        return Vec::new();
+    }
+    let mut attributes = vec![Attribute::new(GOROUTINE_ID, stop.goid as i64)];
+    if let Some(frame) = target.go_frame(stop.startpc) {
+        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&frame.function)));
+        attributes.push(Attribute::new(GOROUTINE_FUNCTION, frame.function));
+    }
+    if let Some(frame) = target.go_frame(stop.gopc.saturating_sub(1)) {
+        attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, frame.function));
+    }
+    attributes.extend(place(&stop.frames, target).map(|place| Attribute::new(STW_ASKED_AT, place)));
+    attributes
+}
+
+/// Where the user's part of a stack is at: its innermost function that is not the runtime's own.
+fn place(frames: &[u64], target: &Target) -> Option<String> {
+    let frames = frames.iter().take_while(|pc| **pc != 0);
+    // All but the first are return addresses: the call is just before them.
+    let known = frames
+        .enumerate()
+        .filter_map(|(at, pc)| target.go_frame(pc - u64::from(at > 0)));
+    let frame = known.into_iter().find(|frame| !is_runtime(frame))?;
+    let file = frame.file.rsplit('/').next().unwrap_or_default();
+    Some(format!("{} ({file}:{})", frame.function, frame.line))
+}
+
+fn is_runtime(frame: &Frame) -> bool {
+    frame.function.starts_with("runtime.")
+}
+
+/// The goroutine that gave way last.
+pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
+    if stop.late_goid == 0 {
+        return Vec::new();
+    }
+    let mut attributes = vec![Attribute::new(STW_LATE_ID, stop.late_goid as i64)];
+    if let Some(frame) = target.go_frame(stop.late_startpc) {
+        attributes.push(Attribute::new(STW_LATE_FUNCTION, frame.function));
+    }
+    // One that gave way at a function's begin did not do so before: what it did is the caller's.
+    let began = target
+        .go_frame(stop.late_frames[0])
+        .is_some_and(|frame| !is_runtime(&frame));
+    let caller = began
+        .then(|| place(&[stop.late_top.saturating_sub(1)], target))
+        .flatten();
+    let place = caller.or_else(|| place(&stop.late_frames, target));
+    attributes.extend(place.map(|place| Attribute::new(STW_LATE_AT, place)));
+    attributes
+}
+
+/// Why a cycle began, and on whose goroutine (go1.26, runtime/mgc.go, gcTrigger).
+pub fn trigger(stop: &Stop, target: &Target) -> Vec<Attribute> {
+    let asker = asker(stop, target);
+    let by_time = |attribute: &Attribute| *attribute == Attribute::new(GOROUTINE_FUNCTION, "runtime.forcegchelper");
+    let trigger = match stop.forced {
+        0 if asker.iter().any(by_time) => "time",
+        0 => "heap",
+        _ => "forced",
+    };
+    let trigger = Attribute::new(GC_TRIGGER, trigger);
+    std::iter::once(trigger).chain(asker).collect()
+}
+
+/// How long the world stood still, by reason.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    distribution(&STW_DURATION, target, Series::GoStop, reading, |number| {
+        vec![Attribute::new(STW_REASON, reason(number))]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::discover::Process;
+
+    fn stop(reason: u32, asked: u64) -> Stop {
+        Stop {
+            asked,
+            stopped: asked + 10,
+            end: asked + 30,
+            reason,
+            ..Stop::default()
+        }
+    }
+
+    fn target() -> Target {
+        let process = Process::read(std::process::id()).unwrap();
+        Target::new(process, 1, Arc::default(), MonoNs(0))
+    }
+
+    #[test]
+    fn a_stop_has_its_two_parts_and_the_gcs_wait_for_their_cycle() {
+        let mut target = target();
+        let spans = spans(&stop(4, 1000), &mut target);
+        let found: Vec<_> = spans
+            .iter()
+            .map(|span| (span.name.as_ref(), span.start.0, span.end.0))
+            .collect();
+        let expected = [
+            ("go.stw goroutine profile", 1000, 1030),
+            ("go.stw.stopping", 1000, 1010),
+            ("go.stw.stopped", 1010, 1030),
+        ];
+        assert_eq!(found, expected);
+        assert!(super::spans(&stop(SWEEP_TERMINATION, 5_000_000), &mut target).is_empty());
+        let within = |reason, begin, end| target.stops.within(reason, begin, end).map(|stop| stop.asked);
+        assert_eq!(within(SWEEP_TERMINATION, 5_000_100, 5_001_000), Some(5_000_000));
+        assert_eq!(within(MARK_TERMINATION, 5_000_100, 5_001_000), None);
+        assert_eq!(within(SWEEP_TERMINATION, 7_000_000, 8_000_000), None);
+    }
+
+    #[test]
+    fn no_more_stops_are_kept_than_there_is_room_for() {
+        let mut stops = Stops::default();
+        (0..100).for_each(|asked| stops.keep(stop(SWEEP_TERMINATION, asked)));
+        assert_eq!(stops.0.len(), KEPT);
+    }
+
+    #[test]
+    fn a_forced_cycle_is_told_from_one_that_the_heap_began() {
+        let target = target();
+        let trigger_of = |forced| {
+            let stop = Stop {
+                forced,
+                ..stop(SWEEP_TERMINATION, 1)
+            };
+            trigger(&stop, &target)
+        };
+        assert_eq!(trigger_of(0), [Attribute::new(GC_TRIGGER, "heap")]);
+        assert_eq!(trigger_of(1), [Attribute::new(GC_TRIGGER, "forced")]);
+    }
+}
