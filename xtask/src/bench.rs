@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what watching costs.
 
+mod foreign;
 mod ingest;
 mod inspect;
 mod overhead;
@@ -29,6 +30,8 @@ enum What {
     Ingest(ingest::Options),
     /// Events a second that the ring buffer carries before the first is lost
     Ringbuf(ingest::RingOptions),
+    /// What threads pay that are no target's
+    Foreign(foreign::Options),
     /// Cost of other tools of its kind, as far as they are installed
     Peers(peers::Options),
 }
@@ -40,6 +43,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         What::Inspect(options) => inspect::run(options),
         What::Ingest(options) => ingest::run(options),
         What::Ringbuf(options) => ingest::ringbuf(options),
+        What::Foreign(options) => foreign::run(options),
         What::Peers(options) => peers::run(options),
     }
 }

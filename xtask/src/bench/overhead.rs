@@ -4,7 +4,7 @@ mod account;
 mod cases;
 mod measure;
 mod plot;
-mod programs;
+pub(super) mod programs;
 mod report;
 
 use std::{

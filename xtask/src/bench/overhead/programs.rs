@@ -47,7 +47,7 @@ pub(super) fn table(bed: &Bed, seconds: u32) -> Result<String> {
 }
 
 /// Hits and time in the program, ns, by name.
-type Account = BTreeMap<String, (u64, u64)>;
+pub(in super::super) type Account = BTreeMap<String, (u64, u64)>;
 
 #[derive(Deserialize)]
 struct Program {
@@ -61,13 +61,13 @@ struct Program {
 }
 
 /// The kernel's account while it is switched on; as it was before once dropped.
-struct Accounting {
+pub(in super::super) struct Accounting {
     before: String,
 }
 
 impl Accounting {
     /// None when there is no bpftool to read it with.
-    fn begin() -> Result<Option<Self>> {
+    pub(in super::super) fn begin() -> Result<Option<Self>> {
         if sh::which("bpftool").is_none() {
             return Ok(None);
         }
@@ -77,7 +77,7 @@ impl Accounting {
     }
 
     /// Of the programs that process `pid` holds, by name (of which the kernel keeps 15 characters, or BTF all).
-    fn read(&self, pid: u32) -> Result<Account> {
+    pub(in super::super) fn read(&self, pid: u32) -> Result<Account> {
         let held = held(pid)?;
         let json = sh::capture(&mut sh::cmd("bpftool", &["-j", "prog", "show"]))?;
         let programs: Vec<Program> = serde_json::from_str(&json).context("bpftool's answer")?;
@@ -112,7 +112,7 @@ fn held(pid: u32) -> Result<HashSet<u32>> {
 }
 
 /// What was added between two accounts; programs without a hit are left out.
-fn added(before: &Account, after: &Account) -> Account {
+pub(in super::super) fn added(before: &Account, after: &Account) -> Account {
     after
         .iter()
         .map(|(name, now)| {
