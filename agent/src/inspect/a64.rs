@@ -2,7 +2,7 @@
 //!
 //! Every instruction is four bytes, so any is an instruction's start; what has to be proved is the way from the function's first
 //! byte. The kernel simulates branches, ADR and ADRP, and steps all else out of line (Linux, arch/arm64/kernel/probes/decode-insn.c,
-//! `arm_probe_decode_insn`; the same in 5.10 and 6.18 but for NOP, simulated since 6.13, and LDR of a literal, refused since 6.12).
+//! `arm_probe_decode_insn`). Kernels differ in NOP and in LDR of a literal: neither is used.
 
 use std::collections::BTreeSet;
 
