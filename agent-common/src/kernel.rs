@@ -14,6 +14,10 @@ shared! {
         pub task_state: u32,
         /// task_struct.thread.fsbase (x86-64): the thread-local storage base.
         pub task_fsbase: u32,
+        /// task_struct.stack (arm64): the lowest address of its kernel stack.
+        pub task_stack: u32,
+        /// Not a field: from a kernel stack's lowest address to the registers that user space had (arm64).
+        pub stack_user_regs: u32,
         /// task_struct.se.cfs_rq; 0 on a kernel without group scheduling.
         pub task_cfs_rq: u32,
         /// cfs_rq.throttle_count; 0 on a kernel without CFS bandwidth control.
@@ -35,7 +39,7 @@ shared! {
     }
 }
 
-layout!(Layout: 52);
+layout!(Layout: 60);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -44,6 +48,8 @@ impl Layout {
         task_tgid: 0,
         task_state: 0,
         task_fsbase: 0,
+        task_stack: 0,
+        stack_user_regs: 0,
         task_cfs_rq: 0,
         cfs_rq_throttle_count: 0,
         sk_family: 0,

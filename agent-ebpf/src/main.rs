@@ -7,6 +7,7 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the atomic add has no stable name on this target")]
 
+mod arch;
 mod calibrate;
 mod go;
 mod maps;

@@ -4,11 +4,9 @@ use agent_common::{
     event::{ACTOR_GOROUTINE, ACTOR_NONE, ACTOR_TASK, Actor},
     target::{IS_GO, IS_TOKIO, PROBES_OPEN, Target},
 };
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user, generated,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user, generated};
 
-use crate::maps::TOKIO_THREADS;
+use crate::{arch, maps::TOKIO_THREADS};
 
 /// One offset of this kernel's structs, by its name in [`agent_common::kernel::Layout`].
 macro_rules! kernel {
@@ -88,16 +86,13 @@ pub fn actor(target: &Target, tid: u32) -> Actor {
     }
 }
 
-/// goid of the goroutine on the current thread: g from thread-local storage; on g0, the goroutine that m runs.
+/// goid of the goroutine on the current thread: g as the thread has it; on g0, the goroutine that m runs.
 #[inline(always)]
 fn goroutine(target: &Target) -> Option<u64> {
     if target.go.tls_g == 0 {
         return None;
     }
-    // SAFETY: no arguments, always allowed.
-    let task = unsafe { bpf_get_current_task() };
-    let base: u64 = field(task, kernel!(task_fsbase))?;
-    let g: u64 = user(base.wrapping_add(target.go.tls_g as u64))?;
+    let g = arch::thread_g(target)?;
     let goid: u64 = user(g + u64::from(target.go.g_goid))?;
     if goid != 0 {
         return Some(goid);

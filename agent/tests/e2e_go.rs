@@ -215,7 +215,10 @@ fn check_count(compared: &Compared, least: i64) {
 #[test]
 fn many_switches_are_those_of_the_execution_trace() {
     if privileged() {
-        check_count(&compare(&["20:/item?id={n}", "1:/chan?n=20"], 24), 50_000);
+        // An emulated machine makes fewer.
+        let is_slow = std::env::var_os("WHYWAIT_SLOW_MACHINE").is_some();
+        let least = if is_slow { 1000 } else { 50_000 };
+        check_count(&compare(&["20:/item?id={n}", "1:/chan?n=20"], 24), least);
     }
 }
 

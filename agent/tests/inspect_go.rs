@@ -9,7 +9,9 @@ mod go_build;
 use std::path::Path;
 use std::process::Stdio;
 
-use agent::inspect::{ElfKind, GlobalsSource, GoGlobals, GoHook, GoImage, Image, OffsetsSource, TlsProof, inspect};
+use agent::inspect::{
+    Arch, ElfKind, GlobalsSource, GoGlobals, GoHook, GoImage, Image, OffsetsSource, SiteCost, TlsProof, inspect,
+};
 use go_build::{Live, build, check_live, check_sites, go, go_image};
 
 /// Function, file and line as `go tool addr2line` has them, at the start and within each of many functions.
@@ -152,6 +154,43 @@ fn a_stripped_build_is_known_as_well_as_its_twin() {
         same_distances(found, known);
         check_sites(&bytes, &image);
         check_live(&path, &image);
+    }
+}
+
+/// As on amd64, but that a site may stand on the stack check's own branch, and that g is in a register.
+#[test]
+fn an_arm64_build_is_known_as_well_as_its_twin() {
+    for (name, toolchain) in [
+        ("arm64", "local"),
+        ("arm64-1.18.10", "go1.18.10"),
+        ("arm64-1.27.4", "go1.27.4"),
+    ] {
+        let env = [("CGO_ENABLED", "0"), ("GOARCH", "arm64")];
+        let (bytes, twin) = go_image(&build(name, toolchain, &[], &env));
+        assert_eq!(twin.arch, Arch::Arm64);
+        assert_eq!(twin.tls_g.as_ref().map(|tls| tls.proof), Ok(TlsProof::Register));
+        check_arm64_sites(&bytes, &twin);
+        let path = build(&format!("{name}-stripped"), toolchain, &["-ldflags=-s -w"], &env);
+        let (bytes, image) = go_image(&path);
+        assert_eq!(image.offsets_source, OffsetsSource::Table);
+        assert_eq!(image.offsets, twin.offsets);
+        assert_eq!(image.globals_source, GlobalsSource::Code);
+        let (found, known) = (
+            image.globals.as_ref().expect("globals"),
+            twin.globals.as_ref().expect("the twin's"),
+        );
+        same_distances(found, known);
+        check_arm64_sites(&bytes, &image);
+    }
+}
+
+fn check_arm64_sites(bytes: &[u8], image: &GoImage) {
+    for hook in GoHook::ALL {
+        let site = image.sites[&hook].as_ref().unwrap_or_else(|e| panic!("{hook:?}: {e}"));
+        let at = site.file_offset as usize;
+        assert_eq!(&bytes[at..at + 4], site.bytes, "{hook:?}");
+        assert_eq!(site.cost, SiteCost::Emulated, "{hook:?}");
+        assert_eq!(site.args, image.arch.go_arguments()[..hook.arguments()], "{hook:?}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::{demo_build, progress, setup, sh};
+use crate::{arch::Arch, demo_build, progress, setup, sh};
 
 #[derive(Args, Clone, Copy, Default)]
 pub(crate) struct Options {
@@ -15,10 +15,21 @@ pub(crate) struct Options {
     /// Only the agent, not the demo services
     #[arg(long)]
     no_demo: bool,
+    /// The released agent for arm64, and nothing else
+    #[arg(long, conflicts_with = "link_statically")]
+    arm64: bool,
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let tools = setup::ensure(setup::Wanted::default())?;
+    let tools = setup::ensure(setup::Wanted {
+        arm64: options.arm64,
+        ..setup::Wanted::default()
+    })?;
+    if options.arm64 {
+        statically("Building the static agent for arm64", &["agent"], Arch::Arm64)?;
+        progress::note(&format!("built {}", static_path("whywait", Arch::Arm64).display()));
+        return Ok(());
+    }
     let agent = if options.link_statically {
         static_agent()?
     } else {
@@ -43,20 +54,22 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// The released agent.
 pub(crate) fn static_agent() -> Result<PathBuf> {
-    statically("Building the static agent", &["agent"])?;
-    Ok(static_path("whywait"))
+    statically("Building the static agent", &["agent"], Arch::Amd64)?;
+    Ok(static_path("whywait", Arch::Amd64))
 }
 
-/// Builds packages with the C library linked in; `--target` keeps the flag away from build scripts and macros.
-pub(crate) fn statically(title: &str, packages: &[&str]) -> Result<()> {
-    let mut build = sh::cargo(&["build", "--release", "--target", sh::STATIC_TARGET]);
+/// Builds packages with the C library linked in.
+pub(crate) fn statically(title: &str, packages: &[&str], arch: Arch) -> Result<()> {
+    arch.ensure_std()?;
+    let mut build = sh::cargo(&["build", "--release"]);
+    arch.link_statically(&mut build);
     for package in packages {
         build.args(["--package", package]);
     }
-    progress::step(title, build.env("RUSTFLAGS", "-C target-feature=+crt-static"))
+    progress::step(title, &mut build)
 }
 
 /// Where `statically` puts a program.
-pub(crate) fn static_path(program: &str) -> PathBuf {
-    sh::target().join(sh::STATIC_TARGET).join("release").join(program)
+pub(crate) fn static_path(program: &str, arch: Arch) -> PathBuf {
+    sh::target().join(arch.triple()).join("release").join(program)
 }

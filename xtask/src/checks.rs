@@ -15,6 +15,7 @@ const GO_MODULES: &[&str] = &[
     "targets/go-shop",
     "targets/go-shop/cmd/tracestat",
     "xtask/assets/otelcol",
+    "xtask/assets/vm-arm64",
 ];
 
 pub(crate) fn rust_format() -> Result<()> {

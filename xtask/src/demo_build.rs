@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
-use crate::{build, progress, setup::Tools, sh};
+use crate::{arch::Arch, build, progress, setup::Tools, sh};
 
 const GO_SHOP: &str = "targets/go-shop";
 const RUST: &[&str] = &["rust-stock", "load"];
@@ -53,23 +54,75 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
 }
 
 /// Static builds for the VMs, which have no C library: paths of whywait, go-shop, rust-stock, load.
-pub(crate) fn for_vms(tools: &Tools) -> Result<Vec<PathBuf>> {
-    build::statically("Building static programs for the VMs", &["agent", "rust-stock", "load"])?;
-    let shop = folder().join("static/go-shop");
-    go(tools, &sh::root().join(GO_SHOP), &shop, &[])?;
-    let mut programs = vec![shop];
-    programs.extend(["whywait", "rust-stock", "load"].map(build::static_path));
+pub(crate) fn for_vms(tools: &Tools, arch: Arch) -> Result<Vec<PathBuf>> {
+    let title = format!("Building static programs for the VMs ({})", arch.name());
+    build::statically(&title, &["agent", "rust-stock", "load"], arch)?;
+    let mut programs = vec![go_for_vm(tools, arch, GO_SHOP, "go-shop", &[])?];
+    programs.extend(["whywait", "rust-stock", "load"].map(|program| build::static_path(program, arch)));
     Ok(programs)
 }
 
-/// Builds one Go program; all of them without cgo, as `-buildvcs` stamps and C libraries only make builds differ.
+/// What the arm64 VM needs besides: its first process, and the trace's reader with test programs of agent.
+pub(crate) fn tests_for_vm(tools: &Tools, arch: Arch, tests: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
+    let mut build = sh::cargo(&[
+        "test",
+        "--release",
+        "--no-run",
+        "--message-format=json",
+        "--package",
+        "agent",
+    ]);
+    arch.link_statically(&mut build);
+    build.args(tests.iter().flat_map(|name| ["--test", *name]));
+    progress::note(&sh::show(&build));
+    let messages = sh::capture(&mut build)?;
+    let init = go_for_vm(tools, arch, "xtask/assets/vm-arm64", "init", &[])?;
+    let reader = "targets/go-shop/cmd/tracestat";
+    let mut programs = vec![go_for_vm(tools, arch, reader, "tracestat", &["-mod=mod"])?];
+    for name in tests {
+        let built = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
+        let to = folder_of(arch).join(name);
+        sh::install(&built, &to)?;
+        programs.push(to);
+    }
+    Ok((init, programs))
+}
+
+/// The program of a test among cargo's messages.
+fn executable(messages: &str, test: &str) -> Option<PathBuf> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut of_test = messages.filter(|message| message["target"]["name"] == test);
+    of_test.find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+fn folder_of(arch: Arch) -> PathBuf {
+    match arch {
+        Arch::Amd64 => folder().join("static"),
+        Arch::Arm64 => folder().join(arch.name()),
+    }
+}
+
+fn go_for_vm(tools: &Tools, arch: Arch, module: &str, name: &str, flags: &[&str]) -> Result<PathBuf> {
+    let to = folder_of(arch).join(name);
+    go_for(tools, arch, &sh::root().join(module), &to, flags)?;
+    Ok(to)
+}
+
 fn go(tools: &Tools, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
+    go_for(tools, Arch::Amd64, module, to, flags)
+}
+
+/// Builds one Go program; all of them without cgo, as `-buildvcs` stamps and C libraries only make builds differ.
+fn go_for(tools: &Tools, arch: Arch, module: &Path, to: &Path, flags: &[&str]) -> Result<()> {
     if !module.join("go.mod").exists() {
         bail!("{} has no go.mod", module.display());
     }
     std::fs::create_dir_all(to.parent().context("a program lies in a folder")?)?;
     let mut build = tools.go.command(module, &["build", "-buildvcs=false"]);
     build.args(flags).arg("-o").arg(to).arg(".").env("CGO_ENABLED", "0");
+    build.env("GOARCH", arch.name());
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     progress::step(&format!("Building {name}"), &mut build)
 }

@@ -6,32 +6,62 @@ mod boot;
 mod fetch;
 mod initrd;
 
-use std::thread;
+use std::{path::Path, thread};
 
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use fetch::missing_packages;
 
-use crate::{demo_build, progress, setup::Tools, sh};
+use crate::{arch::Arch, demo_build, progress, setup::Tools, sh};
+use fetch::Kernel;
 
 /// Kernel series and the Debian suite that carries it.
 const SERIES: &[(&str, &str)] = &[("5.10", "bullseye-security"), ("6.1", "bookworm-security")];
 
+/// The oldest with all that Debian's cloud kernels for arm64 have.
+const ARM64_SERIES: &[(&str, &str)] = &[("6.1", "bookworm-security")];
+/// Test programs of agent for arm64, and which of each; `+` parts names. Counts against the runtime's own, no times.
+const ARM64_TESTS: &[(&str, &str)] = &[
+    ("go_oracle", ""),
+    ("e2e_go", "many_switches_are_those_of_the_execution_trace"),
+];
+
 /// Boots every series, all at once; fails when one of them does.
 pub(crate) fn test(tools: &Tools) -> Result<()> {
-    let kernels = fetch::all(SERIES)?;
-    let programs = demo_build::for_vms(tools)?;
+    let kernels = fetch::all(SERIES, Arch::Amd64)?;
+    let programs = demo_build::for_vms(tools, Arch::Amd64)?;
     let image = sh::target().join("kernels/initrd.cpio.gz");
-    initrd::pack(&programs, &image)?;
+    let init = sh::root().join("xtask/assets/vm/init");
+    initrd::pack(&init, &[programs, vec!["/bin/busybox".into()]].concat(), &image)?;
+    boot_all(kernels, &image, "")
+}
 
+/// The tests that ask a Go program's own account, on arm64: cross-built, emulated.
+pub(crate) fn test_arm64(tools: &Tools) -> Result<()> {
+    let kernels = fetch::all(ARM64_SERIES, Arch::Arm64)?;
+    let mut programs = demo_build::for_vms(tools, Arch::Arm64)?;
+    let names: Vec<&str> = ARM64_TESTS.iter().map(|(name, _)| *name).collect();
+    let (init, tests) = demo_build::tests_for_vm(tools, Arch::Arm64, &names)?;
+    programs.extend(tests);
+    let image = sh::target().join("kernels/initrd-arm64.cpio.gz");
+    initrd::pack(&init, &programs, &image)?;
+    let words: Vec<String> = ARM64_TESTS
+        .iter()
+        .map(|(name, only)| format!("test={name}:{only}"))
+        .collect();
+    boot_all(kernels, &image, &words.join(" "))
+}
+
+/// `words` go onto the kernels' command line.
+fn boot_all(kernels: Vec<Kernel>, image: &Path, words: &str) -> Result<()> {
     progress::note(&format!("booting {} kernels in VMs", kernels.len()));
     let running: Vec<_> = kernels
         .into_iter()
         .map(|kernel| {
-            let image = image.clone();
+            let (image, words) = (image.to_path_buf(), words.to_owned());
             (
-                kernel.series.clone(),
-                thread::spawn(move || boot::verdict(&kernel, &image)),
+                kernel.name(),
+                thread::spawn(move || boot::verdict(&kernel, &image, &words)),
             )
         })
         .collect();

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything this project does beside running. One file a command, each with `Options` and `run`.
 
+mod arch;
 mod bench;
 mod build;
 mod checks;

@@ -71,7 +71,7 @@ struct Table {
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let tools = setup::ensure(setup::Wanted { kernels: false })?;
+    let tools = setup::ensure(setup::Wanted::default())?;
     progress::step(
         "Building what reads offsets",
         &mut sh::cargo(&["build", "--release", "--package", "agent", "--example", "offsets"]),

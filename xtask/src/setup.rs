@@ -32,6 +32,10 @@ pub(crate) struct Tools {
 pub(crate) struct Wanted {
     /// The packages that boot kernels in VMs, run containers and make network namespaces.
     pub(crate) kernels: bool,
+    /// The packages that build for arm64.
+    pub(crate) arm64: bool,
+    /// The emulator of arm64.
+    pub(crate) arm64_kernels: bool,
 }
 
 const KERNEL_TOOLS: &[(&str, &str)] = &[
@@ -42,10 +46,17 @@ const KERNEL_TOOLS: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
 ];
+const ARM64_BUILD: &[(&str, &str)] = &[("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
+/// The C library's files for it: no program of its own shows that they are there.
+const ARM64_LIBC: (&str, &str) = ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross");
+const ARM64_KERNEL_TOOLS: &[(&str, &str)] = &[("qemu-system-aarch64", "qemu-system-arm"), ("cpio", "cpio")];
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 pub(crate) fn run(options: Options) -> Result<()> {
-    let tools = ensure(Wanted { kernels: options.dev })?;
+    let tools = ensure(Wanted {
+        kernels: options.dev,
+        ..Wanted::default()
+    })?;
     if options.dev && sh::which("cargo-deny").is_none() {
         let mut install = sh::cargo(&["install", "cargo-deny", "--version", "~0.20", "--locked"]);
         progress::step("Installing cargo-deny", &mut install)?;
@@ -59,9 +70,22 @@ pub(crate) fn run(options: Options) -> Result<()> {
 /// Finds every tool, installing what is missing.
 pub(crate) fn ensure(wanted: Wanted) -> Result<Tools> {
     let mut packages = base_packages();
+    let mut programs: Vec<&(&str, &str)> = Vec::new();
     if wanted.kernels {
-        let missing = KERNEL_TOOLS.iter().filter(|(program, _)| find(program).is_none());
-        packages.extend(missing.map(|(_, package)| (*package).to_owned()));
+        programs.extend(KERNEL_TOOLS);
+    }
+    if wanted.arm64 {
+        programs.extend(ARM64_BUILD);
+        if !Path::new(ARM64_LIBC.0).exists() {
+            packages.push(ARM64_LIBC.1.to_owned());
+        }
+    }
+    if wanted.arm64_kernels {
+        programs.extend(ARM64_KERNEL_TOOLS);
+    }
+    let missing = programs.into_iter().filter(|(program, _)| find(program).is_none());
+    packages.extend(missing.map(|(_, package)| (*package).to_owned()));
+    if wanted.kernels || wanted.arm64_kernels {
         packages.extend(kernels::missing_packages());
     }
     let go = golang::find();

@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Nothing but the older kernels
     #[arg(long, conflicts_with = "no_kernels")]
     only_kernels: bool,
+    /// With --only-kernels: on arm64, built across and emulated
+    #[arg(long, requires = "only_kernels")]
+    arm64: bool,
     /// Nothing but every Go version times every kind of build; writes docs/go-support.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
     matrix: bool,
@@ -31,8 +34,13 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let with_kernels = !options.no_kernels;
     // As an ordinary user no VM is booted, so its packages are not asked for either.
     let tools = setup::ensure(setup::Wanted {
-        kernels: with_kernels && !options.matrix && sh::is_root(),
+        kernels: with_kernels && !options.matrix && !options.arm64 && sh::is_root(),
+        arm64: options.arm64,
+        arm64_kernels: options.arm64,
     })?;
+    if options.arm64 {
+        return kernels::test_arm64(&tools);
+    }
     if options.only_kernels {
         return kernels::test(&tools);
     }

@@ -9,10 +9,13 @@ use crate::{layout, shared};
 /// A field that this version of the runtime does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// In [`Layout::tls_g`]: the current g is in a register of its own (arm64: R28), not in thread-local storage.
+pub const G_IN_REGISTER: i64 = i64::MAX;
+
 shared! {
     /// Addresses (absolute in the process) and byte offsets; [`ABSENT`] where the version has no such field.
     pub struct Layout {
-        /// Thread-local storage base + this = the address of the current g.
+        /// Thread-local storage base + this = the address of the current g; or [`G_IN_REGISTER`]; 0 when it is not known.
         pub tls_g: i64,
         /// Address of runtime.work.
         pub work: u64,

@@ -2,7 +2,7 @@
 
 use crate::{layout, shared};
 
-/// An argument is in rdi, rsi or rdx.
+/// An argument is in rdi, rsi or rdx (on arm64 x0, x1 or x2).
 pub const IN_RDI: u32 = 0;
 pub const IN_RSI: u32 = 1;
 pub const IN_RDX: u32 = 2;

@@ -10,8 +10,9 @@ use agent_common::{
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
-use super::current;
+use super::{arguments, current};
 use crate::{
+    arch,
     maps::{LAST_STOPPED, hit, target},
     read, record,
 };
@@ -36,15 +37,16 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         return Some(());
     }
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
-    let regs = unsafe { &*ctx.regs };
+    let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
+    let (given, reason, asked) = arguments(ctx);
     let now = read::now();
     // The GC says when; others leave it to the function.
-    let end = if regs.rax != 0 { regs.rax } else { now };
-    let reason = u32::from(regs.rbx as u8).min(REASONS - 1);
-    let stopped = if go.world_stop >= TIMES { regs.rdi } else { 0 };
+    let end = if given != 0 { given } else { now };
+    let reason = u32::from(reason as u8).min(REASONS - 1);
+    let stopped = if go.world_stop >= TIMES { finished } else { 0 };
     let mut event = Stop {
         header: record::header(Kind::GoStop, target.slot, now),
-        asked: regs.rcx,
+        asked,
         stopped,
         end,
         goid: 0,

@@ -10,6 +10,7 @@ use agent_common::{
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
+    arch,
     maps::{TOKIO_SITES, TOKIO_WOKEN, probed},
     read, record,
 };
@@ -59,18 +60,16 @@ fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
     let register = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
     // SAFETY: as above.
     let regs = unsafe { &*ctx.regs };
-    let (rdi, rsi, rdx) = (
-        register(&raw const regs.rdi),
-        register(&raw const regs.rsi),
-        register(&raw const regs.rdx),
-    );
+    let [first, second, third] = arch::arguments(regs);
+    let (first, second, third) = (register(first), register(second), register(third));
+    let (ip, stack) = arch::place(regs);
     // SAFETY: written by user space before the probe is attached, never changed.
-    let place = unsafe { TOKIO_SITES.get(SiteKey { ip: regs.rip, slot }) }.copied()?;
+    let place = unsafe { TOKIO_SITES.get(SiteKey { ip, slot }) }.copied()?;
     match place {
-        IN_RDI => Some(rdi),
-        IN_RSI => Some(rsi),
-        IN_RDX => Some(rdx),
-        place if place & ON_STACK != 0 => read::user(regs.rsp + u64::from(place & !ON_STACK)),
+        IN_RDI => Some(first),
+        IN_RSI => Some(second),
+        IN_RDX => Some(third),
+        place if place & ON_STACK != 0 => read::user(stack + u64::from(place & !ON_STACK)),
         _ => None,
     }
 }

@@ -1,11 +1,11 @@
 //! Where the kernel programs find the Go runtime's facts in a process.
 
 use agent_common::go::{
-    self, ABSENT,
+    self, ABSENT, G_IN_REGISTER,
     stw::{KEPT, NONE, START, TIMES},
 };
 
-use crate::inspect::{FieldLoc, GoGlobals, GoImage, GoOffsets};
+use crate::inspect::{FieldLoc, GoGlobals, GoImage, GoOffsets, TlsProof};
 
 /// Addresses and offsets for a process that maps the executable at `bias`.
 pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u64) -> go::Layout {
@@ -14,7 +14,10 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
     let (g, work, controller) = (&offsets.g, &offsets.work, &offsets.gc_controller);
     go::Layout {
         // 0 says unknown: the current goroutine is then not looked up.
-        tls_g: image.tls_g.as_ref().map_or(0, |tls| tls.offset),
+        tls_g: image.tls_g.as_ref().map_or(0, |tls| match tls.proof {
+            TlsProof::Register => G_IN_REGISTER,
+            _ => tls.offset,
+        }),
         work: globals.work.wrapping_add(bias),
         gc_controller: globals.gc_controller.wrapping_add(bias),
         memstats: globals.memstats.wrapping_add(bias),

@@ -63,26 +63,16 @@ pub struct Plan {
     pub futures: HashMap<u32, String>,
 }
 
-/// Go: hook, program, arguments by register, and whether the signal is nothing without it.
-const GO_SCHED: [(GoHook, &str, &[X86Register], bool); 8] = [
-    (GoHook::Execute, "go_execute", &[X86Register::Rax], true),
-    (
-        GoHook::RunqPut,
-        "go_runqput",
-        &[X86Register::Rax, X86Register::Rbx],
-        true,
-    ),
-    (GoHook::Gosched, "go_gosched", &[X86Register::Rax], false),
-    (GoHook::ExitSyscallNoP, "go_exitsyscall", &[X86Register::Rax], false),
-    (
-        GoHook::NetpollReady,
-        "go_netpoll",
-        &[X86Register::Rax, X86Register::Rbx, X86Register::Rcx],
-        false,
-    ),
-    (GoHook::InjectGlist, "go_injectglist", &[X86Register::Rax], false),
-    (GoHook::Park, "go_park", &[X86Register::Rax], false),
-    (GoHook::Exit, "go_exit", &[X86Register::Rax], false),
+/// Go: hook, program, and whether the signal is nothing without it.
+const GO_SCHED: [(GoHook, &str, bool); 8] = [
+    (GoHook::Execute, "go_execute", true),
+    (GoHook::RunqPut, "go_runqput", true),
+    (GoHook::Gosched, "go_gosched", false),
+    (GoHook::ExitSyscallNoP, "go_exitsyscall", false),
+    (GoHook::NetpollReady, "go_netpoll", false),
+    (GoHook::InjectGlist, "go_injectglist", false),
+    (GoHook::Park, "go_park", false),
+    (GoHook::Exit, "go_exit", false),
 ];
 
 /// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
@@ -142,8 +132,7 @@ fn plan_go_gc(image: &GoImage, plan: &mut Plan) {
 
 fn plan_go_stw(image: &GoImage, plan: &mut Plan) {
     let signal = signals::go::stw::NAME;
-    let registers = [X86Register::Rax, X86Register::Rbx, X86Register::Rcx, X86Register::Rdi];
-    let coverage = match usable(image.sites.get(&GoHook::StartWorld), &registers) {
+    let coverage = match usable(image.sites.get(&GoHook::StartWorld), &image.arch.go_arguments()) {
         _ if plan.go.world_stop == go::stw::NONE => {
             Coverage::Off("the runtime says why it stops the world from go1.22 on".to_owned())
         }
@@ -174,9 +163,10 @@ fn plan_go_stw(image: &GoImage, plan: &mut Plan) {
 fn plan_go_sched(image: &GoImage, plan: &mut Plan) {
     let signal = signals::go::sched::NAME;
     let (mut probes, mut missing) = (Vec::new(), Vec::new());
-    for (hook, program, registers, essential) in GO_SCHED {
+    for (hook, program, essential) in GO_SCHED {
         // A single step costs tens of times more than an emulated instruction: not in the scheduler's path.
-        let site = usable(image.sites.get(&hook), registers).and_then(|site| match site.cost {
+        let arguments = &image.arch.go_arguments()[..hook.arguments()];
+        let site = usable(image.sites.get(&hook), arguments).and_then(|site| match site.cost {
             SiteCost::Emulated => Ok(site),
             SiteCost::SingleStepped => Err(format!("{}: no instruction that the kernel emulates", site.function)),
         });
@@ -219,7 +209,7 @@ fn plan_tokio_poll(image: &TokioImage, plan: &mut Plan) {
     let mut probes = Vec::new();
     for (hook, program) in essential {
         for site in sites(image, hook) {
-            match usable(Some(site), &[X86Register::Rdi]) {
+            match usable(Some(site), &[ArgLocation::Register(X86Register::Rdi)]) {
                 Ok(site) => probes.push(Probe { signal, program, site }),
                 Err(reason) => return plan.set(signal, Coverage::Off(reason)),
             }
@@ -320,7 +310,7 @@ fn coverage(missing: Vec<String>) -> Coverage {
     }
 }
 
-fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[X86Register]) -> Result<ProbeSite, String> {
+fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[ArgLocation]) -> Result<ProbeSite, String> {
     match site {
         None => Err("not looked for in this binary".to_owned()),
         Some(Err(error)) => Err(error.to_string()),
@@ -329,9 +319,8 @@ fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[X86Register]
 }
 
 /// The programs read their arguments from these registers; a site where they have moved elsewhere is not used.
-fn in_registers(site: &ProbeSite, registers: &[X86Register]) -> Result<ProbeSite, String> {
-    let expected = registers.iter().map(|register| ArgLocation::Register(*register));
-    if site.args.iter().copied().eq(expected) {
+fn in_registers(site: &ProbeSite, registers: &[ArgLocation]) -> Result<ProbeSite, String> {
+    if site.args == registers {
         Ok(site.clone())
     } else {
         Err(format!(

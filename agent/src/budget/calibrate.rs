@@ -21,6 +21,7 @@ mod probed {
                   the plan chooses"
     )]
 
+    #[cfg(target_arch = "x86_64")]
     core::arch::global_asm!(
         ".pushsection .text",
         ".p2align 4",
@@ -32,7 +33,19 @@ mod probed {
         ".popsection",
     );
 
-    // SAFETY: it saves and restores one register and touches nothing else.
+    #[cfg(target_arch = "aarch64")]
+    core::arch::global_asm!(
+        ".pushsection .text",
+        ".p2align 4",
+        ".globl whywait_calibrate",
+        "whywait_calibrate:",
+        "b 1f",
+        "1:",
+        "ret",
+        ".popsection",
+    );
+
+    // SAFETY: it saves and restores one register, or none, and touches nothing else.
     unsafe extern "C" {
         pub safe fn whywait_calibrate();
     }

@@ -34,10 +34,11 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
     set("process.executable.path", exe.into());
     set(
         "host.arch",
-        if cfg!(target_arch = "x86_64") {
-            "amd64"
-        } else {
-            std::env::consts::ARCH
+        // The names that OTel's conventions have for them.
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
         }
         .into(),
     );

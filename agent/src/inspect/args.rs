@@ -26,6 +26,8 @@ pub enum X86Register {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgLocation {
     Register(X86Register),
+    /// arm64: x0 to x30.
+    X(u8),
     /// A 64-bit value in the target's memory at rsp plus this many bytes.
     Stack(i32),
 }
@@ -55,7 +57,7 @@ impl Homes {
         };
         self.0.retain(|home| match home {
             ArgLocation::Register(r) => !written(iced(*r)),
-            ArgLocation::Stack(_) => true,
+            ArgLocation::X(_) | ArgLocation::Stack(_) => true,
         });
         let stores = used.used_memory().iter().any(|m| is_write(m.access()));
         let pushes = instruction.mnemonic() == Mnemonic::Push;
@@ -76,7 +78,7 @@ impl Homes {
         // A store that isn't provably elsewhere may hit a spilled argument.
         let elsewhere = pushes || !stores || self.stored_beside(instruction);
         self.0.retain_mut(|home| match home {
-            ArgLocation::Register(_) => true,
+            ArgLocation::Register(_) | ArgLocation::X(_) => true,
             ArgLocation::Stack(at) => match shift.and_then(|by| i32::try_from(i64::from(*at) - by).ok()) {
                 Some(new) if elsewhere && new >= 0 => {
                     *at = new;
@@ -117,7 +119,7 @@ impl Homes {
             && size > 0
             && self.0.iter().all(|home| match home {
                 ArgLocation::Stack(ours) => at + size <= i64::from(*ours) || i64::from(*ours) + 8 <= at,
-                ArgLocation::Register(_) => true,
+                ArgLocation::Register(_) | ArgLocation::X(_) => true,
             })
     }
 }

@@ -9,6 +9,7 @@ use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader};
 use object::read::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, SymbolKind};
 
 use super::InspectError;
+use super::arch::Arch;
 
 /// How the executable is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct LoadSegment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElfFacts {
     pub kind: ElfKind,
-    /// e_machine (62 is x86-64).
+    /// e_machine (62 is x86-64, 183 is AArch64).
     pub machine: u16,
     /// NT_GNU_BUILD_ID, hex.
     pub gnu_build_id: Option<String>,
@@ -75,7 +76,7 @@ pub(crate) struct Relocation {
     pub(crate) addend: i64,
 }
 
-/// EI_CLASS and EI_DATA say 32 bit or big endian: no x86-64 executable.
+/// EI_CLASS and EI_DATA say 32 bit or big endian: no executable of a supported machine.
 pub(crate) fn is_foreign(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") && matches!(bytes.get(4..6), Some(ident) if ident != [2, 1])
 }
@@ -176,8 +177,8 @@ impl<'a> Binary<'a> {
     /// The pointer stored at `vaddr` as the loader leaves it (before the bias is added).
     pub(crate) fn pointer(&self, vaddr: u64) -> Option<u64> {
         match self.relocation(vaddr) {
-            Some(r) if r.kind == elf::R_X86_64_RELATIVE.0 => Some(r.addend as u64),
-            Some(r) if r.kind == elf::R_X86_64_64.0 || r.kind == elf::R_X86_64_GLOB_DAT.0 => {
+            Some(r) if self.is_relative(r) => Some(r.addend as u64),
+            Some(r) if self.is_absolute(r) => {
                 let symbol = self.dynamic_symbol(r.symbol)?;
                 (symbol != 0).then(|| symbol.wrapping_add(r.addend as u64))
             }
@@ -191,9 +192,27 @@ impl<'a> Binary<'a> {
         self.relocations.get(at).copied()
     }
 
+    /// The loader adds the bias to the addend.
+    fn is_relative(&self, relocation: Relocation) -> bool {
+        relocation.kind
+            == match Arch::of(self.facts.machine) {
+                Some(Arch::Arm64) => elf::R_AARCH64_RELATIVE.0,
+                _ => elf::R_X86_64_RELATIVE.0,
+            }
+    }
+
+    /// The loader puts the symbol's address there.
+    fn is_absolute(&self, relocation: Relocation) -> bool {
+        let kinds = match Arch::of(self.facts.machine) {
+            Some(Arch::Arm64) => [elf::R_AARCH64_ABS64.0, elf::R_AARCH64_GLOB_DAT.0],
+            _ => [elf::R_X86_64_64.0, elf::R_X86_64_GLOB_DAT.0],
+        };
+        kinds.contains(&relocation.kind)
+    }
+
     /// The places at which the loader puts one of these addresses.
     pub(crate) fn pointers_to<'s>(&'s self, targets: &'s HashSet<u64>) -> impl Iterator<Item = u64> + 's {
-        let relative = self.relocations.iter().filter(|r| r.kind == elf::R_X86_64_RELATIVE.0);
+        let relative = self.relocations.iter().filter(|r| self.is_relative(**r));
         relative
             .filter(|r| targets.contains(&(r.addend as u64)))
             .map(|r| r.place)

@@ -9,10 +9,12 @@ pub enum InspectError {
         "the ELF file is truncated or malformed ({part}): compare it with the build's original and deploy it again"
     )]
     Malformed { part: &'static str },
-    #[error(
-        "{runtime} on machine {machine}: only x86-64 (little endian, 64 bit) is supported; use a build for linux/amd64"
-    )]
-    UnsupportedMachine { runtime: &'static str, machine: String },
+    #[error("{runtime} on machine {machine}: only builds for {supported} are supported; use such a build")]
+    UnsupportedMachine {
+        runtime: &'static str,
+        machine: String,
+        supported: &'static str,
+    },
     #[error(
         "the {runtime} binary is stripped of its symbols: build it without strip (Rust: `strip = \"none\"` in the release profile)"
     )]

@@ -8,6 +8,8 @@
 //! otherwise, so arithmetic is checked and loops are bounded. A probe site is given only when disassembling from the
 //! function's first byte proves it.
 
+mod a64;
+mod arch;
 mod args;
 mod elf;
 mod error;
@@ -15,6 +17,7 @@ mod go;
 mod site;
 mod tokio;
 
+pub use arch::Arch;
 pub use args::{ArgLocation, X86Register};
 pub use elf::{ElfFacts, ElfKind, LoadSegment};
 pub use error::{InspectError, SiteError};
@@ -48,6 +51,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
             true => Err(InspectError::UnsupportedMachine {
                 runtime: "Go",
                 machine: "32 bit or big endian".into(),
+                supported: "linux/amd64 or linux/arm64",
             }),
             false => Ok(None),
         };

@@ -1,12 +1,14 @@
 //! Where a uprobe goes: the cheapest instruction at which the arguments are still to be had.
 //!
 //! The kernel emulates a few instructions when a uprobe sits on them and single-steps all others out of line, which costs
-//! several times more (arch/x86/kernel/uprobes.c, Linux 6.18: `push_setup_xol_ops`, `branch_setup_xol_ops`). A site is proved
+//! several times more (arch/x86/kernel/uprobes.c, Linux 6.18: `push_setup_xol_ops`, `branch_setup_xol_ops`; arm64: `a64.rs`). A site is proved
 //! by decoding from the function's first byte along the straight line, so it is an instruction's start by construction.
 
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use super::SiteError;
+use super::a64;
+use super::arch::Arch;
 use super::args::{ArgLocation, Homes, X86Register};
 use super::elf::Binary;
 
@@ -56,6 +58,34 @@ pub(crate) fn find(
     function: &Function<'_>,
     needed: &[X86Register],
 ) -> Result<ProbeSite, SiteError> {
+    located(binary, function, |code| {
+        place(function.name, code, function.vaddr, needed)
+    })
+}
+
+/// Finds the site of a Go function at which its first `arguments` are still in their registers, or on amd64 can be had.
+pub(crate) fn find_in_go(
+    binary: &Binary<'_>,
+    arch: Arch,
+    function: &Function<'_>,
+    arguments: usize,
+) -> Result<ProbeSite, SiteError> {
+    use X86Register::{Rax, Rbx, Rcx, Rdi};
+    const AMD64: [X86Register; 4] = [Rax, Rbx, Rcx, Rdi];
+    match arch {
+        Arch::Amd64 => find(binary, function, &AMD64[..arguments.min(AMD64.len())]),
+        Arch::Arm64 => located(binary, function, |code| {
+            a64::place(function.name, code, function.vaddr, arguments)
+        }),
+    }
+}
+
+/// Reads the function's code, has a site chosen in it, and says where in the file that is.
+fn located(
+    binary: &Binary<'_>,
+    function: &Function<'_>,
+    choose: impl FnOnce(&[u8]) -> Result<ProbeSite, SiteError>,
+) -> Result<ProbeSite, SiteError> {
     let no_code = || SiteError::NoCode {
         function: function.name.into(),
         vaddr: function.vaddr,
@@ -66,7 +96,7 @@ pub(crate) fn find(
     let code = binary
         .read_up_to(function.vaddr, function.size.clamp(1, MAX_FUNCTION))
         .ok_or_else(no_code)?;
-    let mut site = place(function.name, code, function.vaddr, needed)?;
+    let mut site = choose(code)?;
     site.file_offset = binary.file_offset(site.vaddr).ok_or_else(no_code)?;
     Ok(site)
 }

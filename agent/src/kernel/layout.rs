@@ -36,6 +36,12 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         } else {
             0
         },
+        task_stack: task("stack")?,
+        stack_user_regs: if cfg!(target_arch = "aarch64") {
+            stack_size(&btf).saturating_sub(size(&btf, "pt_regs")?)
+        } else {
+            0
+        },
         // Config options, both: without them nothing is ever throttled.
         task_cfs_rq: task("se.cfs_rq").unwrap_or(0),
         cfs_rq_throttle_count: match task("se.cfs_rq") {
@@ -50,6 +56,26 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         sk_protocol: sock("sk_protocol")?,
         socket_sk: offset(&btf, "socket", "sk")?,
     })
+}
+
+/// Bytes of a kernel stack on arm64 (linux, arch/arm64/include/asm/memory.h, THREAD_SIZE): 16 KB or a page, more with KASAN,
+/// which only the union's size tells.
+fn stack_size(btf: &TypeInformation) -> u32 {
+    const LEAST: u32 = 16 << 10;
+    let page = u32::try_from(rustix::param::page_size()).unwrap_or(LEAST);
+    size(btf, "thread_union").unwrap_or(LEAST.max(page))
+}
+
+/// Size in bytes of a struct or union.
+fn size(btf: &TypeInformation, name: &str) -> Result<u32, LayoutError> {
+    let found = btf.get().iter().find_map(|(id, kind)| match kind {
+        TypeVariant::Struct(_) | TypeVariant::Union(_) if btf.name_of(*id).as_deref() == Some(name) => Some(*id),
+        _ => None,
+    });
+    let bytes = found.and_then(|id| btf.size_of(id).ok());
+    bytes
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .ok_or_else(|| LayoutError::Missing(name.to_owned()))
 }
 
 /// The BTF in memory, as the parser reads it.

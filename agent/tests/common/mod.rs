@@ -196,7 +196,9 @@ impl Agent {
 
     fn start(command_line: &[&str], args: &[&str], env: &[(&str, &str)]) -> Self {
         let out = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_whywait"));
+        // In a VM it lies elsewhere than where it was built.
+        let program = std::env::var_os("WHYWAIT_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_whywait").into());
+        let mut command = Command::new(program);
         command.args(command_line).args(args).arg("--out").arg(out.path());
         // Everything is seen all the time, unless the test says otherwise: it compares counts.
         command

@@ -11,31 +11,37 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::fetch::Kernel;
-use crate::{progress, sh};
+use crate::{arch::Arch, progress, sh};
 
-const LIMIT: Duration = Duration::from_secs(300);
 const MEMORY_MB: &str = "1024";
 /// How many of the last serial lines a failure shows.
 const SHOWN: usize = 60;
 
 /// The verdict's line, or an error that shows the end of the serial log.
-pub(super) fn verdict(kernel: &Kernel, initrd: &Path) -> Result<String> {
-    let log = sh::target().join(format!("kernels/serial-{}.log", kernel.series));
-    let mut serial = boot(kernel, initrd, &log)?;
+pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<String> {
+    let log = sh::target().join(format!("kernels/serial-{}.log", kernel.name()));
+    let mut serial = boot(kernel, initrd, words, &log)?;
     if let Verdict::EarlyOops(line) = judge(&serial) {
-        progress::note(&format!("kernel {}: {line}; booting once more", kernel.series));
-        serial = boot(kernel, initrd, &log)?;
+        progress::note(&format!("kernel {}: {line}; booting once more", kernel.name()));
+        serial = boot(kernel, initrd, words, &log)?;
     }
     match judge(&serial) {
         Verdict::Passed(line) => Ok(line),
         Verdict::Failed(line) | Verdict::EarlyOops(line) => bail!("{line}\n{}", tail(&serial)),
         Verdict::Silent => bail!(
             "no verdict within {} s; {}\n{}",
-            LIMIT.as_secs(),
+            limit(kernel.arch).as_secs(),
             log.display(),
             tail(&serial)
         ),
     }
+}
+
+fn limit(arch: Arch) -> Duration {
+    Duration::from_secs(match arch {
+        Arch::Amd64 => 300,
+        Arch::Arm64 => 1200,
+    })
 }
 
 #[derive(Debug, PartialEq)]
@@ -73,33 +79,30 @@ fn judge(serial: &str) -> Verdict {
     }
 }
 
-fn boot(kernel: &Kernel, initrd: &Path, log: &PathBuf) -> Result<String> {
+fn boot(kernel: &Kernel, initrd: &Path, words: &str, log: &PathBuf) -> Result<String> {
     sh::create(log)?;
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-machine",
-        "q35",
-        "-accel",
-        "tcg,thread=single",
-        "-cpu",
-        "max",
-        "-smp",
-        "2",
-        "-m",
-        MEMORY_MB,
-    ])
-    .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-    .arg("-serial")
-    .arg(format!("file:{}", log.display()))
-    .arg("-kernel")
-    .arg(&kernel.image)
-    .arg("-initrd")
-    .arg(initrd)
-    .args(["-append", "console=ttyS0 panic=-1 quiet"])
-    .stdin(Stdio::null());
-    let mut machine = Machine(qemu.spawn().context("cannot start qemu-system-x86_64")?);
+    // Pointer authentication by qemu's own algorithm: the architected one is slow to emulate.
+    let (program, machine, processor, console) = match kernel.arch {
+        Arch::Amd64 => ("qemu-system-x86_64", "q35", "max", "ttyS0"),
+        Arch::Arm64 => ("qemu-system-aarch64", "virt", "max,pauth-impdef=on", "ttyAMA0"),
+    };
+    let limit = limit(kernel.arch);
+    let mut qemu = Command::new(program);
+    qemu.args(["-machine", machine, "-accel", "tcg,thread=single", "-cpu", processor])
+        .args(["-smp", "2", "-m", MEMORY_MB])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .arg("-serial")
+        .arg(format!("file:{}", log.display()))
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initrd)
+        .arg("-append")
+        .arg(format!("console={console} panic=-1 quiet {words}"))
+        .stdin(Stdio::null());
+    let mut machine = Machine(qemu.spawn().with_context(|| format!("cannot start {program}"))?);
     let began = Instant::now();
-    while machine.0.try_wait()?.is_none() && began.elapsed() < LIMIT {
+    while machine.0.try_wait()?.is_none() && began.elapsed() < limit {
         thread::sleep(Duration::from_millis(200));
     }
     drop(machine);

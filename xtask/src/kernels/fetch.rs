@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{progress, sh};
+use crate::{arch::Arch, progress, sh};
 
 /// Debian's keyring, and the package that it is in.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -24,7 +24,22 @@ const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 
 pub(super) struct Kernel {
     pub(super) series: String,
+    pub(super) arch: Arch,
     pub(super) image: PathBuf,
+}
+
+impl Kernel {
+    /// Such as `6.1` and `6.1-arm64`.
+    pub(super) fn name(&self) -> String {
+        name(&self.series, self.arch)
+    }
+}
+
+fn name(series: &str, arch: Arch) -> String {
+    match arch {
+        Arch::Amd64 => series.to_owned(),
+        Arch::Arm64 => format!("{series}-{}", arch.name()),
+    }
 }
 
 /// The packages that fetching needs on a system that is not Debian itself.
@@ -38,23 +53,28 @@ pub(crate) fn missing_packages() -> Vec<String> {
     missing.map(|(_, package)| package.to_owned()).collect()
 }
 
-pub(super) fn all(series: &[(&str, &str)]) -> Result<Vec<Kernel>> {
+pub(super) fn all(series: &[(&str, &str)], arch: Arch) -> Result<Vec<Kernel>> {
     let folder = sh::target().join("kernels");
     let kernels: Vec<Kernel> = series
         .iter()
-        .map(|(name, _)| Kernel {
-            series: (*name).to_owned(),
-            image: folder.join(format!("vmlinuz-{name}")),
+        .map(|(series, _)| Kernel {
+            series: (*series).to_owned(),
+            arch,
+            image: folder.join(format!("vmlinuz-{}", name(series, arch))),
         })
         .collect();
     if kernels.iter().all(|kernel| is_fresh(&kernel.image)) {
         return Ok(kernels);
     }
-    let private = Private::new(&folder, series)?;
+    let private = Private::new(&folder, series, arch)?;
     progress::step("Updating the list of kernels", &mut private.apt("apt-get", &["update"]))?;
     let found = sh::capture(&mut private.apt(
         "apt-cache",
-        &["search", "--names-only", "^linux-image-[0-9.-]+.*cloud-amd64$"],
+        &[
+            "search",
+            "--names-only",
+            &format!("^linux-image-[0-9.-]+.*cloud-{}$", arch.name()),
+        ],
     ))?;
     for kernel in &kernels {
         let package = newest(&found, &kernel.series)
@@ -85,11 +105,12 @@ fn newest<'a>(found: &'a str, series: &str) -> Option<&'a str> {
 /// An apt whose lists, cache and sources lie under target/.
 struct Private {
     folder: PathBuf,
+    arch: Arch,
 }
 
 impl Private {
-    fn new(kernels: &Path, series: &[(&str, &str)]) -> Result<Self> {
-        let folder = kernels.join("apt");
+    fn new(kernels: &Path, series: &[(&str, &str)], arch: Arch) -> Result<Self> {
+        let folder = kernels.join(name("apt", arch));
         for part in ["etc", "state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -104,11 +125,12 @@ impl Private {
         }
         let suites: Vec<&str> = series.iter().map(|(_, suite)| *suite).collect();
         let sources = format!(
-            "Types: deb\nURIs: {mirror}\nSuites: {}\nComponents: main\nArchitectures: amd64\nSigned-By: {KEYRING}\n",
-            suites.join(" ")
+            "Types: deb\nURIs: {mirror}\nSuites: {}\nComponents: main\nArchitectures: {}\nSigned-By: {KEYRING}\n",
+            suites.join(" "),
+            arch.name()
         );
         fs::write(folder.join("etc/kernels.sources"), sources)?;
-        Ok(Self { folder })
+        Ok(Self { folder, arch })
     }
 
     fn apt(&self, program: &str, args: &[&str]) -> Command {
@@ -119,6 +141,8 @@ impl Private {
             format!("Dir::Etc::sourceparts={at}/etc"),
             format!("Dir::State::lists={at}/state/lists"),
             format!("Dir::Cache={at}/cache"),
+            format!("APT::Architecture={}", self.arch.name()),
+            format!("APT::Architectures={}", self.arch.name()),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
             "APT::Sandbox::User=".to_owned(),

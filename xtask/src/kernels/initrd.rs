@@ -1,4 +1,4 @@
-//! Packs the VMs' file system: busybox, static programs and our init.
+//! Packs the VMs' file system: static programs and an init.
 
 use std::{
     fs,
@@ -9,18 +9,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{progress, sh};
+use crate::progress;
 
-pub(super) fn pack(programs: &[PathBuf], image: &Path) -> Result<()> {
-    let tree = sh::target().join("kernels/tree");
+/// `init` becomes the first process; programs go to /bin.
+pub(super) fn pack(init: &Path, programs: &[PathBuf], image: &Path) -> Result<()> {
+    let tree = image.with_extension("tree");
     fs::remove_dir_all(&tree).ok();
     for folder in ["bin", "proc", "sys", "dev", "tmp"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    let init = sh::root().join("xtask/assets/vm/init");
-    fs::copy(&init, tree.join("init")).with_context(|| format!("cannot copy {}", init.display()))?;
+    fs::copy(init, tree.join("init")).with_context(|| format!("cannot copy {}", init.display()))?;
     fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
-    for program in programs.iter().map(PathBuf::as_path).chain([Path::new("/bin/busybox")]) {
+    for program in programs.iter().map(PathBuf::as_path) {
         let name = program.file_name().context("a program has a name")?;
         if !is_static(program)? {
             bail!(

@@ -29,6 +29,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("histogram.rs", "the shape that all histograms share"),
     ("hits.rs", "how often each kind of probe was hit, of all signals"),
     ("calibrate.rs", "programs that are there to be timed"),
+    ("arch.rs", "registers, by machine"),
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),

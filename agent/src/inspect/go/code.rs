@@ -13,6 +13,8 @@ use std::ops::Range;
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 
 use super::super::InspectError;
+use super::super::a64;
+use super::super::arch::Arch;
 use super::super::elf::Binary;
 use super::buildinfo::GoVersion;
 use super::dwarf::FieldLoc;
@@ -28,11 +30,12 @@ use rules::{
 /// All of [`GoGlobals`] from code; the error names the first variable that is not found.
 pub(super) fn find(
     binary: &Binary<'_>,
+    arch: Arch,
     symbols: &GoSymbolizer,
     offsets: &GoOffsets,
     version: &GoVersion,
 ) -> Result<GoGlobals, InspectError> {
-    let code = Code::read(binary, symbols);
+    let code = Code::read(binary, arch, symbols);
     let one = |rule: &Rule, is_so: &dyn Fn(u64) -> bool, least: usize| {
         let found = code.find(binary, offsets, rule, is_so, least);
         found.map_err(|reason| InspectError::NotFound {
@@ -67,7 +70,7 @@ pub(super) fn find(
     })
 }
 
-/// What a function refers to by RIP-relative operands.
+/// What a function refers to: by RIP-relative operands, on arm64 by ADRP and what follows it.
 #[derive(Default)]
 struct References {
     addresses: HashSet<u64>,
@@ -82,7 +85,7 @@ struct Code {
 }
 
 impl Code {
-    fn read(binary: &Binary<'_>, symbols: &GoSymbolizer) -> Self {
+    fn read(binary: &Binary<'_>, arch: Arch, symbols: &GoSymbolizer) -> Self {
         let names: BTreeSet<&'static str> = RULES
             .iter()
             .flat_map(|rule| rule.witnesses)
@@ -95,7 +98,7 @@ impl Code {
             // An ABI wrapper of the same name refers to none of them.
             let known = functions.entry(name).or_default();
             for range in ranges {
-                let first = known.read(binary, range);
+                let first = known.read(binary, arch, range);
                 if name == WAIT_REASON_STRING {
                     wait_reasons = wait_reasons.or(first);
                 }
@@ -151,10 +154,16 @@ impl Code {
 
 impl References {
     /// Takes in a function; gives the first immediate that it compares with.
-    fn read(&mut self, binary: &Binary<'_>, range: Range<u64>) -> Option<u64> {
+    fn read(&mut self, binary: &Binary<'_>, arch: Arch, range: Range<u64>) -> Option<u64> {
         /// No function of the runtime is longer.
         const LONGEST: u64 = 1 << 16;
         let code = binary.read_up_to(range.start, (range.end - range.start).min(LONGEST))?;
+        if arch == Arch::Arm64 {
+            let found = a64::references(code, range.start);
+            self.addresses.extend(found.addresses);
+            self.values.extend(found.values);
+            return found.compared;
+        }
         let mut compared = None;
         for i in Decoder::with_ip(64, code, range.start, DecoderOptions::NONE).iter() {
             if i.is_invalid() {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::SiteError;
-use super::super::args::X86Register;
+use super::super::arch::Arch;
 use super::super::elf::Binary;
 use super::super::site::{self, Function, ProbeSite};
 use super::pclntab::GoSymbolizer;
 
-/// A point in the life of a goroutine, or of the GC. Arguments are in ABIInternal's order: AX, BX, CX.
+/// A point in the life of a goroutine, or of the GC. Arguments are in ABIInternal's order: AX, BX, CX; on arm64 R0, R1, R2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GoHook {
     /// runtime.execute(gp): this thread begins to run gp.
@@ -69,22 +69,23 @@ impl GoHook {
         }
     }
 
-    /// The registers that must still hold the arguments at the site.
-    pub fn registers(self) -> &'static [X86Register] {
-        use X86Register::{Rax, Rbx, Rcx, Rdi};
+    /// How many arguments, from the first, must still be in their registers at the site.
+    pub fn arguments(self) -> usize {
         match self {
-            Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => {
-                &[Rax]
-            }
-            Self::RunqPut => &[Rax, Rbx],
-            Self::NetpollReady => &[Rax, Rbx, Rcx],
-            Self::GcCycleEnd | Self::StopProcessor => &[],
-            Self::StartWorld => &[Rax, Rbx, Rcx, Rdi],
+            Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => 1,
+            Self::RunqPut => 2,
+            Self::NetpollReady => 3,
+            Self::GcCycleEnd | Self::StopProcessor => 0,
+            Self::StartWorld => 4,
         }
     }
 }
 
-pub(super) fn sites(binary: &Binary<'_>, symbols: &GoSymbolizer) -> BTreeMap<GoHook, Result<ProbeSite, SiteError>> {
+pub(super) fn sites(
+    binary: &Binary<'_>,
+    arch: Arch,
+    symbols: &GoSymbolizer,
+) -> BTreeMap<GoHook, Result<ProbeSite, SiteError>> {
     let wanted: Vec<&str> = GoHook::ALL.iter().flat_map(|h| h.candidates()).copied().collect();
     let found = symbols.functions_named(&wanted);
     let site = |hook: GoHook| {
@@ -107,7 +108,7 @@ pub(super) fn sites(binary: &Binary<'_>, symbols: &GoSymbolizer) -> BTreeMap<GoH
             vaddr: range.start,
             size: range.end - range.start,
         };
-        site::find(binary, &function, hook.registers())
+        site::find_in_go(binary, arch, &function, hook.arguments())
     };
     GoHook::ALL.into_iter().map(|hook| (hook, site(hook))).collect()
 }

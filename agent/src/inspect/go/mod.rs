@@ -22,6 +22,7 @@ use self::layouts::{GoFields, OffsetsSource};
 use self::offsets::GoOffsets;
 use self::pclntab::GoSymbolizer;
 use self::tls::TlsG;
+use super::arch::Arch;
 use super::elf::{Binary, ElfFacts};
 use super::{InspectError, ProbeSite, SiteError};
 
@@ -35,6 +36,7 @@ const NEWEST_MINOR: u32 = 27;
 #[derive(Debug)]
 pub struct GoImage {
     pub elf: ElfFacts,
+    pub arch: Arch,
     pub version: GoVersion,
     /// The main module's path.
     pub module: Option<String>,
@@ -50,7 +52,7 @@ pub struct GoImage {
     pub globals_source: GlobalsSource,
     /// Attach points by hook.
     pub sites: BTreeMap<GoHook, Result<ProbeSite, SiteError>>,
-    /// Where a thread's current g is, relative to fsbase.
+    /// Where a thread's current g is.
     pub tls_g: Result<TlsG, SiteError>,
     pub symbols: GoSymbolizer,
 }
@@ -79,12 +81,11 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
     if version.major != 1 || version.minor < OLDEST_MINOR {
         return Err(unsupported());
     }
-    if binary.facts.machine != object::elf::EM_X86_64.0 {
-        return Err(InspectError::UnsupportedMachine {
-            runtime: "Go",
-            machine: format!("e_machine {}", binary.facts.machine),
-        });
-    }
+    let arch = Arch::of(binary.facts.machine).ok_or_else(|| InspectError::UnsupportedMachine {
+        runtime: "Go",
+        machine: format!("e_machine {}", binary.facts.machine),
+        supported: "linux/amd64 or linux/arm64",
+    })?;
     let symbols = match pclntab::read(binary) {
         // A table of another form is a newer version's right.
         Err(_) if version.minor > NEWEST_MINOR => return Err(unsupported()),
@@ -101,14 +102,14 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
             let offsets = GoOffsets::read(&types);
             (Some(types), offsets, OffsetsSource::Dwarf)
         }
-        Ok(None) => (None, layouts::of_release(&version, "amd64"), OffsetsSource::Table),
+        Ok(None) => (None, layouts::of_release(&version, arch.name()), OffsetsSource::Table),
         Err(e) => (None, Err(e), OffsetsSource::Dwarf),
     };
     let (globals, globals_source) = match GoGlobals::read(binary, types.as_ref()) {
         Some(globals) => (globals, GlobalsSource::Symbols),
         None => {
             let found = offsets.as_ref().map_err(InspectError::clone);
-            let found = found.and_then(|offsets| code::find(binary, &symbols, offsets, &version));
+            let found = found.and_then(|offsets| code::find(binary, arch, &symbols, offsets, &version));
             (found, GlobalsSource::Code)
         }
     };
@@ -116,17 +117,22 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
         .as_ref()
         .ok()
         .map(|g| matches!(binary.read(g.iscgo, 1), Some([1])));
+    let is_cgo = is_cgo.unwrap_or(info.cgo_enabled);
     Ok(Some(GoImage {
         elf: binary.facts.clone(),
+        arch,
         module: info.module,
-        cgo: is_cgo.unwrap_or(info.cgo_enabled),
+        cgo: is_cgo,
         stripped: !binary.has_section(".symtab"),
         offsets,
         offsets_source,
         globals,
         globals_source,
-        sites: hooks::sites(binary, &symbols),
-        tls_g: tls::find(binary, &symbols),
+        sites: hooks::sites(binary, arch, &symbols),
+        tls_g: match arch {
+            Arch::Amd64 => tls::find(binary, &symbols),
+            Arch::Arm64 => tls::on_arm64(is_cgo),
+        },
         symbols,
         version,
     }))

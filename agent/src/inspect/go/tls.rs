@@ -29,11 +29,28 @@ pub enum TlsProof {
     Immediate,
     /// The offset is in the GOT; its relocation or link-time content was read.
     GotSlot,
+    /// No offset: on arm64 g stays in R28 all the while, but for C code (go1.26, runtime/tls_arm64.s: save_g and load_g do
+    /// nothing without cgo).
+    Register,
 }
 
 const FUNCTION: &str = "runtime.morestack";
 /// R_X86_64_TPOFF64 (x86-64 psABI, table 4.10).
 const TPOFF64: u32 = 18;
+
+/// On arm64: in its register, when no C code can have taken that.
+pub(super) fn on_arm64(is_cgo: bool) -> Result<TlsG, SiteError> {
+    if is_cgo {
+        return Err(SiteError::NotProved {
+            function: "runtime.save_g".into(),
+            reason: "with cgo on arm64 the register of g may hold a value of C code's".into(),
+        });
+    }
+    Ok(TlsG {
+        offset: 0,
+        proof: TlsProof::Register,
+    })
+}
 
 pub(super) fn find(binary: &Binary<'_>, symbols: &GoSymbolizer) -> Result<TlsG, SiteError> {
     let not_proved = |reason: &str| SiteError::NotProved {

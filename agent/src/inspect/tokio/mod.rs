@@ -64,6 +64,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         return Err(InspectError::UnsupportedMachine {
             runtime: "tokio",
             machine: format!("e_machine {}", binary.facts.machine),
+            supported: "linux/amd64",
         });
     }
     let (vtables, rejected_vtables) = vtable::find(binary, &symbols);

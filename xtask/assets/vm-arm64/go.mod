@@ -1,0 +1,3 @@
+module vm-arm64
+
+go 1.26
