@@ -9,7 +9,7 @@ use log::warn;
 use serde::Serialize;
 
 use super::{Described, END, EVENT, End, FRAMES, Frames, MAGIC, Preface, RecordingError, TARGET, VERSION, to_json};
-use crate::{clock::Anchor, inspect::Image, intake::Event, target::Target};
+use crate::{clock::Anchor, inspect::Image, intake::Event, signals, target::Target};
 
 /// Writes a recording. What it cannot write ends it, which is said once, and by [`Self::finish`].
 pub struct Recorder {
@@ -64,9 +64,10 @@ impl Recorder {
         let addresses = match event {
             Event::GoWait(wait) => {
                 let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
-                [wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
+                vec![wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
             }
-            _ => [0; 5],
+            Event::GoStop(stop) => signals::go::stw::addresses(stop),
+            _ => Vec::new(),
         };
         let new = addresses.into_iter().filter(|address| *address != 0);
         let frames: Vec<_> = new

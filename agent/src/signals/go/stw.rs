@@ -119,13 +119,29 @@ fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
     attributes
 }
 
+/// Every address whose place in the source a stop's spans may name.
+pub fn addresses(stop: &Stop) -> Vec<u64> {
+    let own = [
+        stop.startpc,
+        stop.gopc.saturating_sub(1),
+        stop.late_startpc,
+        stop.late_top.saturating_sub(1),
+    ];
+    own.into_iter()
+        .chain(lines(&stop.frames))
+        .chain(lines(&stop.late_frames))
+        .collect()
+}
+
+/// What the frames of a stack are at: all but the first are return addresses, and the call is just before them.
+fn lines(frames: &[u64]) -> impl Iterator<Item = u64> {
+    let frames = frames.iter().take_while(|pc| **pc != 0);
+    frames.enumerate().map(|(at, pc)| pc - u64::from(at > 0))
+}
+
 /// Where the user's part of a stack is at: its innermost function that is not the runtime's own.
 fn place(frames: &[u64], target: &Target) -> Option<String> {
-    let frames = frames.iter().take_while(|pc| **pc != 0);
-    // All but the first are return addresses: the call is just before them.
-    let known = frames
-        .enumerate()
-        .filter_map(|(at, pc)| target.go_frame(pc - u64::from(at > 0)));
+    let known = lines(frames).filter_map(|pc| target.go_frame(pc));
     let frame = known.into_iter().find(|frame| !is_runtime(frame))?;
     let file = frame.file.rsplit('/').next().unwrap_or_default();
     Some(format!("{} ({file}:{})", frame.function, frame.line))
