@@ -4,7 +4,8 @@
 use std::fs;
 
 use agent_common::kernel::Layout;
-use btfparse::{Error, ErrorKind, Offset, Readable, TypeInformation, TypeVariant};
+
+use super::btf::Btf;
 
 /// Where the kernel publishes its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -23,7 +24,7 @@ pub enum LayoutError {
 /// Reads the kernel's BTF and finds every offset the programs use.
 pub fn read_layout() -> Result<Layout, LayoutError> {
     let bytes = fs::read(KERNEL_BTF).map_err(|error| LayoutError::NoBtf(error.to_string()))?;
-    let btf = TypeInformation::new(&Bytes(&bytes)).map_err(|error| LayoutError::NoBtf(format!("{error:?}")))?;
+    let btf = Btf::parse(&bytes).ok_or_else(|| LayoutError::NoBtf("it is not of a known form".to_owned()))?;
     let sock = |path| offset(&btf, "sock", path);
     let task = |path| offset(&btf, "task_struct", path);
     Ok(Layout {
@@ -38,7 +39,10 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         },
         task_stack: task("stack")?,
         stack_user_regs: if cfg!(target_arch = "aarch64") {
-            stack_size(&btf).saturating_sub(size(&btf, "pt_regs")?)
+            stack_size(&btf).saturating_sub(
+                btf.size("pt_regs")
+                    .ok_or_else(|| LayoutError::Missing("pt_regs".to_owned()))?,
+            )
         } else {
             0
         },
@@ -60,49 +64,15 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
 
 /// Bytes of a kernel stack on arm64 (linux, arch/arm64/include/asm/memory.h, THREAD_SIZE): 16 KB or a page, more with KASAN,
 /// which only the union's size tells.
-fn stack_size(btf: &TypeInformation) -> u32 {
+fn stack_size(btf: &Btf<'_>) -> u32 {
     const LEAST: u32 = 16 << 10;
     let page = u32::try_from(rustix::param::page_size()).unwrap_or(LEAST);
-    size(btf, "thread_union").unwrap_or(LEAST.max(page))
+    btf.size("thread_union").unwrap_or(LEAST.max(page))
 }
 
-/// Size in bytes of a struct or union.
-fn size(btf: &TypeInformation, name: &str) -> Result<u32, LayoutError> {
-    let found = btf.get().iter().find_map(|(id, kind)| match kind {
-        TypeVariant::Struct(_) | TypeVariant::Union(_) if btf.name_of(*id).as_deref() == Some(name) => Some(*id),
-        _ => None,
-    });
-    let bytes = found.and_then(|id| btf.size_of(id).ok());
-    bytes
-        .and_then(|bytes| u32::try_from(bytes).ok())
-        .ok_or_else(|| LayoutError::Missing(name.to_owned()))
-}
-
-/// The BTF in memory, as the parser reads it.
-struct Bytes<'a>(&'a [u8]);
-
-impl Readable for Bytes<'_> {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let start = usize::try_from(offset).ok();
-        let found = start.and_then(|start| self.0.get(start..start.checked_add(buffer.len())?));
-        let found = found.ok_or_else(|| Error::new(ErrorKind::InvalidOffset, "the BTF ends early"))?;
-        buffer.copy_from_slice(found);
-        Ok(())
-    }
-}
-
-/// Offset in bytes of a dotted path of members; members of anonymous structs and unions count as their parent's.
-fn offset(btf: &TypeInformation, name: &str, path: &str) -> Result<u32, LayoutError> {
-    // By name alone a function or a forward declaration could be meant.
-    let found = btf.get().iter().find_map(|(id, kind)| match kind {
-        TypeVariant::Struct(_) if btf.name_of(*id).as_deref() == Some(name) => Some(*id),
-        _ => None,
-    });
-    let found = found.and_then(|id| btf.offset_of(id, path).ok());
-    match found {
-        Some((_, Offset::ByteOffset(bytes))) => Ok(bytes),
-        Some((_, Offset::BitOffsetAndSize(..))) | None => Err(LayoutError::Missing(format!("{name}.{path}"))),
-    }
+fn offset(btf: &Btf<'_>, name: &str, path: &str) -> Result<u32, LayoutError> {
+    btf.offset(name, path)
+        .ok_or_else(|| LayoutError::Missing(format!("{name}.{path}")))
 }
 
 #[cfg(test)]
