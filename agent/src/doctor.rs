@@ -77,8 +77,8 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 /// Prints what is to say of a process; whether it can be watched.
 fn report(process: &Process, explicit: bool) -> bool {
     let head = format!("pid {} {}", process.pid, process.exe.display());
-    let bytes = match process.exe_bytes() {
-        Ok(bytes) => bytes,
+    let inspected = match process.inspect() {
+        Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
                 println!("{head}: {error}");
@@ -86,7 +86,7 @@ fn report(process: &Process, explicit: bool) -> bool {
             return false;
         }
     };
-    let image = match inspect::inspect(&bytes) {
+    let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
             if explicit {

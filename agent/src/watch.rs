@@ -25,7 +25,8 @@ use crate::{
     enrich,
     exit::{Exit, Fatal},
     golang::ProofError,
-    inspect::{self, Image, InspectError},
+    heap,
+    inspect::{Image, InspectError},
     target::Target,
 };
 
@@ -198,11 +199,12 @@ impl Watch {
         if let Some(known) = self.images.get(&id) {
             return known.clone().map_err(Refused::Inspect);
         }
-        let bytes = process.exe_bytes().map_err(Refused::Process)?;
-        let inspected: Inspected = match inspect::inspect(&bytes) {
+        let inspected: Inspected = match process.inspect().map_err(Refused::Process)? {
             Err(InspectError::NotElf) => Ok(None),
             outcome => outcome.map(|image| image.map(Arc::new)),
         };
+        // Of a large executable's tables a fifth stays.
+        heap::give_back();
         if self.cached.len() == CACHED
             && let Some(oldest) = self.cached.pop_front()
         {

@@ -6,6 +6,7 @@ mod build;
 mod checks;
 mod demo;
 mod demo_build;
+mod fuzz;
 mod image;
 mod kernels;
 mod offsets;
@@ -37,6 +38,8 @@ enum Command {
     Tidy(tidy::Options),
     /// Run every check and test
     Test(test::Options),
+    /// Feed the readers of executables and recordings with hostile bytes
+    Fuzz(fuzz::Options),
     /// Measure what watching costs
     Bench(bench::Options),
     /// Read where the Go runtime's fields are in builds of every supported version
@@ -63,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Run(options) => run::run(options),
         Command::Tidy(options) => tidy::run(options),
         Command::Test(options) => test::run(options),
+        Command::Fuzz(options) => fuzz::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Offsets(options) => offsets::run(options),
         Command::Image(options) => image::run(options),

@@ -3,14 +3,14 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
-    io::{self, Read as _},
+    io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::PathBuf,
 };
 
 use procfs::{ProcError, process::FDTarget};
 
-use crate::inspect::ElfFacts;
+use crate::inspect::{self, ElfFacts, Image, InspectError};
 
 /// Identity of a file's contents, as far as its inode tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,12 +121,10 @@ impl Process {
         })
     }
 
-    /// The executable's bytes.
-    pub fn exe_bytes(&self) -> Result<Vec<u8>, ProcessError> {
-        let mut bytes = Vec::new();
-        let read = File::open(self.exe_path()).and_then(|mut file| file.read_to_end(&mut bytes));
-        read.map_err(|source| self.io("exe", source))?;
-        Ok(bytes)
+    /// What its executable is; the inner error is about the file's contents.
+    pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+        let file = File::open(self.exe_path()).and_then(inspect::inspect_file);
+        file.map_err(|source| self.io("exe", source))
     }
 
     /// Where the executable's file offset 0 is mapped: the lowest mapping of the executable itself, and its file offset.

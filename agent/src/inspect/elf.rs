@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader};
-use object::read::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, SymbolKind};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::read::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, ReadRef};
 
 use super::InspectError;
 use super::arch::Arch;
+use super::source::Source;
 
 /// How the executable is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,34 +78,52 @@ pub(crate) struct Relocation {
 }
 
 /// EI_CLASS and EI_DATA say 32 bit or big endian: no executable of a supported machine.
-pub(crate) fn is_foreign(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\x7fELF") && matches!(bytes.get(4..6), Some(ident) if ident != [2, 1])
+pub(crate) fn is_foreign(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF") && matches!(head.get(4..6), Some(ident) if ident != [2, 1])
 }
 
 /// A parsed ELF file, by link-time address.
 pub(crate) struct Binary<'a> {
-    bytes: &'a [u8],
-    file: ElfFile64<'a, LittleEndian>,
+    source: Source<'a>,
+    file: ElfFile64<'a, LittleEndian, Source<'a>>,
     relocations: Vec<Relocation>,
     pub(crate) facts: ElfFacts,
     /// Size and alignment of PT_TLS, bytes.
     pub(crate) tls: Option<(u64, u64)>,
 }
 
-/// No section of a debuggable binary is larger; what claims to be is refused before memory is allocated for it.
-const MAX_SECTION: u64 = 2 << 30;
+/// No section that is read is larger unpacked; what claims to be is refused before memory is allocated for it.
+const MAX_SECTION: u64 = 256 << 20;
 /// Deflate can't expand further than this.
 const MAX_EXPANSION: u64 = 1100;
+/// Linkers make four or five; each is looked at for every address.
+const MAX_SEGMENTS: usize = 64;
+/// An executable has some forty, whose names are a few hundred bytes; they are searched for each that is asked for.
+const MAX_SECTIONS: usize = 1024;
+const MAX_SECTION_NAMES: u64 = 256 << 10;
+/// Names overlap when one is the other's end, which saves a linker little: all of them are no longer than this many tables.
+const MAX_OVERLAP: usize = 4;
 
 impl<'a> Binary<'a> {
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, InspectError> {
-        if !bytes.starts_with(b"\x7fELF") {
+    pub(crate) fn parse(source: Source<'a>) -> Result<Self, InspectError> {
+        if source.read_bytes_at(0, 4) != Ok(b"\x7fELF") {
             return Err(InspectError::NotElf);
         }
-        let file =
-            ElfFile64::<LittleEndian>::parse(bytes).map_err(|_| InspectError::Malformed { part: "ELF header" })?;
+        let file = ElfFile64::<LittleEndian, Source<'a>>::parse(source)
+            .map_err(|_| InspectError::Malformed { part: "ELF header" })?;
         let header = file.elf_header();
         let endian = LittleEndian;
+        let sections = file.elf_section_table();
+        let names = header
+            .shstrndx(endian, source)
+            .ok()
+            .map(|at| sections.section(object::SectionIndex(at as usize)));
+        let names = names.and_then(Result::ok).map_or(0, |names| names.sh_size(endian));
+        if sections.len() > MAX_SECTIONS || names > MAX_SECTION_NAMES {
+            return Err(InspectError::Malformed {
+                part: "section headers",
+            });
+        }
         let kind = match header.e_type(endian) {
             elf::ET_EXEC => ElfKind::Exec,
             elf::ET_DYN => ElfKind::Pie,
@@ -130,6 +149,14 @@ impl<'a> Binary<'a> {
         if segments.is_empty() {
             return Err(InspectError::Malformed { part: "no PT_LOAD" });
         }
+        // No address of a program is in the kernel's half: sums of addresses and sizes do not overflow after this.
+        let fits = |s: &LoadSegment| {
+            let end = s.vaddr.checked_add(s.memory_size.max(s.file_size));
+            end.is_some_and(|end| end <= i64::MAX as u64) && s.file_offset.checked_add(s.file_size).is_some()
+        };
+        if segments.len() > MAX_SEGMENTS || !segments.iter().all(fits) {
+            return Err(InspectError::Malformed { part: "PT_LOAD" });
+        }
         let facts = ElfFacts {
             kind,
             machine: header.e_machine(endian).0,
@@ -138,9 +165,9 @@ impl<'a> Binary<'a> {
             segments,
             is_static,
         };
-        let relocations = read_relocations(&file, bytes);
+        let relocations = read_relocations(&file, source)?;
         let mut binary = Self {
-            bytes,
+            source,
             file,
             relocations,
             facts,
@@ -159,10 +186,10 @@ impl<'a> Binary<'a> {
     /// As [`read`](Self::read), but fewer bytes where the segment ends earlier.
     pub(crate) fn read_up_to(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
         let (segment, within) = self.locate(vaddr)?;
-        let len = len.min(segment.file_size - within);
-        let start = usize::try_from(segment.file_offset.checked_add(within)?).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        self.bytes.get(start..end.min(self.bytes.len()))
+        let start = segment.file_offset.checked_add(within)?;
+        let left = self.source.len().ok()?.checked_sub(start)?;
+        let len = len.min(segment.file_size - within).min(left);
+        self.source.read_bytes_at(start, len).ok()
     }
 
     pub(crate) fn file_offset(&self, vaddr: u64) -> Option<u64> {
@@ -227,14 +254,25 @@ impl<'a> Binary<'a> {
     /// Address and contents of a section, decompressed.
     pub(crate) fn section(&self, name: &str) -> Option<(u64, Cow<'a, [u8]>)> {
         let section = self.file.section_by_name(name)?;
-        let data = section.compressed_data().ok()?;
-        let stored = data.data.len() as u64;
-        if data.format != CompressionFormat::None
-            && (data.uncompressed_size > MAX_SECTION || data.uncompressed_size / MAX_EXPANSION > stored)
+        let range = section.compressed_file_range().ok()?;
+        if range.format != CompressionFormat::None
+            && (range.uncompressed_size > MAX_SECTION
+                || range.uncompressed_size / MAX_EXPANSION > range.compressed_size)
         {
             return None;
         }
+        let data = section.compressed_data().ok()?;
         Some((section.address(), data.decompress().ok()?))
+    }
+
+    /// Address and contents of a section that is to be kept.
+    pub(crate) fn section_owned(&self, name: &str) -> Option<(u64, Vec<u8>)> {
+        let section = self.file.section_by_name(name)?;
+        let (offset, size) = section.file_range()?;
+        match section.compressed_file_range().ok()?.format {
+            CompressionFormat::None => Some((section.address(), self.source.read_owned(offset, size)?)),
+            _ => self.section(name).map(|(vaddr, data)| (vaddr, data.into_owned())),
+        }
     }
 
     /// The addresses of a section, whether the file has its bytes or not.
@@ -247,14 +285,32 @@ impl<'a> Binary<'a> {
         self.file.section_by_name(name).is_some()
     }
 
-    /// The symbols of .symtab that have a name and an address.
+    /// The symbols of .symtab that have a name and an address. It ends where names are longer, all in all, than a linker makes
+    /// them: each is searched for its end.
     pub(crate) fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a, '_> {
-        self.file.symbols().filter(|s| s.is_definition()).filter_map(|s| {
+        let endian = LittleEndian;
+        let table = self.file.elf_symbol_table();
+        let strings = self.file.elf_section_table().section(table.string_section());
+        let strings = strings.and_then(|section| section.data(endian, self.source));
+        let strings = strings.unwrap_or_default();
+        let mut left = strings.len().saturating_mul(MAX_OVERLAP);
+        let defined = table.iter().filter(move |symbol| {
+            let section = symbol.st_shndx(endian);
+            let defined = !section.is_special() || section == elf::SHN_XINDEX;
+            defined && matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_OBJECT | elf::STT_NOTYPE)
+        });
+        let named = defined.map_while(move |symbol| {
+            let rest = strings.get(symbol.st_name(endian) as usize..).unwrap_or_default();
+            let end = rest.iter().take(left + 1).position(|byte| *byte == 0);
+            left = left.checked_sub(end.unwrap_or(0))?;
+            Some((symbol, end.map(|end| &rest[..end])))
+        });
+        named.filter_map(move |(symbol, name)| {
             Some(Symbol {
-                name: s.name().ok()?,
-                vaddr: s.address(),
-                size: s.size(),
-                is_function: s.kind() == SymbolKind::Text,
+                name: std::str::from_utf8(name?).ok()?,
+                vaddr: symbol.st_value(endian),
+                size: symbol.st_size(endian),
+                is_function: symbol.st_type() == elf::STT_FUNC,
             })
         })
     }
@@ -275,15 +331,22 @@ impl<'a> Binary<'a> {
     }
 }
 
-fn read_relocations(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Vec<Relocation> {
+/// Relocations of the loaded image, by place. Sections that overlap are refused: each entry is kept.
+fn read_relocations<'a>(
+    file: &ElfFile64<'a, LittleEndian, Source<'a>>,
+    source: Source<'a>,
+) -> Result<Vec<Relocation>, InspectError> {
     let endian = LittleEndian;
+    let malformed = InspectError::Malformed { part: "relocations" };
+    let mut left = source.len().map_err(|()| malformed.clone())?;
     let mut all = Vec::new();
     for section in file.elf_section_table().iter() {
         let allocated = section.sh_flags(endian).contains(elf::SHF_ALLOC);
         if section.sh_type(endian) != elf::SHT_RELA || !allocated {
             continue;
         }
-        let Ok(data) = section.data(endian, bytes) else {
+        left = left.checked_sub(section.sh_size(endian)).ok_or(malformed.clone())?;
+        let Ok(data) = section.data(endian, source) else {
             continue;
         };
         for entry in data.chunks_exact(24) {
@@ -298,7 +361,7 @@ fn read_relocations(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Vec<Rel
         }
     }
     all.sort_by_key(|r| r.place);
-    all
+    Ok(all)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -321,7 +384,7 @@ mod tests {
             ),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(Binary::parse(bytes).err(), Some(expected));
+            assert_eq!(Binary::parse(Source::Bytes(bytes)).err(), Some(expected));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! globals and each probe site carry their own `Result`.
 //!
 //! Architecture invariant: nothing here opens a file, reads a process or keeps state; the input is hostile until proved
-//! otherwise, so arithmetic is checked and loops are bounded. A probe site is given only when disassembling from the
+//! otherwise, so arithmetic is checked, and what is read is bounded by the size of what holds it, however often it is referred to. A probe site is given only when disassembling from the
 //! function's first byte proves it.
 
 mod a64;
@@ -14,7 +14,10 @@ mod args;
 mod elf;
 mod error;
 mod go;
+#[cfg(any(test, fuzzing))]
+pub mod readers;
 mod site;
+mod source;
 mod tokio;
 
 pub use arch::Arch;
@@ -37,6 +40,12 @@ pub use tokio::names::{FutureName, TaskKind};
 pub use tokio::vtable::{HeaderLayout, TaskVtable};
 pub use tokio::{PollSite, TOKIO_SUPPORTED, TokioImage};
 
+use std::fs::File;
+
+use object::read::ReadRef as _;
+
+use source::{Parts, Source};
+
 /// What a binary is, with everything an attach plan needs to know about it.
 #[derive(Debug)]
 pub enum Image {
@@ -46,8 +55,18 @@ pub enum Image {
 
 /// Recognises a Go or tokio executable and collects its facts. A Go binary that embeds Rust is Go.
 pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
-    if elf::is_foreign(bytes) {
-        return match go::is_marked(bytes) {
+    inspect_source(Source::Bytes(bytes))
+}
+
+/// As [`inspect`], but reads of the file no more than it takes: of a stripped Go executable, about a quarter.
+pub fn inspect_file(file: File) -> std::io::Result<Result<Option<Image>, InspectError>> {
+    let parts = Parts::of(file)?;
+    Ok(inspect_source(Source::File(&parts)))
+}
+
+fn inspect_source(source: Source<'_>) -> Result<Option<Image>, InspectError> {
+    if source.read_bytes_at(0, 6).is_ok_and(elf::is_foreign) {
+        return match go::is_marked(source) {
             true => Err(InspectError::UnsupportedMachine {
                 runtime: "Go",
                 machine: "32 bit or big endian".into(),
@@ -56,7 +75,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
             false => Ok(None),
         };
     }
-    let binary = elf::Binary::parse(bytes)?;
+    let binary = elf::Binary::parse(source)?;
     if let Some(image) = go::inspect(&binary)? {
         return Ok(Some(Image::Go(Box::new(image))));
     }
@@ -66,5 +85,5 @@ pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
 /// For `cargo xtask offsets`: the version of a Go executable and, from its DWARF, every location that [`GoOffsets`] is made
 /// of. Any 64-bit little-endian machine.
 pub fn go_fields(bytes: &[u8]) -> Result<(GoVersion, GoFields), InspectError> {
-    go::fields(&elf::Binary::parse(bytes)?)
+    go::fields(&elf::Binary::parse(Source::Bytes(bytes))?)
 }

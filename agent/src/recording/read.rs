@@ -101,9 +101,13 @@ impl<R: Read> Reader<R> {
         if length > LONGEST {
             return Err(self.damaged(format!("a record of {length} bytes")));
         }
-        self.buffer.resize(length as usize, 0);
-        let outcome = self.from.read_exact(&mut self.buffer);
-        outcome.map_err(|source| self.broken(source))?;
+        // Memory grows with what is there, not with what its length says.
+        self.buffer.clear();
+        let outcome = self.from.by_ref().take(length.into()).read_to_end(&mut self.buffer);
+        let read = outcome.map_err(|source| self.broken(source))?;
+        if read < length as usize {
+            return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
+        }
         self.offset += u64::from(length);
         Ok(())
     }

@@ -40,6 +40,7 @@ struct Inspected {
     found: String,
     median_ms: f64,
     peak_growth_bytes: f64,
+    kept_bytes: f64,
 }
 
 pub(super) fn run(options: Options) -> Result<()> {
@@ -121,21 +122,22 @@ fn distinct(files: Vec<PathBuf>) -> Vec<PathBuf> {
 fn report(mut rows: Vec<Inspected>, times: usize) -> String {
     rows.sort_by(|one, other| one.bytes.total_cmp(&other.bytes));
     let mut text = format!(
-        "# Time to inspect an executable\nBy `cargo xtask bench inspect`; medians of {times} inspections, files in memory, a process of its own for each \
+        "# Time to inspect an executable\nBy `cargo xtask bench inspect`; medians of {times} inspections, files in the kernel's memory, a process of its own for each \
          file. {}. The agent inspects an executable once, however many processes run it, and attaches after that. MB are 10^6 bytes. Peak \
-         memory is what comes on top of the file's bytes. A Rust program is recognised by tokio in it.\n\n\
-         | file | MB | ms | MB/s | ms/MB | peak memory, MB | found |\n|---|---|---|---|---|---|---|\n",
+         memory is all that inspecting takes, the parts of the file that are read among it; kept is what stays while the program is watched. A Rust program is recognised by tokio in it.\n\n\
+         | file | MB | ms | MB/s | ms/MB | peak memory, MB | kept, MB | found |\n|---|---|---|---|---|---|---|---|\n",
         service::machine()
     );
     for row in rows {
         let (size, ms) = (row.bytes / MB, row.median_ms);
         let _ = writeln!(
             text,
-            "| {} | {size:.1} | {ms:.2} | {:.0} | {:.2} | {:.1} | {} |",
+            "| {} | {size:.1} | {ms:.2} | {:.0} | {:.2} | {:.1} | {:.1} | {} |",
             row.file,
             size / ms * 1e3,
             ms / size,
             row.peak_growth_bytes / MB,
+            row.kept_bytes / MB,
             row.found.replace('|', "\\|"),
         );
     }
@@ -154,11 +156,12 @@ mod tests {
             found: found.to_owned(),
             median_ms: 20.0,
             peak_growth_bytes: 3e6,
+            kept_bytes: 1e6,
         };
         let text = report(vec![row("big", 10e6, "none"), row("small", 1e6, "go1.26.0")], 5);
         let rows: Vec<&str> = text.lines().rev().take(2).collect();
-        assert_eq!(rows[0], "| big | 10.0 | 20.00 | 500 | 2.00 | 3.0 | none |");
-        assert_eq!(rows[1], "| small | 1.0 | 20.00 | 50 | 20.00 | 3.0 | go1.26.0 |");
+        assert_eq!(rows[0], "| big | 10.0 | 20.00 | 500 | 2.00 | 3.0 | 1.0 | none |");
+        assert_eq!(rows[1], "| small | 1.0 | 20.00 | 50 | 20.00 | 3.0 | 1.0 | go1.26.0 |");
     }
 
     #[test]

@@ -4,8 +4,11 @@
 
 use std::fmt;
 
+use object::read::ReadRef as _;
+
 use super::super::InspectError;
 use super::super::elf::Binary;
+use super::super::source::Source;
 
 /// A Go toolchain's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +49,14 @@ const INLINE_STRINGS: u8 = 2;
 const MAX_STRING: usize = 16 << 20;
 
 /// Whether the magic stands anywhere in a file that can't be parsed further.
-pub(in crate::inspect) fn is_marked(bytes: &[u8]) -> bool {
-    bytes.chunks(ALIGN).any(|chunk| chunk.starts_with(MAGIC))
+pub(in crate::inspect) fn is_marked(source: Source<'_>) -> bool {
+    const WINDOW: u64 = 1 << 20;
+    let end = source.len().unwrap_or(0);
+    let mut windows = (0..end).step_by(WINDOW as usize);
+    windows.any(|at| {
+        let bytes = source.read_owned(at, WINDOW.min(end - at)).unwrap_or_default();
+        bytes.chunks(ALIGN).any(|chunk| chunk.starts_with(MAGIC))
+    })
 }
 
 /// Ok(None) when the binary has no build info: it isn't Go's.

@@ -62,12 +62,18 @@ pub(super) fn find(
         tlsg: None,
         // Only names hang on it: without them reasons are numbers.
         wait_reason_strings: any(&WAIT_REASONS).ok().and_then(|address| {
-            let size = code.wait_reasons? * 16;
+            let size = code.wait_reasons?.checked_mul(16)?;
             // Each has a name; the first is empty.
             let last = address.checked_add(size)?.checked_sub(16)?;
             (string(binary, address)?.is_empty() && string(binary, last).is_some()).then_some(Table { address, size })
         }),
     })
+}
+
+/// The functions that testify.
+pub(super) fn functions() -> BTreeSet<&'static str> {
+    let witnesses = RULES.iter().flat_map(|rule| rule.witnesses);
+    witnesses.map(|witness| witness.0).collect()
 }
 
 /// What a function refers to: by RIP-relative operands, on arm64 by ADRP and what follows it.
@@ -86,12 +92,7 @@ struct Code {
 
 impl Code {
     fn read(binary: &Binary<'_>, arch: Arch, symbols: &GoSymbolizer) -> Self {
-        let names: BTreeSet<&'static str> = RULES
-            .iter()
-            .flat_map(|rule| rule.witnesses)
-            .map(|witness| witness.0)
-            .collect();
-        let names: Vec<&'static str> = names.into_iter().collect();
+        let names: Vec<&'static str> = functions().into_iter().collect();
         let mut functions: HashMap<&'static str, References> = HashMap::new();
         let mut wait_reasons = None;
         for (name, ranges) in symbols.functions_named(&names) {

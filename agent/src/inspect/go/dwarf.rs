@@ -3,12 +3,14 @@
 //! Only the compile units named `runtime` are walked, and of them only the names; a type's members are read when asked for.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use gimli::{
-    Abbreviations, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian,
-    Operation, UnitHeader, constants as dw,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugInfoOffset, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice,
+    LittleEndian, Operation, Section as _, UnitHeader, constants as dw,
 };
 
 use super::super::elf::Binary;
@@ -56,6 +58,11 @@ pub(crate) struct Types<'d> {
     /// The units that were walked; types may refer to any.
     types: HashMap<String, DebugInfoOffset>,
     variables: HashMap<String, Variable>,
+    /// Tables of abbreviations by offset, read when first asked for, and where the next one begins: no table is read beyond.
+    tables: RefCell<HashMap<usize, Arc<Abbreviations>>>,
+    starts: BTreeSet<usize>,
+    /// Attributes that may still be read.
+    left: Cell<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,31 +78,51 @@ struct Shape {
     inner: Option<DebugInfoOffset>,
 }
 
+/// Why DWARF can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(transparent)]
+    Format(#[from] gimli::Error),
+    #[error("more entries, attributes or names than its size allows for")]
+    TooMuch,
+}
+
 /// Typedef chains and nested embedded fields end long before.
 const MAX_DEPTH: usize = 16;
+/// Names that are looked for are shorter; longer ones may be the same bytes for every entry.
+const MAX_NAME: usize = 128;
+/// Names of the runtime's types and variables that are kept: it has some 1500.
+const MAX_NAMES: usize = 1 << 16;
+/// Attributes read, a byte of .debug_info, and beside: all entries are read once at most, and some thousand again.
+const MAX_PER_BYTE: usize = 2;
+const MAX_BESIDE: usize = 4 << 20;
 
 impl<'d> Types<'d> {
-    pub(crate) fn index(sections: &'d Sections<'_>) -> gimli::Result<Self> {
+    pub(crate) fn index(sections: &'d Sections<'_>) -> Result<Self, Unreadable> {
         let dwarf = Dwarf::load(|id| -> gimli::Result<_> {
             let data = sections.0.get(id.name()).map_or(&[][..], |d| d.as_ref());
             Ok(EndianSlice::new(data, LittleEndian))
         })?;
-        let mut dwarf = dwarf;
-        dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let size = sections.0.get(".debug_info").map_or(0, |data| data.len());
         let mut index = Self {
             dwarf,
             headers: Vec::new(),
             types: HashMap::new(),
             variables: HashMap::new(),
+            tables: RefCell::default(),
+            starts: BTreeSet::new(),
+            left: Cell::new(size.saturating_mul(MAX_PER_BYTE).saturating_add(MAX_BESIDE)),
         };
         let mut units = index.dwarf.units();
         while let Some(header) = units.next()? {
+            index.starts.insert(header.debug_abbrev_offset().0);
             index.headers.push(header);
         }
         let mut rest = Vec::new();
         for header in index.headers.clone() {
             let unit = index.unit(header)?;
             let root = unit.header.entry(&unit.abbreviations, unit.header.root_offset())?;
+            index.spend(&root)?;
             if index.name(&root).as_deref() == Some("runtime") {
                 index.walk(&unit)?;
             } else {
@@ -152,25 +179,28 @@ impl<'d> Types<'d> {
         self.types.get(name).copied().or_else(of_variable)
     }
 
-    fn walk(&mut self, unit: &Unit<'d>) -> gimli::Result<()> {
+    fn walk(&mut self, unit: &Unit<'d>) -> Result<(), Unreadable> {
         let mut entries = unit.header.entries_raw(&unit.abbreviations, None)?;
         let mut entry = DebuggingInformationEntry::null();
         while !entries.is_empty() {
-            if !entries.read_entry(&mut entry)? || entry.depth() != 1 {
+            let there = entries.read_entry(&mut entry)?;
+            self.spend(&entry)?;
+            if !there || entry.depth() != 1 {
                 continue;
             }
             let tag = entry.tag();
             if tag != dw::DW_TAG_structure_type && tag != dw::DW_TAG_variable {
                 continue;
             }
-            let Some(name) = self.name(&entry) else {
+            let Some(name) = self.name(&entry).filter(|name| is_runtimes(name)) else {
                 continue;
             };
+            if self.types.len() + self.variables.len() >= MAX_NAMES {
+                return Err(Unreadable::TooMuch);
+            }
             let at = DebugInfoOffset(entry.offset().to_unit_section_offset(&unit.header).0);
             if tag == dw::DW_TAG_structure_type {
-                if name.starts_with("runtime.") {
-                    self.types.entry(name).or_insert(at);
-                }
+                self.types.entry(name).or_insert(at);
             } else {
                 let variable = Variable {
                     address: address(unit, &entry),
@@ -184,19 +214,44 @@ impl<'d> Types<'d> {
 
     fn name(&self, entry: &Entry<'d>) -> Option<String> {
         let bytes = match entry.attr_value(dw::DW_AT_name)? {
-            AttributeValue::String(text) => text,
-            AttributeValue::DebugStrRef(at) => self.dwarf.string(at).ok()?,
-            AttributeValue::DebugLineStrRef(at) => self.dwarf.line_string(at).ok()?,
+            AttributeValue::String(text) => text.slice(),
+            AttributeValue::DebugStrRef(at) => self.dwarf.debug_str.reader().slice().get(at.0..)?,
+            AttributeValue::DebugLineStrRef(at) => self.dwarf.debug_line_str.reader().slice().get(at.0..)?,
             _ => return None,
         };
-        Some(bytes.to_string_lossy().into_owned())
+        let bytes = &bytes[..bytes.len().min(MAX_NAME)];
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        (end < MAX_NAME).then(|| String::from_utf8_lossy(&bytes[..end]).into_owned())
+    }
+
+    /// Accounts for an entry that was read: one abbreviation may give thousands of attributes to every byte of the section,
+    /// and embedded structs refer to one another without end.
+    fn spend(&self, entry: &Entry<'d>) -> Result<(), Unreadable> {
+        let left = self.left.get().checked_sub(1 + entry.attrs().len());
+        self.left.set(left.unwrap_or(0));
+        left.map(drop).ok_or(Unreadable::TooMuch)
     }
 
     fn unit(&self, header: UnitHeader<Slice<'d>>) -> gimli::Result<Unit<'d>> {
-        Ok(Unit {
-            abbreviations: self.dwarf.abbreviations(&header)?,
-            header,
-        })
+        let offset = header.debug_abbrev_offset();
+        let known = self.tables.borrow().get(&offset.0).cloned();
+        let abbreviations = match known {
+            Some(known) => known,
+            None => {
+                let all = self.dwarf.debug_abbrev.reader().slice();
+                let end = self
+                    .starts
+                    .range((Bound::Excluded(offset.0), Bound::Unbounded))
+                    .next()
+                    .copied();
+                let end = end.map_or(all.len(), |end| end.min(all.len()));
+                let read = DebugAbbrev::new(&all[..end], LittleEndian).abbreviations(offset)?;
+                let read = Arc::new(read);
+                self.tables.borrow_mut().insert(offset.0, read.clone());
+                read
+            }
+        };
+        Ok(Unit { header, abbreviations })
     }
 
     fn unit_of(&self, at: DebugInfoOffset) -> Option<Unit<'d>> {
@@ -224,6 +279,7 @@ impl<'d> Types<'d> {
             .header
             .entry(&unit.abbreviations, at.to_unit_offset(&unit.header)?)
             .ok()?;
+        self.spend(&entry).ok()?;
         Some(Shape {
             tag: entry.tag(),
             size: entry.attr_value(dw::DW_AT_byte_size).and_then(|v| v.udata_value()),
@@ -294,6 +350,7 @@ impl<'d> Types<'d> {
         let parent = entry.depth();
         while !cursor.is_empty() {
             let there = cursor.read_entry(&mut entry).ok()?;
+            self.spend(&entry).ok()?;
             if cursor.next_depth() <= parent {
                 return None;
             }
@@ -306,6 +363,11 @@ impl<'d> Types<'d> {
         }
         None
     }
+}
+
+/// What stands in [`GoOffsets`](super::offsets::GoOffsets) and [`GoGlobals`](super::globals::GoGlobals) is of these packages.
+fn is_runtimes(name: &str) -> bool {
+    name.starts_with("runtime.") || name.starts_with("internal/runtime/")
 }
 
 fn reference(unit: &Unit<'_>, entry: &Entry<'_>) -> Option<DebugInfoOffset> {

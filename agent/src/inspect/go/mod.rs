@@ -10,6 +10,8 @@ pub(super) mod hooks;
 pub(super) mod layouts;
 pub(super) mod offsets;
 pub(super) mod pclntab;
+#[cfg(any(test, fuzzing))]
+pub(super) mod readers;
 pub(super) mod tls;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! Format: go1.26, src/runtime/symtab.go (`pcHeader`, `_func`, `funcline1`, `pcvalue`) and src/debug/gosym/pclntab.go. The
 //! two magics in range differ in nothing read here: 0xfffffff0 (go1.18, 1.19) and 0xfffffff1 (go1.20 on).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -38,9 +38,11 @@ pub struct GoSymbolizer {
 
 /// abi.Go118PCLnTabMagic, abi.Go120PCLnTabMagic (go1.26, internal/abi/symtab.go).
 const MAGICS: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
-/// A function of more pc-value steps than bytes of code doesn't exist; neither does one of 64 MB.
-const MAX_STEPS: usize = 1 << 22;
+/// Steps of a pc-value table: the longest function of a large program has some ten thousand.
+const MAX_STEPS: usize = 1 << 18;
 const MAX_NAME: usize = 1 << 16;
+/// A function of a name that is looked for, and the wrapper for the other ABI; of more nothing could be told.
+const MAX_NAMESAKES: usize = 4;
 
 impl GoSymbolizer {
     /// The name, file and line of the instruction at `vaddr` (link-time). For a return address, ask for the byte before it.
@@ -80,15 +82,21 @@ impl GoSymbolizer {
 
     /// All functions of these names: usually one each, two where an ABI wrapper has the same name.
     pub(super) fn functions_named<'n>(&self, names: &[&'n str]) -> HashMap<&'n str, Vec<Range<u64>>> {
+        let wanted: HashMap<&[u8], &'n str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
+        // A name is searched for its end no further than it could be one of these: all of them may end at the same place.
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
         let mut found: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
         for index in 0..self.functions {
-            let Some(bytes) = self.func(index).and_then(|f| self.text_at(self.names, f.field(1)?)) else {
-                continue;
-            };
-            if let Some(name) = names.iter().find(|n| n.as_bytes() == bytes)
+            let bytes = self
+                .func(index)
+                .and_then(|f| self.text_at(self.names, f.field(1)?, longest + 1));
+            if let Some(name) = bytes.and_then(|bytes| wanted.get(bytes))
                 && let Some(range) = self.range(index)
             {
-                found.entry(name).or_default().push(range);
+                let ranges = found.entry(name).or_default();
+                if ranges.len() < MAX_NAMESAKES {
+                    ranges.push(range);
+                }
             }
         }
         found
@@ -136,14 +144,14 @@ impl GoSymbolizer {
         ))
     }
 
-    fn text_at(&self, base: usize, offset: u32) -> Option<&[u8]> {
+    fn text_at(&self, base: usize, offset: u32, longest: usize) -> Option<&[u8]> {
         let rest = self.table.get(base.checked_add(offset as usize)?..)?;
-        let end = rest.iter().take(MAX_NAME).position(|b| *b == 0)?;
+        let end = rest.iter().take(longest).position(|b| *b == 0)?;
         Some(&rest[..end])
     }
 
     fn string(&self, base: usize, offset: u32) -> Option<String> {
-        Some(String::from_utf8_lossy(self.text_at(base, offset)?).into_owned())
+        Some(String::from_utf8_lossy(self.text_at(base, offset, MAX_NAME)?).into_owned())
     }
 
     /// File number `n` of a compile unit: cutab maps it to an offset in the file table (symtab.go, funcfile).
@@ -217,9 +225,9 @@ pub(super) fn read(binary: &Binary<'_>) -> Result<GoSymbolizer, InspectError> {
     let malformed = InspectError::Malformed { part: "pclntab" };
     let (vaddr, data) = [".gopclntab", ".data.rel.ro.gopclntab"]
         .iter()
-        .find_map(|name| binary.section(name))
+        .find_map(|name| binary.section_owned(name))
         .ok_or(malformed.clone())?;
-    let mut symbolizer = parse(data.into_owned()).ok_or(malformed.clone())?;
+    let mut symbolizer = parse(data).ok_or(malformed.clone())?;
     let end = symbolizer.entry(symbolizer.functions).ok_or(malformed.clone())?;
     // All functions must lie in code: the right text start is the one for which they do.
     let fits = |text: &u64| {
@@ -272,11 +280,15 @@ fn text_candidates(binary: &Binary<'_>, pclntab: u64, symbolizer: &GoSymbolizer)
         .get(24..32)
         .and_then(|b| b.try_into().ok())
         .map(u64::from_le_bytes);
-    let section = binary.section(".text").map(|(vaddr, _)| vaddr);
+    let section = binary.range_of(".text").map(|range| range.start);
     [
         symbol,
         module_text(binary, pclntab),
-        binary.pointer(pclntab + 24).filter(|p| *p != 0).or(header),
+        pclntab
+            .checked_add(24)
+            .and_then(|at| binary.pointer(at))
+            .filter(|p| *p != 0)
+            .or(header),
         section,
     ]
     .into_iter()
@@ -284,13 +296,26 @@ fn text_candidates(binary: &Binary<'_>, pclntab: u64, symbolizer: &GoSymbolizer)
     .collect()
 }
 
+/// Places that hold the address of pclntab: one, or two in a program with plugins.
+const MAX_MODULES: usize = 64;
+
 /// moduledata.text: in runtime.firstmoduledata, which begins with the address of pclntab. It follows pcHeader, six slices,
 /// findfunctab, minpc and maxpc, and minpc equals the first function's address (go1.18–1.27, symtab.go, `moduledata`).
 fn module_text(binary: &Binary<'_>, pclntab: u64) -> Option<u64> {
     let sections = [".go.module", ".noptrdata", ".data", ".data.rel.ro"];
     for (start, data) in sections.iter().filter_map(|name| binary.section(name)) {
-        for at in (0..data.len() as u64).step_by(8) {
-            let module = start.checked_add(at)?;
+        let here = |at: usize| start.checked_add(at as u64);
+        let words = data.chunks_exact(8).enumerate();
+        let stored = words.filter(|(_, word)| *word == pclntab.to_le_bytes());
+        let stored = stored.filter_map(|(i, _)| here(i * 8)).take(MAX_MODULES);
+        let end = here(data.len())?;
+        // What the loader puts there is in the file only as a relocation.
+        let targets = HashSet::from([pclntab]);
+        let relocated = binary
+            .pointers_to(&targets)
+            .filter(|at| (start..end).contains(at))
+            .take(MAX_MODULES);
+        for module in stored.chain(relocated) {
             if binary.pointer(module) != Some(pclntab) {
                 continue;
             }

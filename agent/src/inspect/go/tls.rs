@@ -34,7 +34,7 @@ pub enum TlsProof {
     Register,
 }
 
-const FUNCTION: &str = "runtime.morestack";
+pub(super) const FUNCTION: &str = "runtime.morestack";
 /// R_X86_64_TPOFF64 (x86-64 psABI, table 4.10).
 const TPOFF64: u32 = 18;
 

@@ -13,6 +13,8 @@ use crate::inspect::elf::Binary;
 
 /// How many functions are read to name one type.
 const MAX_VISITED: usize = 48;
+/// How many types one vtable may be.
+const MAX_CELLS: usize = 256;
 
 /// What the functions of one vtable say about its type.
 #[derive(Default)]
@@ -65,37 +67,46 @@ pub(super) type Named = (FutureName, Option<TaskKind>, Option<String>);
 /// Gives each vtable its type. A `Cell<F, S>` belongs to exactly one vtable, so a type that is certain for one can't be
 /// another's: that resolves most of what merging blurs.
 pub(super) fn assign(evidence: BTreeMap<u64, Evidence>) -> BTreeMap<u64, Named> {
-    let mut open: BTreeMap<u64, BTreeSet<Cell>> = evidence
+    let candidates: BTreeMap<u64, BTreeSet<&Cell>> = evidence
         .iter()
         .map(|(vaddr, e)| {
-            let all = || e.cells.iter().flatten().cloned().collect();
-            (*vaddr, if e.own.is_empty() { all() } else { e.own.clone() })
+            let own = !e.own.is_empty();
+            let all = e.cells.iter().flatten().filter(|_| !own);
+            (*vaddr, all.chain(&e.own).take(MAX_CELLS).collect())
         })
         .collect();
-    let mut certain: BTreeMap<u64, Cell> = BTreeMap::new();
+    // By number, in the order of the types themselves: they are compared for every vtable, for every vtable.
+    let known: BTreeSet<&Cell> = candidates.values().flatten().copied().collect();
+    let known: Vec<&Cell> = known.into_iter().collect();
+    let number = |cell: &&Cell| known.binary_search(cell).ok();
+    let mut open: BTreeMap<u64, BTreeSet<usize>> = candidates
+        .iter()
+        .map(|(vaddr, cells)| (*vaddr, cells.iter().filter_map(number).collect()))
+        .collect();
+    let mut certain: BTreeMap<u64, usize> = BTreeMap::new();
     loop {
-        let claims = |cell: &Cell| open.values().filter(|cells| cells.contains(cell)).count();
-        let sole = |cells: &BTreeSet<Cell>| cells.first().filter(|_| cells.len() == 1).cloned();
+        let sole = |cells: &BTreeSet<usize>| cells.first().copied().filter(|_| cells.len() == 1);
+        // How many vtables have a type among theirs, and how many have nothing else.
+        let (mut claims, mut soles) = (vec![0u32; known.len()], vec![0u32; known.len()]);
+        for cells in open.values() {
+            cells.iter().for_each(|cell| claims[*cell] += 1);
+            sole(cells).into_iter().for_each(|cell| soles[cell] += 1);
+        }
         let unique = open
             .iter()
-            .find_map(|(vaddr, cells)| Some((*vaddr, sole(cells).filter(|c| claims(c) == 1)?)));
+            .find_map(|(vaddr, cells)| Some((*vaddr, sole(cells).filter(|c| claims[*c] == 1)?)));
         // Among several, one that nobody else could be.
         let exclusive = || {
             open.iter().find_map(|(vaddr, cells)| {
-                let mut own = cells.iter().filter(|c| claims(c) == 1);
+                let mut own = cells.iter().filter(|c| claims[**c] == 1);
                 let first = own.next()?;
-                own.next().is_none().then(|| (*vaddr, first.clone()))
+                own.next().is_none().then_some((*vaddr, *first))
             })
         };
         // One candidate, which others have only as one among several.
         let settled = || {
-            open.iter().find_map(|(vaddr, cells)| {
-                let cell = sole(cells)?;
-                let rivals = open
-                    .iter()
-                    .any(|(other, theirs)| other != vaddr && sole(theirs).as_ref() == Some(&cell));
-                (!rivals).then_some((*vaddr, cell))
-            })
+            let one = |cells| sole(cells).filter(|cell| soles[*cell] == 1);
+            open.iter().find_map(|(vaddr, cells)| Some((*vaddr, one(cells)?)))
         };
         let Some((vaddr, cell)) = unique.or_else(exclusive).or_else(settled) else {
             break;
@@ -107,6 +118,7 @@ pub(super) fn assign(evidence: BTreeMap<u64, Evidence>) -> BTreeMap<u64, Named> 
         certain.insert(vaddr, cell);
     }
     let blurred = open.into_iter().map(|(vaddr, cells)| {
+        let cells: Vec<&Cell> = cells.into_iter().map(|cell| known[cell]).collect();
         let stages = evidence
             .get(&vaddr)
             .map(|e| e.stages.iter().cloned().collect::<Vec<_>>())
@@ -114,10 +126,10 @@ pub(super) fn assign(evidence: BTreeMap<u64, Evidence>) -> BTreeMap<u64, Named> 
         let names = if cells.is_empty() {
             stages
         } else {
-            names::futures(&cells)
+            names::futures(cells.iter().copied())
         };
         let same = |of: fn(&Cell) -> String| -> Option<String> {
-            let values: BTreeSet<String> = cells.iter().map(of).collect();
+            let values: BTreeSet<String> = cells.iter().copied().map(of).collect();
             values.first().filter(|_| values.len() == 1).cloned()
         };
         let kind = cells
@@ -131,10 +143,15 @@ pub(super) fn assign(evidence: BTreeMap<u64, Evidence>) -> BTreeMap<u64, Named> 
         };
         (vaddr, (name, kind, same(|c| c.scheduler.clone())))
     });
-    let known = certain
-        .into_iter()
-        .map(|(v, c)| (v, (FutureName::Known(c.future), Some(c.kind), Some(c.scheduler))));
-    known.chain(blurred).collect()
+    let named = certain.into_iter().map(|(vaddr, cell)| {
+        let Cell {
+            future,
+            kind,
+            scheduler,
+        } = known[cell].clone();
+        (vaddr, (FutureName::Known(future), Some(kind), Some(scheduler)))
+    });
+    named.chain(blurred).collect()
 }
 
 #[cfg(test)]

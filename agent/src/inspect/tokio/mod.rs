@@ -3,6 +3,8 @@
 mod evidence;
 pub(super) mod hooks;
 pub(super) mod names;
+#[cfg(any(test, fuzzing))]
+pub(super) mod readers;
 mod symbols;
 pub(super) mod vtable;
 
@@ -102,10 +104,16 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
             }
         })
         .collect();
+    let hooks = hooks::sites(binary, &symbols, &vtables);
+    if symbols.is_exhausted() {
+        return Err(InspectError::Malformed {
+            part: "sizes of functions",
+        });
+    }
     Ok(Some(TokioImage {
         elf: binary.facts.clone(),
         version: version(binary),
-        hooks: hooks::sites(binary, &symbols, &vtables),
+        hooks,
         vtables,
         rejected_vtables,
         header,

@@ -1,7 +1,10 @@
 //! Readable names of futures, out of mangled symbols.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
+
+/// Bytes of a demangled name; a longer one is left as it is.
+const MAX_NAME: usize = 1 << 16;
 
 /// Whether a task is a future that is polled, or a closure on the blocking pool that runs once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,13 +51,31 @@ pub(super) struct Cell {
 
 /// Demangled, without hashes; `<T>::method` of the v0 mangling becomes `T::method`, as the legacy one has it.
 pub(super) fn demangle(mangled: &str) -> String {
-    let name = format!("{:#}", rustc_demangle::demangle(mangled));
+    let mut name = Bounded(String::new());
+    // Back references make a megabyte of a few bytes.
+    if write!(name, "{:#}", rustc_demangle::demangle(mangled)).is_err() {
+        return mangled.to_owned();
+    }
+    let name = name.0;
     let Some(inner) = name.strip_prefix('<') else {
         return name;
     };
     match split_at_close(inner) {
         Some((path, rest)) if !path.contains(" as ") => format!("{path}{rest}"),
         _ => name,
+    }
+}
+
+/// Text of at most [`MAX_NAME`] bytes.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > MAX_NAME {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The symbols of a Rust binary that have to do with tokio, by address.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
@@ -18,30 +19,57 @@ pub(super) struct Function {
 }
 
 /// Functions whose (mangled) name has `tokio` in it.
-pub(super) struct Symbols(BTreeMap<u64, Function>);
+pub(super) struct Symbols {
+    functions: BTreeMap<u64, Function>,
+    /// Bytes of code that may still be decoded.
+    left: Cell<u64>,
+}
 
 /// The type whose methods a task's functions consist of (runtime/task/harness.rs).
 pub(super) const HARNESS: &str = "tokio::runtime::task::harness::Harness";
 const MAX_CALLEES: usize = 16;
 /// Longer functions are read up to here when their calls are listed.
 const MAX_FUNCTION: u64 = 32 << 10;
+/// Bytes of code that are decoded of one file: the largest known take a hundredth.
+const MAX_CODE: u64 = 256 << 20;
+/// Names of one function: those whose code the linker merged.
+const MAX_NAMES: usize = 64;
+/// Bytes of all names.
+const MAX_TEXT: usize = 64 << 20;
 
 impl Symbols {
     pub(super) fn of(binary: &Binary<'_>) -> Self {
         let mut functions: BTreeMap<u64, Function> = BTreeMap::new();
+        let mut left = MAX_TEXT;
         for symbol in binary.symbols().filter(|s| s.is_function && s.name.contains("tokio")) {
             let function = functions.entry(symbol.vaddr).or_insert(Function {
                 size: 0,
                 names: Vec::new(),
             });
             function.size = function.size.max(symbol.size);
-            function.names.push(names::demangle(symbol.name));
+            if function.names.len() == MAX_NAMES {
+                continue;
+            }
+            let name = names::demangle(symbol.name);
+            left = left.saturating_sub(name.len());
+            function.names.push(name);
+            if left == 0 {
+                break;
+            }
         }
-        Self(functions)
+        Self {
+            functions,
+            left: Cell::new(MAX_CODE),
+        }
+    }
+
+    /// Whether there was more code than is decoded of one file: what was found then is not all.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.left.get() == 0
     }
 
     pub(super) fn at(&self, vaddr: u64) -> Option<&Function> {
-        self.0.get(&vaddr)
+        self.functions.get(&vaddr)
     }
 
     pub(super) fn is_named(&self, vaddr: u64, wanted: impl Fn(&str) -> bool) -> bool {
@@ -50,7 +78,7 @@ impl Symbols {
 
     /// Functions of which one name is wanted, with that name.
     pub(super) fn matching(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = (u64, &Function, &str)> {
-        self.0.iter().filter_map(move |(vaddr, function)| {
+        self.functions.iter().filter_map(move |(vaddr, function)| {
             let name = function.names.iter().find(|n| wanted(n))?;
             Some((*vaddr, function, name.as_str()))
         })
@@ -93,7 +121,13 @@ impl Symbols {
         } else {
             None
         };
-        let decoder = Decoder::with_ip(64, code.unwrap_or_default(), vaddr, DecoderOptions::NONE);
+        let code = code.unwrap_or_default();
+        // Functions may overlap, and any number of tables refer to them.
+        self.left.set(self.left.get().saturating_sub(code.len() as u64));
+        if self.is_exhausted() {
+            return Vec::new();
+        }
+        let decoder = Decoder::with_ip(64, code, vaddr, DecoderOptions::NONE);
         decoder.into_iter().take_while(|i| !i.is_invalid()).collect()
     }
 }

@@ -64,19 +64,23 @@ const FUNCTIONS: [&str; 7] = [
 ];
 /// A future larger than this doesn't fit into anybody's memory.
 const MAX_OFFSET: u64 = 1 << 32;
+/// Types of tasks of one program, and places that look like one: the largest known have some hundred.
+const MAX_VTABLES: usize = 2048;
+const MAX_PLACES: usize = 1 << 16;
+
 /// All task vtables of the binary, and how many places looked like one but weren't.
 pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, usize) {
     let polls: HashSet<u64> = symbols
         .matching(|n| names::is(n, &raw("poll")))
         .map(|(vaddr, ..)| vaddr)
         .collect();
-    let mut places: BTreeSet<u64> = binary.pointers_to(&polls).collect();
+    let mut places: BTreeSet<u64> = binary.pointers_to(&polls).take(MAX_PLACES).collect();
     for (start, data) in [".data.rel.ro", ".rodata"]
         .iter()
         .filter_map(|name| binary.section(name))
     {
         for (i, word) in data.chunks_exact(8).enumerate() {
-            if word.try_into().is_ok_and(|w| polls.contains(&u64::from_le_bytes(w))) {
+            if places.len() < MAX_PLACES && word.try_into().is_ok_and(|w| polls.contains(&u64::from_le_bytes(w))) {
                 places.insert(start.saturating_add(i as u64 * 8));
             }
         }
@@ -84,6 +88,7 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, 
     let verified: Vec<(u64, [u64; 10])> = places
         .iter()
         .filter_map(|vaddr| Some((*vaddr, verify(binary, symbols, *vaddr)?)))
+        .take(MAX_VTABLES)
         .collect();
     let rejected = places.len() - verified.len();
     let evidence = verified

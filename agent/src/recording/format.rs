@@ -1,0 +1,76 @@
+//! What a recording consists of.
+
+use std::{collections::HashMap, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::inspect::Frame;
+
+/// First bytes of a recording.
+pub(super) const MAGIC: &[u8; 8] = b"WHYWAIT\0";
+/// Version that is written, and the only one that is read.
+pub const VERSION: u32 = 2;
+/// Most that a record may hold: more is no recording of ours.
+pub(super) const LONGEST: u32 = 64 << 20;
+
+/// Kinds of records.
+pub(super) const EVENT: u32 = 1;
+pub(super) const TARGET: u32 = 2;
+pub(super) const FRAMES: u32 = 3;
+pub(super) const END: u32 = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    #[error("cannot write the recording {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read the recording {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is no recording of whywait's")]
+    NotOurs { path: PathBuf },
+    #[error(
+        "{path} is a recording of version {found}, this whywait reads version {VERSION}: use the whywait that wrote it"
+    )]
+    Version { path: PathBuf, found: u32 },
+    #[error("{path} is damaged at byte {offset}: {what}")]
+    Damaged { path: PathBuf, offset: u64, what: String },
+}
+
+/// What stands before the records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preface {
+    /// Version of the agent that wrote it.
+    pub agent: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// A moment by CLOCK_MONOTONIC, ns, and by the wall clock, ns after 1970.
+    pub mono: u64,
+    pub wall: u64,
+}
+
+/// A target as its spans need it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Described {
+    pub slot: u32,
+    pub pid: u32,
+    pub resource: Vec<(String, serde_json::Value)>,
+    /// Future names by type id.
+    pub futures: HashMap<u32, String>,
+    /// The Go runtime's names of wait reasons, by number.
+    pub wait_reasons: Vec<String>,
+}
+
+/// Addresses of a Go target and what they are in its source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    pub slot: u32,
+    pub frames: Vec<(u64, Frame)>,
+}
+
+/// The end, which only a recording that was closed in order has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Records of events in the file.
+    pub events: u64,
+    /// Events that the kernel side could not write while it was made.
+    pub lost: u64,
+}
