@@ -28,13 +28,16 @@ pub(crate) struct Options {
     /// Nothing but every Go version times every kind of build; writes docs/go-support.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
     matrix: bool,
+    /// Nothing but services that nobody here wrote, built and under load; writes docs/real-services.md
+    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "matrix"])]
+    services: bool,
 }
 
 pub(crate) fn run(options: Options) -> Result<()> {
     let with_kernels = !options.no_kernels;
     // As an ordinary user no VM is booted, so its packages are not asked for either.
     let tools = setup::ensure(setup::Wanted {
-        kernels: with_kernels && !options.matrix && !options.arm64 && sh::is_root(),
+        kernels: with_kernels && !options.matrix && !options.services && !options.arm64 && sh::is_root(),
         arm64: options.arm64,
         arm64_kernels: options.arm64,
     })?;
@@ -48,6 +51,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
         let mut command = cargo_test_command(&tools, &["-p", "agent", "--test", "go_matrix", "--", "--nocapture"])?;
         command.env("WHYWAIT_GO_MATRIX", "whole");
         return passed_through(&mut command, &mut Counts::default());
+    }
+    if options.services {
+        let test = ["-p", "agent", "--test", "services", "--", "--ignored", "--nocapture"];
+        return cargo_test(&tools, &test, &mut Counts::default());
     }
     checks::rust_format()?;
     checks::go(&tools)?;

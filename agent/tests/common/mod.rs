@@ -80,22 +80,7 @@ impl Service {
 
     /// The answer's body, whatever it holds; the connection is closed by the server at the end.
     pub fn get_bytes(&self, path: &str) -> Vec<u8> {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        )
-        .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let end = answer
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .expect("an HTTP answer");
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        assert!(head.contains(" 200 "), "{path}: {head}");
-        answer.split_off(end + 4)
+        get_bytes(&self.address, path)
     }
 
     /// The service's own account of itself.
@@ -109,6 +94,29 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The body of an answer of any service.
+pub fn get(address: &str, path: &str) -> String {
+    String::from_utf8(get_bytes(address, path)).unwrap()
+}
+
+fn get_bytes(address: &str, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("an HTTP answer");
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    assert!(head.contains(" 200 "), "{path}: {head}");
+    answer.split_off(end + 4)
 }
 
 /// go-shop, with rust-stock behind it.
@@ -161,6 +169,11 @@ impl Agent {
     /// `whywait run ARGS --out TMP`, once it says that it watches `targets` processes.
     pub fn run(args: &[&str], targets: usize) -> Self {
         Self::spawn(args, &[]).watching(targets)
+    }
+
+    /// As [`run`](Self::run), with other settings than the tests'.
+    pub fn run_with(args: &[&str], targets: usize, env: &[(&str, &str)]) -> Self {
+        Self::spawn(args, env).watching(targets)
     }
 
     /// `whywait record FILE ARGS --out TMP`, once it says that it watches `targets` processes.
