@@ -166,6 +166,7 @@ impl Pipeline {
                     }
                 }
                 Some(done) = self.watch.windows.done.recv() => self.watch.done(done),
+                Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
                 _ = govern.tick() => {
                     self.intake();
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.

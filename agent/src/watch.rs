@@ -1,7 +1,7 @@
 //! Watches targets come and go: inspects what the user chose, attaches it, lets it go when it ends.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
@@ -25,7 +25,6 @@ use crate::{
     enrich,
     exit::{Exit, Fatal},
     golang::ProofError,
-    heap,
     inspect::{Image, InspectError},
     target::Target,
 };
@@ -34,12 +33,13 @@ mod attach;
 mod early;
 mod govern;
 mod hooks;
+mod images;
 mod named;
 
 pub use govern::Settled;
 
-/// Inspected executables that are remembered.
-const CACHED: usize = 256;
+/// Executables of which is remembered that something was said.
+const SAID: usize = 4096;
 
 /// Shortest windows: of probes, which take some 10 ms each to attach; of hooks, long enough for most requests.
 const SHORTEST_PROBES: Duration = Duration::from_millis(50);
@@ -60,9 +60,6 @@ pub struct Options {
     pub host: Option<f64>,
 }
 
-/// What inspecting an executable gave.
-type Inspected = Result<Option<Arc<Image>>, InspectError>;
-
 /// The targets, and what it takes to make a process one.
 pub struct Watch {
     pub windows: Windows,
@@ -79,9 +76,8 @@ pub struct Watch {
     early: early::Early,
     /// Indices of targets in the map of hits that nobody uses.
     free: Vec<u32>,
-    images: HashMap<FileId, Inspected>,
-    cached: VecDeque<FileId>,
-    /// Those among them of which was said that they are watched in part, or not.
+    pub images: images::Images,
+    /// Executables of which was said that they are watched in part, or not.
     said: HashSet<FileId>,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
@@ -113,8 +109,7 @@ impl Watch {
             next_slot: 1,
             early: early::Early::default(),
             free: (1..TARGET_LIMIT).rev().collect(),
-            images: HashMap::new(),
-            cached: VecDeque::new(),
+            images: images::Images::new(),
             said: HashSet::new(),
             watch_to_pipeline,
             ended: 0,
@@ -154,11 +149,23 @@ impl Watch {
             self.let_go(slot);
         }
         match Process::read(pid) {
-            Ok(process) => self.consider(process),
+            Ok(process) => self.arrived(process),
             Err(error) => {
                 self.early.forget(pid);
                 debug!("new process {pid}: {error}");
             }
+        }
+    }
+
+    /// A new process, while events come in: what it runs is inspected beside them.
+    fn arrived(&mut self, process: Process) {
+        if self.targets.contains_key(&process.pid) || !self.options.selector.matches(&process) {
+            return;
+        }
+        match self.images.is_known(&process) {
+            Ok(true) => self.consider(process),
+            Ok(false) => {}
+            Err(error) => debug!("{error}"),
         }
     }
 
@@ -195,29 +202,24 @@ impl Watch {
     }
 
     fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {
-        let id = process.exe_id().map_err(Refused::Process)?;
-        if let Some(known) = self.images.get(&id) {
-            return known.clone().map_err(Refused::Inspect);
-        }
-        let inspected: Inspected = match process.inspect().map_err(Refused::Process)? {
-            Err(InspectError::NotElf) => Ok(None),
-            outcome => outcome.map(|image| image.map(Arc::new)),
-        };
-        // Of a large executable's tables a fifth stays.
-        heap::give_back();
-        if self.cached.len() == CACHED
-            && let Some(oldest) = self.cached.pop_front()
-        {
-            self.images.remove(&oldest);
-            self.said.remove(&oldest);
-        }
-        self.cached.push_back(id);
-        self.images.insert(id, inspected.clone());
+        let inspected = self.images.of(process).map_err(Refused::Process)?;
         inspected.map_err(Refused::Inspect)
+    }
+
+    /// An executable is known now: the processes that run it are looked at.
+    pub fn looked(&mut self, looked: images::Looked) {
+        for pid in self.images.looked(looked) {
+            if let Ok(process) = Process::read(pid) {
+                self.consider(process);
+            }
+        }
     }
 
     /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
     fn once(&mut self, process: &Process) -> Level {
+        if self.said.len() == SAID {
+            self.said.clear();
+        }
         match process.exe_id() {
             Ok(id) if !self.said.insert(id) => Level::Debug,
             _ => Level::Warn,

@@ -286,7 +286,9 @@ fn observe(program: &Path, load_program: &Path, version: &str, kind: &Kind) -> S
     assert!(running.is_alive(), "{} ended", kind.name);
     let of = last.unwrap();
     assert!(!of.states.is_empty(), "{}: {}", kind.name, of.said);
-    let missing: Vec<_> = of.states.iter().filter(|(_, state)| state != "full").collect();
+    // Under a budget, what costs by the event is seen in windows.
+    let (full, others): (Vec<_>, Vec<_>) = of.states.iter().partition(|(_, state)| state == "full");
+    let missing: Vec<_> = others.iter().filter(|(_, state)| state != "windows").collect();
     assert!(missing.is_empty(), "{}: {missing:?}\n{}", kind.name, of.said);
     // The last cycle may have ended between the two looks.
     let (ours, own) = of.cycles;
@@ -300,13 +302,14 @@ fn observe(program: &Path, load_program: &Path, version: &str, kind: &Kind) -> S
     }
     let counted = of.requests.0 as f64 / of.requests.1 as f64;
     let (without, with) = (median(without), median(with));
-    let full = of.states.len();
     format!(
-        "| {} {version} | {without:.0} | {with:.0} | {:.3} | {counted:.2} | {ours} / {own} | {} / {} | {full} of {full} | {} |",
+        "| {} {version} | {without:.0} | {with:.0} | {:.3} | {counted:.2} | {ours} / {own} | {} / {} | {} and {} | {} |",
         kind.name,
         with / without,
         of.goroutines.0,
         of.goroutines.1.map_or("–".to_owned(), |own| own.to_string()),
+        full.len(),
+        others.len(),
         of.lost
     )
 }
@@ -335,7 +338,7 @@ fn services_that_nobody_here_wrote_are_watched_whole() {
          with its default budget of 1 %. Load, service and agent share the machine's cores. Requests counted are those that whywait reports, \
          weighed by its windows, of those that the load generator had answered. GC cycles are whywait's / the runtime's own (gctrace); \
          goroutines are whywait's / the service's own, where it tells them.\n\n\
-         | service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals in full | events lost |\n\
+         | service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals always and in windows, none missing | events lost |\n\
          |---|---|---|---|---|---|---|---|---|\n{rows}"
     );
     if only.is_empty() {
