@@ -66,7 +66,7 @@ impl<'a> Btf<'a> {
             bits = bits.checked_add(offset)?;
             of = self.resolved(next);
         }
-        (bits % 8 == 0).then_some(bits / 8)
+        bits.is_multiple_of(8).then_some(bits / 8)
     }
 
     /// Size in bytes of a struct or union.
