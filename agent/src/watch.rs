@@ -35,6 +35,7 @@ mod govern;
 mod hooks;
 mod images;
 mod named;
+mod share;
 
 pub use govern::Settled;
 

@@ -1,9 +1,6 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use agent_common::{
     hits::{Hits, Probe},
@@ -23,7 +20,6 @@ use crate::{
         ledger::Phase,
         weigh::Stretch,
         window::{Change, Done, Hooks},
-        worth::{self, Claim},
     },
     clock,
     model::MonoNs,
@@ -91,30 +87,6 @@ impl Watch {
             self.targets.insert(pid, target);
         }
         settled
-    }
-
-    /// By slot, the part of its limits that the host's leave a target; those that are not in it have all.
-    fn scales(&self) -> HashMap<u32, f64> {
-        let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
-            return HashMap::new();
-        };
-        let claim = |target: &Target| {
-            let ledger = target.hooks.ledger.as_ref()?;
-            let cores = limits.income(ledger.load(), 1.0);
-            let weight = target.worth.weight();
-            Some((target.slot, Claim { cores, weight }))
-        };
-        let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
-        slots.into_iter().zip(worth::shares(&claims, host)).collect()
-    }
-
-    /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
-    pub fn judge(&mut self, slot: u32) {
-        let Some(limits) = self.options.limits else { return };
-        let Some(target) = self.by_slot(slot) else { return };
-        let Some(ledger) = &mut target.hooks.ledger else { return };
-        target.worth.note(target.probes.weigher.ready(), ledger.load());
-        ledger.set_limits(limits.of_hooks(target.worth.reserved()));
     }
 
     /// When the kernel side ended a window by itself.

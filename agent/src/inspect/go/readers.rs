@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::arch::Arch;
 use super::super::elf::Binary;
 use super::super::readers::{BASE, address_of, executable};
 use super::super::source::Source;
@@ -79,9 +80,12 @@ pub(in crate::inspect) fn code(bytes: &[u8]) {
     let (Ok(symbols), Some(version)) = (table::read(&binary), info::parse_version("go1.26.0")) else {
         return;
     };
-    let _ = (hooks::sites(&binary, &symbols), tls::find(&binary, &symbols));
-    if let Ok(offsets) = layouts::of_release(&version, "amd64") {
-        let _ = globals::find(&binary, &symbols, &offsets, &version);
+    let _ = tls::find(&binary, &symbols);
+    for arch in [Arch::Amd64, Arch::Arm64] {
+        let _ = hooks::sites(&binary, arch, &symbols);
+        if let Ok(offsets) = layouts::of_release(&version, arch.name()) {
+            let _ = globals::find(&binary, arch, &symbols, &offsets, &version);
+        }
     }
 }
 

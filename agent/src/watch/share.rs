@@ -1,0 +1,35 @@
+//! How the budget is shared out: among targets, and between a target's hooks and its probes.
+
+use std::collections::HashMap;
+
+use super::Watch;
+use crate::{
+    budget::worth::{self, Claim},
+    target::Target,
+};
+
+impl Watch {
+    /// By slot, the part of its limits that the host's leave a target; those that are not in it have all.
+    pub(super) fn scales(&self) -> HashMap<u32, f64> {
+        let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
+            return HashMap::new();
+        };
+        let claim = |target: &Target| {
+            let ledger = target.hooks.ledger.as_ref()?;
+            let cores = limits.income(ledger.load(), 1.0);
+            let weight = target.worth.weight();
+            Some((target.slot, Claim { cores, weight }))
+        };
+        let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
+        slots.into_iter().zip(worth::shares(&claims, host)).collect()
+    }
+
+    /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
+    pub fn judge(&mut self, slot: u32) {
+        let Some(limits) = self.options.limits else { return };
+        let Some(target) = self.by_slot(slot) else { return };
+        let Some(ledger) = &mut target.hooks.ledger else { return };
+        target.worth.note(target.probes.weigher.ready(), ledger.load());
+        ledger.set_limits(limits.of_hooks(target.worth.reserved()));
+    }
+}
