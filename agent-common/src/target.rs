@@ -53,4 +53,4 @@ shared! {
     }
 }
 
-layout!(Target: 88 + 208);
+layout!(Target: 88 + 224);

@@ -39,8 +39,6 @@ pub struct Snapshot {
     /// GOMEMLIMIT; None when off or unknown to this version.
     pub memory_limit: Option<u64>,
     pub heap_goal: Option<u64>,
-    /// GOMEMLIMIT sets the goal, since it would be higher by GOGC.
-    pub goal_by_limit: bool,
     pub gc_cycles: u64,
     pub gc_cycles_forced: u64,
     /// Bytes and objects allocated since the start.
@@ -48,6 +46,8 @@ pub struct Snapshot {
     pub allocated_objects: u64,
     /// /memory/classes/heap/stacks.
     pub stack_bytes: u64,
+    /// /memory/classes/heap/released.
+    pub released_bytes: u64,
     /// /memory/classes/total less heap/released less heap/stacks.
     pub other_bytes: u64,
     /// Goroutine, runnable → running; one switch in eight is sampled by the runtime.
@@ -146,7 +146,6 @@ impl GoRuntime {
         let both = |gc: &Option<FieldLoc>, other: &Option<FieldLoc>| -> io::Result<Option<[TimeHistogram; 2]>> {
             Ok(sched(gc)?.zip(sched(other)?).map(|(gc, other)| [gc, other]))
         };
-        let (heap_goal, goal_by_limit) = self.heap_goal(limit)?;
         Ok(Snapshot {
             goroutines: self.goroutines()?,
             goroutines_created: self.goroutines_created()?,
@@ -154,13 +153,13 @@ impl GoRuntime {
             gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
             // math.MaxInt64 means no limit.
             memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),
-            heap_goal,
-            goal_by_limit,
+            heap_goal: self.heap_goal(limit)?,
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,
             allocated_objects: heap.allocated_objects,
             stack_bytes: heap.stacks,
+            released_bytes: heap.released,
             other_bytes: heap.committed.wrapping_add(system).saturating_sub(heap.stacks),
             schedule: sched(&offsets.sched.time_to_run)?,
             pause_total: both(&offsets.sched.stw_total_gc, &offsets.sched.stw_total_other)?,
@@ -251,8 +250,8 @@ impl GoRuntime {
         self.memory.words(base, length.min(MAX_PROCS) as usize)
     }
 
-    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower; and whether it is.
-    fn heap_goal(&self, limit: Option<u64>) -> io::Result<(Option<u64>, bool)> {
+    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower.
+    fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<u64>> {
         let fields = &self.offsets.gc_controller;
         let read = |field: &Option<FieldLoc>| -> io::Result<Option<u64>> {
             field
@@ -261,7 +260,7 @@ impl GoRuntime {
                 .transpose()
         };
         let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else {
-            return Ok((read(&fields.heap_goal)?, false));
+            return read(&fields.heap_goal);
         };
         let parts = (
             limit,
@@ -271,14 +270,14 @@ impl GoRuntime {
             read(&fields.total_free)?,
         );
         let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else {
-            return Ok((Some(by_percent), false));
+            return Ok(Some(by_percent));
         };
         if limit >= i64::MAX as u64 {
-            return Ok((Some(by_percent), false));
+            return Ok(Some(by_percent));
         }
         let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;
         let by_limit = goal_by_limit(limit, mapped, free, allocated.saturating_sub(freed), marked);
-        Ok((Some(by_percent.min(by_limit)), by_limit < by_percent))
+        Ok(Some(by_percent.min(by_limit)))
     }
 
     fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {
@@ -308,6 +307,7 @@ impl GoRuntime {
         let mut stats = HeapStats {
             committed: sum(fields.committed.offset),
             stacks: sum(fields.in_stacks.offset),
+            released: sum(fields.released.offset),
             allocated_bytes: sum(fields.large_alloc.offset),
             allocated_objects: sum(fields.large_alloc_count.offset),
         };
@@ -346,6 +346,7 @@ const MAX_PROCS: u64 = 1 << 14;
 struct HeapStats {
     committed: u64,
     stacks: u64,
+    released: u64,
     allocated_bytes: u64,
     allocated_objects: u64,
 }

@@ -98,6 +98,14 @@ fn the_runtimes_histograms_come_out_bucket_for_bucket() {
         let range = number_of(metric(&before, theirs))..=number_of(metric(&after, theirs));
         assert!(range.contains(&ours), "{name} is {ours}, the runtime's {range:?}");
     }
+    // The scavenger works on its own; not much of an idle service's heap changes hands meanwhile.
+    let released = number_of(&output.points("go-shop", "go.memory.released")[0]["asInt"]);
+    let theirs = [&before, &after].map(|account| number_of(metric(account, "/memory/classes/heap/released:bytes")));
+    let near = |ours: i64| theirs.iter().any(|theirs| (ours - theirs).abs() < 1 << 20);
+    assert!(
+        released > 0 && near(released),
+        "{released} released, the runtime's {theirs:?}"
+    );
     let times = output.points("go-shop", "go.cpu.time");
     assert_eq!(times.len(), 8);
     for point in times {

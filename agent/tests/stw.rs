@@ -49,6 +49,7 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
     for _ in 0..5 {
         shop.get("/gc");
         shop.get("/debug/stacks");
+        shop.get("/processors");
     }
     load(&[shop.url("/alloc?mb=4")], 100, 1, 2);
     let after = shop.oracle();
@@ -75,6 +76,15 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
             length(stop),
             "{parts:?}"
         );
+    }
+    // One more P, and back again.
+    let changed: Vec<&&Value> = stops
+        .iter()
+        .filter(|stop| text(stop, "go.stw.reason") == "GOMAXPROCS")
+        .collect();
+    assert_eq!(changed.len(), 10, "{stops:#?}");
+    for stop in &changed {
+        assert!(text(stop, "go.stw.asked_at").starts_with("main.processors ("), "{stop}");
     }
     let cycles: Vec<&Value> = spans.iter().filter(|span| span["name"] == "go.gc.cycle").collect();
     let triggered = |by: &str| -> Vec<&&Value> {
@@ -165,5 +175,30 @@ fn who_is_late_to_stop_is_named() {
             text(stop, "go.stw.late.goroutine.function").starts_with("net/http."),
             "{stop}"
         );
+    }
+}
+
+/// Without GOGC only the limit can set a goal, and begin a cycle.
+#[test]
+fn a_goal_that_the_memory_limit_sets_is_told() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[("GOGC", "off"), ("GOMEMLIMIT", "48MiB")]);
+    let agent = Agent::run(&["--pid", &shop.pid().to_string(), "--metric-interval", "1s"], 1);
+    for _ in 0..20 {
+        shop.get("/alloc?mb=16");
+    }
+    thread::sleep(Duration::from_millis(200));
+    let output = agent.stop();
+    let spans = output.spans("go-shop");
+    let cycles: Vec<&Value> = spans.iter().filter(|span| span["name"] == "go.gc.cycle").collect();
+    assert!(cycles.len() > 1, "{spans:#?}");
+    for cycle in cycles {
+        let number = |key: &str| attribute(cycle, key).map(|value| number_of(&value));
+        assert_eq!(text(cycle, "go.gc.heap.goal_by"), "gomemlimit", "{cycle}");
+        assert_eq!(text(cycle, "go.gc.trigger"), "heap", "{cycle}");
+        assert_eq!(number("go.config.gogc"), Some(-1), "{cycle}");
+        assert_eq!(number("go.memory.limit"), Some(48 << 20), "{cycle}");
     }
 }

@@ -134,6 +134,14 @@ func burn(until int64) {
 	runtime.KeepAlive(sum)
 }
 
+// processors changes GOMAXPROCS by one and back: the world stops twice.
+func processors(w http.ResponseWriter, _ *http.Request) {
+	before := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(before + 1)
+	runtime.GOMAXPROCS(before)
+	writeJSON(w, map[string]int{"gomaxprocs": before})
+}
+
 // forceGC answers with the number of cycles before and after: one more, unless one was under way.
 func forceGC(w http.ResponseWriter, r *http.Request) {
 	before, begin := forcedCycles(), monotonic()

@@ -79,6 +79,7 @@ func routes(s *shop) http.Handler {
 	mux.HandleFunc("GET /leak", leak)
 	mux.HandleFunc("GET /tight", tight)
 	mux.HandleFunc("GET /gc", forceGC)
+	mux.HandleFunc("GET /processors", processors)
 	mux.HandleFunc("GET /alloc", alloc)
 	mux.HandleFunc("GET /slow-peer", s.slowPeer)
 	mux.HandleFunc("GET /sleep", sleep)

@@ -26,6 +26,10 @@ shared! {
         pub dedicated: i64,
         pub fractional: i64,
         pub idle: i64,
+        /// GOGC, %; negative when off.
+        pub gogc: i64,
+        /// GOMEMLIMIT, bytes; i64::MAX when there is none.
+        pub memory_limit: i64,
         /// GOMAXPROCS at the cycle's begin.
         pub max_procs: u32,
         /// 1 when runtime.GC() or debug.FreeOSMemory asked for it.
@@ -33,4 +37,4 @@ shared! {
     }
 }
 
-layout!(Cycle: 24 + 14 * 8 + 8);
+layout!(Cycle: 24 + 16 * 8 + 8);

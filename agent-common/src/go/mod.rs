@@ -69,7 +69,11 @@ shared! {
         pub g_sched_sp: u32,
         pub p_runnext: u32,
         pub m_p: u32,
+        pub gc_percent: u32,
+        pub gc_memory_limit: u32,
+        pub gc_percent_heap_goal: u32,
+        pub pad: u32,
     }
 }
 
-layout!(Layout: 208);
+layout!(Layout: 224);

@@ -43,6 +43,8 @@ shared! {
         /// What lies on top of its stack: the return address of a function that gave way at its very begin (runtime.morestack),
         /// when it has no frame of its own yet.
         pub late_top: u64,
+        /// When the GC begins: gcController.gcPercentHeapGoal, the goal that GOGC alone would set, bytes; 0 when unknown.
+        pub percent_goal: u64,
         /// runtime.stwReason.
         pub reason: u32,
         /// work.userForced, when the GC begins.
@@ -60,4 +62,4 @@ shared! {
     }
 }
 
-layout!(Last: 16, Stop: 24 + 9 * 8 + 2 * FRAMES * 8 + 8);
+layout!(Last: 16, Stop: 24 + 10 * 8 + 2 * FRAMES * 8 + 8);

@@ -48,6 +48,12 @@ fn cycle() -> Option<()> {
         dedicated: optional(go.gc_dedicated_time)?,
         fractional: optional(go.gc_fractional_time)?,
         idle: optional(go.gc_idle_time)?,
+        gogc: i64::from(read::user::<i32>(go.gc_controller + u64::from(go.gc_percent))?),
+        memory_limit: if go.gc_memory_limit == ABSENT {
+            i64::MAX
+        } else {
+            controller(go.gc_memory_limit)?
+        },
         max_procs: read::user::<i32>(go.work + u64::from(go.work_max_procs))? as u32,
         forced: u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0),
     });

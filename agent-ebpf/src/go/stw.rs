@@ -2,7 +2,10 @@
 
 use agent_common::{
     event::Kind,
-    go::stw::{FRAMES, KEPT, LATE, REASONS, START, SWEEP_TERMINATION, Stop, TIMES},
+    go::{
+        ABSENT,
+        stw::{FRAMES, KEPT, LATE, REASONS, START, SWEEP_TERMINATION, Stop, TIMES},
+    },
     histogram::Series,
     hits::Probe,
     loss::Loss,
@@ -57,6 +60,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         frames: [0; FRAMES],
         late_frames: [0; FRAMES],
         late_top: 0,
+        percent_goal: 0,
         reason,
         forced: 0,
     };
@@ -70,6 +74,9 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         stack(target, asker, &mut event.frames);
     }
     if reason == SWEEP_TERMINATION {
+        if go.gc_percent_heap_goal != ABSENT {
+            event.percent_goal = read::user(go.gc_controller + u64::from(go.gc_percent_heap_goal))?;
+        }
         event.forced = u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0);
     }
     if stopped.saturating_sub(event.asked) >= LATE {

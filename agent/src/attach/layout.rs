@@ -68,5 +68,9 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         g_sched_sp: need(&g.sched_sp),
         p_runnext: need(&offsets.p.runnext),
         m_p: need(&offsets.m.p),
+        gc_percent: need(&controller.gc_percent),
+        gc_memory_limit: maybe(&controller.memory_limit),
+        gc_percent_heap_goal: maybe(&controller.gc_percent_heap_goal),
+        pad: 0,
     }
 }

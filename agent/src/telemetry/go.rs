@@ -81,6 +81,15 @@ def!(
     "memory: memstats, as /memory/classes/*"
 );
 def!(
+    MEMORY_RELEASED,
+    "go.memory.released",
+    "By",
+    UpDownCounter,
+    &[],
+    "Heap memory that the scavenger gave back to the kernel, and that was not taken again.",
+    "memory: memstats.heapStats, as /memory/classes/heap/released"
+);
+def!(
     MEMORY_LIMIT,
     "go.memory.limit",
     "By",
@@ -171,6 +180,7 @@ pub static METRICS: &[&MetricDef] = &[
     &STW_DURATION,
     &CONFIG_GOGC,
     &MEMORY_USED,
+    &MEMORY_RELEASED,
     &MEMORY_LIMIT,
     &MEMORY_ALLOCATED,
     &MEMORY_ALLOCATIONS,
@@ -266,7 +276,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_GOGC,
         kind: "int",
-        description: "GOGC, %; -1 when off. As it was read last before the cycle was seen.",
+        description: "GOGC, %; -1 when off.",
     },
     AttributeDef {
         key: GC_MEMORY_LIMIT,
@@ -276,7 +286,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_GOAL_BY,
         kind: "string",
-        description: "What sets the heap's goal: `gogc`, or `gomemlimit` where that is lower.",
+        description: "What set the cycle's heap goal: `gogc`, or `gomemlimit` where that asks for less; absent when there is a limit and the stop that began the cycle was not seen.",
     },
     AttributeDef {
         key: STW_REASON,

@@ -3,7 +3,7 @@
 
 use agent_common::go::{
     gc::Cycle,
-    stw::{MARK_TERMINATION, SWEEP_TERMINATION},
+    stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
 };
 
 use super::stw;
@@ -39,11 +39,11 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
         Attribute::new(GC_CPU_FRACTIONAL, cycle.fractional),
         Attribute::new(GC_CPU_IDLE, cycle.idle),
     ];
-    attributes.extend(pacing(target));
     let stops = [
         target.stops.within(SWEEP_TERMINATION, cycle.sweep_term, cycle.mark),
         target.stops.within(MARK_TERMINATION, cycle.mark_term, cycle.end),
     ];
+    attributes.extend(pacing(cycle, stops[0].as_ref()));
     attributes.extend(stops[0].iter().flat_map(|stop| stw::trigger(stop, target)));
     let kind = SpanKind::Internal;
     let root = Span::root("go.gc.cycle", kind, at(cycle.sweep_term), at(cycle.end), attributes);
@@ -64,19 +64,60 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
     spans
 }
 
-/// What sets the heap's goal, as it was read last.
-fn pacing(target: &Target) -> Vec<Attribute> {
-    let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
-    let Some((_, snapshot)) = latest else { return Vec::new() };
-    let mut attributes = vec![Attribute::new(GC_GOGC, snapshot.gogc)];
-    attributes.extend(
-        snapshot
-            .memory_limit
-            .map(|limit| Attribute::new(GC_MEMORY_LIMIT, limit as i64)),
-    );
-    attributes.extend(snapshot.heap_goal.map(|_| {
-        let by = if snapshot.goal_by_limit { "gomemlimit" } else { "gogc" };
-        Attribute::new(GC_GOAL_BY, by)
-    }));
+/// GOGC, GOMEMLIMIT, and which of the two set the heap's goal: the goal is below what GOGC asks for only by the other
+/// (go1.26, runtime/mgcpacer.go, heapGoalInternal). `begin` is the stop that began the cycle.
+fn pacing(cycle: &Cycle, begin: Option<&Stop>) -> Vec<Attribute> {
+    let mut attributes = vec![Attribute::new(GC_GOGC, cycle.gogc)];
+    let limited = cycle.memory_limit != i64::MAX;
+    if limited {
+        attributes.push(Attribute::new(GC_MEMORY_LIMIT, cycle.memory_limit));
+    }
+    let percent_goal = begin.map_or(0, |stop| stop.percent_goal);
+    let by = match (cycle.heap_goal, percent_goal) {
+        _ if !limited => Some("gogc"),
+        (0, _) | (_, 0) => None,
+        (goal, percent_goal) if goal < percent_goal => Some("gomemlimit"),
+        _ => Some("gogc"),
+    };
+    attributes.extend(by.map(|by| Attribute::new(GC_GOAL_BY, by)));
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check((goal, limit, percent_goal): (u64, i64, Option<u64>), expected: Option<&'static str>) {
+        let cycle = Cycle {
+            heap_goal: goal,
+            memory_limit: limit,
+            ..Cycle::default()
+        };
+        let begin = percent_goal.map(|percent_goal| Stop {
+            percent_goal,
+            ..Stop::default()
+        });
+        let attributes = pacing(&cycle, begin.as_ref());
+        let by = |by| attributes.contains(&Attribute::new(GC_GOAL_BY, by));
+        let found = ["gogc", "gomemlimit"].into_iter().find(|name| by(*name));
+        assert_eq!(found, expected);
+        assert_eq!(
+            attributes.contains(&Attribute::new(GC_MEMORY_LIMIT, limit)),
+            limit != i64::MAX
+        );
+    }
+
+    #[test]
+    fn the_lower_goal_is_told_by_what_set_it() {
+        check((4 << 20, i64::MAX, None), Some("gogc"));
+        check((4 << 20, 64 << 20, Some(4 << 20)), Some("gogc"));
+        check((5 << 20, 64 << 20, Some(4 << 20)), Some("gogc"));
+        check((60 << 20, 64 << 20, Some(100 << 20)), Some("gomemlimit"));
+        // GOGC=off.
+        check((60 << 20, 64 << 20, Some(u64::MAX)), Some("gomemlimit"));
+        // The stop that began it was not seen, or the version keeps no goal.
+        check((60 << 20, 64 << 20, None), None);
+        check((0, 64 << 20, Some(100 << 20)), None);
+    }
 }

@@ -12,7 +12,7 @@ use crate::{
         go::{
             CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND,
             GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL,
-            MEMORY_LIMIT, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT, SCHEDULE_DURATION,
+            MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT, SCHEDULE_DURATION,
         },
     },
 };
@@ -34,6 +34,7 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
         gauge(&GOROUTINE_COUNT, snapshot.goroutines),
         gauge(&PROCESSOR_LIMIT, snapshot.gomaxprocs),
         one(&CONFIG_GOGC, target.gauge(snapshot.gogc, time, Vec::new())),
+        gauge(&MEMORY_RELEASED, snapshot.released_bytes),
         sum(&MEMORY_ALLOCATED, snapshot.allocated_bytes),
         sum(&MEMORY_ALLOCATIONS, snapshot.allocated_objects),
     ];

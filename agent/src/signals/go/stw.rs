@@ -10,6 +10,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     inspect::Frame,
+    intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     origins::is_system,
     signals::distribution,
@@ -68,9 +69,14 @@ fn reason(number: u32) -> String {
     known.map_or_else(|| format!("reason {number}"), |name| (*name).to_owned())
 }
 
+/// Whether an event is a stop of the GC's, which is told with its cycle.
+pub fn is_part(event: &Event) -> bool {
+    matches!(event, Event::GoStop(stop) if [MARK_TERMINATION, SWEEP_TERMINATION].contains(&stop.reason))
+}
+
 /// A stop as a trace of its own; those of the GC are parts of its cycle, which comes later.
 pub fn spans(stop: &Stop, target: &mut Target) -> Vec<Span> {
-    if [MARK_TERMINATION, SWEEP_TERMINATION].contains(&stop.reason) {
+    if is_part(&Event::GoStop(*stop)) {
         target.stops.keep(*stop);
         return Vec::new();
     }
