@@ -190,7 +190,19 @@ fn spans_over_the_limit_are_counted() {
         over > traced && traced >= 4 * 3,
         "{traced} traced, {over} over the limit"
     );
-    assert_eq!(traced + over, after - before, "{}", output.said);
+    // Stops of the world for another reason are events, too; and a cycle may end after the account was read.
+    let stops = output.points("go-shop", "go.stw.duration");
+    let other = |point: &&Value| {
+        let reason = attribute(point, "go.stw.reason").unwrap();
+        !["GC sweep termination", "GC mark termination"].contains(&reason.as_str().unwrap())
+    };
+    let others: i64 = stops.iter().filter(other).map(|point| number_of(&point["count"])).sum();
+    let made = traced + over - (after - before);
+    assert!(
+        (0..=others + 1).contains(&made),
+        "{made} more, {others} other stops: {}",
+        output.said
+    );
     let told = output.points("go-shop", "go.memory.gc.cycles");
     assert!(told.iter().map(|point| number_of(&point["asInt"])).sum::<i64>() >= after);
     assert!(output.said.contains("--max-spans"), "{}", output.said);

@@ -309,8 +309,8 @@ fn report(rows: &[Row]) -> String {
     );
     table(
         "go.sched",
-        "Waits counted for each wait of the program's: 4000 in chan receive, 50 in sleep, 400 in IO wait.",
-        &|life| format!("{:.3}, {:.3}, {:.3}", life.chan_receive, life.sleep, life.io_wait),
+        "Waits counted for each wait of the program's: 4000 in chan receive and chan send, 50 in sleep, 400 in IO wait.",
+        &|life| format!("{:.3}, {:.3}, {:.3}", life.chan, life.sleep, life.io_wait),
     );
     table(
         "net.request",

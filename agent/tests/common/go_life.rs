@@ -17,8 +17,8 @@ const CYCLES: f64 = 5.0;
 /// What the agent counted for each that the program did; 1 is right.
 #[derive(Debug)]
 pub struct Life {
-    /// Waits of `main.pong`'s kind: one in each of two goroutines a round.
-    pub chan_receive: f64,
+    /// One in each of two goroutines a round: to receive, or to send once one was preempted in between.
+    pub chan: f64,
     pub sleep: f64,
     pub io_wait: f64,
     pub served: f64,
@@ -35,7 +35,7 @@ impl Life {
             ("GC cycles", self.cycles),
         ];
         let near = [
-            ("chan receive", self.chan_receive),
+            ("chan receive and send", self.chan),
             ("sleep", self.sleep),
             ("IO wait", self.io_wait),
         ];
@@ -55,15 +55,13 @@ pub fn watch(path: &Path) -> Life {
         &["--pid", &program.child.id().to_string(), "--metric-interval", "1s"],
         1,
     );
-    // The first probe is hit some time after the last was put there.
-    std::thread::sleep(std::time::Duration::from_millis(500));
     program.say("go\n");
     program.hear("done");
     let output = agent.stop();
     let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
     let waits = |reason: &str| counted(&output, name, "go.goroutine.wait.duration", Some(reason));
     Life {
-        chan_receive: waits("chan receive") / (2.0 * ROUNDS),
+        chan: (waits("chan receive") + waits("chan send")) / (2.0 * ROUNDS),
         sleep: waits("sleep") / NAPS,
         io_wait: waits("IO wait") / (2.0 * CALLS),
         served: counted(&output, name, "whywait.server.request.duration", None) / CALLS,

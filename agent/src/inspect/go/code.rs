@@ -2,8 +2,9 @@
 //!
 //! pclntab names every function, stripped or not. A [`Witness`] is a function and how it refers to the variable; each gives
 //! the addresses that it may mean, and the variable is at the one that all of them share, in a section where the linker puts
-//! such a variable. At least two must testify. The functions and what they do: go1.18 to go1.27, src/runtime, the file is
-//! named at each variable. What was found is proved again in the live process (`golang/proof.rs`).
+//! such a variable. At least two must testify, or one where what stands there proves it. The functions and what they do: go1.18
+//! to go1.27, src/runtime, the file is named at each variable. What was found is proved again in the live process
+//! (`golang/proof.rs`).
 
 mod rules;
 
@@ -58,7 +59,7 @@ pub(super) fn find(
         build_version: one(&BUILD_VERSION, &names_version, 1)?,
         gcphase: any(&GCPHASE)?,
         iscgo: any(&ISCGO)?,
-        size_class_to_size: one(&SIZE_CLASSES, &begins_with_sizes, 2)?,
+        size_class_to_size: one(&SIZE_CLASSES, &begins_with_sizes, 1)?,
         tlsg: None,
         // Only names hang on it: without them reasons are numbers.
         wait_reason_strings: any(&WAIT_REASONS).ok().and_then(|address| {
