@@ -19,6 +19,7 @@ pub mod docs;
 pub mod go;
 pub mod goroutine;
 pub mod net;
+pub mod stw;
 pub mod thread;
 pub mod tokio;
 
@@ -71,6 +72,7 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
     [
         go::METRICS,
         goroutine::METRICS,
+        stw::METRICS,
         tokio::METRICS,
         net::METRICS,
         thread::METRICS,
@@ -83,7 +85,7 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
 
 /// Every span.
 pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
-    [go::SPANS, goroutine::SPANS, tokio::SPANS, net::SPANS]
+    [go::SPANS, stw::SPANS, goroutine::SPANS, tokio::SPANS, net::SPANS]
         .into_iter()
         .flatten()
 }
@@ -93,6 +95,7 @@ pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
     [
         go::ATTRIBUTES,
         goroutine::ATTRIBUTES,
+        stw::ATTRIBUTES,
         tokio::ATTRIBUTES,
         net::ATTRIBUTES,
         thread::ATTRIBUTES,

@@ -16,8 +16,9 @@ use crate::{
     signals::distribution,
     target::Target,
     telemetry::{
-        go::{GC_TRIGGER, STW_ASKED_AT, STW_DURATION, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID, STW_REASON},
+        go::GC_TRIGGER,
         goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
+        stw::{STW_ASKED_AT, STW_DURATION, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID, STW_REASON},
     },
 };
 
