@@ -235,8 +235,14 @@ impl Pipeline {
                     Plane::Hooks => &mut target.hooks,
                     Plane::Probes => &mut target.probes,
                 };
-                duty.weigher.settle(&reading, slot, stretch);
+                let events = duty.weigher.settle(&reading, slot, stretch);
                 duty.unsettled = false;
+                debug!(
+                    "slot {slot}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
+                    stretch.open / 1e6,
+                    stretch.elapsed / 1e6,
+                    events as f64 * 1e9 / stretch.open
+                );
                 if plane == Plane::Probes {
                     self.watch.judge(slot);
                 }

@@ -8,16 +8,16 @@ use std::{
     time::Duration,
 };
 
-use common::{Agent, Output, Service, attribute, clocks, list, load, number_of, privileged, shop, stock, to_mono};
+use common::{
+    Agent, Load, Output, Service, attribute, clocks, list, load, number_of, privileged, shop, stock, to_mono,
+};
 use serde_json::Value;
 
-const SECONDS: u32 = 15;
-/// How long everything is seen, s.
-const WHOLE: u32 = 4;
-/// How long the load lasts, s.
-const GENERATE: u32 = SECONDS + WHOLE + 3;
 const STOCK_RATE: u32 = 3000;
-const SHOP_RATE: u32 = 1500;
+/// Every other request is a ping-pong.
+const SHOP_RATE: u32 = 1000;
+/// Of a ping-pong.
+const ROUNDS: f64 = 32.0;
 const BUDGET: f64 = 0.03;
 const STOCK: &str = "rust-stock-unstable";
 
@@ -33,11 +33,16 @@ fn sum(output: &Output, service: &str, metric: &str, plane: Option<&str>) -> f64
     points.iter().filter(of_plane).cloned().map(value).sum::<i64>() as f64
 }
 
-/// The weighed count of a metric for each second of the time that its windows stand for.
-fn rate(output: &Output, service: &str, metric: &str, plane: &str) -> f64 {
+/// How long the windows of a plane stand for, s.
+fn window_time(output: &Output, service: &str, plane: &str) -> f64 {
     let seconds = sum(output, service, "whywait.window.time", Some(plane)) / 1e9;
     assert!(seconds > 1.0, "{service}: windows of {plane} stand for {seconds} s");
-    sum(output, service, metric, None) / seconds
+    seconds
+}
+
+/// The weighed count of a metric for each second of the time that its windows stand for.
+fn rate(output: &Output, service: &str, metric: &str, plane: &str) -> f64 {
+    sum(output, service, metric, None) / window_time(output, service, plane)
 }
 
 #[track_caller]
@@ -72,11 +77,9 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
     }
     let stock = stock(true);
     let shop = shop(Some(&stock), &[]);
-    let generators = [
-        (stock.url("/stock/{n}"), STOCK_RATE),
-        (shop.url("/item?id={n}"), SHOP_RATE),
-    ]
-    .map(|(url, rate)| thread::spawn(move || load(&[url], rate, GENERATE, 2)));
+    let of_shop = vec![shop.url("/item?id={n}"), shop.url(&format!("/chan?n={ROUNDS}"))];
+    let generators = [(vec![stock.url("/stock/{n}")], STOCK_RATE), (of_shop, SHOP_RATE)]
+        .map(|(urls, rate)| Load::start(&urls, rate, 0, 2));
     // Nothing is compared until both run at their rates.
     thread::sleep(Duration::from_secs(1));
     let (before, cpus) = (stock.oracle(), [cpu(&shop), cpu(&stock)]);
@@ -96,10 +99,8 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
     )
     .wait();
     let used = [cpu(&shop) - cpus[0], cpu(&stock) - cpus[1]];
-    let duration = format!("{WHOLE}s");
-    let whole_output = Agent::run(&["--pid", &shop.pid().to_string(), "--duration", &duration], 1).wait();
     let after = stock.oracle();
-    let sent: Vec<Value> = generators.map(|generator| generator.join().unwrap()).into();
+    let sent = generators.map(Load::stop);
     assert!(output.status.success(), "{}", output.said);
 
     for (service, signals) in [
@@ -118,16 +119,29 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
     // The generators' rates were constant, and so were the services' own.
     let shop_requests = rate(&output, "go-shop", "whywait.server.request.duration", "hooks");
     // A busy machine may send fewer than were asked for.
-    let asked = number_of(&sent[1]["count"]) as f64 / f64::from(GENERATE);
+    let asked = sent[1]["achieved_rate"].as_f64().unwrap();
     check_near("requests/s of go-shop", shop_requests, asked, 0.1);
     let seconds = (number_of(&after["mono_ns"]) - number_of(&before["mono_ns"])) as f64 / 1e9;
     let polls = (number_of(&after["task_polls"]["count"]) - number_of(&before["task_polls"]["count"])) as f64;
     let found = rate(&output, STOCK, "tokio.task.poll.duration", "probes");
     check_near("polls/s of rust-stock", found, polls / seconds, 0.15);
-    // Of goroutines there is no account of the whole; what the probes see all the time is one.
-    let found = rate(&output, "go-shop", "go.goroutine.runnable.duration", "probes");
-    let whole = sum(&whole_output, "go-shop", "go.goroutine.runnable.duration", None);
-    check_near("waits/s of go-shop", found, whole / f64::from(WHOLE), 0.15);
+    // Each round of the ping-pong makes two goroutines wait for a channel, and its beginning and its end one.
+    let points = output.points("go-shop", "go.goroutine.wait.duration");
+    let of_channels = |point: &&Value| {
+        let reason = attribute(point, "go.goroutine.wait_reason").unwrap();
+        reason.as_str().unwrap().starts_with("chan ")
+    };
+    let waits = points
+        .iter()
+        .filter(of_channels)
+        .map(|point| number_of(&point["count"]));
+    let found = waits.sum::<i64>() as f64 / window_time(&output, "go-shop", "probes");
+    check_near(
+        "waits for channels/s of go-shop",
+        found,
+        asked / 2.0 * (2.0 * ROUNDS + 2.0),
+        0.15,
+    );
 
     for (service, used) in [("go-shop", used[0]), (STOCK, used[1])] {
         let spent = sum(&output, service, "whywait.overhead.cpu.time", None);
@@ -309,7 +323,7 @@ fn a_burst_is_paid_for_within_the_budget() {
     assert!(output.status.success(), "{}", output.said);
 
     let used = |at: i64| samples.iter().rfind(|sample| sample.0 <= at).map(|sample| sample.1);
-    let costs: Vec<(i64, f64, f64)> = costs(&output)
+    let costs: Vec<(i64, f64, f64)> = series(&output, "whywait.overhead.cpu.time")
         .into_iter()
         .filter_map(|(time, cost)| {
             let time = to_mono(&time, begin, wall);
@@ -342,19 +356,21 @@ fn a_burst_is_paid_for_within_the_budget() {
     assert!(steady <= 1.1 && rising <= 2.0, "{steady} {rising}");
 }
 
-/// What a target has cost so far, ns, with the wall time, at each export.
-fn costs(output: &Output) -> Vec<(Value, f64)> {
+/// What go-shop's metric had come to at each export, with the wall time, ns.
+fn series(output: &Output, name: &str) -> Vec<(Value, f64)> {
     let resources = output.metrics.iter().flat_map(|line| list(&line["resourceMetrics"]));
     let of_shop =
         resources.filter(|resource| attribute(&resource["resource"], "service.name") == Some(Value::from("go-shop")));
     of_shop
         .flat_map(|resource| list(&resource["scopeMetrics"]))
         .flat_map(|scope| list(&scope["metrics"]))
-        .filter(|metric| metric["name"] == "whywait.overhead.cpu.time")
+        .filter(|metric| metric["name"] == name)
         .filter_map(|metric| {
-            let points: Vec<&Value> = list(&metric["sum"]["dataPoints"]).collect();
-            let cost: i64 = points.iter().map(|point| number_of(&point["asInt"])).sum();
-            Some((points.first()?["timeUnixNano"].clone(), cost as f64))
+            let data = ["sum", "histogram", "exponentialHistogram"].map(|kind| &metric[kind]["dataPoints"]);
+            let points: Vec<&Value> = data.into_iter().flat_map(list).collect();
+            let value = |point: &&Value| number_of(point.get("count").unwrap_or(&point["asInt"]));
+            let whole: i64 = points.iter().map(value).sum();
+            Some((points.first()?["timeUnixNano"].clone(), whole as f64))
         })
         .collect()
 }

@@ -93,13 +93,14 @@ impl Weigher {
         }
     }
 
-    /// Adds what came in `stretch`, at whose end `reading` was taken.
-    pub fn settle(&mut self, reading: &Reading, slot: u32, stretch: Stretch) {
+    /// Adds what came in `stretch`, at whose end `reading` was taken, and returns how many events of histograms.
+    pub fn settle(&mut self, reading: &Reading, slot: u32, stretch: Stretch) -> u64 {
         self.elapsed += stretch.elapsed;
         self.covered += stretch.open;
         if stretch.open <= 0.0 {
-            return;
+            return 0;
         }
+        let mut events = 0;
         let factor = (stretch.elapsed / stretch.open).max(1.0);
         // How many begin in a window for one that lies in it whole.
         let whole = |value: f64| {
@@ -118,6 +119,7 @@ impl Weigher {
                     if READY.contains(series) {
                         self.ready += bucket.sum as f64 / stretch.open;
                     }
+                    events += bucket.count;
                     let value = bucket.sum as f64 / bucket.count as f64;
                     let weight = factor * whole(value);
                     let weighed = self.weighed.entry((*series as u16, id, index)).or_default();
@@ -149,6 +151,7 @@ impl Weigher {
                 }
             }
         }
+        events
     }
 
     /// Puts the weighed figures in the place of the windows' own.

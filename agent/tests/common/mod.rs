@@ -137,24 +137,43 @@ pub fn stock(unstable: bool) -> Service {
 
 /// Runs the load generator to its end and gives its JSON.
 pub fn load(urls: &[String], rate: u32, seconds: u32, connections: u32) -> Value {
-    let directory = tempfile::tempdir().unwrap();
-    let json = directory.path().join("load.json");
-    let mut command = Command::new(demo("load"));
-    for url in urls {
-        command.args(["--url", url]);
+    Load::start(urls, rate, seconds, connections).end()
+}
+
+/// A load generator that runs.
+pub struct Load {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Load {
+    /// For so many seconds, or until stopped.
+    pub fn start(urls: &[String], rate: u32, seconds: u32, connections: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(demo("load"));
+        for url in urls {
+            command.args(["--url", url]);
+        }
+        let duration = format!("{seconds}s");
+        command.args(["--rate", &rate.to_string(), "--duration", &duration]);
+        command.args(["--connections", &connections.to_string()]);
+        command.arg("--json").arg(directory.path().join("load.json"));
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
+        Self { child, directory }
     }
-    let duration = format!("{seconds}s");
-    command.args([
-        "--rate",
-        &rate.to_string(),
-        "--duration",
-        &duration,
-        "--connections",
-        &connections.to_string(),
-    ]);
-    let status = command.arg("--json").arg(&json).stdout(Stdio::null()).status().unwrap();
-    assert!(status.success(), "load: {status}");
-    serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap()
+
+    /// Ends it, with its JSON.
+    pub fn stop(self) -> Value {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.end()
+    }
+
+    fn end(mut self) -> Value {
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "load: {status}");
+        serde_json::from_slice(&std::fs::read(self.directory.path().join("load.json")).unwrap()).unwrap()
+    }
 }
 
 /// The agent as users run it.
