@@ -24,6 +24,8 @@ pub(super) enum Watcher {
     Agent(&'static [&'static str]),
     /// Empty programs where the agent has its probes: what any observer by uprobes costs at least.
     Traps,
+    /// The control: nothing, so that its intervals are the machine's own noise.
+    Nobody,
 }
 
 /// A way to be watched.
@@ -68,7 +70,7 @@ pub(super) const CASES: [Case; 4] = [
 pub(super) const LEVELS: [u32; 3] = [30, 70, WHOLE];
 pub(super) const WHOLE: u32 = 100;
 
-pub(super) const SETS: [Set; 5] = [
+pub(super) const SETS: [Set; 6] = [
     Set {
         name: "plane 0 alone",
         watcher: Watcher::Agent(&[
@@ -95,6 +97,11 @@ pub(super) const SETS: [Set; 5] = [
     Set {
         name: "traps alone: an empty program at every place of a probe",
         watcher: Watcher::Traps,
+        barred: false,
+    },
+    Set {
+        name: "control: nobody in both windows",
+        watcher: Watcher::Nobody,
         barred: false,
     },
 ];
@@ -140,7 +147,7 @@ mod tests {
         check(&["under"], Some(&[2]));
         check(&["without", "alone"], Some(&[0, 1, 3, 4]));
         check(&["all", "all, under"], Some(&[2, 3]));
-        check(&[""], Some(&[0, 1, 2, 3, 4]));
+        check(&[""], Some(&[0, 1, 2, 3, 4, 5]));
         check(&["under", "over"], None);
     }
 

@@ -184,7 +184,7 @@ impl Bed {
                 // The share of what the service used for itself: the agent's cost is in what it used in all.
                 Some(1.0 + cost / (with.cpu * with.requests - cost))
             }
-            Watcher::Traps => None,
+            Watcher::Traps | Watcher::Nobody => None,
         };
         Ok(Pair {
             without,
@@ -215,6 +215,10 @@ impl Bed {
                 settle()?;
                 Ok((window()?, None))
             }),
+            Watcher::Nobody => {
+                settle()?;
+                Ok((window()?, None))
+            }
         }
     }
 }
