@@ -62,12 +62,16 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
         let share = duty.map_or(1.0, |duty| duty.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {
-                let starved = duty
-                    .and_then(|duty| duty.ledger.as_ref())
-                    .is_some_and(Ledger::is_starved);
-                let cause = if starved {
+                let ledger = duty.and_then(|duty| duty.ledger.as_ref());
+                let cause = if ledger.is_some_and(Ledger::is_starved) {
                     "even the shortest window costs more than 5 s of the budget: one a minute, to see whether it still does"
                         .to_owned()
+                } else if ledger.is_some_and(Ledger::is_held) {
+                    format!(
+                        "cores are busy: more windows than {:.2} % of the time could be seen in the 99th percentile of latency \
+                         (--budget-p99); counts are weighed",
+                        100.0 * share
+                    )
                 } else {
                     format!(
                         "the budget pays for {:.1} % of the time; counts are weighed",

@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// What a target may cost in any case, as a share of one core: it lets quiet services be seen all the time
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "0.1%", value_parser = parse_share)]
     pub budget_floor: Share,
+    /// How much longer windows may make the 99th percentile of a service's latency, by a model of its queue: where cores are
+    /// busy they are rarer than the budget would pay for; `off` for as many as it pays for
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_P99", default_value = "2%", value_parser = parse_share)]
+    pub budget_p99: Share,
     /// What watching may cost all targets together, as a share of the host's CPU time
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "off", value_parser = parse_share)]
     pub budget_host: Share,

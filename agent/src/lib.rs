@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod limits;
 pub mod memory;
 pub mod model;
+pub mod room;
 pub mod telemetry;
 
 pub mod aggregate;

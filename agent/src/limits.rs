@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::room;
+
 /// Length of a period that is judged, s.
 pub const PERIOD: f64 = 10.0;
 /// Use below this share of the limits, for [`QUIET`] periods on end, gives something back.
@@ -133,11 +135,8 @@ impl Limits {
             std::fs::read_to_string(folder.join(file)).ok()
         };
         let number = |text: String| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
-        let quota = || {
-            let quota = number(read("cpu", "cpu.cfs_quota_us")?)?;
-            Some(quota / number(read("cpu", "cpu.cfs_period_us")?)?)
-        };
-        let cpu = read("", "cpu.max").and_then(|text| cpu_max(&text)).or_else(quota);
+        let quota = |controller, read: fn(&Path) -> Option<f64>| read(&folder(&text, controller)?);
+        let cpu = quota("", room::unified).or_else(|| quota("cpu", room::version_1));
         let bytes = read("", "memory.max").and_then(number);
         let bytes = bytes.or_else(|| read("memory", "memory.limit_in_bytes").and_then(number));
         Self {
@@ -148,28 +147,12 @@ impl Limits {
     }
 }
 
-/// "MAX PERIOD" as cores; None for "max PERIOD".
-fn cpu_max(text: &str) -> Option<f64> {
-    let (max, period) = text.trim().split_once(' ')?;
-    Some(max.parse::<f64>().ok()? / period.parse::<f64>().ok().filter(|period| *period > 0.0)?)
-}
-
-/// Where a controller's files are, by /proc/self/cgroup: "" is the unified hierarchy. A path that is not there is another
-/// namespace's: the root is then our own.
+/// Where a controller's files of the agent's own cgroup are. A path that is not there is another namespace's: the root is then
+/// our own.
 fn folder(cgroup: &str, controller: &str) -> Option<PathBuf> {
-    let path = cgroup.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
-        controllers.split(',').any(|name| name == controller).then_some(path)
-    })?;
-    let roots: &[&str] = match controller {
-        "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
-        "cpu" => &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"],
-        _ => &["/sys/fs/cgroup/memory"],
-    };
-    let own = |root: &&str| Path::new(root).join(path.trim_start_matches('/'));
-    let own = roots.iter().map(own).find(|folder| folder.is_dir());
-    own.or_else(|| roots.iter().map(PathBuf::from).find(|folder| folder.is_dir()))
+    let (root, path) = room::place(cgroup, controller)?;
+    let own = root.join(path.trim_start_matches('/'));
+    Some(if own.is_dir() { own } else { root })
 }
 
 /// CPU time so far, ns, and resident set, bytes, of the agent itself.
@@ -235,7 +218,5 @@ mod tests {
         ] {
             assert_eq!(given.within(of), expected, "{of:?}");
         }
-        assert_eq!(cpu_max("50000 100000\n"), Some(0.5));
-        assert_eq!(cpu_max("max 100000\n"), None);
     }
 }

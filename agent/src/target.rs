@@ -13,6 +13,7 @@ use crate::{
     inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
     origins::Origins,
+    room::Room,
     signals::{
         self,
         go::{goroutines::Goroutines, sched::Waits, stw::Stops},
@@ -25,6 +26,8 @@ const EXEMPLARS: usize = 4;
 /// A watched process.
 pub struct Target {
     pub process: Process,
+    /// What it may use; read when a window is opened.
+    pub room: Room,
     /// Unique for the agent's life; what the kernel's maps and events carry.
     pub slot: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
@@ -111,6 +114,7 @@ impl Target {
         let started = clock::process_start(process.start);
         Self {
             process,
+            room: Room::default(),
             slot,
             image: None,
             bias: 0,

@@ -26,6 +26,7 @@ use crate::{
     exit::{Exit, Fatal},
     golang::ProofError,
     inspect::{Image, InspectError},
+    room::Host,
     target::Target,
 };
 
@@ -67,6 +68,8 @@ pub struct Watch {
     maps: TargetMaps,
     pub meter: Meter,
     options: Options,
+    /// What the host's cores do.
+    host: Host,
     /// Plane 1, by signal.
     pub hooks: Vec<HookState>,
     hook_set: hooks::HookSet,
@@ -104,6 +107,7 @@ impl Watch {
             maps,
             meter,
             options,
+            host: Host::default(),
             hooks,
             targets: HashMap::new(),
             by_slot: HashMap::new(),

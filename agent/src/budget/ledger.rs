@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::Limits;
+use super::{Limits, tail};
 
 /// In no stretch of this length may a plane cost more than the limits allow for it, ns.
 pub const SPAN: f64 = 5e9;
@@ -20,6 +20,11 @@ const GLIMPSE: f64 = 20e6;
 const DETACH: f64 = 20e6;
 /// What is too dear for a window is tried again after this long, ns: the load may be another by then.
 const AGAIN: f64 = 60e9;
+/// Where windows must be rare there is one about this often, ns, if that leaves the shortest its time; and one every [`AGAIN`]
+/// in any case.
+const RARE: f64 = 10e9;
+/// Windows that cost more than this many times what the target does for itself are not told apart.
+const SLOWEST: f64 = 100.0;
 
 /// What happened since the last turn. Times in ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +38,10 @@ pub struct Facts {
     pub windows: f64,
     /// The part of its limits that the host's leave a target, 1 for all of it.
     pub scale: f64,
+    /// How busy the cores are that the target has, 1 for all of their time.
+    pub busy: f64,
+    /// Share of the target's requests that may come to lie over its 99th percentile of latency because of this plane's windows.
+    pub tail: f64,
 }
 
 /// Where the window stands.
@@ -60,6 +69,22 @@ struct Running {
     time: f64,
     /// CPU time of the target's own meanwhile.
     own: f64,
+    /// Cost and time between attaching and detaching only.
+    open: (f64, f64),
+}
+
+impl Running {
+    /// Cost while it was open, for each ns of the target's own CPU time; `load` is what that goes by where the kernel's clock
+    /// shows none. At most [`SLOWEST`].
+    fn slower(self, load: f64) -> f64 {
+        let own = (self.own / self.time.max(1.0)).max(load / 10.0);
+        let (cost, time) = self.open;
+        if cost > 0.0 {
+            (cost / time / own).min(SLOWEST)
+        } else {
+            0.0
+        }
+    }
 }
 
 /// One plane's account at one target.
@@ -77,8 +102,15 @@ pub struct Ledger {
     price: f64,
     /// Since the window under way was asked for.
     running: Running,
-    /// The last whole window.
+    /// The last whole window, and how long ago it was, ns.
     last: Option<Running>,
+    rested: f64,
+    /// Cost in windows, for each ns of the target's own CPU time, of the last few.
+    slower: f64,
+    /// Share of the time that windows may take for the tail's sake.
+    rare: f64,
+    /// Whether the next window waits for that, and not for credit.
+    held: bool,
     /// Since when it has been too dear for the next one, ns; 0 while it is not.
     starved: f64,
     /// The target's CPU use of late, cores, and since when it is known, s.
@@ -103,6 +135,10 @@ impl Ledger {
             price: 0.0,
             running: Running::default(),
             last: None,
+            rested: 0.0,
+            slower: 0.0,
+            rare: 1.0,
+            held: false,
             starved: 0.0,
             load: 0.0,
             known: 0.0,
@@ -142,14 +178,24 @@ impl Ledger {
         // What is not used is not hoarded: a burst of load must not meet windows saved up over hours.
         let most = (2.0 * self.expected()).max(income / facts.elapsed * 1e9);
         self.credit = self.credit.min(most);
+        // What never needs to close is not closed for the tail's sake either.
+        let whole = self.slower * self.load * facts.elapsed <= income;
+        self.rare = if whole {
+            1.0
+        } else {
+            tail::share(facts.tail, facts.busy, self.slower)
+        };
         match phase {
             Phase::Closed => self.closed_turn(facts.elapsed),
             Phase::Open(time) => {
+                self.running.open.0 += facts.windows;
+                self.running.open.1 += facts.elapsed;
                 let price = facts.windows / facts.elapsed;
                 self.price += (price - self.price) / 2.0;
                 // Until it is detached, should it be closed at the next turn only.
                 let spent_up = self.left() <= self.price.max(price) * (facts.elapsed + DETACH);
-                let enough = self.credit <= 0.0 && time >= self.shortest;
+                let rare = self.rare < 1.0 && time.as_nanos() as f64 >= self.rare * RARE;
+                let enough = (self.credit <= 0.0 || rare) && time >= self.shortest;
                 if self.price > 0.0 && (spent_up || enough) {
                     Turn::Close
                 } else {
@@ -161,7 +207,13 @@ impl Ledger {
     }
 
     fn closed_turn(&mut self, elapsed: f64) -> Turn {
+        self.rested += elapsed;
         if self.credit < self.patience * self.expected() {
+            self.held = false;
+            return Turn::Stay;
+        }
+        self.held = self.rested < self.rest();
+        if self.held {
             return Turn::Stay;
         }
         if self.glimpse() > self.left() {
@@ -177,8 +229,22 @@ impl Ledger {
 
     /// A window is over, detaching included.
     pub fn closed(&mut self) {
+        let slower = self.running.slower(self.load);
+        self.slower += (slower - self.slower) / if self.last.is_some() { 3.0 } else { 1.0 };
         self.last = Some(self.running);
+        self.rested = 0.0;
         self.patience = 0.5 + self.random.f64();
+    }
+
+    /// Time after the last window in which there is none, for the tail's sake, ns.
+    fn rest(&self) -> f64 {
+        let rest = self.last.map_or(0.0, |last| last.time * (1.0 / self.rare - 1.0));
+        (self.patience * rest).min(AGAIN)
+    }
+
+    /// Whether windows are rarer than the budget would pay for, so that they are not seen in the 99th percentile of latency.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// CPU use of the target of late, cores.

@@ -9,6 +9,8 @@ struct Simulation {
     /// Cost of plane 2 for each ns of the target's own work.
     price: f64,
     always: f64,
+    /// How busy the cores are, when the 99th percentile of latency may get longer by 2 % only.
+    busy: Option<f64>,
 }
 
 #[derive(Default)]
@@ -72,6 +74,8 @@ fn run(limits: Limits, simulation: &Simulation, steps: usize, load: impl Fn(usiz
             before: always,
             windows,
             scale: 1.0,
+            busy: simulation.busy.unwrap_or(0.0),
+            tail: simulation.busy.map_or(f64::INFINITY, |_| tail::allowed(0.02)),
         };
         match (ledger.turn(facts, phase), state) {
             (Turn::Open, 0) => (state, until, window, outcome.opened) = (1, step + 2, 0.0, outcome.opened + 1),
@@ -91,6 +95,7 @@ fn run(limits: Limits, simulation: &Simulation, steps: usize, load: impl Fn(usiz
 const ONE_PERCENT: Limits = Limits {
     share: 0.01,
     floor: 0.001,
+    tail: None,
 };
 
 #[test]
@@ -98,6 +103,7 @@ fn what_is_cheap_stays_open() {
     let cheap = Simulation {
         price: 0.005,
         always: 0.001,
+        busy: None,
     };
     let outcome = run(ONE_PERCENT, &cheap, 6000, |_| 1.0);
     assert_eq!(outcome.opened, 1);
@@ -112,7 +118,11 @@ fn what_is_cheap_stays_open() {
 fn what_is_dear_costs_its_budget_and_not_more() {
     // At the last even the shortest window costs more than 5 s pay for.
     for (price, least) in [(0.05, 0.006), (0.3, 0.006), (1.0, 0.004), (4.0, 0.001)] {
-        let dear = Simulation { price, always: 0.0 };
+        let dear = Simulation {
+            price,
+            always: 0.0,
+            busy: None,
+        };
         let outcome = run(ONE_PERCENT, &dear, 120_000, |_| 1.5);
         let share = outcome.windows / outcome.own;
         assert!((least..0.0101).contains(&share), "price {price}: {share}");
@@ -127,7 +137,11 @@ fn what_is_dear_costs_its_budget_and_not_more() {
 fn after_three_windows_it_costs_what_it_may() {
     const MINUTE: usize = 6000;
     for price in [0.05, 0.1, 0.3, 0.6] {
-        let simulation = Simulation { price, always: 0.0 };
+        let simulation = Simulation {
+            price,
+            always: 0.0,
+            busy: None,
+        };
         let outcome = run(ONE_PERCENT, &simulation, 6 * MINUTE, |_| 1.5);
         let begins = outcome
             .steps
@@ -154,7 +168,11 @@ fn a_load_that_rises_fifty_fold_is_paid_for_within_any_five_seconds() {
     for seed in 0..50 {
         let price = 0.02 + 0.02 * f64::from(seed);
         let rise = 3000 + seed as usize * 7;
-        let simulation = Simulation { price, always: 0.0 };
+        let simulation = Simulation {
+            price,
+            always: 0.0,
+            busy: None,
+        };
         let outcome = run(
             ONE_PERCENT,
             &simulation,
@@ -178,6 +196,7 @@ fn what_is_too_dear_for_any_window_is_tried_once_a_minute() {
     let dear = Simulation {
         price: 3.0,
         always: 0.0,
+        busy: None,
     };
     let outcome = run(ONE_PERCENT, &dear, 120_000, |_| 0.5);
     assert!((10..=21).contains(&outcome.opened), "{} in 20 minutes", outcome.opened);
@@ -193,6 +212,7 @@ fn never_over_by_more_than_one_window_on_any_load() {
         let simulation = Simulation {
             price: random.f64() * 3.0,
             always: random.f64() * 0.02,
+            busy: None,
         };
         let outcome = run(ONE_PERCENT, &simulation, 40_000, |step| loads[step / 1000]);
         assert!(outcome.over <= 0.0, "seed {seed}: over by {}", outcome.over);
@@ -205,6 +225,7 @@ fn a_quiet_target_is_seen_whole_within_the_floor() {
     let dear = Simulation {
         price: 0.5,
         always: 0.05,
+        busy: None,
     };
     let outcome = run(ONE_PERCENT, &dear, 6000, |_| 0.001);
     assert!(outcome.open > 0.95 * outcome.elapsed);
@@ -215,8 +236,57 @@ fn hooks_over_the_budget_leave_plane_2_its_least() {
     let heavy = Simulation {
         price: 0.5,
         always: 0.05,
+        busy: None,
     };
     let outcome = run(ONE_PERCENT, &heavy, 120_000, |_| 1.0);
     let share = outcome.windows / outcome.own;
     assert!((0.0001..0.00052).contains(&share), "{share}");
+}
+
+#[test]
+fn where_cores_are_busy_windows_are_as_rare_as_the_tail_needs() {
+    for (price, busy, least) in [(0.25, 0.7, 50), (0.3, 0.5, 80), (1.0, 0.5, 40), (0.1, 0.8, 100)] {
+        let simulation = Simulation {
+            price,
+            always: 0.0,
+            busy: Some(busy),
+        };
+        let outcome = run(ONE_PERCENT, &simulation, 120_000, |_| 1.5);
+        let most = tail::share(tail::allowed(0.02), busy, price);
+        // Attaching and detaching are 40 ms of each, at half the price.
+        let found = (outcome.open + f64::from(outcome.opened) * 2.0 * STEP) / outcome.elapsed;
+        assert!(
+            found < 1.15 * most,
+            "price {price}, busy {busy}: {found}, {most} is the most"
+        );
+        assert!(found > 0.5 * most, "price {price}, busy {busy}: {found} of {most}");
+        assert!(
+            outcome.opened >= least,
+            "price {price}, busy {busy}: {}",
+            outcome.opened
+        );
+    }
+}
+
+#[test]
+fn an_overloaded_target_is_looked_at_about_once_a_minute() {
+    let simulation = Simulation {
+        price: 0.2,
+        always: 0.0,
+        busy: Some(1.0),
+    };
+    let outcome = run(ONE_PERCENT, &simulation, 120_000, |_| 2.0);
+    assert!((18..=45).contains(&outcome.opened), "{} in 20 minutes", outcome.opened);
+    assert!(outcome.open / outcome.elapsed < 0.003);
+}
+
+#[test]
+fn what_is_paid_for_whole_stays_open_on_busy_cores() {
+    let cheap = Simulation {
+        price: 0.005,
+        always: 0.001,
+        busy: Some(0.95),
+    };
+    let outcome = run(ONE_PERCENT, &cheap, 6000, |_| 1.0);
+    assert!(outcome.open > 0.99 * outcome.elapsed);
 }

@@ -2,14 +2,16 @@
 //!
 //! Plane 0 and the end of each GC cycle are free or nearly so: always on. The kernel's hooks (plane 1) are cheap and the
 //! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
-//! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Probes are detached
-//! between windows; hooks are not, they only look whether it is their time. `ledger` decides (pure), `cost` and `calibrate`
-//! measure, `worth` shares out (pure), `window` acts, `weigh` makes unbiased figures of what the windows saw (pure); `duty` holds it for one target.
+//! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Between windows probes
+//! are detached, and hooks too while no target's window is open. `ledger` decides (pure), `tail` says how rare windows must be
+//! for the service's latency (pure), `cost` and `calibrate` measure, `worth` shares out (pure), `window` acts, `weigh` makes
+//! unbiased figures of what the windows saw (pure); `duty` holds it for one target.
 
 pub mod calibrate;
 pub mod cost;
 pub mod duty;
 pub mod ledger;
+pub mod tail;
 pub mod weigh;
 pub mod window;
 pub mod worth;
@@ -29,6 +31,8 @@ pub struct Limits {
     pub share: f64,
     /// Share of one core that a target may always cost: it lets quiet services be seen whole.
     pub floor: f64,
+    /// By which part windows may lengthen the 99th percentile of a service's latency; None for any.
+    pub tail: Option<f64>,
 }
 
 impl Limits {
@@ -42,6 +46,7 @@ impl Limits {
         Self {
             share: self.share * (1.0 - reserved),
             floor: self.floor * (1.0 - reserved),
+            ..self
         }
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
         limits: args.budget.0.map(|share| budget::Limits {
             share,
             floor: args.budget_floor.0.unwrap_or_default(),
+            tail: args.budget_p99.0,
         }),
         host: args.budget_host.0.map(|share| share * cores()),
     })

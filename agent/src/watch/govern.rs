@@ -1,6 +1,9 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use agent_common::{
     hits::{Hits, Probe},
@@ -23,6 +26,7 @@ use crate::{
     },
     clock,
     model::MonoNs,
+    room::Room,
     target::Target,
 };
 
@@ -46,7 +50,13 @@ impl Watch {
             self.execed(pid);
         }
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
+        self.host.turn(now);
         let scales = self.scales();
+        let tails: HashMap<u32, _> = self
+            .targets
+            .values()
+            .map(|target| (target.slot, self.tail(target)))
+            .collect();
         let mut turns = Vec::new();
         for target in self.targets.values_mut() {
             let young = [&target.hooks, &target.probes]
@@ -56,7 +66,11 @@ impl Watch {
                 match self.meter.hits(target.known.index) {
                     Ok(hits) => {
                         let scale = self.allowed * scales.get(&target.slot).copied().unwrap_or(1.0);
-                        turns.push((target.process.pid, turn(target, &self.meter.costs, hits, now, scale)));
+                        let tail = tails[&target.slot];
+                        turns.push((
+                            target.process.pid,
+                            turn(target, &self.meter.costs, hits, now, scale, tail),
+                        ));
                     }
                     Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
                 }
@@ -153,6 +167,7 @@ impl Watch {
     }
 
     fn open_hooks(&mut self, target: &mut Target) {
+        target.room = Room::of(target.process.pid);
         target.hooks.begin();
         if self.hook_set.want(target.slot, &self.windows) {
             self.hooks_opened(target);
@@ -189,6 +204,7 @@ impl Watch {
     }
 
     pub(super) fn open_probes(&mut self, target: &mut Target) {
+        target.room = Room::of(target.process.pid);
         target.probes.window = Window::Busy;
         target.probes.begin();
         self.windows
@@ -321,7 +337,14 @@ fn is_young(duty: &Duty, now: MonoNs) -> bool {
 }
 
 /// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes.
-fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs, scale: f64) -> (Turn, Turn) {
+fn turn(
+    target: &mut Target,
+    costs: &Costs,
+    hits: Hits,
+    now: MonoNs,
+    scale: f64,
+    (busy, tail): (f64, f64),
+) -> (Turn, Turn) {
     let spent = &mut target.spent;
     let mut new = [0; Probe::COUNT];
     for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
@@ -354,6 +377,8 @@ fn turn(target: &mut Target, costs: &Costs, hits: Hits, now: MonoNs, scale: f64)
             before,
             windows: windows.cost,
             scale,
+            busy,
+            tail,
         };
         let Some(ledger) = duty.ledger.as_mut() else {
             return Turn::Stay;

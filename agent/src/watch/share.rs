@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use super::Watch;
 use crate::{
-    budget::worth::{self, Claim},
+    budget::{
+        Ledger, tail,
+        worth::{self, Claim},
+    },
     target::Target,
 };
 
@@ -22,6 +25,22 @@ impl Watch {
         };
         let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
         slots.into_iter().zip(worth::shares(&claims, host)).collect()
+    }
+
+    /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes may bring
+    /// over its 99th percentile of latency: planes that have windows share that.
+    pub(super) fn tail(&self, target: &Target) -> (f64, f64) {
+        let Some(longer) = self.options.limits.and_then(|limits| limits.tail) else {
+            return (0.0, f64::INFINITY);
+        };
+        let load = target.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
+        let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
+        let threads = latest.map(|(_, snapshot)| snapshot.gomaxprocs);
+        let planes = [&target.hooks, &target.probes].into_iter().filter(|duty| duty.weighed);
+        (
+            target.room.busy(&self.host, load, threads),
+            tail::allowed(longer) / planes.count().max(1) as f64,
+        )
     }
 
     /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
