@@ -1,0 +1,70 @@
+//! One target's turn of the governor: what happened since the last one, told to the ledgers of both planes.
+
+use std::time::Duration;
+
+use agent_common::hits::{Hits, Probe};
+
+use crate::{
+    budget::{Costs, Duty, Facts, Turn, Window, cost::Part, ledger::Phase},
+    model::MonoNs,
+    target::Target,
+};
+
+/// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes.
+pub(super) fn turn(
+    target: &mut Target,
+    costs: &Costs,
+    hits: Hits,
+    now: MonoNs,
+    scale: f64,
+    (busy, tail): (f64, f64),
+) -> (Turn, Turn) {
+    let spent = &mut target.spent;
+    let mut new = [0; Probe::COUNT];
+    for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
+        new[index] = hits[index].saturating_sub(spent.hits[index]);
+        spent.by_kind[index] += new[index] as f64 * costs.of(*probe);
+    }
+    let split = costs.split(&new);
+    let (probes, hooks, always) = (split.probes.cost, split.hooks.cost, split.always.cost);
+    // A target that just ended has no CPU time to show; its end is on its way.
+    let clock = target.process.cpu_time().unwrap_or(spent.clock);
+    let cpu = clock.saturating_sub(spent.clock) as f64;
+    let elapsed = now.0.saturating_sub(spent.turned.0) as f64;
+    spent.hits = hits;
+    spent.clock = clock;
+    spent.turned = now;
+    spent.cpu += cpu;
+    let own = cpu - probes - hooks - always;
+    let ask = |duty: &mut Duty, before: f64, windows: Part| {
+        duty.note(windows);
+        let phase = match duty.window {
+            Window::None => return Turn::Stay,
+            Window::Closed if duty.unsettled => Phase::Busy,
+            Window::Closed => Phase::Closed,
+            Window::Busy => Phase::Busy,
+            Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
+        };
+        let facts = Facts {
+            elapsed,
+            own,
+            before,
+            windows: windows.cost,
+            scale,
+            busy,
+            tail,
+        };
+        let Some(ledger) = duty.ledger.as_mut() else {
+            return Turn::Stay;
+        };
+        match (ledger.turn(facts, phase), phase) {
+            (turn, _) if scale > 0.0 => turn,
+            (_, Phase::Open(_)) => Turn::Close,
+            _ => Turn::Stay,
+        }
+    };
+    (
+        ask(&mut target.hooks, always, split.hooks),
+        ask(&mut target.probes, always + hooks, split.probes),
+    )
+}
