@@ -173,7 +173,8 @@ impl Watch {
 
     fn hooks_opened(&mut self, target: &mut Target) {
         let now = clock::now();
-        if target.known.hooks_since == 0 {
+        let first = target.known.hooks_since == 0;
+        if first {
             // What was before the first window is not what windows stand for.
             target.hooks.settled = now;
         }
@@ -183,6 +184,9 @@ impl Watch {
         target.hooks.window = Window::Open { since: now };
         self.clear_cut(target, Plane::Hooks);
         self.tell(target, HOOKS_OPEN);
+        if first {
+            announce(target);
+        }
     }
 
     fn shut_hooks(&mut self, target: &mut Target) -> Option<Settled> {
@@ -306,8 +310,12 @@ impl Watch {
     }
 }
 
-/// Says that a target is watched, with the probes in place.
+/// Says that a target is watched, when both planes were opened for the first time: from there on everything is seen.
 pub(super) fn announce(target: &Target) {
+    let probes = target.probes.probes.is_empty() || target.known.probes_since != 0;
+    if !probes || target.known.hooks_since == 0 {
+        return;
+    }
     info!(
         "watching {} (pid {}): {} probes",
         target.resource.get("service.name").unwrap_or_default(),

@@ -237,6 +237,8 @@ impl Agent {
             .env("RUST_LOG", "info")
             .env("WHYWAIT_BUDGET", "off")
             .env("WHYWAIT_LIMIT_CPU", "off")
+            // One file, whatever there is to write: it is read whole.
+            .env("WHYWAIT_OUT_ROTATE", "64GiB")
             .envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (send, log) = mpsc::channel();
