@@ -1,11 +1,17 @@
 //! The `whywait` command.
 
+use std::time::Duration;
+
 use agent::{
     cli::{Cli, Command},
     exit::{Exit, exit_of},
     pipeline, recording,
 };
 use clap::Parser as _;
+use tokio::runtime::{Builder, Handle};
+
+/// How long what still runs may take to end.
+const LEAVE: Duration = Duration::from_secs(1);
 
 fn main() -> Exit {
     let cli = Cli::parse();
@@ -13,36 +19,39 @@ fn main() -> Exit {
         .format_target(false)
         .format_timestamp_secs()
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
+    let (runtime, aside) = match (
+        Builder::new_current_thread().enable_all().build(),
+        Builder::new_multi_thread().worker_threads(1).enable_all().build(),
+    ) {
+        (Ok(runtime), Ok(aside)) => (runtime, aside),
+        (Err(error), _) | (_, Err(error)) => {
             eprintln!("whywait: cannot start: {error}");
             return Exit::Failed;
         }
     };
-    let outcome = runtime.block_on(async {
-        match &cli.command {
-            Command::Run(args) => pipeline::run(args, None).await,
-            Command::Record(args) => pipeline::run(&args.run, Some(&args.file)).await,
-            Command::Replay(args) => match pipeline::export_config(&args.export) {
-                Ok(config) => recording::replay::run(&args.file, config).await,
-                Err(error) => Err(error),
-            },
-            Command::Doctor(args) => agent::doctor::run(args),
-            Command::Selftest(args) => agent::selftest::run(args).await,
-        }
-    });
+    let outcome = runtime.block_on(run(&cli.command, aside.handle()));
     // A sink that still hangs in a blocking call does not hold the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(LEAVE);
+    aside.shutdown_timeout(LEAVE);
     match outcome {
         Ok(exit) => exit,
         Err(error) => {
             eprintln!("whywait: {error:#}");
             exit_of(&error)
         }
+    }
+}
+
+/// The pipeline has a thread of its own: each of its turns wakes one thread, and those are a hundred a second, on cores that
+/// services need. What sends and serves runs `aside`, and never keeps a window open.
+async fn run(command: &Command, aside: &Handle) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(args) => pipeline::run(args, None, aside).await,
+        Command::Record(args) => pipeline::run(&args.run, Some(&args.file), aside).await,
+        Command::Replay(args) => {
+            recording::replay::run(&args.file, pipeline::export_config(&args.export)?, aside).await
+        }
+        Command::Doctor(args) => agent::doctor::run(args),
+        Command::Selftest(args) => agent::selftest::run(args).await,
     }
 }

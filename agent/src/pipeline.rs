@@ -10,6 +10,7 @@ use agent_common::loss::Loss;
 use anyhow::Context as _;
 use log::debug;
 use tokio::{
+    runtime::Handle,
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -86,8 +87,8 @@ struct Pipeline {
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
-/// as well.
-pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> {
+/// as well. Exports and answers probes of its health `aside`.
+pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyhow::Result<Exit> {
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let options = options(args)?;
@@ -102,11 +103,13 @@ pub async fn run(args: &RunArgs, record: Option<&Path>) -> anyhow::Result<Exit> 
     let mut meter = Meter::new(&mut take)?;
     meter.calibrate(&mut object);
     let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
-    let exporter = Exporter::start(export)?;
+    let exporter = Exporter::start(export, aside)?;
     let health = Arc::new(Health::default());
     if let Some(address) = args.health_listen {
-        health::serve(address, health.clone(), exporter.stats.clone())
-            .await
+        let serve = health::serve(address, health.clone(), exporter.stats.clone());
+        aside
+            .spawn(serve)
+            .await?
             .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
     }
     let mut pipeline = Pipeline {

@@ -12,6 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tokio::{
+    runtime::Handle,
     sync::mpsc::{self, error::TrySendError},
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -107,8 +108,10 @@ impl Sink {
 }
 
 impl Exporter {
-    /// Starts the sinks. An endpoint that is down is no error: it is tried again.
-    pub fn start(config: Config) -> Result<Self, ExportError> {
+    /// Starts the sinks, `aside` from the caller's runtime. An endpoint that is down is no error: it is tried again.
+    pub fn start(config: Config, aside: &Handle) -> Result<Self, ExportError> {
+        // Clients are made in the runtime that drives them.
+        let _entered = aside.enter();
         let stats = Arc::new(ExportStats::default());
         let (mut sinks, mut files) = (Vec::new(), Vec::new());
         if let Some(otlp) = &config.otlp {
@@ -120,7 +123,7 @@ impl Exporter {
                 sinks.push(Sink {
                     signals,
                     aggregate_to_export,
-                    task: tokio::spawn(worker.run(queue)),
+                    task: aside.spawn(worker.run(queue)),
                 });
             }
         }
@@ -131,7 +134,7 @@ impl Exporter {
             sinks.push(Sink {
                 signals: &Signal::ALL,
                 aggregate_to_export,
-                task: tokio::task::spawn_blocking(move || writer.run(queue)),
+                task: aside.spawn_blocking(move || writer.run(queue)),
             });
         }
         let run = Anchor::take();

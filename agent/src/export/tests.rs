@@ -180,7 +180,7 @@ async fn an_endpoint_that_is_down_does_not_hold_up_the_other_signals() {
         ]),
     )
     .unwrap();
-    let exporter = Exporter::start(Config { otlp: own, files: None }).unwrap();
+    let exporter = Exporter::start(Config { otlp: own, files: None }, &Handle::current()).unwrap();
     for _ in 0..20 {
         exporter.send(batch(10, 4));
     }
@@ -231,10 +231,13 @@ async fn no_request_is_larger_than_receivers_take() {
 
 #[tokio::test]
 async fn nothing_waits_for_an_endpoint_that_is_not_there() {
-    let exporter = Exporter::start(Config {
-        otlp: Some(config(&nowhere(), &[])),
-        files: None,
-    })
+    let exporter = Exporter::start(
+        Config {
+            otlp: Some(config(&nowhere(), &[])),
+            files: None,
+        },
+        &Handle::current(),
+    )
     .unwrap();
     for _ in 0..QUEUE + 10 {
         exporter.send(batch(1, 0));
@@ -273,13 +276,16 @@ async fn compression_and_headers_of_the_environment_are_sent() {
 async fn every_sink_says_the_same_and_a_series_begin_does_not_move() {
     let receiver = Receiver::default();
     let directory = tempfile::tempdir().unwrap();
-    let exporter = Exporter::start(Config {
-        otlp: Some(config(&receiver.serve().await, &[])),
-        files: Some(FilesConfig {
-            directory: directory.path().to_owned(),
-            rotate: 1 << 30,
-        }),
-    })
+    let exporter = Exporter::start(
+        Config {
+            otlp: Some(config(&receiver.serve().await, &[])),
+            files: Some(FilesConfig {
+                directory: directory.path().to_owned(),
+                rotate: 1 << 30,
+            }),
+        },
+        &Handle::current(),
+    )
     .unwrap();
     for _ in 0..5 {
         exporter.send(batch(700, 3));

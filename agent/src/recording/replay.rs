@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use log::{debug, warn};
+use tokio::runtime::Handle;
 
 use super::{Described, Frames, Preface, Reader, Record, RecordingError, to_resource};
 use crate::{
@@ -89,12 +90,12 @@ impl Replay {
     }
 }
 
-/// Replays `path` into the ways out that `config` names.
-pub async fn run(path: &Path, config: export::Config) -> anyhow::Result<Exit> {
+/// Replays `path` into the ways out that `config` names, which run `aside`.
+pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow::Result<Exit> {
     let usage = |error: RecordingError| Fatal::new(Exit::Usage, error);
     let mut reader = Reader::open(path).map_err(usage)?;
     let Preface { mono, wall, .. } = reader.preface;
-    let exporter = Exporter::start(config)?.at(Anchor::of(mono, wall));
+    let exporter = Exporter::start(config, aside)?.at(Anchor::of(mono, wall));
     let (mut replay, mut end, mut damage) = (Replay::new(usize::MAX), None, None);
     loop {
         match reader.read() {
