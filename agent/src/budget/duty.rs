@@ -26,6 +26,8 @@ pub struct Duty {
     pub weighed: bool,
     /// A window was closed, and what it saw is still in the kernel's maps.
     pub unsettled: bool,
+    /// Since when a window that is paid for waits for the other plane's.
+    pub waits: Option<MonoNs>,
     /// Until when figures are settled.
     pub settled: MonoNs,
     /// Hits since the window was asked for.
@@ -48,6 +50,7 @@ impl Duty {
             weigher: Weigher::new(plane),
             weighed: false,
             unsettled: false,
+            waits: None,
             settled: now,
             hits: 0,
             each: 0.0,

@@ -15,7 +15,7 @@ use crate::{
         uprobe::{Links, Place},
     },
     budget::{
-        Duty, Plane, Turn, Window,
+        Duty, Ledger, Plane, Turn, Window,
         weigh::Stretch,
         window::{Change, Done, Hooks},
     },
@@ -29,6 +29,8 @@ use crate::{
 const LONG: u64 = 1_000_000_000;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
+/// How long a window of the probes waits for one of the hooks, ns.
+const TOGETHER: u64 = 60_000_000_000;
 
 /// Figures that are to be settled with a reading of the kernel's maps taken now.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +90,7 @@ impl Watch {
                 Turn::Close => settled.extend(self.shut_hooks(&mut target)),
             }
             match self.cut(&target, Plane::Probes).map_or(probes, |_| Turn::Close) {
+                Turn::Open if waits_for_hooks(&mut target, now) => {}
                 Turn::Stay => {}
                 Turn::Open => self.open_probes(&mut target),
                 Turn::Close => settled.extend(self.shut_probes(&mut target)),
@@ -337,6 +340,19 @@ pub(super) fn note_failure(target: &mut Target, signal: &str, reason: String) {
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {
     matches!(duty.window, Window::Open { since } if now.0.saturating_sub(since.0) < LONG)
+}
+
+/// Whether a window of the probes that is paid for waits for one of the hooks: only within that is it known what goroutines'
+/// threads do, and so why what is runnable does not run. Not for longer than [`TOGETHER`], and not for hooks that are too dear.
+fn waits_for_hooks(target: &mut Target, now: MonoNs) -> bool {
+    let ledger = target.hooks.ledger.as_ref();
+    let apart = !matches!(target.hooks.window, Window::Open { .. }) && !ledger.is_some_and(Ledger::is_starved);
+    let since = target.probes.waits.get_or_insert(now).0;
+    let waits = apart && now.0.saturating_sub(since) < TOGETHER;
+    if !waits {
+        target.probes.waits = None;
+    }
+    waits
 }
 
 /// What a window that ends now, or ended when it was `cut`, has seen is to be settled.

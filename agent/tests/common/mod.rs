@@ -13,6 +13,10 @@ use std::{
 
 use serde_json::Value;
 
+mod json;
+
+pub use json::*;
+
 /// A program of the demo, built by `cargo xtask test` into target/demo.
 pub fn demo(name: &str) -> PathBuf {
     let folder = std::env::var_os("WHYWAIT_DEMO_DIR").map_or_else(
@@ -337,66 +341,4 @@ impl Output {
             .cloned()
             .collect()
     }
-}
-
-/// A JSON array's elements; none when it is no array.
-pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
-/// An OTLP attribute's value of a resource, span or point: a string, a number or a truth value.
-pub fn attribute(of: &Value, key: &str) -> Option<Value> {
-    let found = list(&of["attributes"]).find(|attribute| attribute["key"] == key)?;
-    let value = &found["value"];
-    if let Some(number) = value.get("intValue") {
-        return Some(Value::from(number_of(number)));
-    }
-    value.get("stringValue").or_else(|| value.get("boolValue")).cloned()
-}
-
-/// OTLP's JSON writes 64-bit numbers as strings.
-pub fn number_of(value: &Value) -> i64 {
-    value
-        .as_i64()
-        .or_else(|| value.as_str()?.parse().ok())
-        .unwrap_or_else(|| panic!("{value} is no number"))
-}
-
-/// Both clocks, as near to each other as a few tries give.
-pub fn clocks() -> (i64, i64) {
-    use rustix::time::{ClockId, clock_gettime};
-    let read = |clock| {
-        let time = clock_gettime(clock);
-        time.tv_sec * 1_000_000_000 + time.tv_nsec
-    };
-    let tries = (0..20).map(|_| {
-        let before = read(ClockId::Monotonic);
-        let wall = read(ClockId::Realtime);
-        (before, wall, read(ClockId::Monotonic) - before)
-    });
-    let (mono, wall, gap) = tries.min_by_key(|(_, _, gap)| *gap).unwrap();
-    (mono + gap / 2, wall)
-}
-
-/// A time of OTLP's JSON on the monotonic clock, ns.
-pub fn to_mono(time: &Value, mono: i64, wall: i64) -> i64 {
-    number_of(time) - wall + mono
-}
-
-/// Quantile of an OTLP exponential histogram point, in its unit: the geometric middle of the bucket.
-pub fn exp_quantile(point: &Value, q: f64) -> f64 {
-    let scale = point["scale"].as_i64().unwrap() as i32;
-    let offset = point["positive"]["offset"].as_i64().unwrap_or(0) as i32;
-    let counts: Vec<i64> = list(&point["positive"]["bucketCounts"]).map(number_of).collect();
-    let total: i64 = counts.iter().sum();
-    let rank = ((q * total as f64).ceil() as i64).max(1);
-    let mut seen = 0;
-    for (index, count) in counts.iter().enumerate() {
-        seen += count;
-        if seen >= rank {
-            let base = 2f64.powf(2f64.powi(-scale));
-            return base.powf(f64::from(offset) + index as f64 + 0.5);
-        }
-    }
-    panic!("an empty histogram has no quantile")
 }
