@@ -18,7 +18,6 @@ use tokio::{
 };
 
 use crate::{
-    account,
     aggregate::{Store, store::Reading},
     attach::{
         maps::TargetMaps,
@@ -44,6 +43,7 @@ use crate::{
 
 mod own;
 mod startup;
+mod tick;
 
 pub use startup::{export_config, load};
 use startup::{options, own_limits};
@@ -54,8 +54,6 @@ const BURST: usize = 4096;
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
 const TICK: Duration = Duration::from_secs(1);
-/// How often events are taken out of the ring, and the governor has its turn.
-const GOVERN: Duration = Duration::from_millis(10);
 /// How often what closed windows left in the kernel's maps is removed, and memory that is not used is given back.
 const CLEAR: Duration = Duration::from_secs(30);
 /// Ends of targets that wait to be handled.
@@ -151,8 +149,7 @@ impl Pipeline {
     ) -> anyhow::Result<Exit> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut govern = interval(GOVERN);
-        govern.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = Instant::now();
         let mut next_metrics = Instant::now() + args.metric_interval;
         let end = args.duration.map(|duration| self.began + duration);
         let far = Instant::now() + Duration::from_secs(86_400 * 365 * 10);
@@ -168,22 +165,23 @@ impl Pipeline {
                         return Ok(Exit::TargetEnded);
                     }
                 }
-                Some(done) = self.watch.windows.done.recv() => self.watch.done(done),
+                Some(done) = self.watch.windows.done.recv() => {
+                    self.watch.done(done);
+                    turn = turn.min(Instant::now() + self.watch.pace());
+                }
                 Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
-                _ = govern.tick() => {
+                () = sleep_until(turn.into()) => {
                     self.intake();
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.
                     self.unsettled.extend(self.watch.govern());
+                    turn = Instant::now() + self.watch.pace();
                 }
                 _ = tick.tick() => {
                     self.health.turn();
-                    let reading = self.tick()?;
-                    if Instant::now() >= next_metrics {
-                        self.export_metrics(&reading);
+                    let due = Instant::now() >= next_metrics;
+                    self.tick(due)?;
+                    if due {
                         next_metrics += args.metric_interval;
-                        if !self.screen.is_live() {
-                            self.draw(&reading)?;
-                        }
                     }
                 }
                 ready = self.ring.ready() => {
@@ -261,75 +259,6 @@ impl Pipeline {
         Ok(reading)
     }
 
-    /// Reads plane 0 and the kernel's maps, sends spans, and draws.
-    fn tick(&mut self) -> anyhow::Result<Reading> {
-        self.intake();
-        self.read_runtimes();
-        self.keep_limits();
-        let reading = self.read()?;
-        if Instant::now() >= self.clear {
-            self.clear = Instant::now() + CLEAR;
-            self.watch.clear();
-            heap::give_back();
-        }
-        for (slot, spans) in self.collector.take() {
-            if let Some(target) = self.watch.by_slot(slot) {
-                let batch = Batch {
-                    resource: target.resource.clone(),
-                    spans,
-                    metrics: Vec::new(),
-                };
-                self.exporter.send(batch);
-            }
-        }
-        if self.screen.is_live() {
-            self.draw(&reading)?;
-        }
-        Ok(reading)
-    }
-
-    fn read_runtimes(&mut self) {
-        let now = clock::now();
-        for target in self.watch.targets.values_mut() {
-            // A target that just ended cannot be read; its end is on its way.
-            if let Err(error) = target.read_runtime(now) {
-                debug!("process {}: cannot read its memory: {error}", target.process.pid);
-            }
-        }
-    }
-
-    fn export_metrics(&mut self, reading: &Reading) {
-        for target in self.watch.targets.values_mut() {
-            if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
-                debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
-            }
-            signals::note(target, reading);
-            let mut metrics = signals::metrics(target, reading);
-            metrics.extend(account::target_metrics(target, reading));
-            target.forget_exemplars();
-            self.exporter.send(Batch {
-                resource: target.resource.clone(),
-                spans: Vec::new(),
-                metrics,
-            });
-        }
-        let own = account::Own {
-            start: self.since,
-            received: self.ring.received,
-            rejected: self.ring.rejected,
-            over_limit: self.collector.over_limit,
-            export: &self.exporter.stats,
-            shed: self.keeper.shed,
-            used: limits::measure().unwrap_or_default(),
-        };
-        let metrics = account::own_metrics(reading, &own);
-        self.exporter.send(Batch {
-            resource: self.own.clone(),
-            spans: Vec::new(),
-            metrics,
-        });
-    }
-
     /// A target ended: its last figures leave, then it is forgotten.
     fn ended(&mut self, slot: u32) -> anyhow::Result<()> {
         self.intake();
@@ -362,11 +291,8 @@ impl Pipeline {
 
     /// Last figures, closing summary, everything detached.
     async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
-        let reading = self.tick()?;
-        self.export_metrics(&reading);
-        if !self.screen.is_live() {
-            self.draw(&reading)?;
-        }
+        self.chores();
+        let reading = self.report(true)?;
         self.screen.keep();
         // Of what was named: a process that happens to run beside the others is reported, and no failure.
         let partial = self.watch.targets.values().any(|target| {

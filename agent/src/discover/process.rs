@@ -6,8 +6,14 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::PathBuf,
+    time::Duration,
 };
 
+use nix::{
+    errno::Errno,
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use procfs::{ProcError, process::FDTarget};
 
 use crate::inspect::{self, ElfFacts, Image, InspectError};
@@ -97,12 +103,19 @@ impl Process {
         PathBuf::from(format!("/proc/{}/exe", self.pid))
     }
 
-    /// CPU time used so far by all its threads, dead ones included, ns, to the kernel's tick.
+    /// CPU time used so far by all its threads, dead ones included, ns, by the scheduler's account. It is asked for many times
+    /// a second: this is one system call, where /proc/PID/stat is opened, written and parsed, and goes by ticks.
     pub fn cpu_time(&self) -> Result<u64, ProcessError> {
-        let stat = open(self.pid)?
-            .stat()
-            .map_err(|source| proc_error(self.pid, "stat", source))?;
-        Ok((stat.utime + stat.stime) * 1_000_000_000 / procfs::ticks_per_second().max(1))
+        let read = || clock_gettime(clock_getcpuclockid(Pid::from_raw(self.pid as i32))?);
+        let time = read().map_err(|errno| match errno {
+            Errno::ESRCH | Errno::EINVAL => ProcessError::NotFound(self.pid),
+            errno => ProcessError::Io {
+                pid: self.pid,
+                what: "CPU clock",
+                source: errno.into(),
+            },
+        })?;
+        Ok(Duration::from(time).as_nanos() as u64)
     }
 
     /// Whether the file at the executable's path is no longer the one that runs.

@@ -26,6 +26,11 @@ impl Early {
         self.due.last() == Some(&pid)
     }
 
+    /// Whether there are any.
+    pub fn is_waiting(&self) -> bool {
+        !self.due.is_empty()
+    }
+
     /// Those that it is time for.
     pub fn due(&mut self) -> Vec<u32> {
         mem::take(&mut self.due)

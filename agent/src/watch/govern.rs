@@ -1,6 +1,9 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use agent_common::{
     hits::Probe,
@@ -29,6 +32,10 @@ use crate::{
 const LONG: u64 = 1_000_000_000;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
+/// How long until the governor's next turn: while a window is young, and else. Each turn wakes the agent on a core that services
+/// need.
+const SOON: Duration = Duration::from_millis(10);
+const LATER: Duration = Duration::from_millis(50);
 /// How long a window of the probes waits for one of the hooks, ns.
 const TOGETHER: u64 = 60_000_000_000;
 
@@ -56,9 +63,7 @@ impl Watch {
             .collect();
         let mut turns = Vec::new();
         for target in self.targets.values_mut() {
-            let young = [&target.hooks, &target.probes]
-                .into_iter()
-                .any(|duty| is_young(duty, now));
+            let young = is_young(&target.hooks, now) || is_young(&target.probes, now);
             if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
                 match self.meter.hits(target.known.index) {
                     Ok(hits) => {
@@ -99,6 +104,17 @@ impl Watch {
             self.targets.insert(pid, target);
         }
         settled
+    }
+
+    /// How long until the next turn.
+    pub fn pace(&self) -> Duration {
+        let now = clock::now();
+        let young = |target: &Target| is_young(&target.hooks, now) || is_young(&target.probes, now);
+        if self.early.is_waiting() || self.targets.values().any(young) {
+            SOON
+        } else {
+            LATER
+        }
     }
 
     /// When the kernel side ended a window by itself.

@@ -1,0 +1,96 @@
+//! What the pipeline does once a second, and when it ends.
+
+use std::time::Instant;
+
+use log::debug;
+
+use super::{CLEAR, Pipeline};
+use crate::{account, aggregate::store::Reading, clock, heap, limits, model::Batch, signals};
+
+impl Pipeline {
+    /// Once a second; metrics leave where they are `due`.
+    pub(super) fn tick(&mut self, due: bool) -> anyhow::Result<()> {
+        self.chores();
+        // The kernel's maps are large, and services need the core: they are walked only for who looks at them.
+        if due || self.screen.is_live() || !self.unsettled.is_empty() {
+            self.report(due)?;
+        }
+        Ok(())
+    }
+
+    /// Takes events, reads plane 0, sends spans, tidies.
+    pub(super) fn chores(&mut self) {
+        self.intake();
+        self.read_runtimes();
+        self.keep_limits();
+        if Instant::now() >= self.clear {
+            self.clear = Instant::now() + CLEAR;
+            self.watch.clear();
+            heap::give_back();
+        }
+        for (slot, spans) in self.collector.take() {
+            if let Some(target) = self.watch.by_slot(slot) {
+                let batch = Batch {
+                    resource: target.resource.clone(),
+                    spans,
+                    metrics: Vec::new(),
+                };
+                self.exporter.send(batch);
+            }
+        }
+    }
+
+    /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
+    pub(super) fn report(&mut self, due: bool) -> anyhow::Result<Reading> {
+        let reading = self.read()?;
+        if due {
+            self.export_metrics(&reading);
+        }
+        if due || self.screen.is_live() {
+            self.draw(&reading)?;
+        }
+        Ok(reading)
+    }
+
+    fn read_runtimes(&mut self) {
+        let now = clock::now();
+        for target in self.watch.targets.values_mut() {
+            // A target that just ended cannot be read; its end is on its way.
+            if let Err(error) = target.read_runtime(now) {
+                debug!("process {}: cannot read its memory: {error}", target.process.pid);
+            }
+        }
+    }
+
+    fn export_metrics(&mut self, reading: &Reading) {
+        for target in self.watch.targets.values_mut() {
+            if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
+                debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
+            }
+            signals::note(target, reading);
+            let mut metrics = signals::metrics(target, reading);
+            metrics.extend(account::target_metrics(target, reading));
+            target.forget_exemplars();
+            self.exporter.send(Batch {
+                resource: target.resource.clone(),
+                spans: Vec::new(),
+                metrics,
+            });
+        }
+        let own = account::Own {
+            start: self.since,
+            received: self.ring.received,
+            rejected: self.ring.rejected,
+            over_limit: self.collector.over_limit,
+            export: &self.exporter.stats,
+            shed: self.keeper.shed,
+            used: limits::measure().unwrap_or_default(),
+        };
+        let metrics = account::own_metrics(reading, &own);
+        self.exporter.send(Batch {
+            resource: self.own.clone(),
+            spans: Vec::new(),
+            metrics,
+        });
+    }
+}
