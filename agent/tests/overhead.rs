@@ -1,0 +1,74 @@
+//! The coarse form of `cargo xtask bench overhead`: the service's own CPU time a request, nobody watching, watched under the
+//! default budget, and watched whole, in turns on one live service.
+
+mod common;
+
+use common::{Agent, Service, load, number_of, privileged, shop, stock};
+
+const ROUNDS: usize = 3;
+/// Length of a window, and of the load before it: the agent's first windows are on credit, s.
+const WINDOW: u32 = 2;
+const SETTLE: u32 = 3;
+
+/// CPU time of all threads so far, ns, by the scheduler's account.
+fn cpu(service: &Service) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
+    let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    tasks.filter_map(of_task).sum()
+}
+
+/// CPU time for each answer of a closed loop, ns.
+fn each(service: &Service, settle: u32) -> f64 {
+    let urls = [service.url("/item?id={n}")];
+    if settle > 0 {
+        load(&urls, 0, settle, 4);
+    }
+    let before = cpu(service);
+    let answers = number_of(&load(&urls, 0, WINDOW, 4)["count"]);
+    assert!(answers > 1000, "{answers} answers");
+    (cpu(service) - before) as f64 / answers as f64
+}
+
+fn watched(service: &Service, budget: &str) -> f64 {
+    let agent = Agent::run_with(
+        &["--pid", &service.pid().to_string()],
+        1,
+        &[("WHYWAIT_BUDGET", budget), ("WHYWAIT_LIMIT_CPU", "5%")],
+    );
+    let each = each(service, SETTLE);
+    let output = agent.stop();
+    assert!(output.status.success(), "{}", output.said);
+    each
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Watched whole, a request costs the service half as much again and more; what the budget leaves of that is a small part.
+#[test]
+fn the_budget_takes_away_most_of_what_watching_costs() {
+    if !privileged() {
+        return;
+    }
+    let stock = stock(false);
+    let shop = shop(Some(&stock), &[]);
+    each(&shop, 1);
+    let (mut whole, mut budgeted) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let bare = each(&shop, 1);
+        budgeted.push(watched(&shop, "1%") / bare);
+        whole.push(watched(&shop, "off") / bare);
+    }
+    println!("CPU/request with / without: budget {budgeted:.3?}, whole {whole:.3?}");
+    let (whole, budgeted) = (median(whole) - 1.0, median(budgeted) - 1.0);
+    assert!(
+        whole > 0.2,
+        "{whole}: the probes are not in place, and this test tells nothing"
+    );
+    assert!(budgeted < whole / 3.0, "{budgeted} of {whole}");
+}
