@@ -52,4 +52,6 @@ pub enum Kind {
     Request = 6,
     /// [`crate::go::stw::Stop`]
     GoStop = 7,
+    /// [`crate::go::assist::Assists`]
+    GoAssists = 8,
 }

@@ -57,6 +57,8 @@ pub enum Series {
     GoTime = 14,
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
     GoStop = 15,
+    /// Sum and count of mark assists, ns, in part 0; the series' id is as [`Self::GoTime`]'s.
+    GoAssist = 16,
 }
 
 shared! {

@@ -28,11 +28,12 @@ pub enum Probe {
     GoExit = 18,
     GoStw = 19,
     GoStop = 20,
+    GoAssist = 21,
 }
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 21;
+    pub const COUNT: usize = 22;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -68,6 +69,7 @@ impl Probe {
         (Self::GoExit, &["go_exit"]),
         (Self::GoStw, &["go_stw"]),
         (Self::GoStop, &["go_stop"]),
+        (Self::GoAssist, &["go_assist"]),
     ];
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.

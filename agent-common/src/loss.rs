@@ -24,11 +24,13 @@ pub enum Loss {
     ReadFault = 8,
     /// An injected list of goroutines was longer than the walk's bound.
     GoListTooLong = 9,
+    /// The map of Ps, or that of who pays for the GC, was full: an assist was not counted for its cycle.
+    GoAssistFull = 10,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -42,6 +44,7 @@ impl Loss {
         (Self::ThreadFull, "thread_full"),
         (Self::ReadFault, "read_fault"),
         (Self::GoListTooLong, "go_list_too_long"),
+        (Self::GoAssistFull, "go_assist_full"),
     ];
 }
 

@@ -2,6 +2,7 @@
 
 use agent_common::{
     go::{
+        assist::{Gathered, PAYERS, Payer, PayerKey, ProcessorKey},
         sched::{Goroutine, GoroutineKey},
         stw::Last,
     },
@@ -50,6 +51,11 @@ pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
 #[map]
 pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
+/// Mark assists by P, and by who paid in the cycle under way.
+#[map]
+pub static GATHERED: HashMap<ProcessorKey, Gathered> = HashMap::with_max_entries(16 * 1024, 0);
+#[map]
+pub static PAID: HashMap<PayerKey, Payer> = HashMap::with_max_entries(TARGET_LIMIT * (PAYERS as u32 + 1), 0);
 /// By [`Target::index`].
 #[map]
 pub static LAST_STOPPED: Array<Last> = Array::with_max_entries(TARGET_LIMIT, 0);

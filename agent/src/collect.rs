@@ -34,8 +34,8 @@ impl Collector {
     /// Makes spans of an event, or counts that there was no more room.
     pub fn event(&mut self, event: &Event, target: &mut Target) {
         let waiting = self.waiting.entry(event.header().slot).or_default();
-        // A stop of the GC's is kept for its cycle, and becomes no spans by itself.
-        if waiting.len() >= self.limit && !signals::go::stw::is_part(event) {
+        // A part of a GC cycle is kept for that, and becomes no spans by itself.
+        if waiting.len() >= self.limit && !signals::is_part(event) {
             self.over_limit += 1;
             return;
         }

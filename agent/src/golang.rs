@@ -1,6 +1,7 @@
 //! Plane 0 for Go: the runtime's own counters and histograms, read from the target's memory as runtime/metrics computes
 //! them inside (go1.26, runtime/metrics.go).
 
+mod gc;
 mod proof;
 mod walk;
 
@@ -11,6 +12,7 @@ use crate::{
     memory::Memory,
 };
 
+pub use gc::Between;
 pub use proof::ProofError;
 pub use walk::{Seen, State, Walk};
 
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub pause_stopping: Option<[TimeHistogram; 2]>,
     /// In the order of [`CPU_CLASSES`]; as of the last GC cycle's end.
     pub cpu: Option<[u64; CPU_CLASSES.len()]>,
+    /// The GC between its cycles.
+    pub between: Between,
 }
 
 /// Classes of CPU time, as the runtime estimates it: /cpu/classes/*, each with what it is a part of; go1.20 and later (go1.26,
@@ -165,6 +169,7 @@ impl GoRuntime {
             pause_total: both(&offsets.sched.stw_total_gc, &offsets.sched.stw_total_other)?,
             pause_stopping: both(&offsets.sched.stw_stopping_gc, &offsets.sched.stw_stopping_other)?,
             cpu: self.cpu()?,
+            between: self.between()?,
         })
     }
 

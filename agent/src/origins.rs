@@ -35,8 +35,10 @@ pub struct Origins {
 /// Chooses the origins that are shown apart: those on which most time went, as long as there is room.
 pub fn note(target: &mut Target, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
-    for (origin, _, bucket) in reading.parts(target.slot, Series::GoTime) {
-        *times.entry(origin).or_default() += bucket.sum;
+    for series in [Series::GoTime, Series::GoAssist] {
+        for (origin, _, bucket) in reading.parts(target.slot, series) {
+            *times.entry(origin).or_default() += bucket.sum;
+        }
     }
     let Origins { shown, others } = &mut target.origins;
     let mut new: Vec<(u32, u64)> = times
@@ -54,9 +56,9 @@ pub fn note(target: &mut Target, reading: &Reading) {
 }
 
 /// Sums by origin and part; what is not shown apart is one origin, None.
-fn by_origin(target: &Target, reading: &Reading) -> HashMap<(Option<u32>, u8), Bucket> {
+pub fn by_origin(target: &Target, reading: &Reading, series: Series) -> HashMap<(Option<u32>, u8), Bucket> {
     let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
-    for (origin, part, bucket) in reading.parts(target.slot, Series::GoTime) {
+    for (origin, part, bucket) in reading.parts(target.slot, series) {
         let origin = target.origins.shown.contains(&origin).then_some(origin);
         let sum = sums.entry((origin, part)).or_default();
         sum.count += bucket.count;
@@ -91,7 +93,7 @@ pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
 
 /// The time of each origin, and how it was cut up.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut sums: Vec<_> = by_origin(target, reading).into_iter().collect();
+    let mut sums: Vec<_> = by_origin(target, reading, Series::GoTime).into_iter().collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
     let (mut times, mut long, mut preempted): (Vec<Point>, Vec<Point>, Vec<Point>) = Default::default();
     for ((origin, part), bucket) in sums {
@@ -126,7 +128,8 @@ fn origin(id: u32, target: &Target) -> String {
         .map_or_else(|| "unknown".to_owned(), |frame| frame.function)
 }
 
-fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
+/// What a point says of its origin.
+pub fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
     let Some(id) = id else {
         return vec![Attribute::new(OVERFLOW, true)];
     };
@@ -226,7 +229,7 @@ mod tests {
             reading.parts.insert(key, Bucket { count: 1, sum });
         };
         let rest = |target: &Target, reading: &Reading| {
-            by_origin(target, reading)
+            by_origin(target, reading, Series::GoTime)
                 .get(&(None, Spent::Running as u8))
                 .map_or(0, |bucket| bucket.sum)
         };
@@ -236,7 +239,7 @@ mod tests {
         note(&mut target, &reading);
         // The 64 on which most time went are shown, the others are one.
         assert_eq!(rest(&target, &reading), (0..36).sum::<u64>());
-        assert_eq!(by_origin(&target, &reading).len(), 65);
+        assert_eq!(by_origin(&target, &reading, Series::GoTime).len(), 65);
         add(&mut reading, 0, 1_000_000);
         note(&mut target, &reading);
         assert_eq!(rest(&target, &reading), (0..36).sum::<u64>() + 1_000_000);

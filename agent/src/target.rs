@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, sync::Arc};
 
-use agent_common::histogram::Series;
+use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
@@ -65,6 +65,8 @@ pub struct Target {
     pub waits: Waits,
     /// The GC's stops of the world, until their cycle is seen.
     pub stops: Stops,
+    /// Who paid the mark assists of a GC cycle, until that is seen.
+    pub assists: Option<Assists>,
     /// Goroutines alive.
     pub goroutines: Goroutines,
     /// GC cycles exported, and numbers that were skipped.
@@ -135,6 +137,7 @@ impl Target {
             origins: Origins::default(),
             waits: Waits::default(),
             stops: Stops::default(),
+            assists: None,
             goroutines: Goroutines::default(),
             cycles: Cycles::default(),
             exemplars: HashMap::new(),

@@ -196,14 +196,22 @@ fn check_arm64_sites(bytes: &[u8], image: &GoImage) {
 
 /// Without symbols the linker lays out the data elsewhere, but all of it by the same distance at most a section.
 fn same_distances(found: &GoGlobals, known: &GoGlobals) {
+    let gc = |variable: Option<u64>| Vec::from_iter(variable);
     let sections = |g: &GoGlobals| {
         [
-            vec![g.sched, g.work, g.allgs, g.allp],
-            vec![g.memstats, g.gc_controller, g.allglen, g.gomaxprocs, g.gcphase, g.iscgo],
+            [vec![g.sched, g.work, g.allgs, g.allp], gc(g.heap), gc(g.sweep)].concat(),
+            [
+                vec![g.memstats, g.gc_controller, g.allglen, g.gomaxprocs, g.gcphase, g.iscgo],
+                gc(g.limiter),
+                // go1.18 has another one, elsewhere.
+                gc(g.scavenge.filter(|_| g.limiter.is_some())),
+            ]
+            .concat(),
         ]
         .map(|addresses| -> Vec<u64> { addresses.iter().map(|at| at.wrapping_sub(addresses[0])).collect() })
     };
     assert_eq!(sections(found), sections(known));
+    assert!(found.heap.is_some() && found.sweep.is_some());
     let size = |g: &GoGlobals| g.wait_reason_strings.map(|table| table.size);
     assert_eq!(size(found), size(known));
 }

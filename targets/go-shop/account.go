@@ -26,6 +26,7 @@ var accounted = []string{
 	"/gc/heap/allocs:objects",
 	"/cpu/classes/*",
 	"/sched/goroutines-created:goroutines",
+	"/gc/limiter/last-enabled:gc-cycle",
 	"/gc/gogc:percent",
 	"/gc/gomemlimit:bytes",
 }

@@ -184,6 +184,66 @@ func alloc(w http.ResponseWriter, r *http.Request) {
 	}{since("allocation", begin), mb << 20})
 }
 
+// node is a small piece of memory with pointers, which the GC has to follow.
+type node struct {
+	left, right *node
+	_           [48]byte
+}
+
+// held is memory that stays, all of which every GC cycle has to mark.
+var held struct {
+	sync.Mutex
+	nodes []*node
+}
+
+// hold replaces what is held by mb of it.
+func hold(w http.ResponseWriter, r *http.Request) {
+	mb, ok := intParam(w, r, "mb", 16, 0, 1024)
+	if !ok {
+		return
+	}
+	nodes := make([]*node, mb<<20/64)
+	for i := range nodes {
+		nodes[i] = &node{left: nodes[i/2], right: nodes[i/3]}
+	}
+	held.Lock()
+	held.nodes = nodes
+	held.Unlock()
+	writeJSON(w, map[string]int{"held_bytes": mb << 20})
+}
+
+// churn has n goroutines of their own allocate mb each, and waits for them: the handler itself
+// allocates next to nothing.
+func churn(w http.ResponseWriter, r *http.Request) {
+	mb, ok := intParam(w, r, "mb", 10, 0, 4096)
+	if !ok {
+		return
+	}
+	n, ok := intParam(w, r, "n", 2, 1, 1000)
+	if !ok {
+		return
+	}
+	var churning sync.WaitGroup
+	begin := monotonic()
+	for range n {
+		churning.Add(1)
+		go scatter(mb<<20/64, &churning)
+	}
+	churning.Wait()
+	writeJSON(w, since("allocation", begin))
+}
+
+// scatter allocates nodes and drops them.
+func scatter(nodes int, done *sync.WaitGroup) {
+	defer done.Done()
+	var last *node
+	for range nodes {
+		last = &node{right: last}
+		last.right = nil
+	}
+	runtime.KeepAlive(last)
+}
+
 func sleep(w http.ResponseWriter, r *http.Request) {
 	ms, ok := intParam(w, r, "ms", 30, 0, maxMillis)
 	if !ok {

@@ -81,6 +81,8 @@ func routes(s *shop) http.Handler {
 	mux.HandleFunc("GET /gc", forceGC)
 	mux.HandleFunc("GET /processors", processors)
 	mux.HandleFunc("GET /alloc", alloc)
+	mux.HandleFunc("GET /churn", churn)
+	mux.HandleFunc("GET /hold", hold)
 	mux.HandleFunc("GET /slow-peer", s.slowPeer)
 	mux.HandleFunc("GET /sleep", sleep)
 	mux.HandleFunc("GET /chan", pingPong)

@@ -1,5 +1,6 @@
 //! Go's runtime: where its facts stand in a process.
 
+pub mod assist;
 pub mod gc;
 pub mod sched;
 pub mod stw;
@@ -72,7 +73,7 @@ shared! {
         pub gc_percent: u32,
         pub gc_memory_limit: u32,
         pub gc_percent_heap_goal: u32,
-        pub pad: u32,
+        pub p_gc_assist_time: u32,
     }
 }
 

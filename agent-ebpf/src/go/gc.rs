@@ -8,6 +8,7 @@ use agent_common::{
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
+use super::assist;
 use crate::{
     maps::{hit, target},
     read, record,
@@ -32,10 +33,13 @@ fn cycle() -> Option<()> {
     let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));
     let controller = |offset: u32| read::user::<i64>(go.gc_controller + u64::from(offset));
     let optional = |offset: u32| if offset == ABSENT { Some(0) } else { controller(offset) };
+    let number = u64::from(read::user::<u32>(go.memstats + u64::from(go.mem_numgc))?);
+    let begin = work(go.work_t_sweep_term)?;
+    assist::over(target, number, begin as u64);
     record::event(Cycle {
         header: record::header(Kind::GcCycle, target.slot, read::now()),
-        number: u64::from(read::user::<u32>(go.memstats + u64::from(go.mem_numgc))?),
-        sweep_term: work(go.work_t_sweep_term)?,
+        number,
+        sweep_term: begin,
         mark: work(go.work_t_mark)?,
         mark_term: work(go.work_t_mark_term)?,
         end: work(go.work_t_end)?,

@@ -1,3 +1,4 @@
+pub mod assist;
 pub mod gc;
 mod goroutine;
 mod ready;

@@ -71,6 +71,6 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         gc_percent: need(&controller.gc_percent),
         gc_memory_limit: maybe(&controller.memory_limit),
         gc_percent_heap_goal: maybe(&controller.gc_percent_heap_goal),
-        pad: 0,
+        p_gc_assist_time: maybe(&offsets.p.gc_assist_time),
     }
 }

@@ -2,7 +2,10 @@
 //! is gone.
 
 use agent_common::{
-    go::sched::{Goroutine, GoroutineKey},
+    go::{
+        assist::{Gathered, Payer, PayerKey, ProcessorKey},
+        sched::{Goroutine, GoroutineKey},
+    },
     hits::{Cut, Plane},
     net::{Listener, Socket},
     target::{PIDS_A_WORD, Target},
@@ -25,6 +28,8 @@ pub struct TargetMaps {
     types: HashMap<MapData, TypeKey, u32>,
     sites: HashMap<MapData, SiteKey, u32>,
     goroutines: HashMap<MapData, GoroutineKey, Goroutine>,
+    gathered: HashMap<MapData, ProcessorKey, Gathered>,
+    paid: HashMap<MapData, PayerKey, Payer>,
     woken: HashMap<MapData, WokenKey, u64>,
     workers: HashMap<MapData, u32, Worker>,
     sockets: HashMap<MapData, u64, Socket>,
@@ -42,6 +47,8 @@ impl TargetMaps {
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
+            gathered: open(take, "GATHERED")?,
+            paid: open(take, "PAID")?,
             woken: open(take, "TOKIO_WOKEN")?,
             workers: open(take, "TOKIO_THREADS")?,
             sockets: open(take, "SOCKETS")?,
@@ -123,6 +130,7 @@ impl TargetMaps {
     /// The same of what the probes had in progress.
     pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
         remove_where(&mut self.goroutines, |key, _| closed(key.slot as u32));
+        remove_where(&mut self.gathered, |key, _| closed(key.slot as u32));
         remove_where(&mut self.woken, |key, _| closed(key.slot as u32));
         remove_where(&mut self.workers, |_, value| closed(value.slot));
     }
@@ -132,6 +140,7 @@ impl TargetMaps {
         let wide = u64::from(slot);
         self.clear_hooks(|of| of == slot);
         self.clear_probes(|of| of == slot);
+        remove_where(&mut self.paid, |key, _| key.slot == slot);
         remove_where(&mut self.listeners, |key, _| key.tgid == pid);
         remove_where(&mut self.types, |key, _| key.slot == wide);
         remove_where(&mut self.sites, |key, _| key.slot == wide);

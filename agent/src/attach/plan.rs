@@ -1,23 +1,20 @@
 //! The attach plan: a pure function from what was found in a binary to probes, and to what each signal will be worth.
 
+mod go;
+
 use std::collections::HashMap;
 
 use agent_common::{
-    go,
     hits::Plane,
-    target::{IS_GO, IS_TOKIO, Target},
+    target::{IS_TOKIO, Target},
     tokio::{
         poll::BLOCKING,
         wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK},
     },
 };
 
-use super::layout;
 use crate::{
-    inspect::{
-        ArgLocation, GoHook, GoImage, HeaderLayout, Image, ProbeSite, SiteCost, SiteError, TaskKind, TokioHook,
-        TokioImage, X86Register,
-    },
+    inspect::{ArgLocation, HeaderLayout, Image, ProbeSite, SiteError, TaskKind, TokioHook, TokioImage, X86Register},
     signals,
 };
 
@@ -52,7 +49,7 @@ pub struct Plan {
     pub probes: Vec<Probe>,
     pub states: Vec<SignalState>,
     pub flags: u32,
-    pub go: go::Layout,
+    pub go: agent_common::go::Layout,
     pub tokio_vtable: u32,
     pub tokio_id_offset: u32,
     /// Run-time address of a task vtable → type id.
@@ -63,22 +60,10 @@ pub struct Plan {
     pub futures: HashMap<u32, String>,
 }
 
-/// Go: hook, program, and whether the signal is nothing without it.
-const GO_SCHED: [(GoHook, &str, bool); 8] = [
-    (GoHook::Execute, "go_execute", true),
-    (GoHook::RunqPut, "go_runqput", true),
-    (GoHook::Gosched, "go_gosched", false),
-    (GoHook::ExitSyscallNoP, "go_exitsyscall", false),
-    (GoHook::NetpollReady, "go_netpoll", false),
-    (GoHook::InjectGlist, "go_injectglist", false),
-    (GoHook::Park, "go_park", false),
-    (GoHook::Exit, "go_exit", false),
-];
-
 /// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
 pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
     let mut plan = match image {
-        Image::Go(image) => plan_go(image, bias),
+        Image::Go(image) => go::plan(image, bias),
         Image::Tokio(image) => plan_tokio(image, bias),
     };
     plan.probes
@@ -89,95 +74,6 @@ pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
         }
     }
     plan
-}
-
-fn plan_go(image: &GoImage, bias: u64) -> Plan {
-    let mut plan = Plan {
-        flags: IS_GO,
-        ..Plan::default()
-    };
-    let layout = match (&image.offsets, &image.globals) {
-        (Ok(offsets), Ok(globals)) => Ok(layout::of_go(image, offsets, globals, bias)),
-        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-    };
-    match layout {
-        Ok(layout) => {
-            plan.go = layout;
-            plan.set(signals::go::runtime::NAME, Coverage::Full);
-            plan.set(signals::go::goroutines::NAME, Coverage::Full);
-            plan_go_gc(image, &mut plan);
-            plan_go_stw(image, &mut plan);
-            plan_go_sched(image, &mut plan);
-        }
-        Err(reason) => plan.without_go(&reason),
-    }
-    plan
-}
-
-fn plan_go_gc(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::gc::NAME;
-    let coverage = match usable(image.sites.get(&GoHook::GcCycleEnd), &[]) {
-        Ok(site) => {
-            plan.probes.push(Probe {
-                signal,
-                program: "go_gc_cycle",
-                site,
-            });
-            Coverage::Full
-        }
-        Err(reason) => Coverage::Off(reason),
-    };
-    plan.set(signal, coverage);
-}
-
-fn plan_go_stw(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::stw::NAME;
-    let coverage = match usable(image.sites.get(&GoHook::StartWorld), &image.arch.go_arguments()) {
-        _ if plan.go.world_stop == go::stw::NONE => {
-            Coverage::Off("the runtime says why it stops the world from go1.22 on".to_owned())
-        }
-        Ok(site) => {
-            plan.probes.push(Probe {
-                signal,
-                program: "go_stw",
-                site,
-            });
-            match (plan.go.world_stop, usable(image.sites.get(&GoHook::StopProcessor), &[])) {
-                (go::stw::START, _) => Coverage::Partial("when all had stopped is kept from go1.23 on".to_owned()),
-                (_, Ok(site)) => {
-                    plan.probes.push(Probe {
-                        signal,
-                        program: "go_stop",
-                        site,
-                    });
-                    Coverage::Full
-                }
-                (_, Err(reason)) => Coverage::Partial(format!("who is late to stop is not seen: {reason}")),
-            }
-        }
-        Err(reason) => Coverage::Off(reason),
-    };
-    plan.set(signal, coverage);
-}
-
-fn plan_go_sched(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::sched::NAME;
-    let (mut probes, mut missing) = (Vec::new(), Vec::new());
-    for (hook, program, essential) in GO_SCHED {
-        // A single step costs tens of times more than an emulated instruction: not in the scheduler's path.
-        let arguments = &image.arch.go_arguments()[..hook.arguments()];
-        let site = usable(image.sites.get(&hook), arguments).and_then(|site| match site.cost {
-            SiteCost::Emulated => Ok(site),
-            SiteCost::SingleStepped => Err(format!("{}: no instruction that the kernel emulates", site.function)),
-        });
-        match site {
-            Ok(site) => probes.push(Probe { signal, program, site }),
-            Err(reason) if essential => return plan.set(signal, Coverage::Off(reason)),
-            Err(reason) => missing.push(reason),
-        }
-    }
-    plan.probes.extend(probes);
-    plan.set(signal, coverage(missing));
 }
 
 fn plan_tokio(image: &TokioImage, bias: u64) -> Plan {
@@ -339,6 +235,7 @@ impl Plan {
             signals::go::goroutines::NAME,
             signals::go::gc::NAME,
             signals::go::stw::NAME,
+            signals::go::assist::NAME,
             signals::go::sched::NAME,
         ] {
             self.probes.retain(|probe| probe.signal != signal);

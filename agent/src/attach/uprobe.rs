@@ -22,7 +22,7 @@ use super::{kernel::chain, multi::Multi, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 18] = [
+pub const PROGRAMS: [&str; 19] = [
     "calibrate",
     "flood",
     "go_execute",
@@ -36,6 +36,7 @@ pub const PROGRAMS: [&str; 18] = [
     "go_gc_cycle",
     "go_stw",
     "go_stop",
+    "go_assist",
     "tokio_poll_begin",
     "tokio_poll_end",
     "tokio_park",

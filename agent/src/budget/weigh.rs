@@ -18,6 +18,7 @@ const OF_PROBES: &[Series] = &[
     Series::GoUnstamped,
     Series::GoWaiting,
     Series::GoTime,
+    Series::GoAssist,
     Series::TokioPoll,
     Series::TokioWake,
     Series::TokioUnmatched,
@@ -32,6 +33,8 @@ const OF_HOOKS: &[Series] = &[
     Series::ClientRequest,
     Series::RunQueue,
 ];
+/// Of both, what is seen at its end alone: how long it was does not say whether a window sees it.
+const AT_END: &[Series] = &[Series::GoAssist];
 /// Of them, what was ready and did not run.
 const READY: &[Series] = &[Series::GoRunnable, Series::TokioWake];
 /// Values of over this share of a window are too rarely seen whole for their weight to mean much: it grows no further.
@@ -144,7 +147,11 @@ impl Weigher {
                 if count > 0.0 {
                     let sum = now.sum.saturating_sub(before.sum) as f64;
                     // A part keeps no single values: their mean stands for them.
-                    let weight = factor * whole(sum / count);
+                    let weight = if AT_END.contains(series) {
+                        factor
+                    } else {
+                        factor * whole(sum / count)
+                    };
                     let weighed = self.weighed_parts.entry(key).or_default();
                     weighed.count += count * weight;
                     weighed.sum += sum * weight;

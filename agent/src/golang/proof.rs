@@ -80,7 +80,7 @@ impl GoRuntime {
         if percent < -1 {
             return refuted(format!("GOGC is {percent}"));
         }
-        Ok(())
+        self.prove_between()
     }
 
     /// Cycles begun by runtime.work, and ended by runtime.memstats.

@@ -220,6 +220,51 @@ fn branch_targets(code: &[u8], start: u64) -> BTreeSet<u64> {
         .collect()
 }
 
+/// Addresses and lengths of the conditional branches that are reached from the function's first byte and follow a comparison
+/// with `number`: `movz xD, #number`, `cmp xN, xD`, `b.cond`. None that an exclusive load leads to without a branch between.
+pub(super) fn branches(code: &[u8], start: u64, number: u16) -> Vec<(u64, usize)> {
+    let decoder = InstDecoder::default();
+    let read = |at: u64| {
+        let offset = usize::try_from(at.checked_sub(start)?).ok()?;
+        let bytes = code.get(offset..offset.checked_add(SIZE)?)?;
+        let instruction = decoder.decode(&mut U8Reader::new(bytes)).ok()?;
+        Some((u32::from_le_bytes(bytes.try_into().ok()?), instruction))
+    };
+    let (mut seen, mut open, mut found) = (BTreeSet::new(), vec![start], Vec::new());
+    while let Some(begin) = open.pop() {
+        // The two words before, none at the begin of a way.
+        let (mut at, mut before, mut exclusive) = (begin, [0, 0], false);
+        while seen.insert(at) {
+            let Some((word, instruction)) = read(at) else { break };
+            exclusive |= is_exclusive(word);
+            if is_branch_class(word) {
+                let is_conditional = word & 0xff00_0010 == 0x5400_0000;
+                if is_conditional && !exclusive && compares(before, number) {
+                    found.push((at, SIZE));
+                }
+                exclusive = false;
+                let calls = matches!(instruction.opcode, Opcode::BL | Opcode::BLR);
+                let target = offset(&instruction).map(|by| at.wrapping_add_signed(by));
+                open.extend(target.filter(|_| !calls));
+                if matches!(instruction.opcode, Opcode::B | Opcode::BR | Opcode::RET) {
+                    break;
+                }
+            }
+            before = [before[1], word];
+            at = at.wrapping_add(SIZE as u64);
+        }
+    }
+    found
+}
+
+/// `movz xD, #number`, then `cmp xN, xD` (subs xzr, xN, xD).
+fn compares([moves, compares]: [u32; 2], number: u16) -> bool {
+    let register = moves & 0x1f;
+    moves == 0xd280_0000 | u32::from(number) << 5 | register
+        && compares & 0xffe0_fc1f == 0xeb00_001f
+        && compares >> 16 & 0x1f == register
+}
+
 fn offset(i: &Instruction) -> Option<i64> {
     i.operands.iter().find_map(|operand| match operand {
         Operand::PCOffset(by) => Some(*by),

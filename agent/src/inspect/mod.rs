@@ -11,6 +11,7 @@
 mod a64;
 mod arch;
 mod args;
+mod branch;
 mod elf;
 mod error;
 mod go;

@@ -81,7 +81,7 @@ pub(crate) fn find_in_go(
 }
 
 /// Reads the function's code, has a site chosen in it, and says where in the file that is.
-fn located(
+pub(super) fn located(
     binary: &Binary<'_>,
     function: &Function<'_>,
     choose: impl FnOnce(&[u8]) -> Result<ProbeSite, SiteError>,

@@ -4,7 +4,7 @@ pub mod ring;
 
 use agent_common::{
     event::{Header, Kind},
-    go::{gc::Cycle, sched::Wait, stw::Stop},
+    go::{assist::Assists, gc::Cycle, sched::Wait, stw::Stop},
     net::{connect::Connect, request::Request},
     process::exec::Exec,
     tokio::poll::Poll,
@@ -21,6 +21,7 @@ pub enum Event {
     Connect(Connect),
     Request(Request),
     GoStop(Stop),
+    GoAssists(Assists),
 }
 
 impl Event {
@@ -34,6 +35,7 @@ impl Event {
             Self::Connect(event) => &event.header,
             Self::Request(event) => &event.header,
             Self::GoStop(event) => &event.header,
+            Self::GoAssists(event) => &event.header,
         }
     }
 
@@ -47,6 +49,7 @@ impl Event {
             Self::Connect(event) => bytemuck::bytes_of(event),
             Self::Request(event) => bytemuck::bytes_of(event),
             Self::GoStop(event) => bytemuck::bytes_of(event),
+            Self::GoAssists(event) => bytemuck::bytes_of(event),
         }
     }
 }
@@ -78,6 +81,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         _ if kind == Kind::Connect as u32 => Event::Connect(cast(bytes, kind)?),
         _ if kind == Kind::Request as u32 => Event::Request(cast(bytes, kind)?),
         _ if kind == Kind::GoStop as u32 => Event::GoStop(cast(bytes, kind)?),
+        _ if kind == Kind::GoAssists as u32 => Event::GoAssists(cast(bytes, kind)?),
         _ => return Err(DecodeError::UnknownKind(kind)),
     })
 }

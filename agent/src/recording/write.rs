@@ -67,6 +67,7 @@ impl Recorder {
                 vec![wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
             }
             Event::GoStop(stop) => signals::go::stw::addresses(stop),
+            Event::GoAssists(assists) => assists.payers.iter().map(|payer| payer.startpc).collect(),
             _ => Vec::new(),
         };
         let new = addresses.into_iter().filter(|address| *address != 0);

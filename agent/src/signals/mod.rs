@@ -31,11 +31,12 @@ pub static KERNEL_HOOKS: [Hook; 4] = [
 ];
 
 /// Names of the signals that `--without` can leave out.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     go::runtime::NAME,
     go::goroutines::NAME,
     go::gc::NAME,
     go::stw::NAME,
+    go::assist::NAME,
     go::sched::NAME,
     tokio::poll::NAME,
     tokio::wake::NAME,
@@ -53,12 +54,19 @@ pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
         // A new process is no span: the pipeline looks at it.
         Event::Exec(_) => {}
         Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target)),
+        // Waits for its cycle.
+        Event::GoAssists(assists) => target.assists = Some(*assists),
         Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target)),
         Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target)),
         Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
         Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
         Event::Request(request) => spans.push(net::request::span(request, target)),
     }
+}
+
+/// Whether an event is told with a GC cycle, which comes later.
+pub fn is_part(event: &Event) -> bool {
+    matches!(event, Event::GoAssists(_)) || go::stw::is_part(event)
 }
 
 /// Takes note of a reading before its metrics are made.
@@ -72,6 +80,7 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         go::runtime::metrics(target),
         go::goroutines::metrics(target),
         go::stw::metrics(target, reading),
+        go::assist::metrics(target, reading),
         go::sched::metrics(target, reading),
         tokio::poll::metrics(target, reading),
         tokio::wake::metrics(target, reading),

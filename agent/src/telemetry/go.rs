@@ -4,6 +4,7 @@ use super::{
     AttributeDef,
     Instrument::{Counter, Histogram, UpDownCounter},
     MetricDef, SpanDef,
+    gc::{ASSIST_FUNCTIONS, ASSIST_OTHERS},
     goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
     stw::{STW_ASKED_AT, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID},
 };
@@ -203,6 +204,8 @@ pub static SPANS: &[SpanDef] = &[
             GOROUTINE_FUNCTION,
             GOROUTINE_CREATOR_FUNCTION,
             STW_ASKED_AT,
+            ASSIST_FUNCTIONS,
+            ASSIST_OTHERS,
         ],
     },
     SpanDef {
@@ -294,7 +297,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_HEAP_LIVE,
         kind: "int",
-        description: "Heap marked by the cycle, bytes.",
+        description: "Bytes marked by the cycle: what was found alive (gcController.heapMarked, gctrace's third figure).",
     },
     AttributeDef {
         key: GC_HEAP_GOAL,

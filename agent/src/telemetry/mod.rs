@@ -16,6 +16,7 @@ macro_rules! def {
 
 pub mod agent;
 pub mod docs;
+pub mod gc;
 pub mod go;
 pub mod goroutine;
 pub mod net;
@@ -71,6 +72,7 @@ pub struct AttributeDef {
 pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
     [
         go::METRICS,
+        gc::METRICS,
         goroutine::METRICS,
         stw::METRICS,
         tokio::METRICS,
@@ -94,6 +96,7 @@ pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
 pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
     [
         go::ATTRIBUTES,
+        gc::ATTRIBUTES,
         goroutine::ATTRIBUTES,
         stw::ATTRIBUTES,
         tokio::ATTRIBUTES,

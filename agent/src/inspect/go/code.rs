@@ -24,8 +24,8 @@ use super::offsets::GoOffsets;
 use super::pclntab::GoSymbolizer;
 use rules::Sight::{self, Address, Fields, Slice, Value};
 use rules::{
-    ALLGLEN, ALLGS, ALLP, BUILD_VERSION, GC_CONTROLLER, GCPHASE, GOMAXPROCS, ISCGO, MEMSTATS, RULES, Rule, SCHED,
-    SIZE_CLASSES, WAIT_REASON_STRING, WAIT_REASONS, WORK, Witness,
+    ALLGLEN, ALLGS, ALLP, BUILD_VERSION, GC_CONTROLLER, GCPHASE, GOMAXPROCS, HEAP, ISCGO, LIMITER, MEMSTATS, RULES,
+    Rule, SCAVENGE, SCHED, SIZE_CLASSES, SWEEP, WAIT_REASON_STRING, WAIT_REASONS, WORK, Witness,
 };
 
 /// All of [`GoGlobals`] from code; the error names the first variable that is not found.
@@ -68,6 +68,11 @@ pub(super) fn find(
             let last = address.checked_add(size)?.checked_sub(16)?;
             (string(binary, address)?.is_empty() && string(binary, last).is_some()).then_some(Table { address, size })
         }),
+        // Without one of them its own figures are absent, and the plan says so.
+        heap: any(&HEAP).ok(),
+        sweep: any(&SWEEP).ok(),
+        scavenge: any(&SCAVENGE).ok(),
+        limiter: any(&LIMITER).ok(),
     })
 }
 

@@ -36,6 +36,13 @@ pub struct GoGlobals {
     pub tlsg: Option<u64>,
     /// \[N\]string: the names of the wait reasons, by number.
     pub wait_reason_strings: Option<Table>,
+    /// runtime.mheap_, an mheap.
+    pub heap: Option<u64>,
+    /// runtime.sweep, a sweepdata.
+    pub sweep: Option<u64>,
+    pub scavenge: Option<u64>,
+    /// runtime.gcCPULimiter; go1.19 and later.
+    pub limiter: Option<u64>,
 }
 
 /// Where the globals of an image come from.
@@ -99,12 +106,16 @@ impl GoGlobals {
                     address: symbol.vaddr,
                     size: symbol.size,
                 }),
+            heap: maybe("runtime.mheap_"),
+            sweep: maybe("runtime.sweep"),
+            scavenge: maybe("runtime.scavenge"),
+            limiter: maybe("runtime.gcCPULimiter"),
         })
     }
 }
 
 const SIZE_CLASSES: [&str; 2] = ["internal/runtime/gc.SizeClassToSize", "runtime.class_to_size"];
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 18] = [
     "runtime.sched",
     "runtime.work",
     "runtime.memstats",
@@ -117,6 +128,10 @@ const NAMES: [&str; 14] = [
     "runtime.gcphase",
     "runtime.iscgo",
     "runtime.tlsg",
+    "runtime.mheap_",
+    "runtime.sweep",
+    "runtime.scavenge",
+    "runtime.gcCPULimiter",
     SIZE_CLASSES[0],
     SIZE_CLASSES[1],
 ];

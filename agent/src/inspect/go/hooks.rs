@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use agent_common::go::assist::SLACK;
+
 use super::super::SiteError;
 use super::super::arch::Arch;
+use super::super::branch;
 use super::super::elf::Binary;
 use super::super::site::{self, Function, ProbeSite};
 use super::pclntab::GoSymbolizer;
@@ -35,10 +38,13 @@ pub enum GoHook {
     StartWorld,
     /// runtime.gcstopm(): a P stops for a stop of the world; on the runtime's own stack.
     StopProcessor,
+    /// In runtime.gcAssistAlloc1(gp, scanWork): an assist is over, and its time is part of p.gcAssistTime; on the runtime's own
+    /// stack.
+    AssistEnd,
 }
 
 impl GoHook {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Execute,
         Self::RunqPut,
         Self::Gosched,
@@ -50,6 +56,7 @@ impl GoHook {
         Self::GcCycleEnd,
         Self::StartWorld,
         Self::StopProcessor,
+        Self::AssistEnd,
     ];
 
     /// Functions, best first.
@@ -66,6 +73,7 @@ impl GoHook {
             Self::GcCycleEnd => &["runtime.prepareFreeWorkbufs"],
             Self::StartWorld => &["runtime.startTheWorldWithSema"],
             Self::StopProcessor => &["runtime.gcstopm"],
+            Self::AssistEnd => &["runtime.gcAssistAlloc1"],
         }
     }
 
@@ -75,7 +83,7 @@ impl GoHook {
             Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => 1,
             Self::RunqPut => 2,
             Self::NetpollReady => 3,
-            Self::GcCycleEnd | Self::StopProcessor => 0,
+            Self::GcCycleEnd | Self::StopProcessor | Self::AssistEnd => 0,
             Self::StartWorld => 4,
         }
     }
@@ -108,7 +116,10 @@ pub(super) fn sites(
             vaddr: range.start,
             size: range.end - range.start,
         };
-        site::find_in_go(binary, arch, &function, hook.arguments())
+        match hook {
+            GoHook::AssistEnd => branch::find(binary, arch, &function, SLACK as u16),
+            _ => site::find_in_go(binary, arch, &function, hook.arguments()),
+        }
     };
     GoHook::ALL.into_iter().map(|hook| (hook, site(hook))).collect()
 }

@@ -24,7 +24,7 @@ macro_rules! offsets {
         }
 
         impl $name {
-            fn read(types: &impl Layouts) -> Result<Self, InspectError> {
+            pub(super) fn read(types: &impl Layouts) -> Result<Self, InspectError> {
                 Ok(Self {
                     $($need: types.field($root, $need_path).ok_or_else(|| missing($root, $need_path))?,)*
                     $($maybe: types.field($root, $maybe_path),)*
@@ -33,6 +33,10 @@ macro_rules! offsets {
         }
     };
 }
+
+mod gc;
+
+pub use gc::{HeapOffsets, LimiterOffsets, ScavengeOffsets, SweepOffsets};
 
 offsets! {
     /// `runtime.g`, a goroutine (runtime2.go).
@@ -111,6 +115,8 @@ offsets! {
         g_free_size: "gFree.size",
         /// Goroutines created by it so far (since go1.26).
         goroutines_created: "goroutinesCreated",
+        /// Time of mark assists that was not added to gcController.assistTime yet (ns).
+        gc_assist_time: "gcAssistTime",
     }
 }
 
@@ -327,6 +333,10 @@ pub struct GoOffsets {
     pub heap_stats: HeapStatsOffsets,
     /// Size of one heapStatsDelta in bytes.
     pub heap_stats_size: u64,
+    pub limiter: LimiterOffsets,
+    pub heap: HeapOffsets,
+    pub sweep: SweepOffsets,
+    pub scavenge: ScavengeOffsets,
     pub poll_desc: PollDescOffsets,
     pub g_list: GListOffsets,
     pub time_histogram: TimeHistogramOffsets,
@@ -346,6 +356,10 @@ impl GoOffsets {
             heap_stats_size: types
                 .size_of("runtime.heapStatsDelta")
                 .ok_or_else(|| missing("runtime.heapStatsDelta", "its size"))?,
+            limiter: LimiterOffsets::read(types)?,
+            heap: HeapOffsets::read(types)?,
+            sweep: SweepOffsets::read(types)?,
+            scavenge: ScavengeOffsets::read(types)?,
             poll_desc: PollDescOffsets::read(types)?,
             g_list: GListOffsets::read(types)?,
             time_histogram: TimeHistogramOffsets::read(types)?,

@@ -6,7 +6,7 @@ use agent_common::go::{
     stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
 };
 
-use super::stw;
+use super::{assist, stw};
 use crate::{
     model::{Attribute, MonoNs, Span, SpanKind},
     target::Target,
@@ -45,6 +45,7 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
     ];
     attributes.extend(pacing(cycle, stops[0].as_ref()));
     attributes.extend(stops[0].iter().flat_map(|stop| stw::trigger(stop, target)));
+    attributes.extend(assist::payers(cycle.number, target));
     let kind = SpanKind::Internal;
     let root = Span::root("go.gc.cycle", kind, at(cycle.sweep_term), at(cycle.end), attributes);
     let phases = [

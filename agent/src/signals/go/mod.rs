@@ -1,5 +1,6 @@
 //! Go's runtime.
 
+pub mod assist;
 pub mod gc;
 pub mod goroutines;
 pub mod runtime;

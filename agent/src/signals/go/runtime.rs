@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use crate::{
-    golang::{CPU_CLASSES, TimeHistogram},
+    golang::{Between, CPU_CLASSES, TimeHistogram},
     model::{Attribute, Metric, MonoNs, Point, PointData},
     signals::metric,
     target::Target,
     telemetry::{
         MetricDef,
+        gc::{
+            LIMITER_ENABLED, LIMITER_LAST_CYCLE, SCAVENGE_GOAL, SCAVENGE_GOAL_BY, SCAVENGE_KIND, SCAVENGED, SWEEP_DEBT,
+            SWEEP_LEFT,
+        },
         go::{
             CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND,
             GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL,
@@ -96,7 +100,41 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
         )
     });
     metrics.extend(metric(&CPU_TIME, times.collect()));
+    metrics.extend(between(target, time, &snapshot.between));
     metrics
+}
+
+/// What holds the GC back, and what it does between its cycles.
+fn between(target: &Target, time: MonoNs, found: &Between) -> Vec<Metric> {
+    let gauge = |value: u64, attributes| target.gauge(value as i64, time, attributes);
+    let limiter = found.limiter.iter().flat_map(|limiter| {
+        [
+            one(&LIMITER_ENABLED, gauge(u64::from(limiter.enabled), Vec::new())),
+            one(&LIMITER_LAST_CYCLE, gauge(limiter.last_cycle, Vec::new())),
+        ]
+    });
+    let sweep = found.sweep.iter().flat_map(|sweep| {
+        [
+            one(&SWEEP_DEBT, gauge(sweep.debt, Vec::new())),
+            one(&SWEEP_LEFT, gauge(sweep.left, Vec::new())),
+        ]
+    });
+    let goals = ["gogc", "gomemlimit"]
+        .into_iter()
+        .zip(found.scavenge_goals.iter().flatten());
+    let goals = goals.filter_map(|(by, goal)| Some(gauge((*goal)?, vec![Attribute::new(SCAVENGE_GOAL_BY, by)])));
+    let scavenged = ["background", "eager"]
+        .into_iter()
+        .zip(found.scavenged.iter().flatten());
+    let scavenged = scavenged.map(|(kind, bytes)| {
+        let attributes = vec![Attribute::new(SCAVENGE_KIND, kind)];
+        target.sum_from(target.started, *bytes, time, attributes)
+    });
+    limiter
+        .chain(sweep)
+        .chain(metric(&SCAVENGE_GOAL, goals.collect()))
+        .chain(metric(&SCAVENGED, scavenged.collect()))
+        .collect()
 }
 
 fn one(def: &'static MetricDef, point: Point) -> Metric {

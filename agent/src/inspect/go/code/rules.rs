@@ -206,8 +206,81 @@ pub(super) const WAIT_REASONS: Rule = Rule {
         Witness("runtime.goroutineheader", Address),
     ],
 };
+pub(super) const HEAP: Rule = Rule {
+    variable: "runtime.mheap_",
+    sections: BSS,
+    witnesses: &[
+        // mgcsweep.go
+        Witness(
+            "runtime.deductSweepCredit",
+            Fields(|o| {
+                let heap = &o.heap;
+                vec![
+                    heap.sweep_pages_per_byte,
+                    heap.pages_swept_basis,
+                    heap.sweep_heap_live_basis,
+                    heap.pages_swept,
+                ]
+            }),
+        ),
+        Witness(
+            "runtime.gcPaceSweeper",
+            Fields(|o| vec![o.heap.pages_in_use, o.heap.pages_swept, o.heap.sweep_pages_per_byte]),
+        ),
+        // mgc.go
+        Witness(
+            "runtime.gcSweep",
+            Fields(|o| vec![o.heap.pages_swept, o.heap.sweep_pages_per_byte]),
+        ),
+    ],
+};
+pub(super) const SWEEP: Rule = Rule {
+    variable: "runtime.sweep",
+    sections: BSS,
+    witnesses: &[
+        // mgcsweep.go
+        Witness("runtime.bgsweep", Fields(|o| vec![o.sweep.parked])),
+        Witness("runtime.sweepone", Fields(|o| vec![o.sweep.active_state])),
+        Witness("runtime.gcPaceSweeper", Fields(|o| vec![o.sweep.active_state])),
+        // mgc.go
+        Witness(
+            "runtime.gcSweep",
+            Fields(|o| vec![o.sweep.parked, o.sweep.active_state]),
+        ),
+    ],
+};
+/// It held a pointer in go1.18.
+pub(super) const SCAVENGE: Rule = Rule {
+    variable: "runtime.scavenge",
+    sections: NOPTR_BSS,
+    witnesses: &[
+        // mgcscavenge.go
+        Witness(
+            "runtime.gcPaceScavenger",
+            Fields(|o| vec![o.scavenge.gc_percent_goal, o.scavenge.memory_limit_goal]),
+        ),
+        // mheap.go
+        Witness(
+            "runtime.(*mheap).allocSpan",
+            Fields(|o| vec![o.scavenge.gc_percent_goal]),
+        ),
+    ],
+};
+pub(super) const LIMITER: Rule = Rule {
+    variable: "runtime.gcCPULimiter",
+    sections: NOPTR_BSS,
+    witnesses: &[
+        // mgcmark.go
+        Witness("runtime.gcAssistAlloc", Fields(|o| vec![o.limiter.enabled])),
+        // mgclimit.go
+        Witness(
+            "runtime.(*limiterEvent).stop",
+            Fields(|o| vec![o.limiter.assist_time_pool, o.limiter.idle_time_pool]),
+        ),
+    ],
+};
 pub(super) const WAIT_REASON_STRING: &str = "runtime.waitReason.String";
-pub(super) const RULES: [&Rule; 13] = [
+pub(super) const RULES: [&Rule; 17] = [
     &SCHED,
     &WORK,
     &MEMSTATS,
@@ -221,4 +294,8 @@ pub(super) const RULES: [&Rule; 13] = [
     &ISCGO,
     &SIZE_CLASSES,
     &WAIT_REASONS,
+    &HEAP,
+    &SWEEP,
+    &SCAVENGE,
+    &LIMITER,
 ];

@@ -1,0 +1,61 @@
+//! Mark assists: the time that goroutines mark for the GC because they allocate. An assist is seen at its end, in runtime.gcAssistAlloc1
+//! (go1.18 to go1.27, runtime/mgcmark.go), which has added what it took to p.gcAssistTime by then.
+
+use crate::{event::Header, layout, shared};
+
+/// p.gcAssistTime over this, ns, is added to gcController.assistTime, and begins anew (runtime/mgcpacer.go, gcAssistTimeSlack).
+pub const SLACK: u64 = 5000;
+
+/// Origins that are told apart in a cycle; the others are one.
+pub const PAYERS: usize = 8;
+
+shared! {
+    /// Key of a P.
+    pub struct ProcessorKey {
+        /// Its address.
+        pub p: u64,
+        /// The target's slot.
+        pub slot: u64,
+    }
+
+    /// What a P had gathered when an assist on it ended.
+    pub struct Gathered {
+        /// p.gcAssistTime, ns; 0 when it began anew.
+        pub time: u64,
+        /// The window that saw it: the time that was opened at.
+        pub window: u64,
+        /// work.cycles: every cycle begins anew (gcControllerState.startCycle).
+        pub cycle: u64,
+    }
+
+    /// Key of who pays in the cycle under way.
+    pub struct PayerKey {
+        /// The target's slot.
+        pub slot: u32,
+        /// In order of first payment; [`PAYERS`] is all others.
+        pub rank: u32,
+    }
+
+    /// What goroutines of one origin paid.
+    pub struct Payer {
+        /// Entry of the function they were started with.
+        pub startpc: u64,
+        /// ns.
+        pub time: u64,
+    }
+}
+
+shared! {
+    /// All assists of a cycle that lay in a window whole. Its [`super::gc::Cycle`] comes next.
+    pub struct Assists {
+        pub header: Header,
+        /// memstats.numgc: the cycle's number, from 1.
+        pub number: u64,
+        /// In no order; 0 where there are no more.
+        pub payers: [Payer; PAYERS],
+        /// Time of all others, ns.
+        pub others: u64,
+    }
+}
+
+layout!(ProcessorKey: 16, Gathered: 24, PayerKey: 8, Payer: 16, Assists: 24 + 8 + 16 * PAYERS + 8);

@@ -1,0 +1,123 @@
+//! Mark assists: each at its end, and once a cycle who paid.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use agent_common::{
+    event::Kind,
+    go::assist::{Assists, Gathered, PAYERS, Payer, PayerKey, ProcessorKey, SLACK},
+    histogram::Series,
+    hits::{Plane, Probe},
+    loss::Loss,
+    target::{PROBES_OPEN, Target},
+};
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::uprobe, programs::ProbeContext};
+
+use super::current;
+use crate::{
+    maps::{CUTS, GATHERED, PAID, probed},
+    read, record,
+};
+
+/// In runtime.gcAssistAlloc1(gp, scanWork), where it compares p.gcAssistTime with gcAssistTimeSlack; on the runtime's own stack.
+#[uprobe]
+pub fn go_assist(ctx: ProbeContext) -> u32 {
+    let (tgid, _) = read::current();
+    let Some(target) = probed(tgid, Probe::GoAssist) else {
+        return 0;
+    };
+    if assisted(target, current(&ctx)).is_none() {
+        record::lost(Loss::ReadFault);
+    }
+    0
+}
+
+/// The P keeps a sum: what it had at its last assist is not this one's. Nobody else writes it, and nothing preempts here.
+#[inline(always)]
+fn assisted(target: &Target, g0: u64) -> Option<()> {
+    let go = &target.go;
+    let m: u64 = read::user(g0 + u64::from(go.g_m))?;
+    let p: u64 = read::user(m + u64::from(go.m_p))?;
+    let g: u64 = read::user(m + u64::from(go.m_curg))?;
+    let startpc: u64 = read::user(g + u64::from(go.g_startpc))?;
+    let sum: u64 = read::user(p + u64::from(go.p_gc_assist_time))?;
+    let cycle = u64::from(read::user::<u32>(go.work + u64::from(go.work_cycles))?);
+    let key = ProcessorKey {
+        p,
+        slot: u64::from(target.slot),
+    };
+    // SAFETY: an entry of this P's, which no other thread has now.
+    let before = unsafe { GATHERED.get(key) }
+        .filter(|before| before.window == target.probes_since && before.cycle == cycle)
+        .map_or(0, |before| before.time);
+    let gathered = Gathered {
+        time: if sum > SLACK { 0 } else { sum },
+        window: target.probes_since,
+        cycle,
+    };
+    if GATHERED.insert(key, gathered, 0).is_err() {
+        record::lost(Loss::GoAssistFull);
+    }
+    // A P that was made anew has forgotten.
+    let time = if before <= sum { sum - before } else { sum };
+    record::part(target, Series::GoAssist, startpc as u32, 0, time);
+    pay(target, startpc, time);
+    Some(())
+}
+
+/// Adds to what its origin paid in this cycle.
+#[inline(always)]
+fn pay(target: &Target, startpc: u64, time: u64) {
+    for rank in 0..=PAYERS as u32 {
+        let key = PayerKey {
+            slot: target.slot,
+            rank,
+        };
+        let payer = PAID.get_ptr_mut(key).or_else(|| {
+            // Two at once: one of them gets the place, and both find out who.
+            let _ = PAID.insert(key, Payer { startpc, time: 0 }, u64::from(BPF_NOEXIST));
+            PAID.get_ptr_mut(key)
+        });
+        let Some(payer) = payer else { break };
+        // SAFETY: entries are removed between cycles only, when no assist runs; the time is only ever added to atomically.
+        unsafe {
+            if (*payer).startpc == startpc || rank == PAYERS as u32 {
+                let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*payer).time, time);
+                return;
+            }
+        }
+    }
+    record::lost(Loss::GoAssistFull);
+}
+
+/// A cycle that began at `begin` is over: who paid, if the window that is open saw all of it. What was paid is forgotten.
+#[inline(always)]
+pub fn over(target: &Target, number: u64, begin: u64) {
+    let mut event = Assists {
+        header: record::header(Kind::GoAssists, target.slot, read::now()),
+        number,
+        payers: [Payer { startpc: 0, time: 0 }; PAYERS],
+        others: 0,
+    };
+    let mut any = false;
+    for rank in 0..=PAYERS as u32 {
+        let key = PayerKey {
+            slot: target.slot,
+            rank,
+        };
+        // SAFETY: no assist runs between two cycles.
+        let Some(paid) = (unsafe { PAID.get(key) }) else { break };
+        any = true;
+        match event.payers.get_mut(rank as usize) {
+            Some(payer) => *payer = *paid,
+            None => event.others = paid.time,
+        }
+        let _ = PAID.remove(key);
+    }
+    let open = target.flags & PROBES_OPEN != 0 && target.probes_since <= begin;
+    let cut = CUTS
+        .get(target.index)
+        .is_none_or(|cut| cut.at[Plane::Probes as usize] != 0);
+    if any && open && !cut {
+        record::event(event);
+    }
+}
