@@ -54,4 +54,6 @@ pub enum Kind {
     GoStop = 7,
     /// [`crate::go::assist::Assists`]
     GoAssists = 8,
+    /// [`crate::thread::syscall::Syscall`]
+    Syscall = 9,
 }

@@ -59,6 +59,12 @@ pub enum Series {
     GoStop = 15,
     /// Sum and count of mark assists, ns, in part 0; the series' id is as [`Self::GoTime`]'s.
     GoAssist = 16,
+    /// Counter: Ps handed off; the series' id is the caller ([`crate::go::handoff`]).
+    GoHandoff = 17,
+    /// System calls, ns; the series' id is the call's number.
+    Syscall = 18,
+    /// Sum and count of system calls that goroutines made, ns, in one part; the series' id is as of [`Series::GoTime`].
+    GoSyscall = 19,
 }
 
 shared! {

@@ -29,11 +29,13 @@ pub enum Probe {
     GoStw = 19,
     GoStop = 20,
     GoAssist = 21,
+    GoHandoff = 22,
+    ThreadSyscall = 23,
 }
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 24;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -70,13 +72,20 @@ impl Probe {
         (Self::GoStw, &["go_stw"]),
         (Self::GoStop, &["go_stop"]),
         (Self::GoAssist, &["go_assist"]),
+        (Self::GoHandoff, &["go_handoff"]),
+        (Self::ThreadSyscall, &["thread_sys_enter", "thread_sys_exit"]),
     ];
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
     pub const fn is_uprobe(self) -> bool {
         !matches!(
             self,
-            Self::NetState | Self::NetMoved | Self::ThreadWakeup | Self::ThreadSwitch | Self::HookIdle
+            Self::NetState
+                | Self::NetMoved
+                | Self::ThreadWakeup
+                | Self::ThreadSwitch
+                | Self::ThreadSyscall
+                | Self::HookIdle
         )
     }
 }

@@ -53,4 +53,4 @@ shared! {
     }
 }
 
-layout!(Target: 88 + 224);
+layout!(Target: 88 + 232);

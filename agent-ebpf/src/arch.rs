@@ -23,6 +23,37 @@ mod machine {
         regs.rdi
     }
 
+    /// Calls whose length is idleness, not delay: those that wait for anything to happen (Linux,
+    /// arch/x86/entry/syscalls/syscall_64.tbl): poll, select, pselect6, ppoll, epoll_wait, epoll_pwait, epoll_pwait2, futex,
+    /// nanosleep, clock_nanosleep, pause, accept, accept4, wait4, waitid, rt_sigtimedwait, rt_sigsuspend, io_getevents,
+    /// io_uring_enter, restart_syscall, futex_waitv.
+    #[inline(always)]
+    pub fn is_idle(number: u32) -> bool {
+        matches!(
+            number,
+            7 | 23
+                | 270
+                | 271
+                | 232
+                | 281
+                | 441
+                | 202
+                | 35
+                | 230
+                | 34
+                | 43
+                | 288
+                | 61
+                | 247
+                | 128
+                | 130
+                | 208
+                | 426
+                | 219
+                | 449
+        )
+    }
+
     /// R14.
     #[inline(always)]
     pub fn go_g(regs: &pt_regs) -> u64 {
@@ -40,6 +71,12 @@ mod machine {
     pub fn place(regs: &pt_regs) -> (u64, u64) {
         (regs.rip, regs.rsp)
     }
+
+    /// There is none: return addresses are on the stack.
+    #[inline(always)]
+    pub fn link(_regs: &pt_regs) -> u64 {
+        0
+    }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -56,6 +93,15 @@ mod machine {
     #[inline(always)]
     pub fn go_fourth_argument(regs: &pt_regs) -> u64 {
         regs.regs[3]
+    }
+
+    /// As on amd64, where it has them (Linux, include/uapi/asm-generic/unistd.h).
+    #[inline(always)]
+    pub fn is_idle(number: u32) -> bool {
+        matches!(
+            number,
+            72 | 73 | 22 | 441 | 98 | 101 | 115 | 202 | 242 | 260 | 95 | 137 | 133 | 4 | 426 | 128 | 449
+        )
     }
 
     /// R28.
@@ -79,9 +125,15 @@ mod machine {
     pub fn place(regs: &pt_regs) -> (u64, u64) {
         (regs.pc, regs.sp)
     }
+
+    /// R30, until the function calls another.
+    #[inline(always)]
+    pub fn link(regs: &pt_regs) -> u64 {
+        regs.regs[30]
+    }
 }
 
-pub use machine::{arguments, go_arguments, go_fourth_argument, go_g, place};
+pub use machine::{arguments, go_arguments, go_fourth_argument, go_g, is_idle, link, place};
 
 /// The g of the current thread, in a kernel hook: in thread-local storage.
 #[cfg(bpf_target_arch = "x86_64")]

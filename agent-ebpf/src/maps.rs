@@ -12,7 +12,7 @@ use agent_common::{
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
     target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
-    thread::run_queue::Thread,
+    thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
         wake::{SiteKey, WokenKey},
@@ -85,6 +85,10 @@ pub static PEER_COUNT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// By tid.
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(64 * 1024, 0);
+
+/// By tid.
+#[map]
+pub static SYSCALLS: HashMap<u32, Call> = HashMap::with_max_entries(64 * 1024, 0);
 
 /// The target that a process is, if it is one.
 #[inline(always)]

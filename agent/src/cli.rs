@@ -81,6 +81,10 @@ pub struct RunArgs {
     /// Leave out signals by name, e.g. go.sched (see `whywait doctor` for the names)
     #[arg(long, value_name = "SIGNAL", env = "WHYWAIT_WITHOUT", value_delimiter = ',')]
     pub without: Vec<String>,
+    /// Add signals that are left out unless they are asked for: thread.syscall, which makes each system call on the host a
+    /// little slower while a window of the hooks is open
+    #[arg(long, value_name = "SIGNAL", env = "WHYWAIT_WITH", value_delimiter = ',')]
+    pub with: Vec<String>,
     /// What watching may cost each target, as a share of its CPU time: within it the dear probes (of goroutines and tasks)
     /// come and go; `off` keeps them in place whatever they cost
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET", default_value = "1%", value_parser = parse_share)]

@@ -19,7 +19,7 @@ use crate::{
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
-    match pipeline::load(1 << 16, &[]) {
+    match pipeline::load(1 << 16, &[], &[]) {
         Ok((mut object, hooks)) => {
             match &object.refused {
                 None => println!("  {:<18} {}", "uprobes by", object.way()),
@@ -39,7 +39,10 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                     None => println!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
-                    println!("  {:<18} refused {alternative}: {reason}", "");
+                    match alternative {
+                        &"all" => println!("  {:<18} {reason}", ""),
+                        _ => println!("  {:<18} refused {alternative}: {reason}", ""),
+                    }
                 }
             }
         }

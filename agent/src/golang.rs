@@ -3,6 +3,7 @@
 
 mod gc;
 mod proof;
+mod threads;
 mod walk;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::{
 
 pub use gc::Between;
 pub use proof::ProofError;
+pub use threads::Threads;
 pub use walk::{Seen, State, Walk};
 
 /// Reads one process' runtime.
@@ -36,6 +38,7 @@ pub struct Snapshot {
     /// Goroutines created since the start; since go1.26.
     pub goroutines_created: Option<u64>,
     pub gomaxprocs: u64,
+    pub threads: Option<Threads>,
     /// GOGC in percent; negative when off.
     pub gogc: i64,
     /// GOMEMLIMIT; None when off or unknown to this version.
@@ -154,6 +157,7 @@ impl GoRuntime {
             goroutines: self.goroutines()?,
             goroutines_created: self.goroutines_created()?,
             gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
+            threads: self.threads()?,
             gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
             // math.MaxInt64 means no limit.
             memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod bpf;
+pub mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod exit;

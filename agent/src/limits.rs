@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::room;
+use crate::cgroup;
 
 /// Length of a period that is judged, s.
 pub const PERIOD: f64 = 10.0;
@@ -136,7 +136,7 @@ impl Limits {
         };
         let number = |text: String| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
         let quota = |controller, read: fn(&Path) -> Option<f64>| read(&folder(&text, controller)?);
-        let cpu = quota("", room::unified).or_else(|| quota("cpu", room::version_1));
+        let cpu = quota("", cgroup::unified).or_else(|| quota("cpu", cgroup::version_1));
         let bytes = read("", "memory.max").and_then(number);
         let bytes = bytes.or_else(|| read("memory", "memory.limit_in_bytes").and_then(number));
         Self {
@@ -149,8 +149,8 @@ impl Limits {
 
 /// Where a controller's files of the agent's own cgroup are. A path that is not there is another namespace's: the root is then
 /// our own.
-fn folder(cgroup: &str, controller: &str) -> Option<PathBuf> {
-    let (root, path) = room::place(cgroup, controller)?;
+fn folder(text: &str, controller: &str) -> Option<PathBuf> {
+    let (root, path) = cgroup::place(text, controller)?;
     let own = root.join(path.trim_start_matches('/'));
     Some(if own.is_dir() { own } else { root })
 }

@@ -165,6 +165,8 @@ pub enum PointData {
     /// The same of times in ns, which leave as seconds.
     Time(u64),
     Gauge(i64),
+    /// A gauge of what comes in parts.
+    Real(f64),
     /// Explicit bounds; `counts` has one more.
     Histogram {
         bounds: Arc<[f64]>,

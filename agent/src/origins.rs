@@ -1,6 +1,6 @@
 //! Where the time of goroutines went, by origin: the function that they were started with.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use agent_common::{
     go::sched::Spent,
@@ -10,7 +10,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, Point},
-    signals::metric,
+    signals::{metric, process::quota::Quotas},
     target::Target,
     telemetry::{
         goroutine::{
@@ -18,6 +18,8 @@ use crate::{
             GOROUTINE_SYSTEM, GOROUTINE_TIME, GOROUTINE_WAIT_REASON,
         },
         net::OVERFLOW,
+        quota::CGROUP_PATH,
+        syscall::GOROUTINE_SYSCALL_TIME,
     },
 };
 
@@ -30,17 +32,36 @@ pub struct Origins {
     shown: BTreeSet<u32>,
     /// Those that came when there was no more room.
     others: BTreeSet<u32>,
+    /// Throttled time by origin, part, and the cgroup that throttled as it came in: (path, ns), and their sum.
+    throttled: HashMap<(Option<u32>, u8), Throttled>,
+}
+
+#[derive(Debug, Default)]
+struct Throttled {
+    by: BTreeMap<Option<String>, u64>,
+    sum: u64,
+}
+
+impl Throttled {
+    /// Takes note of a sum that only grows: what is new is the present cgroup's.
+    fn note(&mut self, sum: u64, path: Option<&str>) {
+        let new = sum.saturating_sub(self.sum);
+        if new > 0 {
+            *self.by.entry(path.map(str::to_owned)).or_default() += new;
+            self.sum = sum;
+        }
+    }
 }
 
 /// Chooses the origins that are shown apart: those on which most time went, as long as there is room.
 pub fn note(target: &mut Target, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
-    for series in [Series::GoTime, Series::GoAssist] {
+    for series in [Series::GoTime, Series::GoAssist, Series::GoSyscall] {
         for (origin, _, bucket) in reading.parts(target.slot, series) {
             *times.entry(origin).or_default() += bucket.sum;
         }
     }
-    let Origins { shown, others } = &mut target.origins;
+    let Origins { shown, others, .. } = &mut target.origins;
     let mut new: Vec<(u32, u64)> = times
         .into_iter()
         .filter(|(origin, _)| !shown.contains(origin) && !others.contains(origin))
@@ -53,6 +74,19 @@ pub fn note(target: &mut Target, reading: &Reading) {
             others.insert(origin);
         }
     }
+    let path = target.quotas.as_ref().and_then(Quotas::throttling);
+    let throttled = by_origin(target, reading, Series::GoTime)
+        .into_iter()
+        .filter(|((_, part), _)| is_throttled(*part));
+    let mut noted = std::mem::take(&mut target.origins.throttled);
+    for (key, bucket) in throttled {
+        noted.entry(key).or_default().note(bucket.sum, path);
+    }
+    target.origins.throttled = noted;
+}
+
+fn is_throttled(part: u8) -> bool {
+    kind(u32::from(part)).is_some_and(|(_, cause)| cause == "throttled")
 }
 
 /// Sums by origin and part; what is not shown apart is one origin, None.
@@ -86,7 +120,13 @@ pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
             "throttled" => "the P's thread was throttled",
             _ => "not known which",
         };
-        format!("{why} {:.1} %", 100.0 * time as f64 / whole as f64)
+        let by = target.quotas.as_ref().and_then(Quotas::throttling);
+        let by = by.filter(|_| cause == "throttled").map(|path| format!(" by {path}"));
+        format!(
+            "{why}{} {:.1} %",
+            by.unwrap_or_default(),
+            100.0 * time as f64 / whole as f64
+        )
     });
     (whole > 0).then(|| text.collect::<Vec<_>>().join(", "))
 }
@@ -97,15 +137,22 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     sums.sort_unstable_by_key(|(key, _)| *key);
     let (mut times, mut long, mut preempted): (Vec<Point>, Vec<Point>, Vec<Point>) = Default::default();
     for ((origin, part), bucket) in sums {
-        let mut attributes = origin_attributes(origin, target);
-        let mut point = |value, more: Vec<Attribute>| {
-            attributes.extend(more);
-            target.sum(value, reading.time, std::mem::take(&mut attributes))
+        let attributes = origin_attributes(origin, target);
+        let point = |value, more: Vec<Attribute>| {
+            let attributes = attributes.iter().cloned().chain(more);
+            target.sum(value, reading.time, attributes.collect())
         };
         match u32::from(part) {
             part if part == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
             part if part == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
-            part => times.push(point(bucket.sum, part_attributes(part, target))),
+            of => match target.origins.throttled.get(&(origin, part)) {
+                Some(throttled) => times.extend(throttled.by.iter().map(|(path, time)| {
+                    let mut attributes = part_attributes(of, target);
+                    attributes.extend(path.clone().map(|path| Attribute::new(CGROUP_PATH, path)));
+                    point(*time, attributes)
+                })),
+                None => times.push(point(bucket.sum, part_attributes(of, target))),
+            },
         }
     }
     [
@@ -118,8 +165,18 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     .collect()
 }
 
-/// The function that an origin's goroutines were started with.
-fn origin(id: u32, target: &Target) -> String {
+/// The time of each origin in system calls.
+pub fn syscalls(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut sums: Vec<_> = by_origin(target, reading, Series::GoSyscall).into_iter().collect();
+    sums.sort_unstable_by_key(|(key, _)| *key);
+    let point = |((origin, _), bucket): ((Option<u32>, u8), Bucket)| {
+        target.sum(bucket.sum, reading.time, origin_attributes(origin, target))
+    };
+    metric(&GOROUTINE_SYSCALL_TIME, sums.into_iter().map(point).collect())
+}
+
+/// The function that an address lies in of which the low half is kept, such as an origin's.
+pub fn function(id: u32, target: &Target) -> String {
     // The executable is less than 4 GiB long: the upper half of an address is its begin's, or one more.
     let near = target.bias & !u64::from(u32::MAX) | u64::from(id);
     let address = if near < target.bias { near + (1 << 32) } else { near };
@@ -133,7 +190,7 @@ pub fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
     let Some(id) = id else {
         return vec![Attribute::new(OVERFLOW, true)];
     };
-    let function = origin(id, target);
+    let function = function(id, target);
     vec![
         Attribute::new(GOROUTINE_SYSTEM, is_system(&function)),
         Attribute::new(GOROUTINE_FUNCTION, function),
@@ -243,5 +300,25 @@ mod tests {
         add(&mut reading, 0, 1_000_000);
         note(&mut target, &reading);
         assert_eq!(rest(&target, &reading), (0..36).sum::<u64>() + 1_000_000);
+    }
+
+    #[test]
+    fn throttled_time_is_the_cgroups_that_throttled_then() {
+        let mut throttled = Throttled::default();
+        for (sum, path) in [
+            (5, None),
+            (5, Some("/a")),
+            (25, Some("/a")),
+            (28, Some("/b")),
+            (28, Some("/a")),
+        ] {
+            throttled.note(sum, path);
+        }
+        let by: Vec<_> = throttled
+            .by
+            .iter()
+            .map(|(path, time)| (path.as_deref(), *time))
+            .collect();
+        assert_eq!(by, [(None, 5), (Some("/a"), 20), (Some("/b"), 3)]);
     }
 }

@@ -92,7 +92,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     let options = options(args)?;
     let export = export_config(&args.export)?;
     let recorder = record.map(Recorder::create).transpose()?;
-    let (mut object, hooks) = load(args.ring, &args.without)?;
+    let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
     let mut take = |name: &'static str| object.ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;

@@ -1,14 +1,10 @@
 //! How busy the cores are that a process has: those it is allowed to run on, less what its cgroup's quota takes.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
 
 use procfs::CurrentSI as _;
 
-use crate::model::MonoNs;
+use crate::{cgroup, model::MonoNs};
 
 /// How often the host's account is read, ns, and the weight of its last reading.
 const EVERY: u64 = 1_000_000_000;
@@ -102,7 +98,11 @@ impl Room {
             .unwrap_or_default();
         Self {
             allowed,
-            quota: quota(pid),
+            quota: cgroup::of(pid)
+                .unwrap_or_default()
+                .iter()
+                .map(|cgroup| cgroup.usage.quota)
+                .reduce(f64::min),
         }
     }
 
@@ -128,68 +128,6 @@ impl Room {
             .fold(f64::INFINITY, f64::min);
         (load / own).max(host.busy(self)).min(1.0)
     }
-}
-
-/// The least CPU quota of a process' cgroup and those above it, cores.
-fn quota(pid: u32) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let least = |controller: &str, read: fn(&Path) -> Option<f64>| {
-        let (root, path) = place(&text, controller)?;
-        // A path out of this cgroup namespace says nothing here.
-        if path.contains("/..") {
-            return None;
-        }
-        let folder = root.join(path.trim_start_matches('/'));
-        let folders = folder.ancestors().take_while(|folder| folder.starts_with(&root));
-        folders.filter_map(read).reduce(f64::min)
-    };
-    least("", unified).or_else(|| least("cpu", version_1))
-}
-
-/// The quota of a cgroup of version 2, cores.
-pub fn unified(folder: &Path) -> Option<f64> {
-    cpu_max(&fs::read_to_string(folder.join("cpu.max")).ok()?)
-}
-
-/// The quota of a cgroup of version 1, cores.
-pub fn version_1(folder: &Path) -> Option<f64> {
-    let number = |file: &str| {
-        let text = fs::read_to_string(folder.join(file)).ok()?;
-        text.trim().parse::<f64>().ok().filter(|number| *number > 0.0)
-    };
-    Some(number("cpu.cfs_quota_us")? / number("cpu.cfs_period_us")?)
-}
-
-/// "MAX PERIOD" as cores; None for "max PERIOD".
-fn cpu_max(text: &str) -> Option<f64> {
-    let (max, period) = text.trim().split_once(' ')?;
-    Some(max.parse::<f64>().ok()? / period.parse::<f64>().ok().filter(|period| *period > 0.0)?)
-}
-
-/// Where a controller's files are, by the text of /proc/PID/cgroup: its root that is mounted, and the path below; "" is the
-/// unified hierarchy.
-pub fn place<'a>(cgroup: &'a str, controller: &str) -> Option<(PathBuf, &'a str)> {
-    let path = path(cgroup, controller)?;
-    let roots: &[&str] = match controller {
-        "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
-        "cpu" => &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"],
-        _ => &["/sys/fs/cgroup/memory"],
-    };
-    let has = |root: &&PathBuf| root.join(path.trim_start_matches('/')).is_dir();
-    let roots: Vec<PathBuf> = roots.iter().map(PathBuf::from).collect();
-    let root = roots
-        .iter()
-        .find(has)
-        .or_else(|| roots.iter().find(|root| root.is_dir()))?;
-    Some((root.clone(), path))
-}
-
-fn path<'a>(cgroup: &'a str, controller: &str) -> Option<&'a str> {
-    cgroup.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
-        controllers.split(',').any(|name| name == controller).then_some(path)
-    })
 }
 
 #[cfg(test)]
@@ -255,15 +193,5 @@ mod tests {
         host.turn(MonoNs(EVERY));
         assert!(!host.cores.is_empty());
         assert!(host.cores.values().all(|core| core.all > 0 && core.busy <= core.all));
-    }
-
-    #[test]
-    fn quotas_and_their_places() {
-        assert_eq!(cpu_max("50000 100000\n"), Some(0.5));
-        assert_eq!(cpu_max("max 100000\n"), None);
-        let text = "4:cpu,cpuacct:/a/b\n0::/c\n";
-        for (controller, expected) in [("", Some("/c")), ("cpu", Some("/a/b")), ("memory", None)] {
-            assert_eq!(path(text, controller), expected, "{controller}");
-        }
     }
 }

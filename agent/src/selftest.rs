@@ -15,7 +15,7 @@ use crate::{
     collect::Collector,
     exit::Exit,
     intake::{Event, ring::Ring},
-    pipeline,
+    pipeline, signals,
     target::Target,
     watch::{Options, Watch},
 };
@@ -57,7 +57,7 @@ const ALL: &[Check] = &[
 
 /// Prints a line a signal; fails when one that could be attached stays silent.
 pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
-    let (mut object, hooks) = pipeline::load(1 << 20, &[])?;
+    let (mut object, hooks) = pipeline::load(1 << 20, &[], &signals::OPTIONAL.map(str::to_owned))?;
     print_hooks(&hooks);
     let mut take = |name: &'static str| object.ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;

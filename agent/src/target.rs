@@ -17,6 +17,7 @@ use crate::{
     signals::{
         self,
         go::{goroutines::Goroutines, sched::Waits, stw::Stops},
+        process::quota::Quotas,
     },
 };
 
@@ -28,6 +29,8 @@ pub struct Target {
     pub process: Process,
     /// What it may use; read when a window is opened.
     pub room: Room,
+    /// CPU quotas that it is under; None when they are left out.
+    pub quotas: Option<Quotas>,
     /// Unique for the agent's life; what the kernel's maps and events carry.
     pub slot: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
@@ -117,6 +120,7 @@ impl Target {
         Self {
             process,
             room: Room::default(),
+            quotas: None,
             slot,
             image: None,
             bias: 0,

@@ -2,10 +2,13 @@
 
 mod common;
 
-use std::{collections::HashMap, fs, path::PathBuf, process::Command, thread, time::Duration};
+use std::{collections::HashMap, process::Command, thread, time::Duration};
 
-use common::{Agent, Output, Service, attribute, clocks, number_of, privileged, shop, to_mono};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use common::{
+    Agent, Output, Service, attribute, clocks, number_of, privileged,
+    quota::{Quota, pin},
+    shop, to_mono,
+};
 use serde_json::Value;
 
 /// Time of goroutines that were started with a function, ns, by state and cause, or wait reason.
@@ -39,22 +42,18 @@ fn watch(shop: &Service) -> Agent {
 }
 
 /// Six goroutines compute on the only P there is: the others wait for it, and for nothing else.
-fn spin(shop: &Service) -> HashMap<(String, String), i64> {
+fn spun(shop: &Service) -> Output {
     let agent = watch(shop);
     for _ in 0..4 {
         shop.get("/spin?ms=40&n=6");
     }
-    let output = agent.stop();
-    let times = times(&output, "main.spin.func");
-    println!("{times:?}");
-    times
+    agent.stop()
 }
 
-/// Runs on the first core only, and what it starts as well.
-fn pin() {
-    let mut first = CpuSet::new();
-    first.set(0);
-    sched_setaffinity(None, &first).unwrap();
+fn spin(shop: &Service) -> HashMap<(String, String), i64> {
+    let times = times(&spun(shop), "main.spin.func");
+    println!("{times:?}");
+    times
 }
 
 #[test]
@@ -96,63 +95,47 @@ fn a_hog_on_the_same_core_is_told_from_a_missing_p() {
     }
 }
 
-/// A cgroup that may use a fifth of a core, and a process in it.
-struct Quota {
-    folder: PathBuf,
-    unified: bool,
+/// The kernel's own account of the cgroup, read before and after.
+fn check_account(output: &Output, quota: &Quota, before: [u64; 3], after: [u64; 3]) {
+    let [periods, throttled, ns] = [0, 1, 2].map(|at| after[at] - before[at]);
+    assert!(throttled > 3, "the kernel throttled it {throttled} times");
+    let found = |name: &str| {
+        let points = output.points("go-shop", name);
+        let of = points
+            .into_iter()
+            .find(|point| attribute(point, "whywait.cgroup.path") == Some(quota.path().into()));
+        of.unwrap_or_else(|| panic!("no {name} of {}", quota.path()))
+    };
+    assert_eq!(found("whywait.cgroup.cpu.quota")["asDouble"], 0.2);
+    let seen = ["whywait.cgroup.cpu.periods", "whywait.cgroup.cpu.throttled.periods"];
+    let [seen_periods, seen_throttled] = seen.map(|name| number_of(&found(name)["asInt"]) as u64);
+    let seen_ns = found("whywait.cgroup.cpu.throttled.time")["asDouble"].as_f64().unwrap() * 1e9;
+    println!("cpu.stat {periods} {throttled} {ns}; seen {seen_periods} {seen_throttled} {seen_ns}");
+    // The agent began to look a moment later.
+    assert!(seen_periods.abs_diff(periods) <= 4 && seen_throttled.abs_diff(throttled) <= 1);
+    assert!((seen_ns - ns as f64).abs() < 0.05 * ns as f64);
 }
 
-impl Quota {
-    fn of(pid: u32) -> Self {
-        let name = format!("whywait-test-{pid}");
-        let first = PathBuf::from("/sys/fs/cgroup/cpu");
-        let unified = !first.exists();
-        let folder = if unified {
-            PathBuf::from("/sys/fs/cgroup")
-        } else {
-            first
-        }
-        .join(name);
-        if unified {
-            let _ = fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu");
-        }
-        fs::create_dir(&folder).unwrap();
-        let quota = Self { folder, unified };
-        if unified {
-            quota.write("cpu.max", "20000 100000");
-        } else {
-            quota.write("cpu.cfs_period_us", "100000");
-            quota.write("cpu.cfs_quota_us", "20000");
-        }
-        quota.write("cgroup.procs", &pid.to_string());
-        quota
+/// Whatever was throttled, and nothing else, names the cgroup that did it.
+fn check_throttled_are_named(output: &Output, path: &str) {
+    let (mut points, mut spans) = (0, 0);
+    for point in output.points("go-shop", "go.goroutine.time") {
+        let throttled = attribute(&point, "go.goroutine.cause") == Some("throttled".into());
+        points += usize::from(throttled);
+        let expected = throttled.then(|| path.into());
+        assert_eq!(attribute(&point, "whywait.cgroup.path"), expected, "{point}");
     }
-
-    fn write(&self, file: &str, text: &str) {
-        fs::write(self.folder.join(file), text).unwrap();
+    for span in output.spans("go-shop") {
+        let Some(time) = attribute(&span, "go.goroutine.runnable.throttled_ns") else {
+            continue;
+        };
+        let throttled = number_of(&time) > 0;
+        spans += usize::from(throttled);
+        let expected = throttled.then(|| path.into());
+        assert_eq!(attribute(&span, "whywait.cgroup.path"), expected, "{span}");
     }
-
-    /// How often the kernel throttled it.
-    fn throttled(&self) -> u64 {
-        let text = fs::read_to_string(self.folder.join("cpu.stat")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
-        line.unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Quota {
-    fn drop(&mut self) {
-        let parent = self.folder.parent().unwrap().join("cgroup.procs");
-        for pid in fs::read_to_string(self.folder.join("cgroup.procs"))
-            .unwrap_or_default()
-            .lines()
-        {
-            let _ = fs::write(&parent, pid);
-        }
-        if fs::remove_dir(&self.folder).is_err() {
-            eprintln!("{} is left (unified: {})", self.folder.display(), self.unified);
-        }
-    }
+    println!("throttled: {points} points, {spans} spans, all by {path}");
+    assert!(points > 0 && spans > 0, "{points} points, {spans} spans");
 }
 
 #[test]
@@ -162,12 +145,13 @@ fn a_cgroups_quota_is_told_from_a_busy_core() {
     }
     let shop = shop(None, &[("GOMAXPROCS", "1")]);
     let quota = Quota::of(shop.pid());
-    let times = spin(&shop);
-    assert!(
-        quota.throttled() > 3,
-        "the kernel throttled it {} times",
-        quota.throttled()
-    );
+    let before = quota.stat();
+    let output = spun(&shop);
+    let after = quota.stat();
+    let times = times(&output, "main.spin.func");
+    println!("{times:?}");
+    check_account(&output, &quota, before, after);
+    check_throttled_are_named(&output, &quota.path());
     let all = ["running", "runnable"];
     let (throttled, run_queue) = (share(&times, &all, &["throttled"]), share(&times, &all, &["run_queue"]));
     // It computes for 20 ms of every 100.

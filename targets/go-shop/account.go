@@ -18,6 +18,7 @@ var accounted = []string{
 	"/sched/pauses/*",
 	"/sched/goroutines:goroutines",
 	"/sched/gomaxprocs:threads",
+	"/sched/threads/total:threads",
 	"/memory/classes/*",
 	"/gc/cycles/*",
 	"/gc/heap/goal:bytes",

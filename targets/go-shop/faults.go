@@ -134,11 +134,17 @@ func burn(until int64) {
 	runtime.KeepAlive(sum)
 }
 
-// processors changes GOMAXPROCS by one and back: the world stops twice.
-func processors(w http.ResponseWriter, _ *http.Request) {
+// processors changes GOMAXPROCS by one and back, n times: the world stops twice each time.
+func processors(w http.ResponseWriter, r *http.Request) {
+	n, ok := intParam(w, r, "n", 1, 1, 10_000)
+	if !ok {
+		return
+	}
 	before := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(before + 1)
-	runtime.GOMAXPROCS(before)
+	for range n {
+		runtime.GOMAXPROCS(before + 1)
+		runtime.GOMAXPROCS(before)
+	}
 	writeJSON(w, map[string]int{"gomaxprocs": before})
 }
 

@@ -80,6 +80,7 @@ func routes(s *shop) http.Handler {
 	mux.HandleFunc("GET /tight", tight)
 	mux.HandleFunc("GET /gc", forceGC)
 	mux.HandleFunc("GET /processors", processors)
+	mux.HandleFunc("GET /blocked-reads", blockedReads)
 	mux.HandleFunc("GET /alloc", alloc)
 	mux.HandleFunc("GET /churn", churn)
 	mux.HandleFunc("GET /hold", hold)

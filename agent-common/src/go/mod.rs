@@ -2,6 +2,7 @@
 
 pub mod assist;
 pub mod gc;
+pub mod handoff;
 pub mod sched;
 pub mod stw;
 
@@ -74,7 +75,10 @@ shared! {
         pub gc_memory_limit: u32,
         pub gc_percent_heap_goal: u32,
         pub p_gc_assist_time: u32,
+        /// Where handoffp's return address is: a distance from the stack pointer, or [`handoff::IN_LINK_REGISTER`].
+        pub handoff_return: u32,
+        pub pad: u32,
     }
 }
 
-layout!(Layout: 224);
+layout!(Layout: 232);

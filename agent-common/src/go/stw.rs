@@ -1,7 +1,7 @@
 //! One stop of the world, seen when it is about to end: while the world still stands (go1.22 and later, runtime/proc.go,
 //! startTheWorldWithSema, whose argument is the worldStop).
 
-use crate::{event::Header, layout, shared};
+use crate::{event::Header, layout, shared, thread::run_queue::Off};
 
 /// stwGCMarkTerm and stwGCSweepTerm: the GC's own reasons.
 pub const MARK_TERMINATION: u32 = 1;
@@ -45,10 +45,20 @@ shared! {
         pub late_top: u64,
         /// When the GC begins: gcController.gcPercentHeapGoal, the goal that GOGC alone would set, bytes; 0 when unknown.
         pub percent_goal: u64,
+        /// When it took [`LATE`]: CLOCK_MONOTONIC, ns, when the last P stopped; 0 when that was not seen.
+        pub late_stopped: u64,
+        /// What that P's thread was off its core from asking until then, and the asker's own until all had stopped. Only with
+        /// `split`.
+        pub late_off: Off,
+        pub asker_off: Off,
         /// runtime.stwReason.
         pub reason: u32,
         /// work.userForced, when the GC begins.
         pub forced: u32,
+        /// The last P's thread; 0 when it was not seen.
+        pub late_tid: u32,
+        /// 1 when the hooks counted all the while.
+        pub split: u32,
     }
 }
 
@@ -59,7 +69,9 @@ shared! {
         pub time: u64,
         /// Address of the g that it had to let go; 0 when there was none.
         pub g: u64,
+        /// The thread that ran it.
+        pub tid: u64,
     }
 }
 
-layout!(Last: 16, Stop: 24 + 10 * 8 + 2 * FRAMES * 8 + 8);
+layout!(Last: 24, Stop: 24 + 10 * 8 + 2 * FRAMES * 8 + 8 + 2 * 24 + 16);

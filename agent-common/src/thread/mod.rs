@@ -1,3 +1,4 @@
-//! Threads and the kernel's scheduler.
+//! Threads and the kernel: its scheduler, and what they ask it for.
 
 pub mod run_queue;
+pub mod syscall;

@@ -2,6 +2,15 @@
 
 use crate::{layout, shared};
 
+/// What a thread does off its core.
+pub const RUN_QUEUE: u64 = 0;
+pub const THROTTLED: u64 = 1;
+pub const ASLEEP: u64 = 2;
+
+/// Times off its core that are remembered of a thread one by one, a power of two; and from how long on, ns.
+pub const KEPT: u64 = 4;
+pub const TOLD: u64 = 10_000;
+
 shared! {
     /// Time that a thread was off its core, ns, summed up while the hooks counted.
     pub struct Off {
@@ -11,6 +20,15 @@ shared! {
         pub throttled: u64,
         /// Asleep.
         pub blocked: u64,
+    }
+
+    /// A time off its core.
+    pub struct Away {
+        /// CLOCK_MONOTONIC, ns.
+        pub begin: u64,
+        pub end: u64,
+        /// [`RUN_QUEUE`], [`THROTTLED`] or [`ASLEEP`].
+        pub kind: u64,
     }
 
     /// What a thread does, and whose it is.
@@ -27,7 +45,11 @@ shared! {
         pub slot: u32,
         /// 1 when the present wait, or else the last, began while its cgroup was throttled.
         pub throttled: u32,
+        /// Times of [`TOLD`] and over, each in the place of the oldest.
+        pub away: [Away; KEPT as usize],
+        /// How many there were.
+        pub aways: u64,
     }
 }
 
-layout!(Off: 24, Thread: 64);
+layout!(Off: 24, Away: 24, Thread: 64 + 24 * KEPT as usize + 8);

@@ -8,7 +8,7 @@ use agent_common::{
     thread::run_queue::Off,
 };
 
-use crate::{maps::GOROUTINES, read, record, thread::run_queue};
+use crate::{maps::GOROUTINES, read, record, thread::off};
 
 static NEW: Goroutine = Goroutine {
     since: 0,
@@ -103,7 +103,7 @@ pub fn ran(target: &Target, goroutine: &mut Goroutine, tid: u32, now: u64) {
         spent(target, goroutine, Spent::Long, time);
     }
     // It may come back from a system call on the same thread only.
-    let off = match run_queue::off(target, tid, goroutine.since, now) {
+    let off = match off::sums(target, tid, goroutine.since, now) {
         Some(off) if tid == goroutine.tid => off,
         _ => return spent(target, goroutine, Spent::RunningUnsplit, time),
     };

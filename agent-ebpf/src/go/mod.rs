@@ -1,6 +1,7 @@
 pub mod assist;
 pub mod gc;
 mod goroutine;
+pub mod handoff;
 mod ready;
 pub mod sched;
 pub mod stw;

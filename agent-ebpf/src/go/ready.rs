@@ -8,7 +8,7 @@ use agent_common::{
 };
 
 use super::goroutine::{NOBODY, begins, key, known, ran, spent};
-use crate::{maps::GOROUTINES, read, record, thread::run_queue};
+use crate::{maps::GOROUTINES, read, record, thread::off};
 
 /// A goroutine becomes runnable: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
@@ -46,7 +46,7 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
     goroutine.since = now;
     goroutine.source = source as u32;
     goroutine.tid = tid;
-    goroutine.off = run_queue::off(target, tid, target.hooks_since, now).unwrap_or_default();
+    goroutine.off = off::sums(target, tid, target.hooks_since, now).unwrap_or_default();
     goroutine.queue = UNREAD;
     goroutine.idle = UNREAD;
     if p != 0

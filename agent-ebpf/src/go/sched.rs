@@ -18,7 +18,7 @@ use super::{
 use crate::{
     maps::{GOROUTINES, probed},
     read, record,
-    thread::run_queue,
+    thread::off,
 };
 
 /// Goroutines walked of one injected list.
@@ -176,6 +176,6 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
     goroutine.state = RUNNING;
     goroutine.since = now;
     goroutine.tid = tid;
-    goroutine.off = run_queue::off(target, tid, target.hooks_since, now).unwrap_or_default();
+    goroutine.off = off::sums(target, tid, target.hooks_since, now).unwrap_or_default();
     0
 }

@@ -10,6 +10,7 @@ use agent_common::{
     hits::Probe,
     loss::Loss,
     target::Target,
+    thread::run_queue::Off,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
@@ -18,6 +19,7 @@ use crate::{
     arch,
     maps::{LAST_STOPPED, hit, target},
     read, record,
+    thread::off,
 };
 
 /// At runtime.startTheWorldWithSema(now int64, w worldStop), on the runtime's own stack.
@@ -60,9 +62,14 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         frames: [0; FRAMES],
         late_frames: [0; FRAMES],
         late_top: 0,
+        late_stopped: 0,
+        late_off: Off::default(),
+        asker_off: Off::default(),
         percent_goal: 0,
         reason,
         forced: 0,
+        late_tid: 0,
+        split: 0,
     };
     record::value(target, Series::GoStop, reason, end.saturating_sub(event.asked));
     let m: u64 = read::user(current(ctx) + u64::from(go.g_m))?;
@@ -90,7 +97,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
 /// next one since go1.26, and the last of the global run queue before.
 #[uprobe]
 pub fn go_stop(ctx: ProbeContext) -> u32 {
-    let (tgid, _) = read::current();
+    let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     hit(target, Probe::GoStop);
     let go = &target.go;
@@ -110,12 +117,13 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
         unsafe {
             (*last).time = read::now();
             (*last).g = g.unwrap_or(0);
+            (*last).tid = u64::from(tid);
         }
     }
     0
 }
 
-/// Who gave way last. It is marked for preemption until it runs again.
+/// Which P stopped last, what its thread did meanwhile, and who gave way there. That one is marked for preemption until it runs again.
 #[inline(always)]
 fn late(target: &Target, event: &mut Stop) -> Option<()> {
     let go = &target.go;
@@ -123,7 +131,18 @@ fn late(target: &Target, event: &mut Stop) -> Option<()> {
         return Some(());
     };
     let g = last.g;
-    if g == 0 || last.time < event.asked || read::user::<u8>(g + u64::from(go.g_preempt))? == 0 {
+    if last.time < event.asked {
+        return Some(());
+    }
+    (event.late_tid, event.late_stopped) = (last.tid as u32, last.time);
+    // While the world stands nobody else runs goroutines: who asked still has its thread.
+    if let (Some(late), Some(asker)) = (
+        off::between(target, event.late_tid, event.asked, last.time),
+        off::between(target, event.header.tid, event.asked, event.stopped),
+    ) {
+        (event.late_off, event.asker_off, event.split) = (late, asker, 1);
+    }
+    if g == 0 || read::user::<u8>(g + u64::from(go.g_preempt))? == 0 {
         return Some(());
     }
     event.late_goid = read::user(g + u64::from(go.g_goid))?;

@@ -12,7 +12,7 @@ use agent_common::{
 };
 
 use super::{goroutine::spent, ready::waited};
-use crate::{read, record, thread::run_queue};
+use crate::{read, record, thread::off};
 
 /// A runnable goroutine gets to run on the thread `tid`: why not before?
 #[inline(always)]
@@ -57,13 +57,13 @@ fn off_core(target: &Target, goroutine: &Goroutine, tid: u32, now: u64) -> Optio
     let (since, before) = (goroutine.since, goroutine.off);
     let time = now.saturating_sub(since);
     // Its own sums may have begun before: only what came after `since` is taken of what goes on.
-    let off = run_queue::off(target, goroutine.tid, since, now)?;
+    let off = off::sums(target, goroutine.tid, since, now)?;
     let (mut run_queue, mut throttled) = (
         off.run_queue.saturating_sub(before.run_queue),
         off.throttled.saturating_sub(before.throttled),
     );
     if tid != goroutine.tid {
-        let (last, was_throttled) = run_queue::last_wait(target, tid, since, now);
+        let (last, was_throttled) = off::last_wait(target, tid, since, now);
         if last > run_queue + throttled {
             (run_queue, throttled) = if was_throttled { (0, last) } else { (last, 0) };
         }

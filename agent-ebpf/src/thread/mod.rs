@@ -1,1 +1,3 @@
+pub mod off;
 pub mod run_queue;
+pub mod syscall;

@@ -4,11 +4,12 @@ use agent_common::{
     histogram::Series,
     hits::Probe,
     loss::Loss,
-    target::{HOOKS_OPEN, Target},
-    thread::run_queue::{Off, Thread},
+    target::Target,
+    thread::run_queue::{ASLEEP, Away, KEPT, RUN_QUEUE, THROTTLED, TOLD, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
+use super::off::NEW;
 use crate::{
     maps::{THREADS, hooked},
     read::{self, kernel},
@@ -17,20 +18,6 @@ use crate::{
 
 /// Bits of task_struct.__state that say the thread will never run again (TASK_DEAD, include/linux/sched.h).
 const DEAD: u32 = 0x80;
-
-static NEW: Thread = Thread {
-    since: 0,
-    asleep: 0,
-    off: Off {
-        run_queue: 0,
-        throttled: 0,
-        blocked: 0,
-    },
-    last_begin: 0,
-    last_end: 0,
-    slot: 0,
-    throttled: 0,
-};
 
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn thread_wakeup(ctx: BtfTracePointContext) -> i32 {
@@ -50,48 +37,6 @@ pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
     leaves(ctx.arg(1), preempted & 1 != 0);
     runs(ctx.arg(2));
     0
-}
-
-/// How long a thread of `target` was off its core until `now`; None unless the hooks have counted since `from`.
-#[inline(always)]
-pub fn off(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
-    if target.flags & HOOKS_OPEN == 0 || from < target.hooks_since {
-        return None;
-    }
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
-        // It never left its core.
-        return Some(Off::default());
-    };
-    // SAFETY: read only; a concurrent change gives sums from just before it or after.
-    let thread = unsafe { &*thread };
-    if thread.slot != target.slot {
-        return Some(Off::default());
-    }
-    let mut off = thread.off;
-    if thread.since >= from && thread.since < now {
-        let waits = now - thread.since;
-        if thread.throttled != 0 {
-            off.throttled += waits;
-        } else {
-            off.run_queue += waits;
-        }
-    }
-    Some(off)
-}
-
-/// Of the stretch from `from` to `to`, what the last wait for a core of a thread that runs now took: (time, throttled).
-#[inline(always)]
-pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
-        return (0, false);
-    };
-    // SAFETY: as in `off`; it is the current thread's own.
-    let thread = unsafe { &*thread };
-    let (begin, end) = (thread.last_begin.max(from), thread.last_end.min(to));
-    if thread.slot != target.slot || end <= begin {
-        return (0, false);
-    }
-    (end - begin, thread.throttled != 0)
 }
 
 /// A thread of a target, by its task_struct: the target and the tid.
@@ -128,6 +73,7 @@ fn woken(task: u64) {
     if let Some(thread) = thread(target, tid) {
         if thread.asleep >= target.hooks_since {
             thread.off.blocked += now.saturating_sub(thread.asleep);
+            remember(thread, thread.asleep, now, ASLEEP);
         }
         thread.asleep = 0;
         waits(thread, task, now);
@@ -154,6 +100,16 @@ fn leaves(task: u64, preempted: bool) {
             thread.since = 0;
         }
     }
+}
+
+/// A time off its core is over.
+#[inline(always)]
+fn remember(thread: &mut Thread, begin: u64, end: u64, kind: u64) {
+    if end.saturating_sub(begin) < TOLD {
+        return;
+    }
+    thread.away[(thread.aways % KEPT) as usize] = Away { begin, end, kind };
+    thread.aways += 1;
 }
 
 #[inline(always)]
@@ -192,8 +148,10 @@ fn runs(task: u64) {
     let waited = now.saturating_sub(since);
     if thread.throttled != 0 {
         thread.off.throttled += waited;
+        remember(thread, since, now, THROTTLED);
     } else {
         thread.off.run_queue += waited;
+        remember(thread, since, now, RUN_QUEUE);
     }
     (thread.last_begin, thread.last_end) = (since, now);
     record::value(target, Series::RunQueue, 0, waited);

@@ -38,6 +38,8 @@ pub struct Hook {
     pub alternatives: &'static [Alternative],
     /// Called so often that it is detached while no target's window is open.
     pub windowed: bool,
+    /// Attached only when asked for by `--with`, and why.
+    pub asked: Option<&'static str>,
 }
 
 /// A program of a hook, and where it goes.
@@ -129,17 +131,31 @@ fn pid_max() -> u32 {
     procfs::sys::kernel::pid_max().map_or(PID_LIMIT, |max| max.unsigned_abs().clamp(1, PID_LIMIT))
 }
 
-/// Attaches each hook by the first alternative that the kernel permits, but for signals in `without`.
-pub fn attach(ebpf: &mut Ebpf, hooks: &'static [Hook], without: &[String]) -> Result<Vec<HookState>, LoadError> {
+/// Attaches each hook by the first alternative that the kernel permits, but for signals in `without` and those that are not
+/// asked for in `with`.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    hooks: &'static [Hook],
+    without: &[String],
+    with: &[String],
+) -> Result<Vec<HookState>, LoadError> {
     let btf = Btf::from_sys_fs()?;
-    let attach = |hook: &'static Hook| match without.iter().any(|name| name == hook.signal) {
-        true => HookState {
+    let left_out = |hook: &Hook| {
+        if without.iter().any(|name| name == hook.signal) {
+            return Some("left out by --without".to_owned());
+        }
+        let why = hook.asked?;
+        let asked = with.iter().any(|name| name == hook.signal);
+        (!asked).then(|| format!("only with --with {}: {why}", hook.signal))
+    };
+    let attach = |hook: &'static Hook| match left_out(hook) {
+        Some(reason) => HookState {
             signal: hook.signal,
             taken: None,
-            refused: vec![("all", "left out by --without".to_owned())],
+            refused: vec![("all", reason)],
             links: Vec::new(),
         },
-        false => attach_hook(ebpf, &btf, hook),
+        None => attach_hook(ebpf, &btf, hook),
     };
     Ok(hooks.iter().map(attach).collect())
 }

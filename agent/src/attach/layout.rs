@@ -72,5 +72,8 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         gc_memory_limit: maybe(&controller.memory_limit),
         gc_percent_heap_goal: maybe(&controller.gc_percent_heap_goal),
         p_gc_assist_time: maybe(&offsets.p.gc_assist_time),
+        // Said when the probe's place is known.
+        handoff_return: 0,
+        pad: 0,
     }
 }

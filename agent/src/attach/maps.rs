@@ -9,7 +9,7 @@ use agent_common::{
     hits::{Cut, Plane},
     net::{Listener, Socket},
     target::{PIDS_A_WORD, Target},
-    thread::run_queue::Thread,
+    thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
         wake::{SiteKey, WokenKey},
@@ -34,6 +34,7 @@ pub struct TargetMaps {
     workers: HashMap<MapData, u32, Worker>,
     sockets: HashMap<MapData, u64, Socket>,
     threads: HashMap<MapData, u32, Thread>,
+    syscalls: HashMap<MapData, u32, Call>,
 }
 
 impl TargetMaps {
@@ -53,6 +54,7 @@ impl TargetMaps {
             workers: open(take, "TOKIO_THREADS")?,
             sockets: open(take, "SOCKETS")?,
             threads: open(take, "THREADS")?,
+            syscalls: open(take, "SYSCALLS")?,
         })
     }
 
@@ -125,6 +127,7 @@ impl TargetMaps {
     /// window's, but it takes room. Sockets stay: they are known from their connect on.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
         remove_where(&mut self.threads, |_, value| closed(value.slot));
+        remove_where(&mut self.syscalls, |_, value| closed(value.slot));
     }
 
     /// The same of what the probes had in progress.

@@ -1,6 +1,7 @@
 //! The attach plan: a pure function from what was found in a binary to probes, and to what each signal will be worth.
 
 mod go;
+mod handoff;
 
 use std::collections::HashMap;
 
@@ -207,11 +208,12 @@ fn coverage(missing: Vec<String>) -> Coverage {
 }
 
 fn usable(site: Option<&Result<ProbeSite, SiteError>>, registers: &[ArgLocation]) -> Result<ProbeSite, String> {
-    match site {
-        None => Err("not looked for in this binary".to_owned()),
-        Some(Err(error)) => Err(error.to_string()),
-        Some(Ok(site)) => in_registers(site, registers),
-    }
+    found(site).and_then(|site| in_registers(site, registers))
+}
+
+fn found(site: Option<&Result<ProbeSite, SiteError>>) -> Result<&ProbeSite, String> {
+    let site = site.ok_or("not looked for in this binary")?;
+    site.as_ref().map_err(ToString::to_string)
 }
 
 /// The programs read their arguments from these registers; a site where they have moved elsewhere is not used.
@@ -237,6 +239,7 @@ impl Plan {
             signals::go::stw::NAME,
             signals::go::assist::NAME,
             signals::go::sched::NAME,
+            signals::go::handoff::NAME,
         ] {
             self.probes.retain(|probe| probe.signal != signal);
             let off = Coverage::Off(reason.to_owned());

@@ -22,7 +22,7 @@ use super::{kernel::chain, multi::Multi, plan::Probe};
 use crate::discover::Process;
 
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 19] = [
+pub const PROGRAMS: [&str; 20] = [
     "calibrate",
     "flood",
     "go_execute",
@@ -37,6 +37,7 @@ pub const PROGRAMS: [&str; 19] = [
     "go_stw",
     "go_stop",
     "go_assist",
+    "go_handoff",
     "tokio_poll_begin",
     "tokio_poll_end",
     "tokio_park",

@@ -19,6 +19,7 @@ const OF_PROBES: &[Series] = &[
     Series::GoWaiting,
     Series::GoTime,
     Series::GoAssist,
+    Series::GoHandoff,
     Series::TokioPoll,
     Series::TokioWake,
     Series::TokioUnmatched,
@@ -32,6 +33,8 @@ const OF_HOOKS: &[Series] = &[
     Series::ServerRequest,
     Series::ClientRequest,
     Series::RunQueue,
+    Series::Syscall,
+    Series::GoSyscall,
 ];
 /// Of both, what is seen at its end alone: how long it was does not say whether a window sees it.
 const AT_END: &[Series] = &[Series::GoAssist];

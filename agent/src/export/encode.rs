@@ -206,14 +206,16 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
             data_points: exponentials,
             aggregation_temporality: CUMULATIVE,
         }),
-        Some(PointData::Gauge(_)) if metric.def.instrument != Instrument::UpDownCounter => {
+        Some(PointData::Gauge(_) | PointData::Real(_)) if metric.def.instrument != Instrument::UpDownCounter => {
             metric::Data::Gauge(proto::Gauge { data_points: numbers })
         }
-        Some(PointData::Gauge(_) | PointData::Sum(_) | PointData::Time(_)) | None => metric::Data::Sum(proto::Sum {
-            data_points: numbers,
-            aggregation_temporality: CUMULATIVE,
-            is_monotonic: metric.def.instrument != Instrument::UpDownCounter,
-        }),
+        Some(PointData::Gauge(_) | PointData::Real(_) | PointData::Sum(_) | PointData::Time(_)) | None => {
+            metric::Data::Sum(proto::Sum {
+                data_points: numbers,
+                aggregation_temporality: CUMULATIVE,
+                is_monotonic: metric.def.instrument != Instrument::UpDownCounter,
+            })
+        }
     };
     proto::Metric {
         name: metric.def.name.to_owned(),
@@ -227,6 +229,7 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
 fn number(data: &PointData) -> Option<number_data_point::Value> {
     match data {
         PointData::Sum(value) | PointData::Gauge(value) => Some(number_data_point::Value::AsInt(*value)),
+        PointData::Real(value) => Some(number_data_point::Value::AsDouble(*value)),
         PointData::Time(ns) => Some(number_data_point::Value::AsDouble(*ns as f64 / 1e9)),
         PointData::Histogram { .. } | PointData::ExpHistogram { .. } => None,
     }
@@ -237,13 +240,15 @@ fn encode_point(point: &Point, times: &Times) -> Encoded {
     let (start_time_unix_nano, time_unix_nano) = (times.begin(point), times.now.wall(point.time));
     let exemplars = exemplars(&point.exemplars, times);
     match &point.data {
-        PointData::Sum(_) | PointData::Gauge(_) | PointData::Time(_) => Encoded::Number(NumberDataPoint {
-            attributes,
-            start_time_unix_nano,
-            time_unix_nano,
-            value: number(&point.data),
-            ..NumberDataPoint::default()
-        }),
+        PointData::Sum(_) | PointData::Gauge(_) | PointData::Real(_) | PointData::Time(_) => {
+            Encoded::Number(NumberDataPoint {
+                attributes,
+                start_time_unix_nano,
+                time_unix_nano,
+                value: number(&point.data),
+                ..NumberDataPoint::default()
+            })
+        }
         PointData::Histogram {
             bounds,
             counts,

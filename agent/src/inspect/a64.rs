@@ -19,9 +19,9 @@ const G: u16 = 28;
 /// Register 31 where it is not the stack pointer.
 const ZERO: u16 = 31;
 
-/// Code and its address → the site at which the function's first `arguments` are still in x0, x1, … (its file offset is left 0).
-pub(super) fn place(name: &str, code: &[u8], start: u64, arguments: usize) -> Result<ProbeSite, SiteError> {
-    let line = straight_line(code, start, arguments);
+/// Code and its address → the site at which the registers `needed` hold what they held on entry (its file offset is left 0).
+pub(super) fn place(name: &str, code: &[u8], start: u64, needed: &[ArgLocation]) -> Result<ProbeSite, SiteError> {
+    let line = straight_line(code, start, needed);
     let Some(entry) = line.first() else {
         return Err(SiteError::Undecodable {
             function: name.into(),
@@ -60,7 +60,7 @@ pub(super) fn place(name: &str, code: &[u8], start: u64, arguments: usize) -> Re
         },
         behind_stack_check: step.behind_stack_check,
         may_repeat: repeats(step),
-        args: (0..arguments as u8).map(ArgLocation::X).collect(),
+        args: needed.to_vec(),
     })
 }
 
@@ -77,7 +77,7 @@ struct Step {
 
 /// The instructions that every call executes, up to and including the first that branches behind the stack check. A probe between
 /// an exclusive load and its store would make the store fail for ever: the line ends before the load.
-fn straight_line(code: &[u8], start: u64, arguments: usize) -> Vec<Step> {
+fn straight_line(code: &[u8], start: u64, needed: &[ArgLocation]) -> Vec<Step> {
     const LONGEST: usize = 256;
     let mut steps: Vec<Step> = Vec::new();
     let (mut behind, mut intact) = (false, true);
@@ -101,7 +101,7 @@ fn straight_line(code: &[u8], start: u64, arguments: usize) -> Vec<Step> {
                 _ => break,
             }
         }
-        intact &= !writes(&instruction).any(|register| usize::from(register) < arguments);
+        intact &= !writes(&instruction).any(|register| needed.contains(&ArgLocation::X(register as u8)));
     }
     steps
 }

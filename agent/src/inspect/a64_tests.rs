@@ -10,7 +10,8 @@ struct Expected {
 #[track_caller]
 fn check(words: &[u32], arguments: usize, expected: Option<Expected>) {
     let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let site = place("f", &code, 0x1000, arguments).ok();
+    let needed: Vec<ArgLocation> = (0..arguments as u8).map(ArgLocation::X).collect();
+    let site = place("f", &code, 0x1000, &needed).ok();
     let seen = site.map(|site| {
         assert_eq!(site.args.len(), arguments);
         (site.vaddr - 0x1000, site.cost, site.behind_stack_check, site.may_repeat)

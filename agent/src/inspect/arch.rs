@@ -37,4 +37,12 @@ impl Arch {
             Self::Arm64 => [0, 1, 2, 3].map(ArgLocation::X),
         }
     }
+
+    /// Where a function finds the address that it returns to, on entry: on top of the stack, or in the link register.
+    pub fn return_address(self) -> ArgLocation {
+        match self {
+            Self::Amd64 => ArgLocation::Stack(0),
+            Self::Arm64 => ArgLocation::X(30),
+        }
+    }
 }

@@ -37,8 +37,8 @@ pub(super) struct Homes(Vec<ArgLocation>);
 
 impl Homes {
     /// Before the function's first instruction.
-    pub(super) fn on_entry(register: X86Register) -> Self {
-        Self(vec![ArgLocation::Register(register)])
+    pub(super) fn on_entry(location: ArgLocation) -> Self {
+        Self(vec![location])
     }
 
     /// The place to read the argument from; None when it is lost.

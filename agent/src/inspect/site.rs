@@ -58,26 +58,24 @@ pub(crate) fn find(
     function: &Function<'_>,
     needed: &[X86Register],
 ) -> Result<ProbeSite, SiteError> {
+    let needed: Vec<ArgLocation> = needed.iter().copied().map(ArgLocation::Register).collect();
     located(binary, function, |code| {
-        place(function.name, code, function.vaddr, needed)
+        place(function.name, code, function.vaddr, &needed)
     })
 }
 
-/// Finds the site of a Go function at which its first `arguments` are still in their registers, or on amd64 can be had.
+/// Finds the site of a Go function at which what is `needed`, by where it is on entry, is still in its register, or on amd64 can
+/// be had.
 pub(crate) fn find_in_go(
     binary: &Binary<'_>,
     arch: Arch,
     function: &Function<'_>,
-    arguments: usize,
+    needed: &[ArgLocation],
 ) -> Result<ProbeSite, SiteError> {
-    use X86Register::{Rax, Rbx, Rcx, Rdi};
-    const AMD64: [X86Register; 4] = [Rax, Rbx, Rcx, Rdi];
-    match arch {
-        Arch::Amd64 => find(binary, function, &AMD64[..arguments.min(AMD64.len())]),
-        Arch::Arm64 => located(binary, function, |code| {
-            a64::place(function.name, code, function.vaddr, arguments)
-        }),
-    }
+    located(binary, function, |code| match arch {
+        Arch::Amd64 => place(function.name, code, function.vaddr, needed),
+        Arch::Arm64 => a64::place(function.name, code, function.vaddr, needed),
+    })
 }
 
 /// Reads the function's code, has a site chosen in it, and says where in the file that is.
@@ -102,7 +100,7 @@ pub(super) fn located(
 }
 
 /// The pure part of [`find`]: code and its address → site (its file offset is left 0).
-pub(crate) fn place(name: &str, code: &[u8], start: u64, needed: &[X86Register]) -> Result<ProbeSite, SiteError> {
+pub(crate) fn place(name: &str, code: &[u8], start: u64, needed: &[ArgLocation]) -> Result<ProbeSite, SiteError> {
     let line = straight_line(code, start, needed);
     let (Some(first), Some(entry)) = (
         line.first(),
@@ -123,7 +121,7 @@ pub(crate) fn place(name: &str, code: &[u8], start: u64, needed: &[X86Register])
     let chosen = line
         .iter()
         .find(|s| s.behind_stack_check && is_push(s) && usable(s))
-        .or_else(|| line.iter().find(|s| s.behind_stack_check && usable(s)))
+        .or_else(|| line.iter().find(|s| s.behind_stack_check && usable(s) && !repeats(s)))
         .or_else(|| line.iter().find(usable));
     let step = match chosen {
         Some(step) => step,
@@ -163,8 +161,8 @@ struct Step {
 }
 
 /// The instructions that every call executes, from the entry up to and including the first that branches.
-fn straight_line(code: &[u8], start: u64, needed: &[X86Register]) -> Vec<Step> {
-    let mut homes: Vec<Homes> = needed.iter().map(|r| Homes::on_entry(*r)).collect();
+fn straight_line(code: &[u8], start: u64, needed: &[ArgLocation]) -> Vec<Step> {
+    let mut homes: Vec<Homes> = needed.iter().map(|at| Homes::on_entry(*at)).collect();
     let mut info = InstructionInfoFactory::new();
     let (mut steps, mut behind, mut checked) = (Vec::new(), false, false);
     for instruction in Decoder::with_ip(64, code, start, DecoderOptions::NONE).iter() {

@@ -13,7 +13,8 @@ fn check(
     repeat: bool,
     args: &[ArgLocation],
 ) {
-    let site = place("f", code, START, needed).expect("a site");
+    let needed: Vec<ArgLocation> = needed.iter().copied().map(ArgLocation::Register).collect();
+    let site = place("f", code, START, &needed).expect("a site");
     assert_eq!(
         (
             site.vaddr - START,
@@ -174,7 +175,7 @@ fn what_the_kernel_refuses_is_refused() {
     // lock inc qword [rdi]; xor edi, edi; ret
     let code = [0xf0, 0x48, 0xff, 0x07, 0x31, 0xff, 0xc3];
     assert!(matches!(
-        place("f", &code, START, &[Rdi]),
+        place("f", &code, START, IN_RDI),
         Err(SiteError::Refused { .. })
     ));
 }
@@ -183,8 +184,37 @@ fn what_the_kernel_refuses_is_refused() {
 fn rubbish_is_an_error() {
     for code in [&[][..], &[0x06][..], &[0x0f][..], &[0x48][..]] {
         assert!(
-            matches!(place("f", code, START, &[Rdi]), Err(SiteError::Undecodable { .. })),
+            matches!(place("f", code, START, IN_RDI), Err(SiteError::Undecodable { .. })),
             "{code:x?}"
         );
     }
+}
+
+#[test]
+fn a_loop_behind_the_stack_check_is_left_for_the_check_itself() {
+    // cmp rsp, [r14+0x10]; jbe; sub rsp, 0x20; L: test rax, rax; jne L; ret
+    let code = [
+        0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x48, 0x83, 0xec, 0x20, 0x48, 0x85, 0xc0, 0x75, 0xfb, 0xc3,
+    ];
+    check(&code, &[Rax], 4, SiteCost::Emulated, false, false, IN_RAX);
+}
+
+#[test]
+fn the_address_that_a_function_returns_to_is_followed_down_the_stack() {
+    let check = |code: &[u8], at: u64, above: i32| {
+        let site = place("f", code, START, &[ArgLocation::Stack(0)]).expect("a site");
+        assert_eq!((site.vaddr - START, site.args), (at, vec![ArgLocation::Stack(above)]));
+    };
+    // cmp rsp, [r14+0x10]; jbe; push rbp; mov rbp, rsp; ret: nothing was pushed before.
+    check(
+        &[0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x55, 0x48, 0x89, 0xe5, 0xc3],
+        6,
+        0,
+    );
+    // cmp rsp, [r14+0x10]; jbe; sub rsp, 0x20; mov [rsp+0x18], rbp; lea rbp, [rsp+0x18]; test rax, rax; je: as until go1.20.
+    let code = [
+        0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x48, 0x83, 0xec, 0x20, 0x48, 0x89, 0x6c, 0x24, 0x18, 0x48, 0x8d, 0x6c,
+        0x24, 0x18, 0x48, 0x85, 0xc0, 0x74, 0x02, 0x90, 0x90, 0xc3,
+    ];
+    check(&code, 23, 0x20);
 }

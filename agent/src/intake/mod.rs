@@ -7,6 +7,7 @@ use agent_common::{
     go::{assist::Assists, gc::Cycle, sched::Wait, stw::Stop},
     net::{connect::Connect, request::Request},
     process::exec::Exec,
+    thread::syscall::Syscall,
     tokio::poll::Poll,
 };
 use bytemuck::{AnyBitPattern, checked::CheckedBitPattern};
@@ -22,6 +23,7 @@ pub enum Event {
     Request(Request),
     GoStop(Stop),
     GoAssists(Assists),
+    Syscall(Syscall),
 }
 
 impl Event {
@@ -36,6 +38,7 @@ impl Event {
             Self::Request(event) => &event.header,
             Self::GoStop(event) => &event.header,
             Self::GoAssists(event) => &event.header,
+            Self::Syscall(event) => &event.header,
         }
     }
 
@@ -50,6 +53,7 @@ impl Event {
             Self::Request(event) => bytemuck::bytes_of(event),
             Self::GoStop(event) => bytemuck::bytes_of(event),
             Self::GoAssists(event) => bytemuck::bytes_of(event),
+            Self::Syscall(event) => bytemuck::bytes_of(event),
         }
     }
 }
@@ -82,6 +86,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         _ if kind == Kind::Request as u32 => Event::Request(cast(bytes, kind)?),
         _ if kind == Kind::GoStop as u32 => Event::GoStop(cast(bytes, kind)?),
         _ if kind == Kind::GoAssists as u32 => Event::GoAssists(cast(bytes, kind)?),
+        _ if kind == Kind::Syscall as u32 => Event::Syscall(cast(bytes, kind)?),
         _ => return Err(DecodeError::UnknownKind(kind)),
     })
 }

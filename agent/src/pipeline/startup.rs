@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
-pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
+pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
     let layout = read_layout().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
     })?;
@@ -33,10 +33,14 @@ pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(Object, Vec<kernel
     heap::give_back();
     let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
     heap::give_back();
-    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without).map_err(fatal)?;
+    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without, with).map_err(fatal)?;
+    let left_out = |name: &str| {
+        let asked = !signals::OPTIONAL.contains(&name) || with.iter().any(|with| with == name);
+        without.iter().any(|without| without == name) || !asked
+    };
     for hook in hooks
         .iter()
-        .filter(|hook| hook.taken.is_none() && !without.iter().any(|name| name == hook.signal))
+        .filter(|hook| hook.taken.is_none() && !left_out(hook.signal))
     {
         for (alternative, reason) in &hook.refused {
             warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
@@ -55,17 +59,18 @@ pub fn load(ring: u32, without: &[String]) -> anyhow::Result<(Object, Vec<kernel
 }
 
 pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
-    if let Some(unknown) = args
-        .without
-        .iter()
-        .find(|name| !signals::NAMES.contains(&name.as_str()))
-    {
-        let names = signals::NAMES.join(", ");
-        return Err(Fatal::new(
-            Exit::Usage,
-            format!("--without {unknown}: no such signal; there are {names}"),
-        )
-        .into());
+    for (flag, given, known) in [
+        ("--without", &args.without, &signals::NAMES[..]),
+        ("--with", &args.with, &signals::OPTIONAL[..]),
+    ] {
+        if let Some(unknown) = given.iter().find(|name| !known.contains(&name.as_str())) {
+            let names = known.join(", ");
+            return Err(Fatal::new(
+                Exit::Usage,
+                format!("{flag} {unknown}: no such signal; there are {names}"),
+            )
+            .into());
+        }
     }
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     Ok(Options {

@@ -57,6 +57,9 @@ pub struct Described {
     pub futures: HashMap<u32, String>,
     /// The Go runtime's names of wait reasons, by number.
     pub wait_reasons: Vec<String>,
+    /// The cgroup that throttled it then; none in recordings of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<String>,
 }
 
 /// Addresses of a Go target and what they are in its source.

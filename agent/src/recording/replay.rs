@@ -14,6 +14,7 @@ use crate::{
     export::{self, Exporter},
     intake::{Event, decode},
     model::{Batch, MonoNs},
+    signals::process::quota::Quotas,
     target::Target,
 };
 
@@ -159,5 +160,6 @@ fn target(described: Described) -> Target {
     let mut target = Target::new(process, described.slot, resource, MonoNs(0));
     target.futures = described.futures;
     target.wait_reasons = described.wait_reasons;
+    target.quotas = described.throttling.map(Quotas::recorded);
     target
 }

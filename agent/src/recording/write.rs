@@ -68,6 +68,7 @@ impl Recorder {
             }
             Event::GoStop(stop) => signals::go::stw::addresses(stop),
             Event::GoAssists(assists) => assists.payers.iter().map(|payer| payer.startpc).collect(),
+            Event::Syscall(call) => vec![call.startpc],
             _ => Vec::new(),
         };
         let new = addresses.into_iter().filter(|address| *address != 0);
@@ -143,5 +144,9 @@ fn describe(target: &Target) -> Described {
         resource: to_json(&target.resource),
         futures: target.futures.clone(),
         wait_reasons,
+        throttling: target
+            .quotas
+            .as_ref()
+            .and_then(|quotas| quotas.throttling().map(str::to_owned)),
     }
 }

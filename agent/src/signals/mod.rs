@@ -23,27 +23,34 @@ use crate::{
 };
 
 /// Signals of plane 1, with the alternatives they can be had by.
-pub static KERNEL_HOOKS: [Hook; 4] = [
+pub static KERNEL_HOOKS: [Hook; 5] = [
     process::exec::HOOK,
     net::connect::HOOK,
     net::request::HOOK,
     thread::run_queue::HOOK,
+    thread::syscall::HOOK,
 ];
 
 /// Names of the signals that `--without` can leave out.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 14] = [
     go::runtime::NAME,
     go::goroutines::NAME,
     go::gc::NAME,
     go::stw::NAME,
     go::assist::NAME,
     go::sched::NAME,
+    go::handoff::NAME,
     tokio::poll::NAME,
     tokio::wake::NAME,
     net::connect::NAME,
     net::request::NAME,
     thread::run_queue::NAME,
+    thread::syscall::NAME,
+    process::quota::NAME,
 ];
+
+/// Of them, those that are left out unless `--with` adds them.
+pub const OPTIONAL: [&str; 1] = [thread::syscall::NAME];
 
 /// Signals whose probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
 pub const ALWAYS: [&str; 2] = [go::gc::NAME, go::stw::NAME];
@@ -57,6 +64,7 @@ pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
         // Waits for its cycle.
         Event::GoAssists(assists) => target.assists = Some(*assists),
         Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target)),
+        Event::Syscall(call) => spans.push(thread::syscall::span(call, target)),
         Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target)),
         Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
         Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
@@ -71,6 +79,7 @@ pub fn is_part(event: &Event) -> bool {
 
 /// Takes note of a reading before its metrics are made.
 pub fn note(target: &mut Target, reading: &Reading) {
+    process::quota::look(target);
     origins::note(target, reading);
 }
 
@@ -82,11 +91,14 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         go::stw::metrics(target, reading),
         go::assist::metrics(target, reading),
         go::sched::metrics(target, reading),
+        go::handoff::metrics(target, reading),
         tokio::poll::metrics(target, reading),
         tokio::wake::metrics(target, reading),
         net::connect::metrics(target, reading),
         net::request::metrics(target, reading),
         thread::run_queue::metrics(target, reading),
+        thread::syscall::metrics(target, reading),
+        process::quota::metrics(target),
     ]
     .into_iter()
     .flatten()

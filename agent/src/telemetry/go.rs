@@ -6,7 +6,11 @@ use super::{
     MetricDef, SpanDef,
     gc::{ASSIST_FUNCTIONS, ASSIST_OTHERS},
     goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
-    stw::{STW_ASKED_AT, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID},
+    quota::CGROUP_PATH,
+    stw::{
+        STW_ASKED_AT, STW_ASKER_RUN_QUEUE, STW_ASKER_THROTTLED, STW_LATE_ASLEEP, STW_LATE_AT, STW_LATE_FUNCTION,
+        STW_LATE_ID, STW_LATE_RUN_QUEUE, STW_LATE_STOPPED, STW_LATE_THREAD, STW_LATE_THROTTLED,
+    },
 };
 
 pub const MEMORY_TYPE: &str = "go.memory.type";
@@ -177,6 +181,22 @@ pub static METRICS: &[&MetricDef] = &[
     &SCHEDULE_DURATION,
 ];
 
+/// Of the two stops of a cycle.
+const GC_STOP: &[&str] = &[
+    GC_CYCLE,
+    STW_LATE_ID,
+    STW_LATE_FUNCTION,
+    STW_LATE_AT,
+    STW_LATE_THREAD,
+    STW_LATE_STOPPED,
+    STW_LATE_RUN_QUEUE,
+    STW_LATE_THROTTLED,
+    STW_LATE_ASLEEP,
+    STW_ASKER_RUN_QUEUE,
+    STW_ASKER_THROTTLED,
+    CGROUP_PATH,
+];
+
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
         name: "go.gc.cycle",
@@ -212,7 +232,7 @@ pub static SPANS: &[SpanDef] = &[
         name: "go.gc.stw.sweep_termination",
         description: "The world is stopped: the last cycle's sweep is finished.",
         source: "work.tSweepTerm to work.tMark",
-        attributes: &[GC_CYCLE, STW_LATE_ID, STW_LATE_FUNCTION, STW_LATE_AT],
+        attributes: GC_STOP,
     },
     SpanDef {
         name: "go.gc.mark",
@@ -224,7 +244,7 @@ pub static SPANS: &[SpanDef] = &[
         name: "go.gc.stw.mark_termination",
         description: "The world is stopped: mark is finished.",
         source: "work.tMarkTerm to work.tEnd",
-        attributes: &[GC_CYCLE, STW_LATE_ID, STW_LATE_FUNCTION, STW_LATE_AT],
+        attributes: GC_STOP,
     },
 ];
 

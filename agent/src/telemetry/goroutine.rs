@@ -6,6 +6,7 @@ use super::{
     MetricDef, SpanDef,
     go::GC_MAX_PROCS,
     net::OVERFLOW,
+    quota::CGROUP_PATH,
     thread::THREAD_ID,
 };
 
@@ -66,6 +67,7 @@ def!(
         GOROUTINE_STATE,
         GOROUTINE_CAUSE,
         GOROUTINE_WAIT_REASON,
+        CGROUP_PATH,
         OVERFLOW
     ],
     "Time of goroutines by the function they were started with, what they did, and what that was due to.",
@@ -187,6 +189,7 @@ pub static SPANS: &[SpanDef] = &[
             RUNNABLE_RUN_QUEUE,
             RUNNABLE_THROTTLED,
             GOROUTINE_CAUSE,
+            CGROUP_PATH,
             THREAD_ID,
         ],
     },

@@ -20,7 +20,10 @@ pub mod gc;
 pub mod go;
 pub mod goroutine;
 pub mod net;
+pub mod processor;
+pub mod quota;
 pub mod stw;
+pub mod syscall;
 pub mod thread;
 pub mod tokio;
 
@@ -75,9 +78,12 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
         gc::METRICS,
         goroutine::METRICS,
         stw::METRICS,
+        processor::METRICS,
         tokio::METRICS,
         net::METRICS,
         thread::METRICS,
+        syscall::METRICS,
+        quota::METRICS,
         agent::METRICS,
     ]
     .into_iter()
@@ -87,9 +93,16 @@ pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
 
 /// Every span.
 pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
-    [go::SPANS, stw::SPANS, goroutine::SPANS, tokio::SPANS, net::SPANS]
-        .into_iter()
-        .flatten()
+    [
+        go::SPANS,
+        stw::SPANS,
+        goroutine::SPANS,
+        tokio::SPANS,
+        net::SPANS,
+        syscall::SPANS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Every attribute.
@@ -99,9 +112,12 @@ pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
         gc::ATTRIBUTES,
         goroutine::ATTRIBUTES,
         stw::ATTRIBUTES,
+        processor::ATTRIBUTES,
         tokio::ATTRIBUTES,
         net::ATTRIBUTES,
         thread::ATTRIBUTES,
+        syscall::ATTRIBUTES,
+        quota::ATTRIBUTES,
         agent::ATTRIBUTES,
     ]
     .into_iter()

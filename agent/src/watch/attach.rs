@@ -62,6 +62,14 @@ impl Watch {
         if let Some(go) = &target.go {
             target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
         }
+        if !self
+            .options
+            .without
+            .iter()
+            .any(|name| name == signals::process::quota::NAME)
+        {
+            signals::process::quota::begin(target);
+        }
         let ledger = self.options.limits.map(|limits| {
             Ledger::new(
                 limits.of_hooks(target.worth.reserved()),

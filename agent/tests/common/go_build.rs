@@ -260,7 +260,10 @@ pub fn check_sites(bytes: &[u8], image: &GoImage) {
         let site = image.sites[&hook].as_ref().unwrap_or_else(|e| panic!("{hook:?}: {e}"));
         let at = site.file_offset as usize;
         assert_eq!(&bytes[at..at + site.bytes.len()], site.bytes, "{hook:?}");
-        assert_eq!((site.cost, site.may_repeat), (SiteCost::Emulated, false), "{hook:?}");
+        assert_eq!(site.cost, SiteCost::Emulated, "{hook:?}");
+        // Before go1.21 it has a loop and no push: its stack check is left, which repeats only where a stack grows. Its does not.
+        let on_own_stack = hook == GoHook::HandOff && image.version.minor < 21 && !site.behind_stack_check;
+        assert!(!site.may_repeat || on_own_stack, "{hook:?}");
         let function = image.symbols.lookup(site.vaddr).expect("a function").function;
         assert!(hook.candidates().contains(&function.as_str()), "{hook:?} in {function}");
     }

@@ -16,6 +16,10 @@ const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
         "go/goroutines.rs",
         "plane 0: goroutines alive, read from the runtime's memory",
     ),
+    (
+        "process/quota.rs",
+        "plane 0: the cgroup's own account, read from its files",
+    ),
 ];
 
 /// Files of the mirrored crates that are no signal, and why.
@@ -33,6 +37,10 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("maps.rs", "maps that several signals share"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
+    (
+        "thread/off.rs",
+        "a part of thread/run_queue.rs: what is known of a thread",
+    ),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
     ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
     ("go/turn.rs", "a part of go/sched.rs: it gets to run"),

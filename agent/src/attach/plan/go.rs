@@ -2,7 +2,7 @@
 
 use agent_common::{go, target::IS_GO};
 
-use super::{Coverage, Plan, Probe, coverage, usable};
+use super::{Coverage, Plan, Probe, coverage, handoff, usable};
 use crate::{
     attach::layout,
     inspect::{GoHook, GoImage, SiteCost},
@@ -40,6 +40,7 @@ pub(super) fn plan(image: &GoImage, bias: u64) -> Plan {
             plan_stw(image, &mut plan);
             plan_assist(image, &mut plan);
             plan_sched(image, &mut plan);
+            handoff::plan(image, &mut plan);
         }
         Err(reason) => plan.without_go(&reason),
     }

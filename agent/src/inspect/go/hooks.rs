@@ -6,6 +6,7 @@ use agent_common::go::assist::SLACK;
 
 use super::super::SiteError;
 use super::super::arch::Arch;
+use super::super::args::ArgLocation;
 use super::super::branch;
 use super::super::elf::Binary;
 use super::super::site::{self, Function, ProbeSite};
@@ -41,10 +42,12 @@ pub enum GoHook {
     /// In runtime.gcAssistAlloc1(gp, scanWork): an assist is over, and its time is part of p.gcAssistTime; on the runtime's own
     /// stack.
     AssistEnd,
+    /// runtime.handoffp(pp): pp is taken from a thread, or given away by it; who does it is where it returns to.
+    HandOff,
 }
 
 impl GoHook {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Execute,
         Self::RunqPut,
         Self::Gosched,
@@ -57,6 +60,7 @@ impl GoHook {
         Self::StartWorld,
         Self::StopProcessor,
         Self::AssistEnd,
+        Self::HandOff,
     ];
 
     /// Functions, best first.
@@ -74,6 +78,7 @@ impl GoHook {
             Self::StartWorld => &["runtime.startTheWorldWithSema"],
             Self::StopProcessor => &["runtime.gcstopm"],
             Self::AssistEnd => &["runtime.gcAssistAlloc1"],
+            Self::HandOff => &["runtime.handoffp"],
         }
     }
 
@@ -83,8 +88,16 @@ impl GoHook {
             Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => 1,
             Self::RunqPut => 2,
             Self::NetpollReady => 3,
-            Self::GcCycleEnd | Self::StopProcessor | Self::AssistEnd => 0,
+            Self::GcCycleEnd | Self::StopProcessor | Self::AssistEnd | Self::HandOff => 0,
             Self::StartWorld => 4,
+        }
+    }
+
+    /// What must still be to be had at the site, by where it is on entry.
+    pub fn needed(self, arch: Arch) -> Vec<ArgLocation> {
+        match self {
+            Self::HandOff => vec![arch.return_address()],
+            hook => arch.go_arguments()[..hook.arguments()].to_vec(),
         }
     }
 }
@@ -118,7 +131,7 @@ pub(super) fn sites(
         };
         match hook {
             GoHook::AssistEnd => branch::find(binary, arch, &function, SLACK as u16),
-            _ => site::find_in_go(binary, arch, &function, hook.arguments()),
+            _ => site::find_in_go(binary, arch, &function, &hook.needed(arch)),
         }
     };
     GoHook::ALL.into_iter().map(|hook| (hook, site(hook))).collect()

@@ -132,6 +132,12 @@ offsets! {
         runq_tail: "runq.tail",
     }
     maybe {
+        /// Ms made so far, and the next one's id.
+        mnext: "mnext",
+        /// Ms that ended.
+        nmfreed: "nmfreed",
+        /// Ms that wait for work.
+        nmidle: "nmidle",
         /// Length of the global run queue: `runqsize` until go1.24; see `runq_size`.
         runqsize: "runqsize",
         /// The same, since go1.25.

@@ -3,6 +3,7 @@
 pub mod assist;
 pub mod gc;
 pub mod goroutines;
+pub mod handoff;
 pub mod runtime;
 pub mod sched;
 pub mod stw;

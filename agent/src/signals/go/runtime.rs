@@ -18,6 +18,7 @@ use crate::{
             GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL,
             MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT, SCHEDULE_DURATION,
         },
+        processor::{THREAD_COUNT, THREAD_CREATED, THREAD_ENDED, THREAD_IDLE},
     },
 };
 
@@ -32,6 +33,14 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     let time = *time;
     let gauge = |def: &'static MetricDef, value: u64| one(def, target.gauge(value as i64, time, Vec::new()));
     let sum = |def: &'static MetricDef, value: u64| one(def, target.sum_from(target.started, value, time, Vec::new()));
+    let threads = snapshot.threads.iter().flat_map(|threads| {
+        [
+            gauge(&THREAD_COUNT, threads.created.saturating_sub(threads.ended)),
+            gauge(&THREAD_IDLE, threads.idle),
+            sum(&THREAD_CREATED, threads.created),
+            sum(&THREAD_ENDED, threads.ended),
+        ]
+    });
     let memory =
         |kind: &'static str, bytes: u64| target.gauge(bytes as i64, time, vec![Attribute::new(MEMORY_TYPE, kind)]);
     let mut metrics = vec![
@@ -42,6 +51,7 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
         sum(&MEMORY_ALLOCATED, snapshot.allocated_bytes),
         sum(&MEMORY_ALLOCATIONS, snapshot.allocated_objects),
     ];
+    metrics.extend(threads);
     metrics.extend(
         snapshot
             .goroutines_created

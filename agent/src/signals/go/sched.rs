@@ -12,7 +12,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
     origins::{self, is_system},
-    signals::{count, distribution, slow_span},
+    signals::{count, distribution, process::quota, slow_span},
     target::Target,
     telemetry::{
         go::GC_MAX_PROCS,
@@ -110,11 +110,11 @@ pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
         );
         let since = MonoNs(wait.since);
         let waited = root.child(reason, times.0, since, Vec::new());
-        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait));
+        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait, target));
         vec![root, waited, runnable]
     } else {
         let times = (MonoNs(wait.since), MonoNs(ran));
-        let attributes = attributes.into_iter().chain(turn(wait)).collect();
+        let attributes = attributes.into_iter().chain(turn(wait, target)).collect();
         let series = (Series::GoRunnable, 0);
         vec![slow_span(
             target,
@@ -171,7 +171,7 @@ fn started_with(waker: &Waker, target: &Target) -> String {
 }
 
 /// How it came to be runnable, and why it did not run at once.
-fn turn(wait: &Wait) -> Vec<Attribute> {
+fn turn(wait: &Wait, target: &Target) -> Vec<Attribute> {
     let mut attributes = vec![
         Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source)),
         Attribute::new(GC_MAX_PROCS, i64::from(wait.max_procs)),
@@ -186,6 +186,7 @@ fn turn(wait: &Wait) -> Vec<Attribute> {
         attributes.push(Attribute::new(RUNNABLE_RUN_QUEUE, wait.run_queue as i64));
         attributes.push(Attribute::new(RUNNABLE_THROTTLED, wait.throttled as i64));
         attributes.push(Attribute::new(GOROUTINE_CAUSE, cause(wait)));
+        attributes.extend(quota::attribute(target, wait.throttled));
     }
     attributes
 }

@@ -13,12 +13,16 @@ use crate::{
     intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     origins::is_system,
-    signals::distribution,
+    signals::{distribution, process::quota},
     target::Target,
     telemetry::{
         go::GC_TRIGGER,
         goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
-        stw::{STW_ASKED_AT, STW_DURATION, STW_LATE_AT, STW_LATE_FUNCTION, STW_LATE_ID, STW_REASON},
+        stw::{
+            STW_ASKED_AT, STW_ASKER_RUN_QUEUE, STW_ASKER_THROTTLED, STW_DURATION, STW_LATE_ASLEEP, STW_LATE_AT,
+            STW_LATE_FUNCTION, STW_LATE_ID, STW_LATE_RUN_QUEUE, STW_LATE_STOPPED, STW_LATE_THREAD, STW_LATE_THROTTLED,
+            STW_REASON,
+        },
     },
 };
 
@@ -158,12 +162,13 @@ fn is_runtime(frame: &Frame) -> bool {
     frame.function.starts_with("runtime.")
 }
 
-/// The goroutine that gave way last.
+/// The P that stopped last: the goroutine that gave way there, if one did, and what its thread did meanwhile.
 pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
+    let mut attributes = thread(stop, target);
     if stop.late_goid == 0 {
-        return Vec::new();
+        return attributes;
     }
-    let mut attributes = vec![Attribute::new(STW_LATE_ID, stop.late_goid as i64)];
+    attributes.push(Attribute::new(STW_LATE_ID, stop.late_goid as i64));
     if let Some(frame) = target.go_frame(stop.late_startpc) {
         attributes.push(Attribute::new(STW_LATE_FUNCTION, frame.function));
     }
@@ -176,6 +181,30 @@ pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
         .flatten();
     let place = caller.or_else(|| place(&stop.late_frames, target));
     attributes.extend(place.map(|place| Attribute::new(STW_LATE_AT, place)));
+    attributes
+}
+
+/// The thread whose P stopped last, and how long it and the asker's were off their cores.
+fn thread(stop: &Stop, target: &Target) -> Vec<Attribute> {
+    if stop.late_tid == 0 {
+        return Vec::new();
+    }
+    let mut attributes = vec![
+        Attribute::new(STW_LATE_THREAD, i64::from(stop.late_tid)),
+        Attribute::new(STW_LATE_STOPPED, stop.late_stopped.saturating_sub(stop.asked) as i64),
+    ];
+    if stop.split != 0 {
+        let (late, asker) = (stop.late_off, stop.asker_off);
+        let times = [
+            (STW_LATE_RUN_QUEUE, late.run_queue),
+            (STW_LATE_THROTTLED, late.throttled),
+            (STW_LATE_ASLEEP, late.blocked),
+            (STW_ASKER_RUN_QUEUE, asker.run_queue),
+            (STW_ASKER_THROTTLED, asker.throttled),
+        ];
+        attributes.extend(times.map(|(key, time)| Attribute::new(key, time as i64)));
+        attributes.extend(quota::attribute(target, late.throttled + asker.throttled));
+    }
     attributes
 }
 
@@ -204,7 +233,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::discover::Process;
+    use agent_common::thread::run_queue::Off;
+
+    use crate::{discover::Process, telemetry::quota::CGROUP_PATH};
 
     fn stop(reason: u32, asked: u64) -> Stop {
         Stop {
@@ -247,6 +278,39 @@ mod tests {
         let mut stops = Stops::default();
         (0..100).for_each(|asked| stops.keep(stop(SWEEP_TERMINATION, asked)));
         assert_eq!(stops.0.len(), KEPT);
+    }
+
+    #[test]
+    fn a_late_thread_is_told_where_no_goroutine_is() {
+        let mut target = target();
+        target.quotas = Some(quota::Quotas::recorded("/a".to_owned()));
+        let off = |run_queue, throttled| Off {
+            run_queue,
+            throttled,
+            blocked: 0,
+        };
+        let of = |late_tid, split, late_off| {
+            let stop = Stop {
+                late_tid,
+                split,
+                late_off,
+                late_stopped: 1600,
+                asker_off: off(5, 0),
+                ..stop(SWEEP_TERMINATION, 1000)
+            };
+            late(&stop, &target)
+        };
+        assert_eq!(of(0, 1, off(1, 1)), []);
+        let unsplit = [
+            Attribute::new(STW_LATE_THREAD, 7),
+            Attribute::new(STW_LATE_STOPPED, 600),
+        ];
+        assert_eq!(of(7, 0, off(0, 0)), unsplit);
+        let waited = of(7, 1, off(400, 0));
+        assert!(waited.contains(&Attribute::new(STW_LATE_RUN_QUEUE, 400)), "{waited:?}");
+        assert!(waited.contains(&Attribute::new(STW_ASKER_RUN_QUEUE, 5)), "{waited:?}");
+        let path = Attribute::new(CGROUP_PATH, "/a".to_owned());
+        assert!(!waited.contains(&path) && of(7, 1, off(0, 9)).contains(&path));
     }
 
     #[test]

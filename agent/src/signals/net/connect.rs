@@ -24,6 +24,7 @@ pub const HOOK: Hook = Hook {
         programs: &[("net_set_state", Point::TpBtf("inet_sock_set_state"))],
     }],
     windowed: false,
+    asked: None,
 };
 
 /// A slow connect.

@@ -51,6 +51,7 @@ pub const HOOK: Hook = Hook {
         },
     ],
     windowed: true,
+    asked: None,
 };
 
 /// A slow request.

@@ -10,4 +10,5 @@ pub const HOOK: Hook = Hook {
         programs: &[("process_exec", Point::TpBtf("sched_process_exec"))],
     }],
     windowed: false,
+    asked: None,
 };

@@ -1,3 +1,4 @@
 //! Processes as they come.
 
 pub mod exec;
+pub mod quota;

@@ -1,3 +1,4 @@
-//! Threads and the kernel's scheduler.
+//! Threads: the kernel's scheduler, and what they ask the kernel for.
 
 pub mod run_queue;
+pub mod syscall;

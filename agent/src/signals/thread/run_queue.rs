@@ -24,6 +24,7 @@ pub const HOOK: Hook = Hook {
         ],
     }],
     windowed: true,
+    asked: None,
 };
 
 /// The run-queue delay of all threads as one histogram.

@@ -15,6 +15,8 @@ type report struct {
 	ByReason map[string]distribution `json:"by_reason"`
 	States   map[string]stretch      `json:"states"`
 	Waits    map[string]stretch      `json:"waits"`
+	// Steals counts Ps that were taken from a thread in a system call.
+	Steals uint64 `json:"steals"`
 }
 
 type distribution struct {
@@ -35,7 +37,7 @@ type bucket struct {
 }
 
 func (s *starts) report() report {
-	r := report{Starts: s.count, ByReason: map[string]distribution{}, States: s.states, Waits: s.waits}
+	r := report{Starts: s.count, ByReason: map[string]distribution{}, States: s.states, Waits: s.waits, Steals: s.steals}
 	if s.clock != nil {
 		begin, end := s.monotonic(s.first), s.monotonic(s.last)
 		r.BeginNs, r.EndNs = &begin, &end

@@ -39,6 +39,7 @@ type starts struct {
 	byReason   map[string][]int64 // latencies in ns
 	states     map[string]stretch // by state, of the stretches that ended within
 	waits      map[string]stretch // of those waiting, by reason
+	steals     uint64             // Ps taken from a thread in a system call
 }
 
 func newStarts(within interval) *starts {
@@ -60,8 +61,22 @@ func (s *starts) observe(event trace.Event) error {
 		if transition.Resource.Kind == trace.ResourceGoroutine {
 			return s.transition(event.Time(), transition)
 		}
+		return s.steal(event, transition)
 	}
 	return nil
+}
+
+// steal counts a P that stops by another's doing: that is what is not on it.
+func (s *starts) steal(event trace.Event, transition trace.StateTransition) error {
+	if transition.Resource.Kind != trace.ResourceProc || event.Proc() == transition.Resource.Proc() {
+		return nil
+	}
+	from, to := transition.Proc()
+	counts, err := s.counts(event.Time())
+	if err == nil && counts && from == trace.ProcRunning && to == trace.ProcIdle {
+		s.steals++
+	}
+	return err
 }
 
 func (s *starts) transition(now trace.Time, transition trace.StateTransition) error {

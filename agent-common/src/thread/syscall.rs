@@ -1,0 +1,29 @@
+//! System calls: how long, and who made them.
+
+use crate::{event::Header, layout, shared};
+
+shared! {
+    /// A system call under way on a thread.
+    pub struct Call {
+        /// CLOCK_MONOTONIC, ns: since when; 0 when none is.
+        pub since: u64,
+        /// The target's slot.
+        pub slot: u32,
+        /// Its number.
+        pub number: u32,
+    }
+
+    /// A system call over the threshold that is no idleness; it ended at `header.time`.
+    pub struct Syscall {
+        pub header: Header,
+        /// CLOCK_MONOTONIC, ns.
+        pub since: u64,
+        /// The goroutine that made it, and the entry of the function it was started with; 0 when none did.
+        pub goid: u64,
+        pub startpc: u64,
+        pub number: u32,
+        pub pad: u32,
+    }
+}
+
+layout!(Call: 16, Syscall: 24 + 4 * 8);

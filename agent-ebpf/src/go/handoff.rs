@@ -1,0 +1,26 @@
+//! Ps that are handed off, by who does it.
+
+use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series, hits::Probe, loss::Loss};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+
+use crate::{arch, maps::probed, read, record};
+
+/// runtime.handoffp(pp).
+#[uprobe]
+pub fn go_handoff(ctx: ProbeContext) -> u32 {
+    let (tgid, _) = read::current();
+    let Some(target) = probed(tgid, Probe::GoHandoff) else {
+        return 0;
+    };
+    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
+    let regs = unsafe { &*ctx.regs };
+    let caller = match target.go.handoff_return {
+        IN_LINK_REGISTER => Some(arch::link(regs)),
+        above => read::user(arch::place(regs).1 + u64::from(above)),
+    };
+    match caller {
+        Some(caller) => record::count(target, Series::GoHandoff, caller as u32),
+        None => record::lost(Loss::ReadFault),
+    }
+    0
+}

@@ -1,0 +1,88 @@
+//! From the entry of a system call to its exit, on the thread that makes it.
+
+use agent_common::{
+    event::Kind,
+    histogram::Series,
+    hits::Probe,
+    loss::Loss,
+    target::{IS_GO, Target},
+    thread::syscall::{Call, Syscall},
+};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+
+use crate::{
+    arch,
+    maps::{SYSCALLS, hooked},
+    read, record,
+};
+
+/// sys_enter(regs, id).
+#[btf_tracepoint(function = "sys_enter")]
+pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
+    let number: u64 = ctx.arg(1);
+    let (tgid, tid) = read::current();
+    let Some(target) = hooked(tgid, Probe::ThreadSyscall) else {
+        return 0;
+    };
+    let call = Call {
+        since: read::now(),
+        slot: target.slot,
+        number: number as u32,
+    };
+    if SYSCALLS.insert(tid, call, 0).is_err() {
+        record::lost(Loss::ThreadFull);
+    }
+    0
+}
+
+/// sys_exit(regs, ret).
+#[btf_tracepoint(function = "sys_exit")]
+pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
+    let (tgid, tid) = read::current();
+    let Some(target) = hooked(tgid, Probe::ThreadSyscall) else {
+        return 0;
+    };
+    let Some(call) = SYSCALLS.get_ptr_mut(tid) else {
+        return 0;
+    };
+    // SAFETY: this thread's own; removed only when its window is closed.
+    let call = unsafe { &mut *call };
+    let since = core::mem::replace(&mut call.since, 0);
+    if since == 0 || since < target.hooks_since || call.slot != target.slot {
+        return 0;
+    }
+    over(target, call.number, since, read::now());
+    0
+}
+
+#[inline(always)]
+fn over(target: &Target, number: u32, since: u64, now: u64) {
+    let took = now.saturating_sub(since);
+    record::value(target, Series::Syscall, number, took);
+    // What the runtime asks for on a stack of its own is no goroutine's.
+    let (goid, startpc) = goroutine(target).unwrap_or((0, 0));
+    if goid != 0 {
+        record::part(target, Series::GoSyscall, startpc as u32, 0, took);
+    }
+    if took >= target.slow_wait && !arch::is_idle(number) {
+        record::event(Syscall {
+            header: record::header(Kind::Syscall, target.slot, now),
+            since,
+            goid,
+            startpc,
+            number,
+            pad: 0,
+        });
+    }
+}
+
+/// goid of the goroutine whose stack this thread is on, 0 on one of the runtime's own; and the function it was started with.
+#[inline(always)]
+fn goroutine(target: &Target) -> Option<(u64, u64)> {
+    if target.flags & IS_GO == 0 || target.go.tls_g == 0 {
+        return None;
+    }
+    let g = arch::thread_g(target)?;
+    let goid: u64 = read::user(g + u64::from(target.go.g_goid))?;
+    Some((goid, read::user(g + u64::from(target.go.g_startpc))?))
+}

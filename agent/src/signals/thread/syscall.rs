@@ -1,0 +1,112 @@
+//! System calls: how long each kind takes, whose they are, and the long ones.
+
+use std::borrow::Cow;
+
+use agent_common::{histogram::Series, thread::syscall::Syscall};
+
+use crate::{
+    aggregate::store::Reading,
+    attach::kernel::{Alternative, Hook, Point},
+    model::{Attribute, Metric, MonoNs, Span, SpanKind},
+    origins::{self, is_system},
+    signals::{distribution, slow_span},
+    target::Target,
+    telemetry::{
+        goroutine::{GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
+        syscall::{SYSCALL_DURATION, SYSCALL_NAME},
+        thread::THREAD_ID,
+    },
+};
+
+pub const NAME: &str = "thread.syscall";
+
+pub const HOOK: Hook = Hook {
+    signal: NAME,
+    alternatives: &[Alternative {
+        name: "tp_btf/sys_enter,sys_exit",
+        programs: &[
+            ("thread_sys_exit", Point::TpBtf("sys_exit")),
+            ("thread_sys_enter", Point::TpBtf("sys_enter")),
+        ],
+    }],
+    windowed: true,
+    asked: Some(
+        "while a window of the hooks is open, every system call on this host takes longer (docs/design/probes.md)",
+    ),
+};
+
+/// "NUMBER NAME" a line (Linux, arch/x86/entry/syscalls/syscall_64.tbl).
+#[cfg(target_arch = "x86_64")]
+const NAMES: &str = include_str!("syscalls_amd64.txt");
+/// The same (Linux, include/uapi/asm-generic/unistd.h).
+#[cfg(target_arch = "aarch64")]
+const NAMES: &str = include_str!("syscalls_arm64.txt");
+
+/// What a system call is called; its number where it is newer than the table.
+fn name(number: u32) -> Cow<'static, str> {
+    let found = NAMES.lines().find_map(|line| {
+        let (known, name) = line.split_once(' ')?;
+        (known.parse() == Ok(number)).then_some(name)
+    });
+    found.map_or_else(|| Cow::Owned(number.to_string()), Cow::Borrowed)
+}
+
+/// A long system call.
+pub fn span(call: &Syscall, target: &mut Target) -> Span {
+    let name = name(call.number);
+    let mut attributes = vec![
+        Attribute::new(SYSCALL_NAME, name.to_string()),
+        Attribute::new(THREAD_ID, i64::from(call.header.tid)),
+    ];
+    if call.goid != 0 {
+        attributes.push(Attribute::new(GOROUTINE_ID, call.goid as i64));
+        if let Some(frame) = target.go_frame(call.startpc) {
+            attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&frame.function)));
+            attributes.push(Attribute::new(GOROUTINE_FUNCTION, frame.function));
+        }
+    }
+    slow_span(
+        target,
+        (Series::Syscall, call.number),
+        format!("syscall {name}"),
+        SpanKind::Internal,
+        (MonoNs(call.since), MonoNs(call.header.time)),
+        attributes,
+    )
+}
+
+/// How long system calls took by kind, and by the origin of the goroutines that made them.
+pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = distribution(&SYSCALL_DURATION, target, Series::Syscall, reading, |number| {
+        vec![Attribute::new(SYSCALL_NAME, name(number).to_string())]
+    });
+    metrics.extend(origins::syscalls(target, reading));
+    metrics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_have_names() {
+        let (read, connect) = if cfg!(target_arch = "x86_64") {
+            (0, 42)
+        } else {
+            (63, 203)
+        };
+        assert_eq!((name(read), name(connect)), ("read".into(), "connect".into()));
+        assert_eq!(name(1 << 20), "1048576");
+    }
+
+    #[test]
+    fn every_line_is_a_number_and_a_name() {
+        for table in [include_str!("syscalls_amd64.txt"), include_str!("syscalls_arm64.txt")] {
+            assert!(table.lines().count() > 250);
+            for line in table.lines() {
+                let number = line.split_once(' ').and_then(|(number, _)| number.parse::<u32>().ok());
+                assert!(number.is_some(), "{line}");
+            }
+        }
+    }
+}
