@@ -39,18 +39,19 @@ pub(crate) fn oracles(tools: &Tools) -> Result<()> {
         &unstable.join("release/rust-stock"),
         &folder().join("rust-stock-unstable"),
     )?;
-    go(
-        tools,
-        &sh::root().join("targets/go-shop/cmd/tracestat"),
-        &folder().join("tracestat"),
-        &["-mod=mod"],
-    )?;
+    tracestat(tools)?;
     go(
         tools,
         &sh::root().join("xtask/assets/otelcol"),
         &folder().join("otelcol"),
         &["-mod=mod"],
     )
+}
+
+/// The reader of execution traces.
+pub(crate) fn tracestat(tools: &Tools) -> Result<()> {
+    let module = sh::root().join("targets/go-shop/cmd/tracestat");
+    go(tools, &module, &folder().join("tracestat"), &["-mod=mod"])
 }
 
 /// Static builds for the VMs, which have no C library: paths of whywait, go-shop, rust-stock, load.

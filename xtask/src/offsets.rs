@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// Leave out the builds with experiments: binaries with any then get no table
     #[arg(long)]
     no_experiments: bool,
+    /// Only this minor version, such as 18, and perhaps others; what there is of the rest stays
+    #[arg(long = "minor", value_name = "MINOR")]
+    minors: Vec<u32>,
 }
 
 /// Minor versions, and the newest patch of each.
@@ -60,15 +63,24 @@ struct Read {
 }
 
 /// As the agent reads it (agent/src/inspect/go/layouts.rs, `Table`).
-#[derive(Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Table {
     minor: u32,
     patches: (u32, Option<u32>),
-    arch: Vec<&'static str>,
+    arch: Vec<String>,
+    with: Vec<String>,
     read: Vec<String>,
-    unmoved_by: Vec<&'static str>,
+    unmoved_by: Vec<String>,
     fields: Fields,
 }
+
+#[derive(Deserialize)]
+struct Tables {
+    tables: Vec<Table>,
+}
+
+/// Experiments, and what was read with each.
+type Moved = Vec<(String, Read)>;
 
 pub(crate) fn run(options: Options) -> Result<()> {
     let tools = setup::ensure(setup::Wanted::default())?;
@@ -81,15 +93,24 @@ pub(crate) fn run(options: Options) -> Result<()> {
     std::fs::write(folder.join("main.go"), PROGRAM)?;
     std::fs::write(folder.join("go.mod"), "module example.org/offsets\n\ngo 1.18\n")?;
     let builder = Builder { tools, folder };
-    let mut tables = Vec::new();
+    let (mut tables, mut kept) = (Vec::new(), Vec::new());
+    if !options.minors.is_empty() {
+        let known = std::fs::read_to_string(sh::root().join(TABLE))?;
+        kept = serde_json::from_str::<Tables>(&known).context(TABLE)?.tables;
+    }
     for (minor, newest) in VERSIONS {
+        if !options.minors.is_empty() && !options.minors.contains(&minor) {
+            tables.extend(kept.iter().filter(|table| table.minor == minor).cloned());
+            continue;
+        }
         let mut by_arch = Vec::new();
         for arch in ARCHITECTURES {
             by_arch.extend(builder.tables(minor, newest, arch)?);
         }
         let mut shared = share(by_arch);
         if !options.no_experiments {
-            builder.experiments(&named(minor, newest), &mut shared)?;
+            let moved = builder.experiments(&mut shared)?;
+            shared.extend(moved);
         }
         tables.extend(shared);
     }
@@ -117,11 +138,14 @@ impl Builder {
             if all[&low].fields == all[&high].fields || high - low < 2 {
                 continue;
             }
-            // Where it can't be had the patches between have no table.
-            let middle = low + (high - low) / 2;
-            if let Some(read) = self.patch(minor, middle, arch) {
-                all.insert(middle, read);
-                open.extend([(low, middle), (middle, high)]);
+            // Where none of them can be had the patches between have no table.
+            let between = from_the_middle(low, high);
+            let found = between
+                .into_iter()
+                .find_map(|patch| Some((patch, self.patch(minor, patch, arch)?)));
+            if let Some((patch, read)) = found {
+                all.insert(patch, read);
+                open.extend([(low, patch), (patch, high)]);
             }
         }
         let mut tables: Vec<Table> = Vec::new();
@@ -134,7 +158,8 @@ impl Builder {
                 _ => tables.push(Table {
                     minor,
                     patches: (patch, Some(patch)),
-                    arch: vec![arch],
+                    arch: vec![arch.to_owned()],
+                    with: Vec::new(),
                     read: vec![read.version],
                     unmoved_by: Vec::new(),
                     fields: read.fields,
@@ -156,24 +181,77 @@ impl Builder {
             .flatten()
     }
 
-    /// Notes in each table for amd64 which experiments leave its fields in place.
-    fn experiments(&self, newest: &str, tables: &mut [Table]) -> Result<()> {
+    /// Notes in each table for amd64 which experiments leave its fields in place; the tables of those that do not.
+    fn experiments(&self, tables: &mut [Table]) -> Result<Vec<Table>> {
+        let mut moved = Vec::new();
+        for table in tables
+            .iter_mut()
+            .filter(|table| table.arch.iter().any(|arch| arch == "amd64"))
+        {
+            let (unmoved, others) = self.tried(table)?;
+            table.unmoved_by = unmoved;
+            for (name, read) in others {
+                let mut of_name = Table {
+                    arch: vec!["amd64".to_owned()],
+                    with: vec![name],
+                    read: vec![read.version],
+                    fields: read.fields,
+                    ..table.clone()
+                };
+                self.reaches_back(table, &mut of_name)?;
+                of_name.unmoved_by = self.unmoved_besides(table, &of_name)?;
+                moved.push(of_name);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Experiments that leave the fields of a table in place at its newest patch, and what was read with each that does not.
+    fn tried(&self, table: &Table) -> Result<(Vec<String>, Moved)> {
+        let (mut unmoved, mut moved) = (Vec::new(), Vec::new());
         for name in EXPERIMENTS {
             // A version that has not got it refuses to build.
-            let Some(read) = self.read(newest, "amd64", Some(name))? else {
+            let Some(read) = self.read(&newest_of(table), "amd64", Some(name))? else {
                 continue;
             };
             // Without effect when it is the default.
             if !read.version.contains(name) {
                 continue;
             }
-            let unmoved = tables.iter_mut().find(|table| table.fields == read.fields);
-            match unmoved {
-                Some(table) => table.unmoved_by.push(name),
-                None => progress::note(&format!("{}: fields move", read.version)),
+            if read.fields == table.fields {
+                unmoved.push(name.to_owned());
+            } else {
+                progress::note(&format!("{}: fields move", read.version));
+                moved.push((name.to_owned(), read));
             }
         }
+        Ok((unmoved, moved))
+    }
+
+    /// The table of an experiment goes as far back as the ordinary builds' when the first patch is like the newest with it too.
+    fn reaches_back(&self, ordinary: &Table, of_name: &mut Table) -> Result<()> {
+        let newest = ordinary.patches.1.unwrap_or_else(|| patch_of(&newest_of(ordinary)));
+        let first = ordinary.read.first().context("a table was read of something")?;
+        let read = self.read(first.trim_start_matches("go"), "amd64", Some(&of_name.with[0]))?;
+        match read {
+            Some(read) if read.fields == of_name.fields => of_name.read.insert(0, read.version),
+            _ => of_name.patches.0 = newest,
+        }
+        of_name.read.dedup();
         Ok(())
+    }
+
+    /// Of the experiments that leave ordinary builds' fields in place, those that do so with the table's own as well.
+    fn unmoved_besides(&self, ordinary: &Table, of_name: &Table) -> Result<Vec<String>> {
+        let mut unmoved = Vec::new();
+        for name in &ordinary.unmoved_by {
+            let both = format!("{},{name}", of_name.with[0]);
+            let read = self.read(&newest_of(ordinary), "amd64", Some(&both))?;
+            if read.is_some_and(|read| read.fields == of_name.fields) {
+                unmoved.push(name.clone());
+            }
+        }
+        Ok(unmoved)
     }
 
     /// None when the toolchain refuses the experiment.
@@ -210,6 +288,26 @@ fn named(minor: u32, patch: u32) -> String {
     }
 }
 
+/// The newest release that a table was read of, without `go`.
+fn newest_of(table: &Table) -> String {
+    let newest = table.read.last().map_or("", String::as_str);
+    newest.trim_start_matches("go").to_owned()
+}
+
+/// 10 of 1.18.10.
+fn patch_of(release: &str) -> u32 {
+    let patch = release.split('.').nth(2);
+    patch.map_or(0, |patch| patch.parse().unwrap_or(0))
+}
+
+/// What lies between two patches, the middle first: not every patch is kept where toolchains come from.
+fn from_the_middle(low: u32, high: u32) -> Vec<u32> {
+    let middle = low + (high - low) / 2;
+    let mut between: Vec<u32> = (low + 1..high).collect();
+    between.sort_by_key(|patch| patch.abs_diff(middle));
+    between
+}
+
 /// Architectures with equal tables share one.
 fn share(tables: Vec<Table>) -> Vec<Table> {
     let mut shared: Vec<Table> = Vec::new();
@@ -229,10 +327,11 @@ fn text(tables: &[Table]) -> Result<String> {
     for (index, table) in tables.iter().enumerate() {
         let _ = writeln!(
             text,
-            "{{\"minor\": {}, \"patches\": {}, \"arch\": {}, \"read\": {},",
+            "{{\"minor\": {}, \"patches\": {}, \"arch\": {}, \"with\": {}, \"read\": {},",
             table.minor,
             serde_json::to_string(&table.patches)?,
             serde_json::to_string(&table.arch)?,
+            serde_json::to_string(&table.with)?,
             serde_json::to_string(&table.read)?,
         );
         let _ = writeln!(
@@ -258,7 +357,8 @@ mod tests {
         Table {
             minor: 26,
             patches: (0, None),
-            arch: vec![arch],
+            arch: vec![arch.to_owned()],
+            with: Vec::new(),
             read: vec!["go1.26.0".to_owned()],
             unmoved_by: Vec::new(),
             fields: BTreeMap::from([(
@@ -275,9 +375,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_between_is_tried_from_the_middle() {
+        for (low, high, expected) in [(0, 10, &[5, 4, 6, 3, 7, 2, 8, 1, 9][..]), (3, 4, &[]), (4, 6, &[5])] {
+            assert_eq!(from_the_middle(low, high), expected, "{low} {high}");
+        }
+    }
+
+    #[test]
     fn equal_tables_are_one_and_what_is_written_is_json() {
         let shared = share(vec![table("amd64", 152), table("arm64", 152)]);
-        assert_eq!((shared.len(), shared[0].arch.as_slice()), (1, &["amd64", "arm64"][..]));
+        assert_eq!((shared.len(), shared[0].arch.join(" ")), (1, "amd64 arm64".to_owned()));
         let apart = share(vec![table("amd64", 152), table("arm64", 160)]);
         assert_eq!(apart.len(), 2);
         let text = text(&apart).unwrap();

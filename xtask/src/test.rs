@@ -48,6 +48,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         return kernels::test(&tools);
     }
     if options.matrix {
+        demo_build::tracestat(&tools)?;
         let mut command = cargo_test_command(&tools, &["-p", "agent", "--test", "go_matrix", "--", "--nocapture"])?;
         command.env("WHYWAIT_GO_MATRIX", "whole");
         return passed_through(&mut command, &mut Counts::default());

@@ -125,9 +125,11 @@ struct Table {
     patches: (u32, Option<u32>),
     /// GOARCH.
     arch: Vec<String>,
+    /// Values of GOEXPERIMENT that move fields, for builds with all of them; none for ordinary builds.
+    with: Vec<String>,
     /// The versions whose builds were read.
     read: Vec<String>,
-    /// Values of GOEXPERIMENT that were tried and move no field.
+    /// Values of GOEXPERIMENT that were tried besides and move no field.
     unmoved_by: Vec<String>,
     fields: GoFields,
 }
@@ -150,21 +152,55 @@ fn lookup<'t>(tables: &'t [Table], version: &GoVersion, arch: &str) -> Result<&'
     if !version.is_release {
         return Err("it is no release".to_owned());
     }
-    let table = tables
+    let of_minor = tables
         .iter()
         .filter(|table| (1, table.minor) == (version.major, version.minor))
-        .filter(|table| table.arch.iter().any(|known| known == arch))
-        .find(|table| {
-            let (first, last) = table.patches;
-            first <= version.patch && last.is_none_or(|last| version.patch <= last)
-        })
-        .ok_or_else(|| format!("no such release for {arch} is in it"))?;
-    let unknown = version.experiments.iter().find(|name| !table.unmoved_by.contains(name));
-    match unknown {
-        Some(name) => Err(format!(
-            "the experiment {name} it was built with may move fields, or was not tried"
-        )),
-        None => Ok(&table.fields),
+        .filter(|table| table.arch.iter().any(|known| known == arch));
+    let of_minor: Vec<&Table> = of_minor.collect();
+    let mut of_patch = of_minor
+        .iter()
+        .filter(|table| table.has_patch(version.patch))
+        .peekable();
+    if of_patch.peek().is_none() {
+        let ranges: Vec<String> = of_minor
+            .iter()
+            .filter(|table| table.with.is_empty())
+            .map(|table| table.range())
+            .collect();
+        return Err(match ranges.is_empty() {
+            true => format!("no such release for {arch} is in it"),
+            false => format!("no such release for {arch} is in it, but {}", ranges.join(", ")),
+        });
+    }
+    let fitting = of_patch.find(|table| table.fits(&version.experiments));
+    fitting.map(|table| &table.fields).ok_or_else(|| {
+        format!(
+            "the experiments it was built with ({}) may move fields, or were not tried",
+            version.experiments.join(", ")
+        )
+    })
+}
+
+impl Table {
+    fn has_patch(&self, patch: u32) -> bool {
+        let (first, last) = self.patches;
+        first <= patch && last.is_none_or(|last| patch <= last)
+    }
+
+    /// Whether it is for a build with just these experiments.
+    fn fits(&self, experiments: &[String]) -> bool {
+        let known = |name: &String| self.with.contains(name) || self.unmoved_by.contains(name);
+        self.with.iter().all(|name| experiments.contains(name)) && experiments.iter().all(known)
+    }
+
+    /// The releases it holds for, as people read it.
+    fn range(&self) -> String {
+        let (minor, (first, last)) = (self.minor, self.patches);
+        match last {
+            None => format!("go1.{minor}.{first} and later"),
+            Some(last) if last == first => format!("go1.{minor}.{first}"),
+            Some(last) => format!("go1.{minor}.{first} to go1.{minor}.{last}"),
+        }
     }
 }
 
@@ -179,6 +215,7 @@ mod tests {
             minor,
             patches,
             arch: vec![arch.to_owned()],
+            with: Vec::new(),
             read: Vec::new(),
             unmoved_by: vec!["boringcrypto".to_owned()],
             fields: GoFields::from([(format!("{minor} {arch}"), BTreeMap::new())]),
@@ -187,6 +224,11 @@ mod tests {
             table(18, (0, None), "amd64"),
             table(26, (0, Some(3)), "amd64"),
             table(26, (0, None), "arm64"),
+            Table {
+                with: vec!["greenteagc".to_owned()],
+                fields: GoFields::from([("green".to_owned(), BTreeMap::new())]),
+                ..table(26, (0, Some(3)), "amd64")
+            },
         ];
         let check = |raw: &str, arch: &str, expected: Result<&str, &str>| {
             let version = parse_version(raw).expect("a version");
@@ -199,11 +241,18 @@ mod tests {
         check("go1.18", "amd64", Ok("18 amd64"));
         check("go1.18.99", "amd64", Ok("18 amd64"));
         check("go1.26.3", "amd64", Ok("26 amd64"));
-        check("go1.26.4", "amd64", Err("no such release for amd64"));
+        check(
+            "go1.26.4",
+            "amd64",
+            Err("no such release for amd64 is in it, but go1.26.0 to go1.26.3"),
+        );
         check("go1.26.4", "arm64", Ok("26 arm64"));
         check("go1.26.3 (Red Hat 1.26.3-1.el9)", "amd64", Ok("26 amd64"));
         check("go1.18.10 X:boringcrypto", "amd64", Ok("18 amd64"));
-        check("go1.18.10 X:boringcrypto,arenas", "amd64", Err("experiment arenas"));
+        check("go1.18.10 X:boringcrypto,arenas", "amd64", Err("boringcrypto, arenas"));
+        check("go1.26.3 X:greenteagc", "amd64", Ok("green"));
+        check("go1.26.3 X:boringcrypto,greenteagc", "amd64", Ok("green"));
+        check("go1.18.10 X:greenteagc", "amd64", Err("greenteagc"));
         check("go1.28.0", "amd64", Err("no such release"));
         check("go1.26rc1", "amd64", Err("no release"));
         check("devel go1.28-0123abcd Mon Jan 2", "amd64", Err("no release"));
@@ -218,6 +267,31 @@ mod tests {
                 let offsets = of_release(&version, arch);
                 assert!(offsets.is_ok(), "go1.{minor} {arch}: {offsets:?}");
             }
+        }
+    }
+
+    /// go1.18.3 could not be had, and fields moved about then: the error names it, and what there is beside it.
+    #[test]
+    fn a_patch_that_was_not_read_has_no_table_and_its_neighbours_are_named() {
+        let version = parse_version("go1.18.3").expect("a version");
+        let error = of_release(&version, "amd64").expect_err("no table").to_string();
+        for part in ["go1.18.3", "go1.18.0 to go1.18.2, go1.18.4 and later"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+    }
+
+    /// The GC that is not a version's own moves fields, and has a table of its own.
+    #[test]
+    fn the_other_gc_is_known() {
+        for raw in [
+            "go1.25.3 X:greenteagc",
+            "go1.26.8-X:nogreenteagc",
+            "go1.27.4-X:nogreenteagc",
+        ] {
+            let version = parse_version(raw).expect("a version");
+            let ordinary = parse_version(&raw[.."go1.25.3".len()]).expect("a version");
+            let found = [&version, &ordinary].map(|version| of_release(version, "amd64").expect("offsets"));
+            assert_ne!(found[0], found[1], "{raw}");
         }
     }
 }

@@ -13,10 +13,11 @@ type report struct {
 	EndNs    *int64                  `json:"end_mono_ns"`
 	Latency  distribution            `json:"latency"`
 	ByReason map[string]distribution `json:"by_reason"`
-	States   map[string]stretch      `json:"states"`
-	Waits    map[string]stretch      `json:"waits"`
 	// Steals counts Ps that were taken from a thread in a system call.
 	Steals uint64 `json:"steals"`
+	times
+	// Functions are those that goroutines which began within the trace were started with.
+	Functions map[string]times `json:"functions"`
 }
 
 type distribution struct {
@@ -37,7 +38,9 @@ type bucket struct {
 }
 
 func (s *starts) report() report {
-	r := report{Starts: s.count, ByReason: map[string]distribution{}, States: s.states, Waits: s.waits, Steals: s.steals}
+	r := report{
+		Starts: s.count, ByReason: map[string]distribution{}, times: s.times, Functions: s.functions, Steals: s.steals,
+	}
 	if s.clock != nil {
 		begin, end := s.monotonic(s.first), s.monotonic(s.last)
 		r.BeginNs, r.EndNs = &begin, &end

@@ -20,6 +20,7 @@ type goroutine struct {
 	known    bool       // whether that moment lies within the trace
 	state    string     // running (or in a system call), runnable, waiting, system waiting; empty: not known since when
 	since    trace.Time // since when it is in its state
+	function string     // what it was started with; empty: before the trace began
 }
 
 // stretch is time spent in one state.
@@ -27,6 +28,14 @@ type stretch struct {
 	Count uint64 `json:"count"`
 	SumNs int64  `json:"sum_ns"`
 }
+
+// times are stretches that ended within.
+type times struct {
+	States map[string]stretch `json:"states"`
+	Waits  map[string]stretch `json:"waits"` // of those waiting, by reason
+}
+
+func newTimes() times { return times{States: map[string]stretch{}, Waits: map[string]stretch{}} }
 
 // starts counts the transitions from runnable to running.
 type starts struct {
@@ -37,13 +46,13 @@ type starts struct {
 	goroutines map[trace.GoID]goroutine
 	count      uint64
 	byReason   map[string][]int64 // latencies in ns
-	states     map[string]stretch // by state, of the stretches that ended within
-	waits      map[string]stretch // of those waiting, by reason
-	steals     uint64             // Ps taken from a thread in a system call
+	times      times
+	functions  map[string]times // of goroutines that began within the trace, by what they were started with
+	steals     uint64           // Ps taken from a thread in a system call
 }
 
 func newStarts(within interval) *starts {
-	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}, states: map[string]stretch{}, waits: map[string]stretch{}}
+	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}, times: newTimes(), functions: map[string]times{}}
 }
 
 func (s *starts) observe(event trace.Event) error {
@@ -82,6 +91,10 @@ func (s *starts) steal(event trace.Event, transition trace.StateTransition) erro
 func (s *starts) transition(now trace.Time, transition trace.StateTransition) error {
 	id := transition.Resource.Goroutine()
 	from, to := transition.Goroutine()
+	// The state of all that wait is said again once in a while, without the reason.
+	if from == to {
+		return nil
+	}
 	g := s.goroutines[id]
 	if err := s.stretch(&g, now, transition); err != nil {
 		return err
@@ -105,7 +118,7 @@ func (s *starts) transition(now trace.Time, transition trace.StateTransition) er
 	case to == trace.GoRunnable:
 		switch from {
 		case trace.GoNotExist:
-			g.reason = "created"
+			g.reason, g.function = "created", s.started(transition)
 		case trace.GoSyscall:
 			g.reason = "syscall"
 		case trace.GoRunning:
@@ -129,8 +142,7 @@ func (s *starts) transition(now trace.Time, transition trace.StateTransition) er
 func (s *starts) stretch(g *goroutine, now trace.Time, transition trace.StateTransition) error {
 	from, to := transition.Goroutine()
 	runs := func(state trace.GoState) bool { return state == trace.GoRunning || state == trace.GoSyscall }
-	// The state of all that wait is said again once in a while.
-	if from == to || runs(from) && runs(to) {
+	if runs(from) && runs(to) {
 		return nil
 	}
 	if g.state != "" {
@@ -139,15 +151,9 @@ func (s *starts) stretch(g *goroutine, now trace.Time, transition trace.StateTra
 			return err
 		}
 		if counts {
-			sum := s.states[g.state]
-			sum.Count++
-			sum.SumNs += int64(now - g.since)
-			s.states[g.state] = sum
-			if g.state == "waiting" {
-				sum := s.waits[g.reason]
-				sum.Count++
-				sum.SumNs += int64(now - g.since)
-				s.waits[g.reason] = sum
+			s.times.add(g, now)
+			if g.function != "" {
+				s.functions[g.function].add(g, now)
 			}
 		}
 	}
@@ -165,6 +171,30 @@ func (s *starts) stretch(g *goroutine, now trace.Time, transition trace.StateTra
 		g.state = "waiting"
 	}
 	return nil
+}
+
+// started names what a new goroutine was started with: its stack is that function alone.
+func (s *starts) started(transition trace.StateTransition) string {
+	for frame := range transition.Stack.Frames() {
+		if _, known := s.functions[frame.Func]; !known {
+			s.functions[frame.Func] = newTimes()
+		}
+		return frame.Func
+	}
+	return ""
+}
+
+func (t times) add(g *goroutine, now trace.Time) {
+	add := func(sums map[string]stretch, name string) {
+		sum := sums[name]
+		sum.Count++
+		sum.SumNs += int64(now - g.since)
+		sums[name] = sum
+	}
+	add(t.States, g.state)
+	if g.state == "waiting" {
+		add(t.Waits, g.reason)
+	}
 }
 
 func (s *starts) counts(now trace.Time) (bool, error) {

@@ -1,0 +1,363 @@
+//! Every signal of a Go process against what else knows it: relations between figures, and not one time of a clock.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{
+    common::{attribute, number_of},
+    go_life::{Life, Said, text},
+};
+
+const SIGNALS: [&str; 7] = [
+    "go.runtime",
+    "go.goroutines",
+    "go.gc",
+    "go.stw",
+    "go.sched",
+    "net.connect",
+    "net.request",
+];
+/// Functions whose goroutines' states last long beside what a probe and the trace's own events take.
+const LASTING: [&str; 7] = [
+    "main.nap",
+    "main.spin",
+    "main.hear",
+    "main.choose",
+    "main.takeFirst",
+    "main.takeSecond",
+    "main.takeLock",
+];
+/// Our name of a wait reason, and the trace's where it is another (go1.26, runtime/traceruntime.go, traceBlockReason). Before go1.21
+/// a mutex' wait was a semaphore's, as some of the runtime's own are in all versions.
+const REASONS: [(&str, &str); 4] = [
+    ("sync.Mutex.Lock", "sync"),
+    ("semacquire", "sync"),
+    ("sync.Cond.Wait", "sync.(*Cond).Wait"),
+    ("IO wait", "network"),
+];
+
+/// What is not as it should be is kept with its signal.
+struct Findings {
+    life: Life,
+    signal: &'static str,
+}
+
+impl Findings {
+    fn of(&mut self, signal: &'static str) -> &mut Self {
+        self.signal = signal;
+        self
+    }
+
+    fn hold(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.life.wrong.push((self.signal, what()));
+        }
+    }
+
+    fn same(&mut self, what: &str, ours: i64, theirs: i64) {
+        self.hold(ours == theirs, || format!("{what}: {ours}, not {theirs}"));
+    }
+
+    /// A preemption in the wrong moment makes a wait more or less.
+    fn near(&mut self, what: &str, ours: i64, theirs: i64) {
+        self.hold((ours - theirs).abs() <= 1 + theirs / 100, || {
+            format!("{what}: {ours}, not {theirs}")
+        });
+    }
+}
+
+pub fn check(said: &Said) -> Life {
+    let mut findings = Findings {
+        life: Life::default(),
+        signal: "",
+    };
+    coverage(said, &mut findings);
+    runtime(said, findings.of("go.runtime"));
+    goroutines(said, findings.of("go.goroutines"));
+    cycles(said, findings.of("go.gc"));
+    stops(said, findings.of("go.stw"));
+    waits(said, findings.of("go.sched"));
+    let calls = said.told("calls");
+    let net = findings.of("net.request");
+    net.same("served", said.sum("whywait.server.request.duration", &[]), calls);
+    net.same("made", said.sum("whywait.client.request.duration", &[]), calls);
+    findings
+        .of("net.connect")
+        .same("connects", said.sum("whywait.tcp.connect.duration", &[]), 1);
+    let right = findings.life.wrong.is_empty();
+    times(said, findings.of("go.sched"));
+    findings.life.only_times = right && !findings.life.wrong.is_empty();
+    findings.life
+}
+
+/// Every signal is there, but for what the version lacks, and that is said.
+fn coverage(said: &Said, findings: &mut Findings) {
+    for signal in SIGNALS {
+        let found = said.points_of("whywait.signal.state", &[("whywait.signal", signal)]);
+        let found = found.last().cloned().unwrap_or_default();
+        let (coverage, cause) = (text(&found, "whywait.coverage"), text(&found, "whywait.cause"));
+        let expected = match (signal, said.minor) {
+            ("go.stw", ..22) => ("off", "the runtime says why it stops the world from go1.22 on"),
+            ("go.stw", 22) => ("partial", "when all had stopped is kept from go1.23 on"),
+            _ => ("full", ""),
+        };
+        findings
+            .of(signal)
+            .hold((coverage.as_str(), cause.as_str()) == expected, || {
+                format!("{coverage}: {cause}")
+            });
+        match coverage.as_str() {
+            "full" => {}
+            "off" => findings.life.less.push((format!("no {signal}"), cause)),
+            _ => findings.life.less.push((format!("{signal} in part"), cause)),
+        }
+    }
+}
+
+/// What is read of memory, against runtime/metrics: read inside a moment before.
+fn runtime(said: &Said, findings: &mut Findings) {
+    /// Goroutines that start between the program's reading and ours.
+    const MOMENT: i64 = 32;
+    let latencies = said.sum("go.schedule.duration", &[]);
+    let told = said.told("all_sampled");
+    findings.hold((told..=told + MOMENT).contains(&latencies), || {
+        format!("scheduling latencies: {latencies}, not {told}")
+    });
+    let goroutines = said.told("goroutines");
+    findings.same("goroutines", said.sum("go.goroutine.count", &[]), goroutines);
+    let created = said.points("go.goroutine.created");
+    findings.same(
+        "counts what was created",
+        i64::from(!created.is_empty()),
+        i64::from(said.minor >= 26),
+    );
+    findings.same(
+        "the program counts it too",
+        i64::from(said.told("created") >= 0),
+        i64::from(said.minor >= 26),
+    );
+    for point in created {
+        let (ours, told) = (number_of(&point["asInt"]), said.told("created"));
+        findings.hold((told..=told + MOMENT).contains(&ours), || {
+            format!("created: {ours}, not {told}")
+        });
+    }
+}
+
+/// A look at every goroutine, against runtime.NumGoroutine, and against what the program started and let be.
+fn goroutines(said: &Said, findings: &mut Findings) {
+    let users: i64 = said
+        .points("go.goroutine.alive")
+        .iter()
+        .filter(|point| attribute(point, "go.goroutine.system") != Some(Value::from(true)))
+        .map(|point| number_of(&point["asInt"]))
+        .sum();
+    findings.same("alive", users, said.told("goroutines"));
+    let idlers = [
+        ("go.goroutine.function", "main.idle"),
+        ("go.goroutine.creator.function", "main.main"),
+        ("go.goroutine.wait_reason", "chan receive"),
+    ];
+    findings.same("idlers", said.sum("go.goroutine.alive", &idlers), said.told("idlers"));
+}
+
+/// Every cycle, and both its pauses to the nanosecond, against debug.ReadGCStats.
+fn cycles(said: &Said, findings: &mut Findings) {
+    let cycles: Vec<&Value> = said.spans_named("go.gc.cycle").collect();
+    findings.same("cycles", cycles.len() as i64, said.told("cycles"));
+    let pauses = cycles
+        .iter()
+        .filter_map(|cycle| attribute(cycle, "go.gc.pause.total_ns"));
+    findings.same(
+        "pauses, ns",
+        pauses.map(|pause| number_of(&pause)).sum(),
+        said.told("pauses_ns"),
+    );
+    let forced = cycles
+        .iter()
+        .filter(|cycle| attribute(cycle, "go.gc.forced") == Some(Value::from(true)));
+    let forced: Vec<_> = forced.collect();
+    findings.same("forced cycles", forced.len() as i64, said.told("forced"));
+    // Who asked is seen when the world is stopped.
+    let asked = |cycle: &&&&Value| {
+        text(cycle, "go.gc.trigger") == "forced"
+            && text(cycle, "go.goroutine.function") == "main.force"
+            && text(cycle, "go.stw.asked_at").starts_with("main.force (")
+    };
+    let by_force = forced.iter().filter(asked).count() as i64;
+    findings.same(
+        "by main.force",
+        by_force,
+        if said.minor < 22 { 0 } else { said.told("forced") },
+    );
+    let by_heap = cycles.iter().filter(|cycle| text(cycle, "go.gc.trigger") == "heap");
+    let others = said.told("cycles") - said.told("forced");
+    findings.same(
+        "by the heap",
+        by_heap.count() as i64,
+        if said.minor < 22 { 0 } else { others },
+    );
+}
+
+/// Every stop with its reason and where it was asked for; how many there were, against /sched/pauses/total/other.
+fn stops(said: &Said, findings: &mut Findings) {
+    let stops: Vec<&Value> = said
+        .spans
+        .iter()
+        .filter(|span| span["name"].as_str().is_some_and(|name| name.starts_with("go.stw ")))
+        .collect();
+    findings.same(
+        "stops that are told, and counted",
+        stops.len() as i64,
+        said.told("other_stops").max(0),
+    );
+    let told = said.told["stops"].as_object().expect("stops by reason");
+    for (reason, told) in told.iter().filter(|_| said.minor >= 22) {
+        let of_reason: Vec<_> = stops
+            .iter()
+            .filter(|stop| text(stop, "go.stw.reason") == *reason)
+            .collect();
+        findings.same(reason, of_reason.len() as i64, number_of(told));
+        let asked_at = |stop: &&&&Value| text(stop, "go.stw.asked_at").starts_with("main.stop (");
+        findings.same(
+            &format!("{reason} by main.stop"),
+            of_reason.iter().filter(asked_at).count() as i64,
+            number_of(told),
+        );
+        findings.same(
+            &format!("{reason} as a value"),
+            said.sum("go.stw.duration", &[("go.stw.reason", reason)]),
+            number_of(told),
+        );
+    }
+    let length = |span: &Value| number_of(&span["endTimeUnixNano"]) - number_of(&span["startTimeUnixNano"]);
+    for stop in stops {
+        let parts: Vec<&Value> = said
+            .spans
+            .iter()
+            .filter(|span| span["parentSpanId"] == stop["spanId"])
+            .collect();
+        findings.same(
+            "parts of a stop",
+            parts.len() as i64,
+            if said.minor < 23 { 0 } else { 2 },
+        );
+        if !parts.is_empty() {
+            findings.same(
+                "their lengths",
+                parts.iter().map(|part| length(part)).sum(),
+                length(stop),
+            );
+        }
+    }
+}
+
+/// How often goroutines waited, for what, and how often they ran.
+fn waits(said: &Said, findings: &mut Findings) {
+    /// Waits for the trace's own beginning and end.
+    const UNTRACED: i64 = 4;
+    let waits = |reason| said.sum("go.goroutine.wait.duration", &[("go.goroutine.wait_reason", reason)]);
+    // Reasons, what the program counted, and the trace's names: the runtime's own goroutines wait and sleep as well.
+    for (reasons, key, traced) in [
+        (
+            &["chan receive", "chan send"][..],
+            "chan",
+            &["chan receive", "chan send"][..],
+        ),
+        (&["sync.Mutex.Lock", "semacquire"], "mutex", &["sync"]),
+        (&["sync.Cond.Wait"], "cond", &["sync.(*Cond).Wait"]),
+        (&["select"], "select", &["select"]),
+        (&["sleep"], "sleep", &["sleep"]),
+        (&["IO wait"], "io_wait", &["network"]),
+    ] {
+        let ours: i64 = reasons.iter().map(|reason| waits(reason)).sum();
+        let told = said.told(key);
+        findings.hold(ours + 1 + told / 100 >= told, || format!("{key}: {ours}, not {told}"));
+        let counts = traced.iter().map(|name| &said.trace["waits"][name]["count"]);
+        let counts = counts.filter(|count| !count.is_null());
+        let traced: i64 = counts.map(number_of).sum();
+        findings.hold((ours - traced).abs() <= UNTRACED + traced / 100, || {
+            format!("{key}: {ours}, by the trace {traced}")
+        });
+    }
+    let yields = said.sum("go.goroutine.preemptions", &[("go.goroutine.function", "main.yield")]);
+    findings.near("yields", yields, said.told("yields"));
+    // Those that the runtime starts directly are not among them: its workers, and the trace's reader, which may spin unseen by the
+    // trace while it ends.
+    let starts = said.sum("go.goroutine.runnable.duration", &[]);
+    findings.near("starts, by the trace", starts, number_of(&said.trace["starts"]));
+    let all = starts + said.sum("go.goroutine.runnable.unstamped", &[]);
+    let sampled = said.told("sampled");
+    findings.hold(all >= sampled, || {
+        format!("{all} starts, but the runtime sampled {sampled}")
+    });
+}
+
+/// Time by state, or the trace's wait reason, ns.
+type Sums = BTreeMap<String, i64>;
+
+/// Where the time of goroutines went, by the function they were started with, against the trace. All functions' together are within 1 %
+/// of the whole, each one's within 5 %: a thread that loses its core between the trace's event and the probe moves some
+/// milliseconds from one state to the next.
+fn times(said: &Said, findings: &mut Findings) {
+    let (mut all_ours, mut all_theirs) = (Sums::new(), Sums::new());
+    for function in LASTING {
+        let (ours, theirs) = (our_sums(said, function), their_sums(said, function));
+        findings.hold(!theirs.is_empty(), || format!("{function} is not in the trace"));
+        let off_by = difference(&ours, &theirs);
+        findings.hold(off_by <= 0.05, || format!("{function}: {ours:?}, not {theirs:?}"));
+        add(&mut all_ours, &ours);
+        add(&mut all_theirs, &theirs);
+    }
+    let off_by = difference(&all_ours, &all_theirs);
+    findings.life.off_by = off_by;
+    findings.hold(off_by <= 0.01, || format!("all: {all_ours:?}, not {all_theirs:?}"));
+}
+
+fn our_sums(said: &Said, function: &str) -> Sums {
+    let mut sums = Sums::new();
+    for point in said.points_of("go.goroutine.time", &[("go.goroutine.function", function)]) {
+        let state = match text(&point, "go.goroutine.state").as_str() {
+            "waiting" => traced(&text(&point, "go.goroutine.wait_reason")).to_owned(),
+            state => state.to_owned(),
+        };
+        *sums.entry(state).or_default() += number_of(&point["asInt"]);
+    }
+    sums
+}
+
+fn their_sums(said: &Said, function: &str) -> Sums {
+    let of_trace = &said.trace["functions"][function];
+    let mut theirs = sums(&of_trace["states"]);
+    theirs.remove("waiting");
+    theirs.extend(sums(&of_trace["waits"]));
+    theirs
+}
+
+fn add(to: &mut Sums, more: &Sums) {
+    for (state, time) in more {
+        *to.entry(state.clone()).or_default() += time;
+    }
+}
+
+/// The largest difference of a state, as a part of the whole time by the trace.
+fn difference(ours: &Sums, theirs: &Sums) -> f64 {
+    let whole: i64 = theirs.values().sum();
+    let of = |sums: &Sums, state: &String| sums.get(state).copied().unwrap_or(0);
+    let states = ours.keys().chain(theirs.keys());
+    let largest = states.map(|state| (of(ours, state) - of(theirs, state)).abs()).max();
+    largest.unwrap_or(0) as f64 / whole.max(1) as f64
+}
+
+fn traced(reason: &str) -> &str {
+    let found = REASONS.iter().find(|(ours, _)| *ours == reason);
+    found.map_or(reason, |(_, theirs)| theirs)
+}
+
+/// Names and `sum_ns` of tracestat's stretches.
+fn sums(stretches: &Value) -> Sums {
+    let all = stretches.as_object().into_iter().flatten();
+    all.map(|(name, stretch)| (name.clone(), number_of(&stretch["sum_ns"])))
+        .collect()
+}
