@@ -294,7 +294,9 @@ impl Watch {
                 coverage: Coverage::Off(error),
             });
         }
-        target.states.extend(self.hooks.iter().skip(1).map(HookState::coverage));
+        target
+            .states
+            .extend(self.hooks.iter().skip(1).filter_map(HookState::coverage));
         target.futures = plan.futures.clone();
         target.go = go;
         target.image = image;

@@ -247,7 +247,7 @@ fn polls_on_multi_thread() {
 #[test]
 fn polls_on_current_thread() {
     if privileged() {
-        polls_are_counted(CURRENT_THREAD, 0.98);
+        polls_are_counted(CURRENT_THREAD, 0.97);
     }
 }
 
@@ -282,6 +282,6 @@ fn blocked_worker_on_current_thread() {
 #[test]
 fn polls_on_one_worker() {
     if privileged() {
-        polls_are_counted(&["--workers", "1"], 0.98);
+        polls_are_counted(&["--workers", "1"], 0.97);
     }
 }

@@ -123,6 +123,8 @@ program that counts what it does. `full`: all signals of both are there, and equ
 | go.goroutines | alive, all and by origin and wait reason, against runtime.NumGoroutine and what the program started: exact |
 | go.gc | every cycle, what triggered it and who asked; both pauses to the nanosecond against debug.ReadGCStats |
 | go.stw | every stop by reason and asker, against what was asked for, and all of them against /sched/pauses/total/other: exact |
+| go.assist | time of mark assists, and whose they are, against the cycles' own sums and /cpu/classes/gc/mark/assist: within the 5 µs a cycle that the runtime drops |
+| go.handoff | Ps taken by sysmon, against system calls that were made to sleep; since go1.22 against the execution trace's steals, within three at its ends |
 | go.sched | waits by reason and yields against the program's count, waits and starts against the execution trace (golang.org/x/exp/trace): within 1 %, and four waits at the trace's own ends; time by state and wait reason against the trace: within 1 % of the goroutines' whole time, within 5 % for each function, at the best of three runs |
 | net.connect, net.request | connects, and requests served and made: exact |
 
@@ -239,6 +241,17 @@ fn cell(version: &str, kind: &Kind, env: Env) -> Option<(String, Option<[Life; 2
     let found = image.globals.as_ref().expect("globals");
     let known = twin.globals.as_ref().expect("the twin's globals");
     assert_eq!(distances(found), distances(known), "the code, and the twin's symbols");
+    let fields = image.offsets.as_ref().expect("offsets");
+    let others = |g: &GoGlobals| {
+        [
+            (g.limiter, fields.limiter.enabled),
+            (g.heap, fields.heap.pages_in_use),
+            (g.sweep, fields.sweep.active_state),
+            (g.scavenge, fields.scavenge.gc_percent_goal),
+        ]
+        .map(|(home, field)| field.is_some() && home.is_some())
+    };
+    assert_eq!(others(found), others(known), "the GC's other variables");
     check(&without, &bytes, &image);
     let raw = image.version.raw.clone();
     println!("{version} {}: {raw}, all as known", kind.name);

@@ -62,6 +62,8 @@ enum LinkId {
 #[derive(Debug)]
 pub struct HookState {
     pub signal: &'static str,
+    /// Not one that has to be asked for, and was not.
+    pub wanted: bool,
     /// The alternative in force; None when the kernel permitted none.
     pub taken: Option<&'static str>,
     /// Alternatives that were refused, and why.
@@ -71,8 +73,8 @@ pub struct HookState {
 }
 
 impl HookState {
-    /// How much of the signal there is.
-    pub fn coverage(&self) -> SignalState {
+    /// How much of the signal there is; None when nobody wants it.
+    pub fn coverage(&self) -> Option<SignalState> {
         let coverage = match self.taken {
             Some(_) => Coverage::Full,
             None => {
@@ -84,10 +86,10 @@ impl HookState {
                 Coverage::Off(refused.join("; "))
             }
         };
-        SignalState {
+        self.wanted.then_some(SignalState {
             signal: self.signal,
             coverage,
-        }
+        })
     }
 }
 
@@ -151,6 +153,7 @@ pub fn attach(
     let attach = |hook: &'static Hook| match left_out(hook) {
         Some(reason) => HookState {
             signal: hook.signal,
+            wanted: hook.asked.is_none(),
             taken: None,
             refused: vec![("all", reason)],
             links: Vec::new(),
@@ -163,6 +166,7 @@ pub fn attach(
 fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
     let mut state = HookState {
         signal: hook.signal,
+        wanted: true,
         taken: None,
         refused: Vec::new(),
         links: Vec::new(),

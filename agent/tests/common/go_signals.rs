@@ -1,7 +1,5 @@
 //! Every signal of a Go process against what else knows it: relations between figures, and not one time of a clock.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use crate::{
@@ -9,12 +7,19 @@ use crate::{
     go_life::{Life, Said, text},
 };
 
-const SIGNALS: [&str; 7] = [
+#[path = "go_times.rs"]
+mod go_times;
+
+use go_times::{Sums, add, difference, our_sums, their_sums};
+
+const SIGNALS: [&str; 9] = [
     "go.runtime",
     "go.goroutines",
     "go.gc",
     "go.stw",
+    "go.assist",
     "go.sched",
+    "go.handoff",
     "net.connect",
     "net.request",
 ];
@@ -27,14 +32,6 @@ const LASTING: [&str; 7] = [
     "main.takeFirst",
     "main.takeSecond",
     "main.takeLock",
-];
-/// Our name of a wait reason, and the trace's where it is another (go1.26, runtime/traceruntime.go, traceBlockReason). Before go1.21
-/// a mutex' wait was a semaphore's, as some of the runtime's own are in all versions.
-const REASONS: [(&str, &str); 4] = [
-    ("sync.Mutex.Lock", "sync"),
-    ("semacquire", "sync"),
-    ("sync.Cond.Wait", "sync.(*Cond).Wait"),
-    ("IO wait", "network"),
 ];
 
 /// What is not as it should be is kept with its signal.
@@ -77,7 +74,9 @@ pub fn check(said: &Said) -> Life {
     goroutines(said, findings.of("go.goroutines"));
     cycles(said, findings.of("go.gc"));
     stops(said, findings.of("go.stw"));
+    assists(said, findings.of("go.assist"));
     waits(said, findings.of("go.sched"));
+    handoffs(said, findings.of("go.handoff"));
     let calls = said.told("calls");
     let net = findings.of("net.request");
     net.same("served", said.sum("whywait.server.request.duration", &[]), calls);
@@ -253,6 +252,45 @@ fn stops(said: &Said, findings: &mut Findings) {
     }
 }
 
+/// What the main goroutine marked because it allocated, against the runtime's sums: of each cycle, and of /cpu/classes since go1.20.
+fn assists(said: &Said, findings: &mut Findings) {
+    /// What a P has not handed in when a cycle ends is in our sum alone, ns (runtime/mgcpacer.go, gcAssistTimeSlack).
+    const SLACK: i64 = 5000;
+    let ours = said.sum("go.gc.assist.time", &[]);
+    let of_main = said.sum("go.gc.assist.time", &[("go.goroutine.function", "runtime.main")]);
+    let cycles = said.spans_named("go.gc.cycle");
+    let of_cycles = cycles.filter_map(|cycle| attribute(cycle, "go.gc.cpu.assist_ns"));
+    let of_cycles: i64 = of_cycles.map(|time| number_of(&time)).sum();
+    let most = SLACK * said.told("cycles");
+    findings.hold(ours > 0 && of_main * 20 >= ours * 19, || {
+        format!("{of_main} ns are main's, of {ours}")
+    });
+    findings.hold((of_cycles..=of_cycles + most).contains(&ours), || {
+        format!("{ours} ns, by the cycles {of_cycles}")
+    });
+    let told = said.told("assists_ns");
+    findings.same("says so", i64::from(told >= 0), i64::from(said.minor >= 20));
+    // Seconds as a float: the last nanosecond may be lost.
+    findings.hold(told < 0 || (told - 1..=told + most).contains(&ours), || {
+        format!("{ours} ns, by /cpu/classes {told}")
+    });
+}
+
+/// Ps that sysmon took from goroutines in a system call, against those that were made to sleep in one, and against the trace's steals.
+fn handoffs(said: &Said, findings: &mut Findings) {
+    /// Reads of the program's own input before and behind the trace, and what the trace cuts.
+    const UNTRACED: i64 = 3;
+    let ours = said.sum("go.processor.handoffs", &[("go.processor.handoff.reason", "sysmon")]);
+    let told = said.told("blocks");
+    findings.hold(ours >= told, || format!("by sysmon: {ours}, not {told}"));
+    if said.minor >= 22 {
+        let steals = number_of(&said.trace["steals"]);
+        findings.hold((ours - steals).abs() <= UNTRACED, || {
+            format!("by sysmon: {ours}, by the trace {steals}")
+        });
+    }
+}
+
 /// How often goroutines waited, for what, and how often they ran.
 fn waits(said: &Said, findings: &mut Findings) {
     /// Waits for the trace's own beginning and end.
@@ -294,9 +332,6 @@ fn waits(said: &Said, findings: &mut Findings) {
     });
 }
 
-/// Time by state, or the trace's wait reason, ns.
-type Sums = BTreeMap<String, i64>;
-
 /// Where the time of goroutines went, by the function they were started with, against the trace. All functions' together are within 1 %
 /// of the whole, each one's within 5 %: a thread that loses its core between the trace's event and the probe moves some
 /// milliseconds from one state to the next.
@@ -313,51 +348,4 @@ fn times(said: &Said, findings: &mut Findings) {
     let off_by = difference(&all_ours, &all_theirs);
     findings.life.off_by = off_by;
     findings.hold(off_by <= 0.01, || format!("all: {all_ours:?}, not {all_theirs:?}"));
-}
-
-fn our_sums(said: &Said, function: &str) -> Sums {
-    let mut sums = Sums::new();
-    for point in said.points_of("go.goroutine.time", &[("go.goroutine.function", function)]) {
-        let state = match text(&point, "go.goroutine.state").as_str() {
-            "waiting" => traced(&text(&point, "go.goroutine.wait_reason")).to_owned(),
-            state => state.to_owned(),
-        };
-        *sums.entry(state).or_default() += number_of(&point["asInt"]);
-    }
-    sums
-}
-
-fn their_sums(said: &Said, function: &str) -> Sums {
-    let of_trace = &said.trace["functions"][function];
-    let mut theirs = sums(&of_trace["states"]);
-    theirs.remove("waiting");
-    theirs.extend(sums(&of_trace["waits"]));
-    theirs
-}
-
-fn add(to: &mut Sums, more: &Sums) {
-    for (state, time) in more {
-        *to.entry(state.clone()).or_default() += time;
-    }
-}
-
-/// The largest difference of a state, as a part of the whole time by the trace.
-fn difference(ours: &Sums, theirs: &Sums) -> f64 {
-    let whole: i64 = theirs.values().sum();
-    let of = |sums: &Sums, state: &String| sums.get(state).copied().unwrap_or(0);
-    let states = ours.keys().chain(theirs.keys());
-    let largest = states.map(|state| (of(ours, state) - of(theirs, state)).abs()).max();
-    largest.unwrap_or(0) as f64 / whole.max(1) as f64
-}
-
-fn traced(reason: &str) -> &str {
-    let found = REASONS.iter().find(|(ours, _)| *ours == reason);
-    found.map_or(reason, |(_, theirs)| theirs)
-}
-
-/// Names and `sum_ns` of tracestat's stretches.
-fn sums(stretches: &Value) -> Sums {
-    let all = stretches.as_object().into_iter().flatten();
-    all.map(|(name, stretch)| (name.clone(), number_of(&stretch["sum_ns"])))
-        .collect()
 }
