@@ -176,7 +176,9 @@ pub fn check_live(path: &Path, image: &GoImage) {
     ];
     let total =
         sys.iter().map(|f| at(g.memstats, *f)).sum::<u64>() + stats(h.committed).wrapping_add(stats(h.released));
-    assert_eq!(total, live.fact("/memory/classes/total:bytes"));
+    // A moment later than the program's own reading: the heap may have grown by a piece.
+    let told = live.fact("/memory/classes/total:bytes");
+    assert!(total.abs_diff(told) <= 512 << 10, "{total} {told}");
     let (mut bytes, mut objects) = (stats(h.large_alloc), stats(h.large_alloc_count));
     for class in 0..h.small_alloc_count.size / 8 {
         let count = stats(agent::inspect::FieldLoc {
