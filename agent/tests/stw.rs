@@ -52,6 +52,8 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
         shop.get("/processors");
     }
     load(&[shop.url("/alloc?mb=4")], 100, 1, 2);
+    // The load's last cycle is over when one that is asked for is.
+    shop.get("/gc");
     let after = shop.oracle();
     thread::sleep(Duration::from_millis(200));
     let output = agent.stop();
