@@ -251,6 +251,18 @@ impl Plan {
         }
     }
 
+    /// A signal of one probe: all of it, or off.
+    fn set_one(&mut self, signal: &'static str, program: &'static str, site: Result<ProbeSite, String>) {
+        let coverage = match site {
+            Ok(site) => {
+                self.probes.push(Probe { signal, program, site });
+                Coverage::Full
+            }
+            Err(reason) => Coverage::Off(reason),
+        };
+        self.set(signal, coverage);
+    }
+
     fn set(&mut self, signal: &'static str, coverage: Coverage) {
         self.states.push(SignalState { signal, coverage });
     }

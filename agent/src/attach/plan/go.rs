@@ -36,7 +36,8 @@ pub(super) fn plan(image: &GoImage, bias: u64) -> Plan {
             plan.go = layout;
             plan.set(signals::go::runtime::NAME, coverage(without_home(image)));
             plan.set(signals::go::goroutines::NAME, Coverage::Full);
-            plan_gc(image, &mut plan);
+            let cycle_end = usable(image.sites.get(&GoHook::GcCycleEnd), &[]);
+            plan.set_one(signals::go::gc::NAME, "go_gc_cycle", cycle_end);
             plan_stw(image, &mut plan);
             plan_assist(image, &mut plan);
             plan_sched(image, &mut plan);
@@ -64,22 +65,6 @@ fn without_home(image: &GoImage) -> Vec<String> {
     missing
         .map(|(name, ..)| format!("{name} was not found in this binary"))
         .collect()
-}
-
-fn plan_gc(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::gc::NAME;
-    let coverage = match usable(image.sites.get(&GoHook::GcCycleEnd), &[]) {
-        Ok(site) => {
-            plan.probes.push(Probe {
-                signal,
-                program: "go_gc_cycle",
-                site,
-            });
-            Coverage::Full
-        }
-        Err(reason) => Coverage::Off(reason),
-    };
-    plan.set(signal, coverage);
 }
 
 fn plan_stw(image: &GoImage, plan: &mut Plan) {
@@ -113,22 +98,12 @@ fn plan_stw(image: &GoImage, plan: &mut Plan) {
 }
 
 fn plan_assist(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::assist::NAME;
-    let coverage = match usable(image.sites.get(&GoHook::AssistEnd), &[]) {
-        _ if plan.go.p_gc_assist_time == go::ABSENT => {
-            Coverage::Off("where a P keeps the time of assists is not known".to_owned())
-        }
-        Ok(site) => {
-            plan.probes.push(Probe {
-                signal,
-                program: "go_assist",
-                site,
-            });
-            Coverage::Full
-        }
-        Err(reason) => Coverage::Off(reason),
+    let site = if plan.go.p_gc_assist_time == go::ABSENT {
+        Err("where a P keeps the time of assists is not known".to_owned())
+    } else {
+        usable(image.sites.get(&GoHook::AssistEnd), &[])
     };
-    plan.set(signal, coverage);
+    plan.set_one(signals::go::assist::NAME, "go_assist", site);
 }
 
 fn plan_sched(image: &GoImage, plan: &mut Plan) {

@@ -2,14 +2,13 @@
 
 use agent_common::go::handoff::IN_LINK_REGISTER;
 
-use super::{Coverage, Plan, Probe, found};
+use super::{Plan, found};
 use crate::{
     inspect::{ArgLocation, GoHook, GoImage, SiteCost},
     signals,
 };
 
 pub(super) fn plan(image: &GoImage, plan: &mut Plan) {
-    let signal = signals::go::handoff::NAME;
     let seen = found(image.sites.get(&GoHook::HandOff)).and_then(|site| {
         let lost = || {
             format!(
@@ -27,16 +26,9 @@ pub(super) fn plan(image: &GoImage, plan: &mut Plan) {
         };
         Ok((site.clone(), caller))
     });
-    match seen {
-        Ok((site, caller)) => {
-            plan.go.handoff_return = caller;
-            plan.probes.push(Probe {
-                signal,
-                program: "go_handoff",
-                site,
-            });
-            plan.set(signal, Coverage::Full);
-        }
-        Err(reason) => plan.set(signal, Coverage::Off(reason)),
-    }
+    let site = seen.map(|(site, caller)| {
+        plan.go.handoff_return = caller;
+        site
+    });
+    plan.set_one(signals::go::handoff::NAME, "go_handoff", site);
 }
