@@ -9,9 +9,10 @@ use crate::attach::uprobe::{Links, Object};
 
 /// The program that does nothing.
 const EMPTY: &str = "calibrate";
-/// Calls timed at once, and how often.
-const CALLS: u32 = 50;
+/// Calls timed at once, how often, and how often all that.
+const CALLS: u32 = 25;
 const BATCHES: usize = 32;
+const ATTEMPTS: usize = 4;
 
 /// What is probed.
 mod probed {
@@ -52,16 +53,17 @@ mod probed {
 }
 use probed::whywait_calibrate;
 
-/// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without. None when the machine was too
-/// busy to tell.
+/// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without; the least of some attempts each, since
+/// others on the machine only ever add to it. None when it was too busy to tell.
 pub fn trap(object: &mut Object) -> anyhow::Result<Option<f64>> {
     // The first run finds nothing in the processor's caches.
     time();
-    let before = time();
+    let least = || (0..ATTEMPTS).map(|_| time()).fold(f64::INFINITY, f64::min);
+    let before = least();
     let link = attach(object, EMPTY)?;
-    let probed = time();
+    let probed = least();
     drop(link);
-    let cost = probed - before.min(time());
+    let cost = probed - before.min(least());
     Ok((cost > 0.0).then_some(cost))
 }
 
