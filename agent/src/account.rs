@@ -72,6 +72,12 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
                          (--budget-p99); counts are weighed",
                         100.0 * share
                     )
+                } else if let Some(pid) = duty.and_then(|duty| duty.refused) {
+                    format!(
+                        "process {pid} calls the kernel's hooks of this one's windows, and its budget pays for {:.1} % of the time; \
+                         counts are weighed",
+                        100.0 * share
+                    )
                 } else {
                     format!(
                         "the budget pays for {:.1} % of the time; counts are weighed",

@@ -6,7 +6,7 @@ use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
-    budget::{Duty, Plane, Spent, Worth},
+    budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
@@ -50,6 +50,8 @@ pub struct Target {
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
     pub hooks: Duty,
+    /// What others' windows of plane 1 may cost it; None without a budget.
+    pub guest: Option<Guest>,
     /// Plane 2.
     pub probes: Duty,
     /// Of plane 2.
@@ -131,6 +133,7 @@ impl Target {
             links: Links::default(),
             known: agent_common::target::Target::default(),
             hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
+            guest: None,
             probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
             worth: Worth::default(),
             spent: Spent::default(),

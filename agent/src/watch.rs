@@ -37,6 +37,7 @@ mod hooks;
 mod images;
 mod named;
 mod share;
+mod together;
 mod turn;
 
 pub use govern::Settled;

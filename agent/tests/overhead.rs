@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Agent, Service, load, number_of, privileged, shop, stock};
+use common::{Agent, Load, Service, attribute, load, number_of, privileged, shop, stock};
+use serde_json::Value;
 
 const ROUNDS: usize = 3;
 /// Length of a window, and of the load before it: the agent's first windows are on credit, s.
@@ -71,4 +72,49 @@ fn the_budget_takes_away_most_of_what_watching_costs() {
         "{whole}: the probes are not in place, and this test tells nothing"
     );
     assert!(budgeted < whole / 3.0, "{budgeted} of {whole}");
+}
+
+/// The hooks of an idle service's window are called by the busy one beside it, which pays for that with a part of its budget at most;
+/// and the idle one still has windows.
+#[test]
+fn a_busy_service_pays_little_for_an_idle_neighbours_windows() {
+    if !privileged() {
+        return;
+    }
+    let stock = stock(false);
+    let shop = shop(None, &[]);
+    let load = Load::start(&[stock.url("/stock/{n}")], 0, 0, 4);
+    let pids = format!("{},{}", shop.pid(), stock.pid());
+    let args = [
+        "--pid",
+        &pids,
+        "--duration",
+        "14s",
+        "--metric-interval",
+        "1s",
+        "--budget-p99",
+        "off",
+    ];
+    let before = cpu(&stock);
+    let output = Agent::run_with(&args, 2, &[("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")]).wait();
+    let used = (cpu(&stock) - before) as f64;
+    let answers = load.stop();
+    assert!(output.status.success(), "{}", output.said);
+    let points = |service, metric| output.points(service, metric);
+    let sum = |points: Vec<Value>, key, value: &str| {
+        let of = |point: &&Value| attribute(point, key) == Some(Value::from(value));
+        let values = points.iter().filter(of).map(|point| number_of(&point["asInt"]));
+        values.sum::<i64>() as f64
+    };
+    let idle = points("rust-stock", "whywait.overhead.cpu.time");
+    let idle = sum(idle, "whywait.probe", "hook_idle") / used;
+    let window = points("go-shop", "whywait.window.open");
+    let seen = sum(window, "whywait.plane", "hooks") / 1e9;
+    println!(
+        "{} answers/s; calls for the neighbour: {:.2} % of its CPU; the neighbour was seen for {seen:.1} s",
+        answers["achieved_rate"],
+        100.0 * idle
+    );
+    assert!(idle > 0.0 && idle < 0.005, "{idle} of its CPU");
+    assert!(seen > 1.0, "{seen} s");
 }

@@ -60,8 +60,9 @@ impl Costs {
         for (probe, _) in Probe::ALL {
             let hits = hits[probe as usize];
             let part = match probe {
-                // One hit a cycle or a stop; and what it takes to see that it is no time to count.
-                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop | Probe::HookIdle => &mut split.always,
+                // One hit a cycle or a stop.
+                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop => &mut split.always,
+                Probe::HookIdle => &mut split.idle,
                 probe if probe.is_uprobe() => &mut split.probes,
                 _ => &mut split.hooks,
             };
@@ -79,6 +80,8 @@ pub struct Split {
     pub probes: Part,
     /// Plane 1.
     pub hooks: Part,
+    /// Plane 1 for others' sake: what it takes to see that it is no time to count.
+    pub idle: Part,
     /// What is on whatever it costs.
     pub always: Part,
 }

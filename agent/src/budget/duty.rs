@@ -28,6 +28,8 @@ pub struct Duty {
     pub unsettled: bool,
     /// Since when a window that is paid for waits for the other plane's.
     pub waits: Option<MonoNs>,
+    /// The process whose budget has no room for this window; None while its own decides.
+    pub refused: Option<u32>,
     /// Until when figures are settled.
     pub settled: MonoNs,
     /// Hits since the window was asked for.
@@ -51,6 +53,7 @@ impl Duty {
             weighed: false,
             unsettled: false,
             waits: None,
+            refused: None,
             settled: now,
             hits: 0,
             each: 0.0,

@@ -3,13 +3,14 @@
 //! Plane 0 and the end of each GC cycle are free or nearly so: always on. The kernel's hooks (plane 1) are cheap and the
 //! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
 //! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Between windows probes
-//! are detached, and hooks too while no target's window is open. `ledger` decides (pure), `tail` says how rare windows must be
-//! for the service's latency (pure), `cost` and `calibrate` measure, `worth` shares out (pure), `window` acts, `weigh` makes
+//! are detached, and hooks too while no target's window is open. `ledger` decides (pure), `guest` what others' windows may cost a target (pure), `tail` says how rare
+//! windows must be for the service's latency (pure), `cost` and `calibrate` measure, `worth` shares out (pure), `window` acts, `weigh` makes
 //! unbiased figures of what the windows saw (pure); `duty` holds it for one target.
 
 pub mod calibrate;
 pub mod cost;
 pub mod duty;
+pub mod guest;
 pub mod ledger;
 pub mod tail;
 pub mod weigh;
@@ -19,6 +20,7 @@ pub mod worth;
 pub use agent_common::hits::Plane;
 pub use cost::{Costs, Meter};
 pub use duty::{Duty, Spent};
+pub use guest::Guest;
 pub use ledger::{Facts, Ledger, Turn};
 pub use weigh::Weigher;
 pub use window::Window;
@@ -43,9 +45,14 @@ impl Limits {
 
     /// What the hooks may cost, when a part is `reserved` for the probes.
     pub fn of_hooks(self, reserved: f64) -> Self {
+        self.part(1.0 - reserved)
+    }
+
+    /// A part of what they allow.
+    pub fn part(self, part: f64) -> Self {
         Self {
-            share: self.share * (1.0 - reserved),
-            floor: self.floor * (1.0 - reserved),
+            share: self.share * part,
+            floor: self.floor * part,
             ..self
         }
     }

@@ -35,7 +35,7 @@ pub fn excess(busy: f64, slower: f64) -> f64 {
 
 /// Share of the time that windows may take, at most 1.
 pub fn share(allowed: f64, busy: f64, slower: f64) -> f64 {
-    let excess = excess(busy.clamp(0.0, 1.0), slower.max(0.0));
+    let excess = excess(busy.clamp(0.0, 1.0 - REST), slower.max(0.0));
     if allowed >= excess { 1.0 } else { allowed / excess }
 }
 

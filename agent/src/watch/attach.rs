@@ -9,7 +9,7 @@ use crate::{
         plan::{Plan, Probe},
         uprobe::{self, Place},
     },
-    budget::{Duty, Ledger, Plane, Window},
+    budget::{Duty, Guest, Ledger, Plane, Window},
     golang::{GoRuntime, ProofError},
     inspect::Image,
     memory::Memory,
@@ -77,6 +77,10 @@ impl Watch {
                 u64::from(target.slot),
             )
         });
+        target.guest = self
+            .options
+            .limits
+            .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(target.slot)));
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
         target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
         target.spent.turned = target.since;

@@ -11,14 +11,18 @@ use agent_common::{
 };
 use log::{debug, info, warn};
 
-use super::{Watch, turn::turn};
+use super::{
+    Watch,
+    together::{among, refusing, waits_for_hooks},
+    turn::turn,
+};
 use crate::{
     attach::{
         plan::Coverage,
         uprobe::{Links, Place},
     },
     budget::{
-        Duty, Ledger, Plane, Turn, Window,
+        Duty, Plane, Turn, Window,
         weigh::Stretch,
         window::{Change, Done, Hooks},
     },
@@ -36,8 +40,6 @@ const CALM: u64 = 100_000_000;
 /// need.
 const SOON: Duration = Duration::from_millis(10);
 const LATER: Duration = Duration::from_millis(50);
-/// How long a window of the probes waits for one of the hooks, ns.
-const TOGETHER: u64 = 60_000_000_000;
 
 /// Figures that are to be settled with a reading of the kernel's maps taken now.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +63,7 @@ impl Watch {
             .values()
             .map(|target| (target.slot, self.tail(target)))
             .collect();
-        let mut turns = Vec::new();
+        let (mut turns, attached) = (Vec::new(), self.hook_set.is_attached());
         for target in self.targets.values_mut() {
             let young = is_young(&target.hooks, now) || is_young(&target.probes, now);
             if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
@@ -71,7 +73,7 @@ impl Watch {
                         let tail = tails[&target.slot];
                         turns.push((
                             target.process.pid,
-                            turn(target, &self.meter.costs, hits, now, scale, tail),
+                            turn(target, &self.meter.costs, hits, now, scale, tail, attached),
                         ));
                     }
                     Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
@@ -84,11 +86,12 @@ impl Watch {
         if let Some(mut object) = self.windows.try_object() {
             self.meter.turn(&mut object, &all);
         }
-        let mut settled = Vec::new();
+        let (mut settled, refusing) = (Vec::new(), refusing(self.targets.values()));
         for (pid, (hooks, probes)) in turns {
             let Some(mut target) = self.targets.remove(&pid) else {
                 continue;
             };
+            let hooks = among(&mut target, hooks, &refusing, now);
             match self.cut(&target, Plane::Hooks).map_or(hooks, |_| Turn::Close) {
                 Turn::Stay => {}
                 Turn::Open => self.open_hooks(&mut target),
@@ -356,19 +359,6 @@ pub(super) fn note_failure(target: &mut Target, signal: &str, reason: String) {
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {
     matches!(duty.window, Window::Open { since } if now.0.saturating_sub(since.0) < LONG)
-}
-
-/// Whether a window of the probes that is paid for waits for one of the hooks: only within that is it known what goroutines'
-/// threads do, and so why what is runnable does not run. Not for longer than [`TOGETHER`], and not for hooks that are too dear.
-fn waits_for_hooks(target: &mut Target, now: MonoNs) -> bool {
-    let ledger = target.hooks.ledger.as_ref();
-    let apart = !matches!(target.hooks.window, Window::Open { .. }) && !ledger.is_some_and(Ledger::is_starved);
-    let since = target.probes.waits.get_or_insert(now).0;
-    let waits = apart && now.0.saturating_sub(since) < TOGETHER;
-    if !waits {
-        target.probes.waits = None;
-    }
-    waits
 }
 
 /// What a window that ends now, or ended when it was `cut`, has seen is to be settled.

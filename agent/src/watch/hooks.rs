@@ -50,6 +50,11 @@ impl HookSet {
         self.turn(windows);
     }
 
+    /// Whether they are, or are about to be or were a moment ago.
+    pub fn is_attached(&self) -> bool {
+        !matches!(self.state, State::Detached(_))
+    }
+
     /// What was under way is done: the slots that have waited for it.
     pub fn done(&mut self, done: Hooks, windows: &Windows) -> Vec<u32> {
         let mut waited = Vec::new();

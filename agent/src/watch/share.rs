@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Watch;
 use crate::{
     budget::{
-        Ledger, tail,
+        Guest, Ledger, tail,
         worth::{self, Claim},
     },
     target::Target,
@@ -27,8 +27,8 @@ impl Watch {
         slots.into_iter().zip(worth::shares(&claims, host)).collect()
     }
 
-    /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes may bring
-    /// over its 99th percentile of latency: planes that have windows share that.
+    /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes, or
+    /// others' windows, may bring over its 99th percentile of latency: those that there are share that.
     pub(super) fn tail(&self, target: &Target) -> (f64, f64) {
         let Some(longer) = self.options.limits.and_then(|limits| limits.tail) else {
             return (0.0, f64::INFINITY);
@@ -37,9 +37,10 @@ impl Watch {
         let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
         let threads = latest.map(|(_, snapshot)| snapshot.gomaxprocs);
         let planes = [&target.hooks, &target.probes].into_iter().filter(|duty| duty.weighed);
+        let windows = planes.count() + usize::from(target.guest.as_ref().is_some_and(Guest::minds));
         (
             target.room.busy(&self.host, load, threads),
-            tail::allowed(longer) / planes.count().max(1) as f64,
+            tail::allowed(longer) / windows.max(1) as f64,
         )
     }
 

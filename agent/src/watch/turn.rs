@@ -5,12 +5,13 @@ use std::time::Duration;
 use agent_common::hits::{Hits, Probe};
 
 use crate::{
-    budget::{Costs, Duty, Facts, Turn, Window, cost::Part, ledger::Phase},
+    budget::{Costs, Duty, Facts, Turn, Window, cost::Part, guest::Attached, ledger::Phase},
     model::MonoNs,
     target::Target,
 };
 
-/// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes.
+/// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes. `attached` is whether the hooks
+/// are, for whomever.
 pub(super) fn turn(
     target: &mut Target,
     costs: &Costs,
@@ -18,6 +19,7 @@ pub(super) fn turn(
     now: MonoNs,
     scale: f64,
     (busy, tail): (f64, f64),
+    attached: bool,
 ) -> (Turn, Turn) {
     let spent = &mut target.spent;
     let mut new = [0; Probe::COUNT];
@@ -26,7 +28,8 @@ pub(super) fn turn(
         spent.by_kind[index] += new[index] as f64 * costs.of(*probe);
     }
     let split = costs.split(&new);
-    let (probes, hooks, always) = (split.probes.cost, split.hooks.cost, split.always.cost);
+    let (probes, hooks) = (split.probes.cost, split.hooks.cost);
+    let always = split.always.cost + split.idle.cost;
     // A target that just ended has no CPU time to show; its end is on its way.
     let clock = target.process.cpu_time().unwrap_or(spent.clock);
     let cpu = clock.saturating_sub(spent.clock) as f64;
@@ -36,6 +39,23 @@ pub(super) fn turn(
     spent.turned = now;
     spent.cpu += cpu;
     let own = cpu - probes - hooks - always;
+    let facts = |before: f64, windows: Part| Facts {
+        elapsed,
+        own,
+        before,
+        windows: windows.cost,
+        scale,
+        busy,
+        tail,
+    };
+    if let Some(guest) = &mut target.guest {
+        let attached = match target.hooks.window {
+            Window::Open { .. } | Window::Busy => Attached::Own,
+            _ if attached => Attached::Others,
+            _ => Attached::No,
+        };
+        guest.turn(facts(split.always.cost, split.idle), attached);
+    }
     let ask = |duty: &mut Duty, before: f64, windows: Part| {
         duty.note(windows);
         let phase = match duty.window {
@@ -45,19 +65,10 @@ pub(super) fn turn(
             Window::Busy => Phase::Busy,
             Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
         };
-        let facts = Facts {
-            elapsed,
-            own,
-            before,
-            windows: windows.cost,
-            scale,
-            busy,
-            tail,
-        };
         let Some(ledger) = duty.ledger.as_mut() else {
             return Turn::Stay;
         };
-        match (ledger.turn(facts, phase), phase) {
+        match (ledger.turn(facts(before, windows), phase), phase) {
             (turn, _) if scale > 0.0 => turn,
             (_, Phase::Open(_)) => Turn::Close,
             _ => Turn::Stay,
