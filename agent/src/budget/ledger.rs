@@ -116,7 +116,7 @@ pub struct Ledger {
     /// The target's CPU use of late, cores, and since when it is known, s.
     load: f64,
     known: f64,
-    /// CPU time that the kernel's clock, which goes by ticks, has not shown yet, ns; at most 0.
+    /// Cost by the count of hits beyond the CPU time that the clock has shown so far, ns; at most 0.
     late: f64,
     /// How many windows' cost must be there before the next: random, so that windows do not fall in step with the load.
     patience: f64,
