@@ -57,6 +57,7 @@ pub const ALWAYS: [&str; 2] = [go::gc::NAME, go::stw::NAME];
 
 /// Adds the spans that an event of `target` becomes.
 pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
+    process::quota::glance(target, throttled(event));
     match event {
         // A new process is no span: the pipeline looks at it.
         Event::Exec(_) => {}
@@ -69,6 +70,15 @@ pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
         Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
         Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
         Event::Request(request) => spans.push(net::request::span(request, target)),
+    }
+}
+
+/// Of an event's time, what threads were throttled, ns.
+fn throttled(event: &Event) -> u64 {
+    match event {
+        Event::GoWait(wait) => wait.throttled,
+        Event::GoStop(stop) => stop.late_off.throttled + stop.asker_off.throttled,
+        _ => 0,
     }
 }
 

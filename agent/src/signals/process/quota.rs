@@ -13,14 +13,19 @@ use crate::{
 };
 
 pub const NAME: &str = "process.quota";
+/// Accounts are not read more often than this when something was throttled, ns: the usual period of a quota.
+const LOOKS_APART: u64 = 100_000_000;
 
 /// The cgroups with a quota that a process is in, and what became of it since it is watched.
 #[derive(Debug, Default, PartialEq)]
 pub struct Quotas {
     /// At the last look, innermost first.
     now: Vec<Cgroup>,
+    /// The same as metrics were last made.
+    then: Vec<Cgroup>,
     /// By path: when it was first seen, and its account then.
     first: HashMap<String, (MonoNs, Usage)>,
+    /// 0: never, as of a recorded process.
     looked: MonoNs,
     throttling: Option<String>,
 }
@@ -34,14 +39,37 @@ impl Quotas {
         }
     }
 
-    /// The path of the cgroup that throttles the process: the one that was throttled for longest between the last two looks;
-    /// where none was, the one that did it before, and at first the one with the least quota.
+    /// The path of the cgroup that throttles the process: the one that was throttled for longest between the last two looks, and
+    /// for metrics since they were last made; where none was, the one that did it before, and at first the one with the least
+    /// quota.
     pub fn throttling(&self) -> Option<&str> {
         self.throttling.as_deref()
     }
 
+    /// A look as metrics are made.
     fn note(&mut self, now: MonoNs, found: Vec<Cgroup>) {
-        let before = |cgroup: &Cgroup| self.now.iter().find(|before| before.path == cgroup.path);
+        self.compare(&found, |quotas| &quotas.then);
+        self.first
+            .retain(|path, _| found.iter().any(|cgroup| cgroup.path == *path));
+        for cgroup in &found {
+            self.first.entry(cgroup.path.clone()).or_insert((now, cgroup.usage));
+        }
+        self.then.clone_from(&found);
+        (self.now, self.looked) = (found, now);
+    }
+
+    /// A look between.
+    fn glance(&mut self, now: MonoNs, found: Vec<Cgroup>) {
+        self.compare(&found, |quotas| &quotas.now);
+        (self.now, self.looked) = (found, now);
+    }
+
+    fn is_due(&self, now: MonoNs) -> bool {
+        self.looked.0 > 0 && now.0.saturating_sub(self.looked.0) >= LOOKS_APART
+    }
+
+    fn compare(&mut self, found: &[Cgroup], before: fn(&Self) -> &[Cgroup]) {
+        let before = |cgroup: &Cgroup| before(self).iter().find(|before| before.path == cgroup.path);
         let longest = found
             .iter()
             .filter_map(|cgroup| {
@@ -62,12 +90,6 @@ impl Quotas {
         };
         let throttling = longest.or_else(same).or_else(least);
         self.throttling = throttling.map(|cgroup| cgroup.path.clone());
-        self.first
-            .retain(|path, _| found.iter().any(|cgroup| cgroup.path == *path));
-        for cgroup in &found {
-            self.first.entry(cgroup.path.clone()).or_insert((now, cgroup.usage));
-        }
-        (self.now, self.looked) = (found, now);
     }
 }
 
@@ -82,12 +104,24 @@ pub fn begin(target: &mut Target) {
     look(target);
 }
 
-/// Reads them again.
+/// Reads them again, as metrics are made.
 pub fn look(target: &mut Target) {
     if let Some(quotas) = &mut target.quotas
         && let Some(found) = cgroup::of(target.process.pid)
     {
         quotas.note(clock::now(), found);
+    }
+}
+
+/// Reads them again where something of an event was throttled: that it was is in the kernel's account by now.
+pub fn glance(target: &mut Target, throttled: u64) {
+    let now = clock::now();
+    if let Some(quotas) = &mut target.quotas
+        && throttled > 0
+        && quotas.is_due(now)
+        && let Some(found) = cgroup::of(target.process.pid)
+    {
+        quotas.glance(now, found);
     }
 }
 
@@ -133,18 +167,22 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
 mod tests {
     use super::*;
 
+    fn found(look: &[(&str, f64, u64)]) -> Vec<Cgroup> {
+        let cgroup = |(path, quota, throttled): &(&str, f64, u64)| Cgroup {
+            path: (*path).to_owned(),
+            usage: Usage {
+                quota: *quota,
+                throttled: *throttled,
+                ..Usage::default()
+            },
+        };
+        look.iter().map(cgroup).collect()
+    }
+
     fn check(looks: &[&[(&str, f64, u64)]], expected: Option<&str>) {
         let mut quotas = Quotas::default();
         for look in looks {
-            let cgroup = |(path, quota, throttled): &(&str, f64, u64)| Cgroup {
-                path: (*path).to_owned(),
-                usage: Usage {
-                    quota: *quota,
-                    throttled: *throttled,
-                    ..Usage::default()
-                },
-            };
-            quotas.note(MonoNs(1), look.iter().map(cgroup).collect());
+            quotas.note(MonoNs(1), found(look));
         }
         assert_eq!(quotas.throttling(), expected, "{looks:?}");
     }
@@ -167,5 +205,24 @@ mod tests {
         // Moved to another cgroup.
         check(&[&first, &second, &[("/c", 3.0, 0)]], Some("/c"));
         check(&[&first, &[]], None);
+    }
+
+    #[test]
+    fn what_is_throttled_between_metrics_is_told_at_once() {
+        let mut quotas = Quotas::default();
+        assert!(!quotas.is_due(MonoNs(LOOKS_APART)));
+        let told = |quotas: &Quotas, expected| assert_eq!(quotas.throttling(), Some(expected));
+        quotas.note(MonoNs(1), found(&[("/a/b", 1.0, 0), ("/a", 2.0, 500)]));
+        told(&quotas, "/a/b");
+        assert!(!quotas.is_due(MonoNs(LOOKS_APART)) && quotas.is_due(MonoNs(1 + LOOKS_APART)));
+        quotas.glance(MonoNs(2), found(&[("/a/b", 1.0, 0), ("/a", 2.0, 590)]));
+        told(&quotas, "/a");
+        quotas.glance(MonoNs(3), found(&[("/a/b", 1.0, 20), ("/a", 2.0, 590)]));
+        told(&quotas, "/a/b");
+        // All that came in since the last metrics.
+        quotas.note(MonoNs(4), found(&[("/a/b", 1.0, 20), ("/a", 2.0, 590)]));
+        told(&quotas, "/a");
+        quotas.note(MonoNs(5), found(&[("/a/b", 1.0, 21), ("/a", 2.0, 590)]));
+        told(&quotas, "/a/b");
     }
 }
