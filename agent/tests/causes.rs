@@ -6,7 +6,7 @@ use std::{collections::HashMap, process::Command, thread, time::Duration};
 
 use common::{
     Agent, Output, Service, attribute, clocks, number_of, privileged,
-    quota::{Quota, pin},
+    quota::{Account, Of, Quota, pin},
     shop, to_mono,
 };
 use serde_json::Value;
@@ -42,16 +42,16 @@ fn watch(shop: &Service) -> Agent {
 }
 
 /// Six goroutines compute on the only P there is: the others wait for it, and for nothing else.
-fn spun(shop: &Service) -> Output {
-    let agent = watch(shop);
+fn compute(shop: &Service) {
     for _ in 0..4 {
         shop.get("/spin?ms=40&n=6");
     }
-    agent.stop()
 }
 
 fn spin(shop: &Service) -> HashMap<(String, String), i64> {
-    let times = times(&spun(shop), "main.spin.func");
+    let agent = watch(shop);
+    compute(shop);
+    let times = times(&agent.stop(), "main.spin.func");
     println!("{times:?}");
     times
 }
@@ -95,25 +95,35 @@ fn a_hog_on_the_same_core_is_told_from_a_missing_p() {
     }
 }
 
-/// The kernel's own account of the cgroup, read before and after.
-fn check_account(output: &Output, quota: &Quota, before: [u64; 3], after: [u64; 3]) {
-    let [periods, throttled, ns] = [0, 1, 2].map(|at| after[at] - before[at]);
-    assert!(throttled > 3, "the kernel throttled it {throttled} times");
-    let found = |name: &str| {
-        let points = output.points("go-shop", name);
-        let of = points
-            .into_iter()
-            .find(|point| attribute(point, "whywait.cgroup.path") == Some(quota.path().into()));
-        of.unwrap_or_else(|| panic!("no {name} of {}", quota.path()))
-    };
-    assert_eq!(found("whywait.cgroup.cpu.quota")["asDouble"], 0.2);
-    let seen = ["whywait.cgroup.cpu.periods", "whywait.cgroup.cpu.throttled.periods"];
-    let [seen_periods, seen_throttled] = seen.map(|name| number_of(&found(name)["asInt"]) as u64);
-    let seen_ns = found("whywait.cgroup.cpu.throttled.time")["asDouble"].as_f64().unwrap() * 1e9;
-    println!("cpu.stat {periods} {throttled} {ns}; seen {seen_periods} {seen_throttled} {seen_ns}");
-    // The agent began to look a moment later.
-    assert!(seen_periods.abs_diff(periods) <= 4 && seen_throttled.abs_diff(throttled) <= 1);
-    assert!((seen_ns - ns as f64).abs() < 0.05 * ns as f64);
+/// The kernel's own accounts of the cgroups: all that is seen became of them between the agent's first look, which lies between
+/// the first two, and its last one, which lies between the last two.
+fn check_accounts(output: &Output, accounts: &[Vec<Account>; 4]) {
+    let of_all = |name: &str| output.points("go-shop", name);
+    for (at, account) in accounts[0].iter().enumerate() {
+        let found = |name: &str| {
+            let mut points = of_all(name).into_iter();
+            let of = points.find(|point| attribute(point, "whywait.cgroup.path") == Some(account.path.clone().into()));
+            of.unwrap_or_else(|| panic!("no {name} of {}", account.path))
+        };
+        assert_eq!(found("whywait.cgroup.cpu.quota")["asDouble"], account.quota);
+        let count = |name: &str| number_of(&found(name)["asInt"]) as u64;
+        let time = found("whywait.cgroup.cpu.throttled.time")["asDouble"].as_f64().unwrap() * 1e9;
+        let seen = [
+            count("whywait.cgroup.cpu.periods"),
+            count("whywait.cgroup.cpu.throttled.periods"),
+            time.round() as u64,
+        ];
+        let [began, watched, ending, ended] = accounts.each_ref().map(|accounts| accounts[at].stat);
+        let bounds = [0, 1, 2].map(|what| (ending[what] - watched[what], ended[what] - began[what]));
+        println!("{}: cpu.stat {bounds:?}, seen {seen:?}", account.path);
+        for (seen, (least, most)) in seen.into_iter().zip(bounds) {
+            assert!((least..=most).contains(&seen), "{seen} {least} {most}");
+        }
+        let throttled = bounds[1].0;
+        assert_eq!(throttled > 3, at == 0, "the kernel throttled it {throttled} times");
+    }
+    let quotas = of_all("whywait.cgroup.cpu.quota");
+    assert_eq!(quotas.len(), accounts[0].len(), "{quotas:?}");
 }
 
 /// Whatever was throttled, and nothing else, names the cgroup that did it.
@@ -138,27 +148,49 @@ fn check_throttled_are_named(output: &Output, path: &str) {
     assert!(points > 0 && spans > 0, "{points} points, {spans} spans");
 }
 
-#[test]
-fn a_cgroups_quota_is_told_from_a_busy_core() {
+fn check_quota(of: Of) {
     if !privileged() {
         return;
     }
     let shop = shop(None, &[("GOMAXPROCS", "1")]);
-    let quota = Quota::of(shop.pid());
-    let before = quota.stat();
-    let output = spun(&shop);
-    let after = quota.stat();
+    let Some(quota) = Quota::new(shop.pid(), of) else {
+        return;
+    };
+    let began = quota.accounts();
+    let agent = watch(&shop);
+    let watched = quota.accounts();
+    compute(&shop);
+    let ending = quota.accounts();
+    let output = agent.stop();
+    let ended = quota.accounts();
     let times = times(&output, "main.spin.func");
     println!("{times:?}");
-    check_account(&output, &quota, before, after);
+    check_accounts(&output, &[began, watched, ending, ended]);
     check_throttled_are_named(&output, &quota.path());
     let all = ["running", "runnable"];
     let (throttled, run_queue) = (share(&times, &all, &["throttled"]), share(&times, &all, &["run_queue"]));
-    // It computes for 20 ms of every 100.
+    println!("throttled {throttled:.3}, run queue {run_queue:.3}");
+    // It computes for 20 ms of every 100; those that share its quota share the cores as well.
+    let most = if of == Of::Shared { throttled } else { throttled / 2.0 };
     assert!(
-        throttled > 0.5 && run_queue < throttled / 2.0,
+        throttled > 0.5 && run_queue < most,
         "{throttled} {run_queue}: {times:?}"
     );
+}
+
+#[test]
+fn a_cgroups_quota_is_told_from_a_busy_core() {
+    check_quota(Of::Own);
+}
+
+#[test]
+fn a_quota_of_the_cgroup_above_is_told_as_its() {
+    check_quota(Of::Above);
+}
+
+#[test]
+fn of_two_quotas_the_one_that_is_used_up_is_told() {
+    check_quota(Of::Shared);
 }
 
 /// A handler waits 30 ms for a mutex that a goroutine of its own holds: what for, how long, and who let it go.
