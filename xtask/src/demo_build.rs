@@ -63,8 +63,16 @@ pub(crate) fn for_vms(tools: &Tools, arch: Arch) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// What the arm64 VM needs besides: its first process, and the trace's reader with test programs of agent.
-pub(crate) fn tests_for_vm(tools: &Tools, arch: Arch, tests: &[&str]) -> Result<(PathBuf, Vec<PathBuf>)> {
+/// What the arm64 VM needs besides: its first process, and the trace's reader.
+pub(crate) fn for_arm64_vm(tools: &Tools) -> Result<(PathBuf, PathBuf)> {
+    let init = go_for_vm(tools, Arch::Arm64, "xtask/assets/vm-arm64", "init", &[])?;
+    let reader = "targets/go-shop/cmd/tracestat";
+    let reader = go_for_vm(tools, Arch::Arm64, reader, "tracestat", &["-mod=mod"])?;
+    Ok((init, reader))
+}
+
+/// Test programs of agent, for VMs.
+pub(crate) fn tests_for_vms(arch: Arch, tests: &[&str]) -> Result<Vec<PathBuf>> {
     let mut build = sh::cargo(&[
         "test",
         "--release",
@@ -77,16 +85,14 @@ pub(crate) fn tests_for_vm(tools: &Tools, arch: Arch, tests: &[&str]) -> Result<
     build.args(tests.iter().flat_map(|name| ["--test", *name]));
     progress::note(&sh::show(&build));
     let messages = sh::capture(&mut build)?;
-    let init = go_for_vm(tools, arch, "xtask/assets/vm-arm64", "init", &[])?;
-    let reader = "targets/go-shop/cmd/tracestat";
-    let mut programs = vec![go_for_vm(tools, arch, reader, "tracestat", &["-mod=mod"])?];
+    let mut programs = Vec::new();
     for name in tests {
         let built = executable(&messages, name).with_context(|| format!("cargo built no test {name}"))?;
         let to = folder_of(arch).join(name);
         sh::install(&built, &to)?;
         programs.push(to);
     }
-    Ok((init, programs))
+    Ok(programs)
 }
 
 /// The program of a test among cargo's messages.

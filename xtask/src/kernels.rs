@@ -18,9 +18,13 @@ use fetch::Kernel;
 /// Kernel series and the Debian suite that carries it.
 const SERIES: &[(&str, &str)] = &[("5.10", "bullseye-security"), ("6.1", "bookworm-security")];
 
+/// Test programs of agent, and which of each, that ask for what the build's machine may not have: cgroups of version 2. `+` parts
+/// names.
+const TESTS: &[(&str, &str)] = &[("causes", "quota"), ("threads", "throttled")];
+
 /// The oldest with all that Debian's cloud kernels for arm64 have.
 const ARM64_SERIES: &[(&str, &str)] = &[("6.1", "bookworm-security")];
-/// Test programs of agent for arm64, and which of each; `+` parts names. Counts against the runtime's own, no times.
+/// As `TESTS`. Counts against the runtime's own, no times.
 const ARM64_TESTS: &[(&str, &str)] = &[
     ("go_oracle", ""),
     ("e2e_go", "many_switches_are_those_of_the_execution_trace"),
@@ -30,35 +34,37 @@ const ARM64_TESTS: &[(&str, &str)] = &[
 pub(crate) fn test(tools: &Tools) -> Result<()> {
     let kernels = fetch::all(SERIES, Arch::Amd64)?;
     let programs = demo_build::for_vms(tools, Arch::Amd64)?;
+    let tests = demo_build::tests_for_vms(Arch::Amd64, &names(TESTS))?;
     let image = sh::target().join("kernels/initrd.cpio.gz");
     let init = sh::root().join("xtask/assets/vm/init");
-    initrd::pack(&init, &[programs, vec!["/bin/busybox".into()]].concat(), &image)?;
-    boot_all(kernels, &image, "")
+    initrd::pack(&init, &[programs, tests, vec!["/bin/busybox".into()]].concat(), &image)?;
+    boot_all(kernels, &image, TESTS)
 }
 
 /// The tests that ask a Go program's own account, on arm64: cross-built, emulated.
 pub(crate) fn test_arm64(tools: &Tools) -> Result<()> {
     let kernels = fetch::all(ARM64_SERIES, Arch::Arm64)?;
-    let mut programs = demo_build::for_vms(tools, Arch::Arm64)?;
-    let names: Vec<&str> = ARM64_TESTS.iter().map(|(name, _)| *name).collect();
-    let (init, tests) = demo_build::tests_for_vm(tools, Arch::Arm64, &names)?;
-    programs.extend(tests);
+    let programs = demo_build::for_vms(tools, Arch::Arm64)?;
+    let (init, reader) = demo_build::for_arm64_vm(tools)?;
+    let tests = demo_build::tests_for_vms(Arch::Arm64, &names(ARM64_TESTS))?;
     let image = sh::target().join("kernels/initrd-arm64.cpio.gz");
-    initrd::pack(&init, &programs, &image)?;
-    let words: Vec<String> = ARM64_TESTS
-        .iter()
-        .map(|(name, only)| format!("test={name}:{only}"))
-        .collect();
-    boot_all(kernels, &image, &words.join(" "))
+    initrd::pack(&init, &[programs, tests, vec![reader]].concat(), &image)?;
+    boot_all(kernels, &image, ARM64_TESTS)
 }
 
-/// `words` go onto the kernels' command line.
-fn boot_all(kernels: Vec<Kernel>, image: &Path, words: &str) -> Result<()> {
+fn names(tests: &[(&'static str, &str)]) -> Vec<&'static str> {
+    tests.iter().map(|(name, _)| *name).collect()
+}
+
+/// Tests go onto the kernels' command line.
+fn boot_all(kernels: Vec<Kernel>, image: &Path, tests: &[(&str, &str)]) -> Result<()> {
+    let words: Vec<String> = tests.iter().map(|(name, only)| format!("test={name}:{only}")).collect();
+    let words = words.join(" ");
     progress::note(&format!("booting {} kernels in VMs", kernels.len()));
     let running: Vec<_> = kernels
         .into_iter()
         .map(|kernel| {
-            let (image, words) = (image.to_path_buf(), words.to_owned());
+            let (image, words) = (image.to_path_buf(), words.clone());
             (
                 kernel.name(),
                 thread::spawn(move || boot::verdict(&kernel, &image, &words)),
@@ -69,7 +75,9 @@ fn boot_all(kernels: Vec<Kernel>, image: &Path, words: &str) -> Result<()> {
     for (series, thread) in running {
         let verdict = thread.join().ok().context("the thread that ran a VM panicked")?;
         match verdict {
-            Ok(line) => progress::note(&format!("kernel {series}: {line}")),
+            Ok(lines) => lines
+                .iter()
+                .for_each(|line| progress::note(&format!("kernel {series}: {line}"))),
             Err(why) => {
                 eprintln!("kernel {series}: {why:#}");
                 failed.push(series);

@@ -17,8 +17,8 @@ const MEMORY_MB: &str = "1024";
 /// How many of the last serial lines a failure shows.
 const SHOWN: usize = 60;
 
-/// The verdict's line, or an error that shows the end of the serial log.
-pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<String> {
+/// What the tests skipped and how many there were, and the verdict's line; or an error that shows the end of the serial log.
+pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<Vec<String>> {
     let log = sh::target().join(format!("kernels/serial-{}.log", kernel.name()));
     let mut serial = boot(kernel, initrd, words, &log)?;
     if let Verdict::EarlyOops(line) = judge(&serial) {
@@ -26,7 +26,7 @@ pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<Str
         serial = boot(kernel, initrd, words, &log)?;
     }
     match judge(&serial) {
-        Verdict::Passed(line) => Ok(line),
+        Verdict::Passed(line) => Ok(said(&serial).into_iter().chain([line]).collect()),
         Verdict::Failed(line) | Verdict::EarlyOops(line) => bail!("{line}\n{}", tail(&serial)),
         Verdict::Silent => bail!(
             "no verdict within {} s; {}\n{}",
@@ -53,8 +53,28 @@ enum Verdict {
     Silent,
 }
 
-/// Reads the lines that assets/vm/init prints.
+/// What of the tests' own lines is worth telling.
+fn said(serial: &str) -> Vec<String> {
+    let told = |line: &str| {
+        let line = line.trim();
+        let skipped = line.find("SKIPPED: ").map(|at| format!("*** {} ***", &line[at..]));
+        skipped.or_else(|| {
+            let is_told = line.starts_with("VM test ") || line.starts_with("test result: ");
+            is_told.then(|| line.to_owned())
+        })
+    };
+    serial.lines().filter_map(told).collect()
+}
+
+/// Reads the lines that assets/vm/init prints, and those of test programs.
 fn judge(serial: &str) -> Verdict {
+    // Of a test that has another name by now.
+    if let Some(line) = serial
+        .lines()
+        .find(|line| line.starts_with("test result: ok. 0 passed"))
+    {
+        return Verdict::Failed(format!("no test was run: {}", line.trim()));
+    }
     if let Some(line) = serial
         .lines()
         .map(str::trim)
@@ -144,10 +164,26 @@ mod tests {
         );
         check("VM verdict rc=02 x", Verdict::Failed("VM verdict rc=02 x".to_owned()));
         check("VM selftest begins\n", Verdict::Silent);
+        let none = "test result: ok. 0 passed; 0 failed";
+        check(
+            &format!("{none}\nVM verdict rc=0 after 9 s\n"),
+            Verdict::Failed(format!("no test was run: {none}")),
+        );
         check("[1] Oops: 0\n", Verdict::EarlyOops("[1] Oops: 0".to_owned()));
         check(
             "VM selftest begins\n[9] Kernel panic\n",
             Verdict::Failed("[9] Kernel panic".to_owned()),
         );
+    }
+
+    #[test]
+    fn what_is_skipped_is_told() {
+        let serial = "VM test a:b at 9 s\r\nrunning 1 test\r\ntest b ... SKIPPED: no cgroups\r\nok\r\ntest result: ok. 1 passed;\r\n";
+        let expected = [
+            "VM test a:b at 9 s",
+            "*** SKIPPED: no cgroups ***",
+            "test result: ok. 1 passed;",
+        ];
+        assert_eq!(said(serial), expected);
     }
 }
