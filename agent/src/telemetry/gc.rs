@@ -73,7 +73,7 @@ def!(
     "ns",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Time that goroutines spent marking for the GC because they allocated, by the function they were started with; without waiting for credit, which is go.goroutine.time's. Of the first assist on each P in a window up to 5 µs may belong to the one before.",
+    "Time that goroutines spent marking for the GC because they allocated, by the function they were started with; without waiting for credit, which is go.goroutine.time's. Of the first assist on each P in a window up to 5 µs may belong to the one before. Seen in windows, cycles in or between them make it vary: go.cpu.time has the exact sum (gc/mark/assist), this the shares.",
     "uprobe: runtime.gcAssistAlloc1, at its end, reading p.gcAssistTime"
 );
 def!(
