@@ -177,7 +177,7 @@ fn a_late_p_whose_thread_is_throttled_names_the_cgroup() {
     let long = long.expect("a stop that was throttled");
     let share = share(&long, "throttled");
     // A wait that begins on a busy core counts as run queue, whatever becomes of it; an emulated one is busy more often.
-    let is_slow = std::env::var_os("WHYWAIT_SLOW_MACHINE").is_some();
+    let is_slow = common::is_slow();
     println!("throttled {share:.3}, by {}", quota.path());
     assert!(share > if is_slow { 0.0 } else { 0.7 }, "{share}");
     for (_, stop) in &long {

@@ -43,6 +43,11 @@ pub fn privileged() -> bool {
     false
 }
 
+/// Whether this is an emulated machine, which makes less and takes longer for it.
+pub fn is_slow() -> bool {
+    std::env::var_os("WHYWAIT_SLOW_MACHINE").is_some()
+}
+
 /// A child that is ended by its own pid when it goes out of scope.
 pub struct Service {
     pub child: Child,
@@ -53,8 +58,12 @@ impl Service {
     /// Starts a program that prints `listening on ADDR`.
     pub fn start(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
-        command.args(args).envs(env.iter().copied()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        Self::of(command.args(args).envs(env.iter().copied()))
+    }
+
+    /// The same of a command.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = child.stdout.take().unwrap();
         let (send, receive) = mpsc::channel();
         thread::spawn(move || {

@@ -13,6 +13,8 @@ type report struct {
 	EndNs    *int64                  `json:"end_mono_ns"`
 	Latency  distribution            `json:"latency"`
 	ByReason map[string]distribution `json:"by_reason"`
+	// Resumed counts those of Starts that follow on the end of a system call at once, on the same thread.
+	Resumed uint64 `json:"resumed"`
 	// Steals counts Ps that were taken from a thread in a system call.
 	Steals uint64 `json:"steals"`
 	times
@@ -40,6 +42,7 @@ type bucket struct {
 func (s *starts) report() report {
 	r := report{
 		Starts: s.count, ByReason: map[string]distribution{}, times: s.times, Functions: s.functions, Steals: s.steals,
+		Resumed: s.resumed,
 	}
 	if s.clock != nil {
 		begin, end := s.monotonic(s.first), s.monotonic(s.last)

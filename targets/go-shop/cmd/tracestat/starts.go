@@ -47,12 +47,14 @@ type starts struct {
 	count      uint64
 	byReason   map[string][]int64 // latencies in ns
 	times      times
-	functions  map[string]times // of goroutines that began within the trace, by what they were started with
-	steals     uint64           // Ps taken from a thread in a system call
+	functions  map[string]times              // of goroutines that began within the trace, by what they were started with
+	steals     uint64                        // Ps taken from a thread in a system call
+	resumed    uint64                        // goroutines that went on after a system call with another P, found at once
+	ended      map[trace.ThreadID]trace.GoID // the goroutine whose system call's end is the thread's last event
 }
 
 func newStarts(within interval) *starts {
-	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}, times: newTimes(), functions: map[string]times{}}
+	return &starts{within: within, goroutines: map[trace.GoID]goroutine{}, byReason: map[string][]int64{}, times: newTimes(), functions: map[string]times{}, ended: map[trace.ThreadID]trace.GoID{}}
 }
 
 func (s *starts) observe(event trace.Event) error {
@@ -68,9 +70,33 @@ func (s *starts) observe(event trace.Event) error {
 	case trace.EventStateTransition:
 		transition := event.StateTransition()
 		if transition.Resource.Kind == trace.ResourceGoroutine {
+			if err := s.resume(event, transition); err != nil {
+				return err
+			}
 			return s.transition(event.Time(), transition)
 		}
+		delete(s.ended, event.Thread())
 		return s.steal(event, transition)
+	}
+	return nil
+}
+
+// resume counts a goroutine that lost its P in a system call and had another at its end: the runtime writes both events at once
+// then (go1.26, runtime/proc.go, exitsyscall) and does not schedule it.
+func (s *starts) resume(event trace.Event, transition trace.StateTransition) error {
+	id, thread := transition.Resource.Goroutine(), event.Thread()
+	from, to := transition.Goroutine()
+	ended, known := s.ended[thread]
+	delete(s.ended, thread)
+	switch {
+	case from == trace.GoSyscall && to == trace.GoRunnable:
+		s.ended[thread] = id
+	case from == trace.GoRunnable && to == trace.GoRunning && known && ended == id:
+		counts, err := s.counts(event.Time())
+		if err == nil && counts {
+			s.resumed++
+		}
+		return err
 	}
 	return nil
 }
