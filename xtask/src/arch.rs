@@ -30,10 +30,14 @@ impl Arch {
         }
     }
 
-    /// Has cargo link for it statically; `--target` keeps the flag away from build scripts and macros.
+    /// Has cargo link for it statically; `--target` keeps the flag away from build scripts and macros, and that it is no variable away
+    /// from what tests build.
     pub(crate) fn link_statically(self, cargo: &mut Command) {
         cargo.args(["--target", self.triple()]);
-        cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        let flags = r#"["-C", "target-feature=+crt-static"]"#;
+        cargo.args(["--config", &format!("target.{}.rustflags={flags}", self.triple())]);
+        // It would win.
+        cargo.env_remove("RUSTFLAGS");
         if self == Self::Arm64 {
             cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
         }

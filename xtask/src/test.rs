@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::{build, checks, demo_build, kernels, progress, setup, sh, tidy};
+use crate::{arch::Arch, build, checks, demo_build, kernels, progress, setup, sh, tidy};
 
 #[derive(Args, Clone, Copy)]
 pub(crate) struct Options {
@@ -64,7 +64,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
     let mut counts = Counts::default();
     if sh::is_root() {
-        build::agent()?;
+        build::static_agent()?;
         demo_build::all(&tools)?;
         demo_build::oracles(&tools)?;
         cargo_test(
@@ -128,12 +128,14 @@ fn cargo_test(tools: &setup::Tools, args: &[&str], counts: &mut Counts) -> Resul
     passed_through(&mut cargo_test_command(tools, args)?, counts)
 }
 
-/// Tests find Go in PATH, wherever it was found here.
+/// What is tested is what is released: the static agent. Tests find Go in PATH, wherever it was found here.
 fn cargo_test_command(tools: &setup::Tools, args: &[&str]) -> Result<Command> {
     let go = tools.go.path.parent().map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(go.into_iter().chain(std::env::split_paths(&path)))?;
+    Arch::Amd64.ensure_std()?;
     let mut command = sh::cargo(&["test", "--release", "--no-fail-fast"]);
+    Arch::Amd64.link_statically(&mut command);
     command
         .args(args)
         .env("PATH", path)
