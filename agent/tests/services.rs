@@ -85,6 +85,8 @@ const KINDS: [Kind; 4] = [
 
 /// Length of a stretch of load, s, and how many there are with the agent and as many without, in turns.
 const SECONDS: u32 = 8;
+/// The stretch in which requests are counted: some windows.
+const COUNTED_SECONDS: u32 = 24;
 const ROUNDS: usize = 3;
 const CONNECTIONS: u32 = 16;
 
@@ -207,16 +209,17 @@ impl Drop for Running {
 }
 
 /// Answered requests, and answered requests a second.
-fn load(program: &Path, kind: &Kind, running: &Running) -> (i64, f64) {
+/// Requests answered a second.
+fn load(program: &Path, kind: &Kind, running: &Running, seconds: u32) -> f64 {
     let address = format!("127.0.0.1:{}", running.ports.first);
-    let args = [kind.name, &address, &SECONDS.to_string(), &CONNECTIONS.to_string()];
+    let args = [kind.name, &address, &seconds.to_string(), &CONNECTIONS.to_string()];
     let output = Command::new(program).args(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", kind.name);
     let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(counts["failed"], 0, "{}: {said}", kind.name);
     let requests = counts["requests"].as_i64().unwrap();
-    (requests, requests as f64 / counts["seconds"].as_f64().unwrap())
+    requests as f64 / counts["seconds"].as_f64().unwrap()
 }
 
 fn sum(points: &[Value], field: &str) -> i64 {
@@ -236,7 +239,8 @@ fn states(output: &Output, service: &str) -> Vec<(String, String)> {
 
 /// What a watched stretch gave, beside what the service and the load generator say.
 struct Figures {
-    requests: (i64, i64),
+    /// Counted, and those answered in the time that windows stand for.
+    requests: (i64, f64),
     cycles: (i64, i64),
     goroutines: (i64, Option<i64>),
     lost: i64,
@@ -244,12 +248,12 @@ struct Figures {
     said: String,
 }
 
-fn watched(program: &Path, kind: &Kind, running: &Running, options: &[&str]) -> (f64, Figures) {
+fn watched(program: &Path, kind: &Kind, running: &Running, seconds: u32, options: &[&str]) -> (f64, Figures) {
     let pid = running.child.id().to_string();
     let budget = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
     let args = [&["--pid", &pid, "--metric-interval", "1s"], options].concat();
     let agent = Agent::run_with(&args, 1, &budget);
-    let (requests, rate) = load(program, kind, running);
+    let rate = load(program, kind, running, seconds);
     // The last interval's end.
     thread::sleep(Duration::from_millis(1500));
     let own = running.goroutines(kind);
@@ -257,9 +261,13 @@ fn watched(program: &Path, kind: &Kind, running: &Running, options: &[&str]) -> 
     let cycles = running.cycles();
     let service = kind.name;
     let served = output.points(service, "whywait.server.request.duration");
+    let windows = output.points(service, "whywait.window.time");
+    let of_hooks = |point: &&Value| attribute(point, "whywait.plane") == Some("hooks".into());
+    let windows = windows.iter().filter(of_hooks).map(|point| number_of(&point["asInt"]));
+    let windows = windows.sum::<i64>() as f64 / 1e9;
     let lost = output.points("whywait", "whywait.events.dropped");
     let figures = Figures {
-        requests: (sum(&served, "count"), requests),
+        requests: (sum(&served, "count"), rate * windows),
         cycles: (sum(&output.points(service, "go.memory.gc.cycles"), "asInt"), cycles),
         goroutines: (sum(&output.points(service, "go.goroutine.count"), "asInt"), own),
         lost: sum(&lost, "asInt"),
@@ -276,19 +284,19 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn observe(program: &Path, load_program: &Path, version: &str, kind: &Kind) -> String {
     let mut running = Running::start(kind, program);
-    load(load_program, kind, &running);
+    load(load_program, kind, &running, SECONDS);
     let (mut without, mut with, mut last) = (Vec::new(), Vec::new(), None);
     for _ in 0..ROUNDS {
-        without.push(load(load_program, kind, &running).1);
-        let (rate, figures) = watched(load_program, kind, &running, &[]);
+        without.push(load(load_program, kind, &running, SECONDS));
+        let (rate, figures) = watched(load_program, kind, &running, SECONDS, &[]);
         with.push(rate);
         last = Some(figures);
     }
     // Their cores are busy: for the tail's sake so short a stretch holds hardly a window.
-    let counted = watched(load_program, kind, &running, &["--budget-p99", "off"])
-        .1
-        .requests;
-    let counted = counted.0 as f64 / counted.1 as f64;
+    let options = ["--budget-p99", "off"];
+    let of_counted = watched(load_program, kind, &running, COUNTED_SECONDS, &options).1;
+    let (counted, answered) = of_counted.requests;
+    let counted = counted as f64 / answered;
     assert!(
         (0.5..1.5).contains(&counted),
         "{}: {counted} of the requests",
@@ -346,7 +354,7 @@ fn services_that_nobody_here_wrote_are_watched_whole() {
         "# Services that nobody here wrote\nBy `cargo xtask test --services`: each is built from its module, loaded by {CONNECTIONS} connections that \
          wait for their answers, for {SECONDS} s at a time, {ROUNDS} times without the agent and {ROUNDS} times with it, in turns; medians. The agent runs \
          with its default budget of 1 %. Load, service and agent share the machine's cores. Requests counted are those that whywait reports, \
-         weighed by its windows, of those that the load generator had answered, in one stretch more with --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace); \
+         weighed by its windows, of those that the load generator had answered in the time that windows stand for, in a stretch of {COUNTED_SECONDS} s more with --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace); \
          goroutines are whywait's / the service's own, where it tells them.\n\n\
          | service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals always and in windows, none missing | events lost |\n\
          |---|---|---|---|---|---|---|---|---|\n{rows}"
