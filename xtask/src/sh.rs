@@ -31,9 +31,18 @@ pub(crate) fn cmd<S: AsRef<OsStr>>(program: S, args: &[&str]) -> Command {
     command
 }
 
-/// The cargo that runs this xtask.
+/// The cargo that runs this xtask, without what that one says of xtask, or of a test: some build scripts ask for these variables, and
+/// all that hangs on them would be built anew each time another program asks.
 pub(crate) fn cargo(args: &[&str]) -> Command {
-    cmd(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
+    let mut command = cmd(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args);
+    let of_package =
+        |name: &str| name == "OUT_DIR" || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.starts_with(of));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs a command with the terminal's own input and output.
