@@ -12,6 +12,8 @@ use tokio::runtime::{Builder, Handle};
 
 /// How long what still runs may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
+/// Priority of the threads that run aside, as of nice(1): services that wake up go first.
+const ASIDE: i32 = 10;
 
 fn main() -> Exit {
     let cli = Cli::parse();
@@ -21,7 +23,11 @@ fn main() -> Exit {
         .init();
     let (runtime, aside) = match (
         Builder::new_current_thread().enable_all().build(),
-        Builder::new_multi_thread().worker_threads(1).enable_all().build(),
+        Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(give_way)
+            .build(),
     ) {
         (Ok(runtime), Ok(aside)) => (runtime, aside),
         (Err(error), _) | (_, Err(error)) => {
@@ -42,8 +48,15 @@ fn main() -> Exit {
     }
 }
 
-/// The pipeline has a thread of its own: each of its turns wakes one thread, and those are a hundred a second, on cores that
-/// services need. What sends and serves runs `aside`, and never keeps a window open.
+/// Lowers the priority of this thread alone (setpriority(2): on Linux it is a thread's).
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, ASIDE) {
+        log::debug!("what runs aside keeps its priority: {error}");
+    }
+}
+
+/// The pipeline has a thread of its own: each of its turns wakes one thread, and those are up to a hundred a second, on cores that
+/// services need. What sends and serves runs `aside`, gives way to services, and never keeps a window open.
 async fn run(command: &Command, aside: &Handle) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => pipeline::run(args, None, aside).await,
