@@ -115,9 +115,11 @@ pub fn look(target: &mut Target) {
 
 /// Reads them again where something of an event was throttled: that it was is in the kernel's account by now.
 pub fn glance(target: &mut Target, throttled: u64) {
+    if throttled == 0 {
+        return;
+    }
     let now = clock::now();
     if let Some(quotas) = &mut target.quotas
-        && throttled > 0
         && quotas.is_due(now)
         && let Some(found) = cgroup::of(target.process.pid)
     {
