@@ -208,7 +208,6 @@ impl Drop for Running {
     }
 }
 
-/// Answered requests, and answered requests a second.
 /// Requests answered a second.
 fn load(program: &Path, kind: &Kind, running: &Running, seconds: u32) -> f64 {
     let address = format!("127.0.0.1:{}", running.ports.first);
@@ -354,7 +353,8 @@ fn services_that_nobody_here_wrote_are_watched_whole() {
         "# Services that nobody here wrote\nBy `cargo xtask test --services`: each is built from its module, loaded by {CONNECTIONS} connections that \
          wait for their answers, for {SECONDS} s at a time, {ROUNDS} times without the agent and {ROUNDS} times with it, in turns; medians. The agent runs \
          with its default budget of 1 %. Load, service and agent share the machine's cores. Requests counted are those that whywait reports, \
-         weighed by its windows, of those that the load generator had answered in the time that windows stand for, in a stretch of {COUNTED_SECONDS} s more with --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace); \
+         weighed by its windows, of those that the load generator had answered in the time that windows stand for, \
+         in a stretch of {COUNTED_SECONDS} s more with --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace); \
          goroutines are whywait's / the service's own, where it tells them.\n\n\
          | service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals always and in windows, none missing | events lost |\n\
          |---|---|---|---|---|---|---|---|---|\n{rows}"

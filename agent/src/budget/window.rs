@@ -36,6 +36,13 @@ pub enum Window {
     },
 }
 
+impl Window {
+    /// Whether it is open, or about to be or was a moment ago.
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Busy)
+    }
+}
+
 /// Attaching or detaching that is done.
 pub enum Done {
     Probes { slot: u32, change: Change },

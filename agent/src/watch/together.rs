@@ -12,10 +12,8 @@ const TOGETHER: u64 = 60_000_000_000;
 
 /// Targets, by pid, that have no window of the hooks and cannot pay for another's.
 pub(super) fn refusing<'a>(targets: impl Iterator<Item = &'a Target>) -> Vec<u32> {
-    let refuses = |target: &&Target| {
-        let own = matches!(target.hooks.window, Window::Open { .. } | Window::Busy);
-        !own && !target.guest.as_ref().is_none_or(Guest::agrees)
-    };
+    let refuses =
+        |target: &&Target| !target.hooks.window.is_wanted() && !target.guest.as_ref().is_none_or(Guest::agrees);
     targets.filter(refuses).map(|target| target.process.pid).collect()
 }
 

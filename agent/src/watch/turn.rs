@@ -49,10 +49,12 @@ pub(super) fn turn(
         tail,
     };
     if let Some(guest) = &mut target.guest {
-        let attached = match target.hooks.window {
-            Window::Open { .. } | Window::Busy => Attached::Own,
-            _ if attached => Attached::Others,
-            _ => Attached::No,
+        let attached = if target.hooks.window.is_wanted() {
+            Attached::Own
+        } else if attached {
+            Attached::Others
+        } else {
+            Attached::No
         };
         guest.turn(facts(split.always.cost, split.idle), attached);
     }

@@ -252,7 +252,8 @@ fn stops(said: &Said, findings: &mut Findings) {
     }
 }
 
-/// What goroutines marked because they allocated, the main one more than all others, against the runtime's sums: of each cycle, and of /cpu/classes since go1.20.
+/// What goroutines marked because they allocated, the main one more than all others, against the runtime's sums: of each cycle,
+/// and of /cpu/classes since go1.20.
 fn assists(said: &Said, findings: &mut Findings) {
     /// What a P has not handed in when a cycle ends is in our sum alone, ns (runtime/mgcpacer.go, gcAssistTimeSlack).
     const SLACK: i64 = 5000;
