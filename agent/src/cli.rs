@@ -109,7 +109,8 @@ pub struct RunArgs {
     /// How often metrics leave
     #[arg(long, value_name = "TIME", env = "WHYWAIT_METRIC_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub metric_interval: Duration,
-    /// Most spans of a target in a second; what is over is counted, and metrics are whole all the same
+    /// Most spans of a target in a second, a tenth of them of GC cycles, and of those the longest pauses in any case; what is over
+    /// is counted, and metrics are whole all the same
     #[arg(long, value_name = "N", env = "WHYWAIT_MAX_SPANS", default_value_t = 1000)]
     pub max_spans: usize,
     /// Serve /livez and /readyz here

@@ -2,12 +2,20 @@
 
 use std::collections::HashMap;
 
+use agent_common::go::gc::Cycle;
+
 use crate::{intake::Event, model::Span, signals, target::Target};
+
+/// Which part of a target's spans may be those of GC cycles: a service that collects its garbage some hundred times a second would
+/// leave no room for what its requests wait for, and nobody looks at that many.
+const CYCLES: f64 = 0.1;
 
 /// Spans that wait to leave, by target.
 pub struct Collector {
     waiting: HashMap<u32, Vec<Span>>,
-    /// Most that a target may have between two calls of [`Self::take`].
+    /// Which GC cycles are traced, by target.
+    cycles: HashMap<u32, Pace>,
+    /// Most that a target may have between two calls of [`Self::take`], which are a second apart.
     limit: usize,
     /// Spans made so far.
     pub made: u64,
@@ -20,6 +28,7 @@ impl Collector {
     pub fn new(limit: usize) -> Self {
         Self {
             waiting: HashMap::new(),
+            cycles: HashMap::new(),
             limit,
             made: 0,
             over_limit: 0,
@@ -33,24 +42,41 @@ impl Collector {
 
     /// Makes spans of an event, or counts that there was no more room.
     pub fn event(&mut self, event: &Event, target: &mut Target) {
-        let waiting = self.waiting.entry(event.header().slot).or_default();
+        let slot = event.header().slot;
+        let waiting = self.waiting.entry(slot).or_default();
+        let mut fits = waiting.len() < self.limit;
+        if let Event::GcCycle(cycle) = event {
+            let pace = self.cycles.entry(slot).or_default();
+            fits &= pace.fits(cycle, self.limit as f64 * CYCLES);
+            if !fits {
+                target.cycles.leave_out(cycle.number);
+            }
+        }
         // A part of a GC cycle is kept for that, and becomes no spans by itself.
-        if waiting.len() >= self.limit && !signals::is_part(event) {
+        if !fits && !signals::is_part(event) {
             self.over_limit += 1;
             return;
         }
         let before = waiting.len();
         signals::spans(event, target, waiting);
-        self.made += (waiting.len() - before) as u64;
+        let made = waiting.len() - before;
+        self.made += made as u64;
+        if let (Event::GcCycle(_), Some(pace)) = (event, self.cycles.get_mut(&slot)) {
+            pace.room -= made as f64;
+        }
     }
 
-    /// What waits of one target.
+    /// What waits of one target, which ended.
     pub fn take_of(&mut self, slot: u32) -> Vec<Span> {
+        self.cycles.remove(&slot);
         self.waiting.remove(&slot).unwrap_or_default()
     }
 
     /// What waits of each.
     pub fn take(&mut self) -> impl Iterator<Item = (u32, Vec<Span>)> {
+        for pace in self.cycles.values_mut() {
+            pace.longest = -1;
+        }
         std::mem::take(&mut self.waiting).into_iter()
     }
 
@@ -62,5 +88,132 @@ impl Collector {
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Which GC cycles of a target become traces: so many spans a second, evenly; besides, each whose pauses are longer than those of
+/// all before it in its second: of n cycles, that is about ln n.
+#[derive(Debug)]
+struct Pace {
+    /// Spans that it may have now; None before the first cycle.
+    room: f64,
+    /// Up to when that counts, ns.
+    until: u64,
+    /// Longest pauses since the last spans left, ns.
+    longest: i64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            room: f64::INFINITY,
+            until: 0,
+            longest: -1,
+        }
+    }
+}
+
+impl Pace {
+    /// Whether a cycle is to be traced when there may be `rate` spans of cycles a second.
+    fn fits(&mut self, cycle: &Cycle, rate: f64) -> bool {
+        let seconds = cycle.header.time.saturating_sub(self.until) as f64 / 1e9;
+        self.until = cycle.header.time.max(self.until);
+        self.room = (self.room + rate * seconds).min(rate);
+        let record = cycle.pause > self.longest;
+        self.longest = self.longest.max(cycle.pause);
+        self.room > 0.0 || record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_common::event::{Header, Kind};
+
+    use super::*;
+    use crate::{discover::Process, model::MonoNs};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn cycle(number: u64, time: u64, pause: i64) -> Event {
+        let header = Header {
+            slot: 1,
+            time,
+            ..Header::default()
+        };
+        Event::GcCycle(Cycle {
+            header: Header {
+                kind: Kind::GcCycle as u32,
+                ..header
+            },
+            number,
+            pause,
+            ..Cycle::default()
+        })
+    }
+
+    /// Cycles of `seconds` at so many a second, with spans that leave once a second; numbers of those that were traced.
+    fn traced(seconds: u64, rate: u64, limit: usize, pause: fn(u64) -> i64) -> (Vec<u64>, Target, Collector) {
+        let mut target = Target::new(Process::read(std::process::id()).unwrap(), 1, Arc::default(), MonoNs(0));
+        let mut collector = Collector::new(limit);
+        let mut numbers = Vec::new();
+        for second in 0..seconds {
+            for at in 0..rate {
+                let (number, before) = (second * rate + at + 1, collector.len());
+                let time = 100 * SECOND + second * SECOND + at * SECOND / rate;
+                collector.event(&cycle(number, time, pause(number)), &mut target);
+                if collector.len() > before {
+                    numbers.push(number);
+                }
+            }
+            for (_, spans) in collector.take() {
+                assert!(spans.len() <= limit);
+            }
+        }
+        (numbers, target, collector)
+    }
+
+    #[test]
+    fn rare_cycles_are_all_traced() {
+        let (numbers, target, collector) = traced(5, 20, 1000, |_| 20_000);
+        assert_eq!(numbers.len(), 100);
+        assert_eq!(
+            (target.cycles.exported, target.cycles.missed, collector.over_limit),
+            (100, 0, 0)
+        );
+    }
+
+    #[test]
+    fn of_many_cycles_some_are_traced_evenly_and_none_is_missed() {
+        let (numbers, target, collector) = traced(10, 400, 1000, |_| 20_000);
+        // Four spans each: 25 a second, what is saved up for the first, and the first of each second's, which is its longest.
+        assert!((250..300).contains(&numbers.len()), "{numbers:?}");
+        let late = numbers.iter().filter(|number| **number > 2000).count();
+        assert!((120..150).contains(&late), "{numbers:?}");
+        let apart = numbers.windows(2).skip(60).map(|pair| pair[1] - pair[0]).max();
+        assert!(apart < Some(40), "{numbers:?}");
+        assert_eq!(target.cycles.exported, numbers.len() as u64);
+        assert_eq!(target.cycles.missed, 0);
+        assert_eq!(collector.over_limit, 4000 - numbers.len() as u64);
+    }
+
+    #[test]
+    fn the_longest_pauses_are_always_traced() {
+        let pause = |number: u64| if number.is_multiple_of(997) { 30_000_000 } else { 20_000 };
+        let (numbers, ..) = traced(10, 400, 1000, pause);
+        assert_eq!(
+            (997..4000).step_by(997).filter(|long| numbers.contains(long)).count(),
+            4
+        );
+    }
+
+    #[test]
+    fn a_limit_of_none_traces_none() {
+        let (numbers, target, collector) = traced(2, 50, 0, |_| 20_000);
+        assert_eq!(
+            (numbers.len(), target.cycles.exported, collector.over_limit),
+            (0, 0, 100)
+        );
     }
 }

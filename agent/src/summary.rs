@@ -163,15 +163,20 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
     };
     let _ = writeln!(text, "\n{name}  pid {}  {}", target.process.pid, kind.trim_end());
     if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
+        let cycles = &target.cycles;
+        let left_out = match cycles.left_out {
+            0 => String::new(),
+            left_out => format!(", {left_out} left out for --max-spans"),
+        };
         let _ = writeln!(
             text,
-            "  goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced, {} missed)",
+            "  goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced{left_out}, {} missed)",
             snapshot.goroutines,
             snapshot.gomaxprocs,
             bytes(snapshot.heap_goal.unwrap_or(0)),
             snapshot.gc_cycles,
-            target.cycles.exported,
-            target.cycles.missed
+            cycles.exported,
+            cycles.missed
         );
     }
     if let Some(share) = target.spent.share() {

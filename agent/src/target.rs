@@ -93,6 +93,8 @@ pub struct Cycles {
     /// The last one's number; 0 before the first.
     pub last: u64,
     pub exported: u64,
+    /// Seen, and not traced for `--max-spans`.
+    pub left_out: u64,
     /// Numbers between two seen ones that never came.
     pub missed: u64,
     /// Numbers that came again.
@@ -100,8 +102,19 @@ pub struct Cycles {
 }
 
 impl Cycles {
-    /// Takes note of a cycle; false when it was seen before.
+    /// Takes note of a cycle that becomes a trace; false when it was seen before.
     pub fn note(&mut self, number: u64) -> bool {
+        let new = self.see(number);
+        self.exported += u64::from(new);
+        new
+    }
+
+    /// Takes note of a cycle that does not.
+    pub fn leave_out(&mut self, number: u64) {
+        self.left_out += u64::from(self.see(number));
+    }
+
+    fn see(&mut self, number: u64) -> bool {
         if number <= self.last {
             self.repeated += 1;
             return false;
@@ -110,7 +123,6 @@ impl Cycles {
             self.missed += number - self.last - 1;
         }
         self.last = number;
-        self.exported += 1;
         true
     }
 }
@@ -266,11 +278,13 @@ mod tests {
             .map(|number| cycles.note(number))
             .collect();
         assert_eq!(seen, [true, true, false, true, false]);
+        cycles.leave_out(12);
         assert_eq!(
             cycles,
             Cycles {
-                last: 11,
+                last: 12,
                 exported: 3,
+                left_out: 1,
                 missed: 2,
                 repeated: 2
             }
