@@ -6,7 +6,7 @@ use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
-    budget::{Duty, Guest, Plane, Spent, Worth},
+    budget::{Duty, Guest, Plane, Spent, Window, Worth},
     clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
@@ -166,6 +166,13 @@ impl Target {
     /// Takes note of a GC cycle; false when it was seen before.
     pub fn note_cycle(&mut self, number: u64) -> bool {
         self.cycles.note(number)
+    }
+
+    /// Whether a window of either plane is open.
+    pub fn is_seen(&self) -> bool {
+        [&self.hooks, &self.probes]
+            .iter()
+            .any(|duty| matches!(duty.window, Window::Open { .. }))
     }
 
     /// The duty that a signal depends on; None for what is always on.

@@ -28,9 +28,11 @@ const ASSUMED_IDLE: f64 = 40.0;
 const ASSUMED_TRAP: f64 = 1000.0;
 /// Calling a program from a tracepoint, beyond what the statistics see, ns.
 const CALL: f64 = 20.0;
-/// How long the kernel keeps statistics, and how often.
+/// How long the kernel keeps statistics, and how often: when a window is open, or after twice the time without one.
 const SAMPLE: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
+/// The same while programs run whose cost was never measured.
+const SAMPLE_SOON: Duration = Duration::from_secs(3);
 /// How often it is looked whether the machine is still the same.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Runs that make a mean worth believing.
@@ -108,7 +110,12 @@ pub struct Meter {
     /// Cost of a run that counted nothing, by kind, ns.
     foreign: [f64; Probe::COUNT],
     sample: Option<Sample>,
-    next: Instant,
+    /// When the last sample of targets began.
+    sampled: Option<Instant>,
+    /// Runs that were seen so far of programs whose cost is not known yet, by kind.
+    seen: [Runs; Probe::COUNT],
+    /// Hits of all targets at the last turn.
+    last: Hits,
     /// The machine that was calibrated, and when it is looked at again.
     machine: String,
     look: Instant,
@@ -142,7 +149,9 @@ impl Meter {
             bias: 0.0,
             foreign: [0.0; Probe::COUNT],
             sample: None,
-            next: Instant::now(),
+            sampled: None,
+            seen: [Runs::default(); Probe::COUNT],
+            last: [0; Probe::COUNT],
             machine: String::new(),
             look: Instant::now(),
         })
@@ -156,7 +165,7 @@ impl Meter {
             std::thread::sleep(Duration::from_micros(20));
         }
         self.end(object, &[0; Probe::COUNT]);
-        self.next = Instant::now();
+        self.sampled = None;
     }
 
     fn calibrate_traps(&mut self, object: &mut Object) {
@@ -198,9 +207,9 @@ impl Meter {
         self.accounts.set(index, none, 0)
     }
 
-    /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far. Calibrates anew on a
-    /// machine that is no longer the same.
-    pub fn turn(&mut self, object: &mut Object, hits: &Hits) {
+    /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far, and `open` is whether
+    /// some target's window is. Calibrates anew on a machine that is no longer the same.
+    pub fn turn(&mut self, object: &mut Object, hits: &Hits, open: bool) {
         let now = Instant::now();
         if now >= self.look {
             self.look = now + LOOK_EVERY;
@@ -209,15 +218,24 @@ impl Meter {
                 self.calibrate_traps(object);
             }
         }
+        // Of what is rare the cost need not be known.
+        let unknown = |index: usize| self.is_unknown(index) && hits[index] > self.last[index].max(ENOUGH);
+        let unknown = (0..Probe::COUNT).any(unknown);
+        self.last = *hits;
+        let since = self.sampled.map(|sampled| now.duration_since(sampled));
         match &self.sample {
-            None if now >= self.next => self.begin(object, hits),
+            None if is_due(since, open, unknown) => self.begin(object, hits),
             Some(sample) if now.duration_since(sample.began) >= SAMPLE => self.end(object, hits),
             _ => {}
         }
     }
 
+    fn is_unknown(&self, index: usize) -> bool {
+        index != Probe::HookIdle as usize && self.costs.programs[index] == ASSUMED
+    }
+
     fn begin(&mut self, object: &Object, hits: &Hits) {
-        self.next = Instant::now() + SAMPLE_EVERY;
+        self.sampled = Some(Instant::now());
         match enable_stats(Stats::RunTime) {
             Ok(stats) => {
                 self.sample = Some(Sample {
@@ -239,12 +257,19 @@ impl Meter {
             let time = (now.time - before.time - count as f64 * self.bias).max(0.0);
             // A target that left since took its hits with it.
             let own = hits[index].saturating_sub(sample.hits[index]);
-            if own >= ENOUGH {
-                let others = count.saturating_sub(own) as f64 * self.foreign[index];
-                let cost = ((time - others) / own as f64).max(0.0);
+            let others = count.saturating_sub(own) as f64 * self.foreign[index];
+            let of_own = (time - others).max(0.0);
+            if self.is_unknown(index) {
+                // What is rare is known after some samples.
+                let seen = &mut self.seen[index];
+                (seen.time, seen.count) = (seen.time + of_own, seen.count + own);
+                if seen.count >= ENOUGH {
+                    self.costs.programs[index] = seen.time / seen.count as f64;
+                }
+            } else if own >= ENOUGH {
                 // Halfway: one odd second does not turn everything.
                 let known = &mut self.costs.programs[index];
-                *known = if *known == ASSUMED { cost } else { (*known + cost) / 2.0 };
+                *known = (*known + of_own / own as f64) / 2.0;
             }
             // Calls for foreign processes, and for targets while their hooks do not count.
             let idle = count.saturating_sub(own);
@@ -265,6 +290,16 @@ impl Meter {
     }
 }
 
+/// Whether a sample is to begin, so long after the last one began.
+fn is_due(since: Option<Duration>, open: bool, unknown: bool) -> bool {
+    let after = match (unknown, open) {
+        (true, _) => SAMPLE_SOON,
+        (_, true) => SAMPLE_EVERY,
+        _ => 2 * SAMPLE_EVERY,
+    };
+    since.map_or(open || unknown, |since| since >= after)
+}
+
 fn runs(object: &Object) -> [Runs; Probe::COUNT] {
     let mut runs = [Runs::default(); Probe::COUNT];
     for (probe, programs) in Probe::ALL {
@@ -275,4 +310,31 @@ fn runs(object: &Object) -> [Runs; Probe::COUNT] {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_follow_windows() {
+        let check = |since: Option<u64>, open, unknown, expected| {
+            assert_eq!(
+                is_due(since.map(Duration::from_secs), open, unknown),
+                expected,
+                "{since:?} {open} {unknown}"
+            );
+        };
+        check(None, false, false, false);
+        check(None, true, false, true);
+        check(None, false, true, true);
+        check(Some(2), true, true, false);
+        check(Some(3), true, true, true);
+        // At the end of each GC cycle, window or no window.
+        check(Some(3), false, true, true);
+        check(Some(14), true, false, false);
+        check(Some(15), true, false, true);
+        check(Some(15), false, false, false);
+        check(Some(30), false, false, true);
+    }
 }

@@ -83,8 +83,9 @@ impl Watch {
                 *all += hits;
             }
         }
+        let open = self.targets.values().any(Target::is_seen);
         if let Some(mut object) = self.windows.try_object() {
-            self.meter.turn(&mut object, &all);
+            self.meter.turn(&mut object, &all, open);
         }
         let (mut settled, refusing) = (Vec::new(), refusing(self.targets.values()));
         for (pid, (hooks, probes)) in turns {
