@@ -6,6 +6,7 @@ mod inspect;
 mod overhead;
 mod peers;
 mod service;
+mod soak;
 mod start;
 mod stats;
 
@@ -32,6 +33,8 @@ enum What {
     Ringbuf(ingest::RingOptions),
     /// What threads pay that are no target's
     Foreign(foreign::Options),
+    /// The agent's memory and losses over half an hour of full load
+    Soak(soak::Options),
     /// Cost of other tools of its kind, as far as they are installed
     Peers(peers::Options),
 }
@@ -44,6 +47,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         What::Ingest(options) => ingest::run(options),
         What::Ringbuf(options) => ingest::ringbuf(options),
         What::Foreign(options) => foreign::run(options),
+        What::Soak(options) => soak::run(&options),
         What::Peers(options) => peers::run(options),
     }
 }

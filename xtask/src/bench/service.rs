@@ -74,8 +74,13 @@ impl Running {
     }
 
     /// Asks it to end and waits until it has.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         demo::signal(&self.child, Signal::INT)?;
+        self.wait()
+    }
+
+    /// Waits until it ends by itself, as it should.
+    pub(super) fn wait(mut self) -> Result<()> {
         let status = self.child.wait()?;
         if !status.success() {
             bail!("ended with {status}");
