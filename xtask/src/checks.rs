@@ -37,6 +37,16 @@ pub(crate) fn clippy() -> Result<()> {
     ebpf()
 }
 
+/// The readers by themselves, as libFuzzer gets them: a workspace of its own that nothing else builds.
+pub(crate) fn fuzzed_readers() -> Result<()> {
+    let mut check = sh::cargo(&["check", "--lib", "--no-default-features"]);
+    check
+        .args(["--manifest-path", "agent/fuzz/Cargo.toml", "--target-dir"])
+        .arg(sh::target().join("fuzz-check"))
+        .env("RUSTFLAGS", "--cfg fuzzing --deny warnings");
+    progress::step("Checking the readers for libFuzzer", &mut check)
+}
+
 /// agent-ebpf with its own toolchain: clippy where it has one, otherwise the compiler's warnings.
 fn ebpf() -> Result<()> {
     let Some(toolchain) = toolchain::remembered() else {

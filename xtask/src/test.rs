@@ -61,6 +61,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     checks::go(&tools)?;
     tidy::run(tidy::Options::default())?;
     checks::clippy()?;
+    checks::fuzzed_readers()?;
 
     let mut counts = Counts::default();
     if sh::is_root() {
