@@ -5,7 +5,7 @@ use agent_common::{hits::Probe, loss::Loss};
 use crate::{
     aggregate::store::Reading,
     attach::plan::{Coverage, SignalState},
-    budget::{Duty, Ledger},
+    budget::{Bound, Duty},
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
@@ -62,27 +62,21 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
         let share = duty.map_or(1.0, |duty| duty.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {
-                let ledger = duty.and_then(|duty| duty.ledger.as_ref());
-                let cause = if ledger.is_some_and(Ledger::is_starved) {
-                    "even the shortest window costs more than 5 s of the budget: one a minute, to see whether it still does"
-                        .to_owned()
-                } else if ledger.is_some_and(Ledger::is_held) {
-                    format!(
-                        "cores are busy: more windows than {:.2} % of the time could be seen in the 99th percentile of latency \
-                         (--budget-p99); counts are weighed",
-                        100.0 * share
-                    )
-                } else if let Some(pid) = duty.and_then(|duty| duty.refused) {
-                    format!(
-                        "process {pid} calls the kernel's hooks of this one's windows, and its budget pays for {:.1} % of the time; \
-                         counts are weighed",
-                        100.0 * share
-                    )
-                } else {
-                    format!(
-                        "the budget pays for {:.1} % of the time; counts are weighed",
-                        100.0 * share
-                    )
+                let share = 100.0 * share;
+                let cause = match duty.map_or(Bound::Budget, Duty::bound) {
+                    Bound::Shortest => {
+                        "even the shortest window costs more than 5 s of the budget: one a minute, to see whether it still does"
+                            .to_owned()
+                    }
+                    Bound::Tail => format!(
+                        "cores are busy: more windows than {share:.2} % of the time could be seen in the 99th percentile of latency \
+                         (--budget-p99); counts are weighed"
+                    ),
+                    Bound::Neighbour(pid) => format!(
+                        "process {pid} calls the kernel's hooks of this one's windows, and its budget pays for {share:.1} % of the time; \
+                         counts are weighed"
+                    ),
+                    Bound::Budget => format!("the budget pays for {share:.1} % of the time; counts are weighed"),
                 };
                 ("windows", Some(cause))
             }

@@ -303,7 +303,7 @@ impl Pipeline {
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
         println!(
-            "whywait ran {}: {} spans, {} events received, {} exported, {} dropped; everything is detached",
+            "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
             self.collector.made,
             self.ring.received,

@@ -16,6 +16,7 @@ use crossterm::{
 use crate::{
     aggregate::{Histogram, store::Reading},
     attach::plan::Coverage,
+    budget::Bound,
     export::ExportStats,
     inspect::Image,
     limits::Shed,
@@ -140,7 +141,7 @@ pub fn render(view: &View<'_>) -> String {
     let export = view.export;
     let _ = writeln!(
         text,
-        "lost: {lost}; undecodable {}; exported {} of {}{}, dropped {}",
+        "lost: {lost}; undecodable {}; exported {} of {} spans and points{}, dropped {}",
         view.rejected,
         export.total_sent(),
         export.total_produced(),
@@ -191,11 +192,14 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
             (&target.probes, "goroutines or tasks"),
         ] {
             if duty.weighed {
-                let _ = write!(
-                    text,
-                    "; {what} seen {:.1} % of the time",
-                    100.0 * duty.coverage(reading.time)
-                );
+                let share = 100.0 * duty.coverage(reading.time);
+                let _ = write!(text, "; {what} seen {share:.1} % of the time");
+                let _ = match duty.bound() {
+                    Bound::Budget => Ok(()),
+                    Bound::Shortest => text.write_str(" (the shortest window costs more than --budget)"),
+                    Bound::Tail => text.write_str(" (cores are busy: --budget-p99)"),
+                    Bound::Neighbour(pid) => write!(text, " (process {pid} pays for it too)"),
+                };
             }
         }
         text.push('\n');

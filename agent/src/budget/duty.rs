@@ -40,6 +40,19 @@ pub struct Duty {
     pub cuts: u64,
 }
 
+/// What keeps a plane's windows from being more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// What the budget pays for.
+    Budget,
+    /// Even the shortest window costs more than what it pays for in 5 s.
+    Shortest,
+    /// More would lengthen the 99th percentile of latency.
+    Tail,
+    /// Another process, by its pid, pays for calling the hooks of these windows.
+    Neighbour(u32),
+}
+
 impl Duty {
     /// A duty whose window was not opened yet.
     pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
@@ -80,6 +93,16 @@ impl Duty {
             None => u64::MAX,
             Some(_) if self.each == 0.0 => FIRST,
             Some(ledger) => self.hits + (ledger.left().max(0.0) / self.each) as u64,
+        }
+    }
+
+    /// What keeps windows from being more, of late.
+    pub fn bound(&self) -> Bound {
+        match (&self.ledger, self.refused) {
+            (Some(ledger), _) if ledger.is_starved() => Bound::Shortest,
+            (Some(ledger), _) if ledger.is_held() => Bound::Tail,
+            (_, Some(pid)) => Bound::Neighbour(pid),
+            _ => Bound::Budget,
         }
     }
 

@@ -19,7 +19,7 @@ pub mod worth;
 
 pub use agent_common::hits::Plane;
 pub use cost::{Costs, Meter};
-pub use duty::{Duty, Spent};
+pub use duty::{Bound, Duty, Spent};
 pub use guest::Guest;
 pub use ledger::{Facts, Ledger, Turn};
 pub use weigh::Weigher;
