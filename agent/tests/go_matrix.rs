@@ -1,7 +1,7 @@
 //! Every Go version times every kind of build: what is found in the file and what is read of the process, against symbols,
 //! runtime/metrics and gctrace; and every signal, against a program that counts what it does, and its execution trace. CI has the
 //! oldest, the newest and the machine's own version in a few builds; all of it by `cargo xtask test --matrix`, which also writes
-//! docs/go-support.md.
+//! docs/go-support.md. On arm64 it runs in VMs, on builds that were made across.
 
 mod common;
 #[path = "common/go_build.rs"]
@@ -13,7 +13,6 @@ mod go_signals;
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     io::{BufRead, BufReader},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -25,7 +24,7 @@ use agent::{
     inspect::{GlobalsSource, GoGlobals, GoImage, OffsetsSource},
     memory::Memory,
 };
-use go_build::{build, check_live, check_sites, go_image};
+use go_build::{brought, build, build_in, check_live, check_sites, go_image};
 use go_life::Life;
 
 /// Newest patches, and the machine's own.
@@ -53,6 +52,22 @@ struct Kind {
 }
 
 type Env = &'static [(&'static str, &'static str)];
+
+impl Kind {
+    /// A C compiler and a C library for the machine.
+    fn needs_c(&self) -> bool {
+        (self.env)(u32::MAX).is_some_and(|env| env.contains(&("CGO_ENABLED", "1")))
+    }
+
+    /// A build's name, and the flags that make it.
+    fn command(&self, version: &str, program: &str, strip: &str) -> (String, Vec<String>) {
+        let letters = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name = format!("{program} {version} {} {strip}", self.name);
+        let linker = format!("-ldflags={} {strip}", self.linker);
+        let flags = self.flags.iter().map(|flag| (*flag).to_owned());
+        (name.chars().map(letters).collect(), flags.chain([linker]).collect())
+    }
+}
 
 const PURE: fn(u32) -> Option<Env> = |_| Some(&[("CGO_ENABLED", "0")]);
 const CGO: fn(u32) -> Option<Env> = |_| Some(&[("CGO_ENABLED", "1")]);
@@ -112,25 +127,9 @@ const KINDS: [Kind; 8] = [
         linker: "",
     },
 ];
-const ABOUT: &str = "\
-# Go builds and their signals
-Written by `cargo xtask test --matrix`, amd64. A cell is two builds, with and without symbols and DWARF (`-ldflags=\"-s -w\"`), that are watched each with a
-program that counts what it does. `full`: all signals of both are there, and equal to their oracles:
 
-| signal | what is held against what |
-|---|---|
-| go.runtime | fields' offsets and variables' addresses, equal in both twins and true in the process; every number that is read, against runtime/metrics inside; GC cycles against lines of gctrace |
-| go.goroutines | alive, all and by origin and wait reason, against runtime.NumGoroutine and what the program started: exact |
-| go.gc | every cycle, what triggered it and who asked; both pauses to the nanosecond against debug.ReadGCStats |
-| go.stw | every stop by reason and asker, against what was asked for, and all of them against /sched/pauses/total/other: exact |
-| go.assist | time of mark assists, and whose they are, against the cycles' own sums and /cpu/classes/gc/mark/assist: within the 5 µs a cycle that the runtime drops |
-| go.handoff | Ps taken by sysmon, against system calls that were made to sleep; since go1.22 against the execution trace's steals, within three at its ends |
-| go.sched | waits by reason and yields against the program's count, waits and starts against the execution trace (golang.org/x/exp/trace): within 1 %, and four waits at the trace's own ends; time by state and wait reason against the trace: within 1 % of the goroutines' whole time, within 5 % for each function, at the best of three runs |
-| net.connect, net.request | connects, and requests served and made: exact |
-
-`does not run`: the program dies at its start, watched by nobody (Go before 1.21, linked statically with this machine's C library). `–`: there is no such build. FIPS 140 is
-GOFIPS140=latest, the old map GOEXPERIMENT=noswissmap, the other GC GOEXPERIMENT=greenteagc in go1.25 and nogreenteagc after it.
-";
+/// What a line of docs/go-support.md begins with where it is printed: `cargo xtask test --matrix` takes them from there, also out of a VM.
+const LINE: &str = "go-support.md: ";
 
 /// What CI tries: (version, kind).
 const FAST: [(&str, &str); 5] = [
@@ -145,12 +144,12 @@ const FAST: [(&str, &str); 5] = [
 fn every_build_of_every_version_is_known() {
     let whole = std::env::var_os("WHYWAIT_GO_MATRIX").is_some();
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
-    for version in VERSIONS {
+    for version in versions() {
         let mut row = Row {
             version: version.to_owned(),
             cells: Vec::new(),
         };
-        for kind in &KINDS {
+        for kind in kinds() {
             if !whole && !FAST.contains(&(version, kind.name)) {
                 continue;
             }
@@ -177,10 +176,47 @@ fn every_build_of_every_version_is_known() {
         rows.push(row);
     }
     if whole {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/go-support.md");
-        std::fs::write(path, report(&rows)).expect("docs/go-support.md");
+        print(&rows);
     }
     assert!(failures.is_empty(), "{failures:#?}; what failed is above");
+}
+
+/// What a VM of another machine (GOARCH) tests, built here: a folder for each version below WHYWAIT_GO_BUILDS_TO.
+#[test]
+#[ignore = "part of `cargo xtask test --matrix --arm64`"]
+fn builds_for_another_machine() {
+    let folder = std::env::var_os("WHYWAIT_GO_BUILDS_TO").expect("where to");
+    for version in versions() {
+        let folder = Path::new(&folder).join(version);
+        for kind in KINDS.iter().filter(|kind| !kind.needs_c()) {
+            let Some(env) = (kind.env)(minor(version)) else {
+                continue;
+            };
+            for strip in TWINS {
+                for program in ["matrix", "life"] {
+                    let (name, flags) = kind.command(version, program, strip);
+                    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+                    build_in(&folder, &name, version, &flags, env);
+                }
+            }
+        }
+    }
+}
+
+/// All, or those that are asked for.
+fn versions() -> impl Iterator<Item = &'static str> {
+    let asked = std::env::var("WHYWAIT_GO_VERSIONS").ok();
+    let is_asked = move |version: &&str| {
+        asked
+            .as_ref()
+            .is_none_or(|asked| asked.split(',').any(|one| one == *version))
+    };
+    VERSIONS.into_iter().filter(is_asked)
+}
+
+/// All that this machine can have.
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().filter(|kind| brought().is_none() || !kind.needs_c())
 }
 
 /// The linker's flags by which twins differ.
@@ -210,13 +246,8 @@ fn minor(version: &str) -> u32 {
 /// itself.
 fn cell(version: &str, kind: &Kind, env: Env) -> Option<(String, Option<[Life; 2]>)> {
     let make = |program: &str, strip: &str| {
-        let linker = format!("-ldflags={} {strip}", kind.linker);
-        let flags = [kind.flags, &[linker.as_str()]].concat();
-        let letters = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-        let name: String = format!("{program} {version} {} {strip}", kind.name)
-            .chars()
-            .map(letters)
-            .collect();
+        let (name, flags) = kind.command(version, program, strip);
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         build(&name, version, &flags, env)
     };
     let (with, without) = (make("matrix", ""), make("matrix", "-s -w"));
@@ -311,27 +342,21 @@ fn check(path: &Path, bytes: &[u8], image: &GoImage) {
     assert_eq!(snapshot.gc_cycles, cycles as u64, "GC cycles, and lines of gctrace");
 }
 
-fn report(rows: &[Row]) -> String {
-    let kinds = KINDS.map(|kind| kind.name).join(" | ");
-    let mut text = format!("{ABOUT}\n| version | {kinds} |\n|---|{}\n", "---|".repeat(KINDS.len()));
-    let mut worst: f64 = 0.0;
-    let mut notes = BTreeSet::new();
+/// The lines of docs/go-support.md: the table's, what is lacking, and how far a sum of a state was from the trace's at most, %.
+fn print(rows: &[Row]) {
+    let names: Vec<&str> = kinds().map(|kind| kind.name).collect();
+    println!("{LINE}| version | {} |", names.join(" | "));
     for row in rows {
         let cells: Vec<String> = row.cells.iter().map(Cell::text).collect();
-        let _ = writeln!(text, "| {} | {} |", row.version, cells.join(" | "));
-        for life in row.cells.iter().filter_map(Cell::lives).flatten() {
-            worst = worst.max(life.off_by);
-            notes.extend(life.less.iter().cloned());
-        }
+        println!("{LINE}| {} | {} |", row.version, cells.join(" | "));
     }
-    let notes: Vec<String> = notes.iter().map(|(what, why)| format!("- `{what}`: {why}")).collect();
-    let _ = writeln!(
-        text,
-        "\nWhat a version lacks, in the agent's own words:\n{}\n\nNo sum of a state was further from the trace's than {:.2} % of the goroutines' whole time.",
-        notes.join("\n"),
-        worst * 100.0
-    );
-    text
+    let lives = || rows.iter().flat_map(|row| &row.cells).filter_map(Cell::lives).flatten();
+    let lacks: BTreeSet<&(String, String)> = lives().flat_map(|life| &life.less).collect();
+    for (what, why) in lacks {
+        println!("{LINE}- `{what}`: {why}");
+    }
+    let furthest = lives().map(|life| life.off_by).fold(0.0, f64::max);
+    println!("{LINE}furthest {:.2}", furthest * 100.0);
 }
 
 impl Cell {

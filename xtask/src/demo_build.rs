@@ -63,6 +63,13 @@ pub(crate) fn for_vms(tools: &Tools, arch: Arch) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
+/// The agent alone.
+pub(crate) fn agent_for_vm(arch: Arch) -> Result<PathBuf> {
+    let title = format!("Building the agent for the VMs ({})", arch.name());
+    build::statically(&title, &["agent"], arch)?;
+    Ok(build::static_path("whywait", arch))
+}
+
 /// What the arm64 VM needs besides: its first process, and the trace's reader.
 pub(crate) fn for_arm64_vm(tools: &Tools) -> Result<(PathBuf, PathBuf)> {
     let init = go_for_vm(tools, Arch::Arm64, "xtask/assets/vm-arm64", "init", &[])?;

@@ -5,12 +5,14 @@
 mod boot;
 mod fetch;
 mod initrd;
+mod matrix;
 
 use std::{path::Path, thread};
 
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use fetch::missing_packages;
+pub(crate) use matrix::matrix;
 
 use crate::{arch::Arch, demo_build, progress, setup::Tools, sh};
 use fetch::Kernel;
@@ -37,7 +39,12 @@ pub(crate) fn test(tools: &Tools) -> Result<()> {
     let tests = demo_build::tests_for_vms(Arch::Amd64, &names(TESTS))?;
     let image = sh::target().join("kernels/initrd.cpio.gz");
     let init = sh::root().join("xtask/assets/vm/init");
-    initrd::pack(&init, &[programs, tests, vec!["/bin/busybox".into()]].concat(), &image)?;
+    initrd::pack(
+        &init,
+        &[programs, tests, vec!["/bin/busybox".into()]].concat(),
+        &[],
+        &image,
+    )?;
     boot_all(kernels, &image, TESTS)
 }
 
@@ -48,7 +55,7 @@ pub(crate) fn test_arm64(tools: &Tools) -> Result<()> {
     let (init, reader) = demo_build::for_arm64_vm(tools)?;
     let tests = demo_build::tests_for_vms(Arch::Arm64, &names(ARM64_TESTS))?;
     let image = sh::target().join("kernels/initrd-arm64.cpio.gz");
-    initrd::pack(&init, &[programs, tests, vec![reader]].concat(), &image)?;
+    initrd::pack(&init, &[programs, tests, vec![reader]].concat(), &[], &image)?;
     boot_all(kernels, &image, ARM64_TESTS)
 }
 
@@ -67,7 +74,7 @@ fn boot_all(kernels: Vec<Kernel>, image: &Path, tests: &[(&str, &str)]) -> Resul
             let (image, words) = (image.to_path_buf(), words.clone());
             (
                 kernel.name(),
-                thread::spawn(move || boot::verdict(&kernel, &image, &words)),
+                thread::spawn(move || boot::verdict(&kernel, &image, &words, &boot::log(&kernel.name()))),
             )
         })
         .collect();

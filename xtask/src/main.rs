@@ -9,6 +9,7 @@ mod demo_build;
 mod fuzz;
 mod image;
 mod kernels;
+mod matrix;
 mod offsets;
 mod progress;
 mod run;

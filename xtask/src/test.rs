@@ -7,11 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
-use crate::{arch::Arch, build, checks, demo_build, kernels, progress, setup, sh, tidy};
+use crate::{arch::Arch, build, checks, demo_build, kernels, matrix, progress, setup, sh, tidy};
 
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
+#[command(group(ArgGroup::new("across").args(["only_kernels", "matrix"])))]
 pub(crate) struct Options {
     /// Boot older kernels in VMs (the default)
     #[arg(long, overrides_with = "no_kernels")]
@@ -22,12 +23,15 @@ pub(crate) struct Options {
     /// Nothing but the older kernels
     #[arg(long, conflicts_with = "no_kernels")]
     only_kernels: bool,
-    /// With --only-kernels: on arm64, built across and emulated
-    #[arg(long, requires = "only_kernels")]
+    /// With --only-kernels or --matrix: on arm64, built across and emulated
+    #[arg(long, requires = "across")]
     arm64: bool,
-    /// Nothing but every Go version times every kind of build; writes docs/go-support.md
+    /// Nothing but every Go version times every kind of build; writes its machine's part of docs/go-support.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
     matrix: bool,
+    /// With --matrix: only this version, such as go1.18.10, or `local`, and perhaps others; what the table has of the rest stays
+    #[arg(long = "go", value_name = "VERSION", requires = "matrix")]
+    versions: Vec<String>,
     /// Nothing but services that nobody here wrote, built and under load; writes docs/real-services.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "matrix"])]
     services: bool,
@@ -41,17 +45,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
         arm64: options.arm64,
         arm64_kernels: options.arm64,
     })?;
+    if options.matrix {
+        let arch = if options.arm64 { Arch::Arm64 } else { Arch::Amd64 };
+        return matrix::run(&tools, arch, &options.versions);
+    }
     if options.arm64 {
         return kernels::test_arm64(&tools);
     }
     if options.only_kernels {
         return kernels::test(&tools);
-    }
-    if options.matrix {
-        demo_build::tracestat(&tools)?;
-        let mut command = cargo_test_command(&tools, &["-p", "agent", "--test", "go_matrix", "--", "--nocapture"])?;
-        command.env("WHYWAIT_GO_MATRIX", "whole");
-        return passed_through(&mut command, &mut Counts::default());
     }
     if options.services {
         let test = ["-p", "agent", "--test", "services", "--", "--ignored", "--nocapture"];
@@ -124,13 +126,16 @@ impl Counts {
     }
 }
 
-/// Runs cargo test with its output passed through as it is.
 fn cargo_test(tools: &setup::Tools, args: &[&str], counts: &mut Counts) -> Result<()> {
-    passed_through(&mut cargo_test_command(tools, args)?, counts)
+    let result = passed_through(&mut command(tools, args)?, |line| counts.add(line));
+    if result.is_err() {
+        println!("{} passed, {} failed", counts.passed, counts.failed);
+    }
+    result
 }
 
 /// What is tested is what is released: the static agent. Tests find Go in PATH, wherever it was found here.
-fn cargo_test_command(tools: &setup::Tools, args: &[&str]) -> Result<Command> {
+pub(crate) fn command(tools: &setup::Tools, args: &[&str]) -> Result<Command> {
     let go = tools.go.path.parent().map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(go.into_iter().chain(std::env::split_paths(&path)))?;
@@ -144,7 +149,8 @@ fn cargo_test_command(tools: &setup::Tools, args: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn passed_through(command: &mut Command, counts: &mut Counts) -> Result<()> {
+/// Runs cargo test with its output passed through as it is, and each line looked at.
+pub(crate) fn passed_through(command: &mut Command, mut look: impl FnMut(&str)) -> Result<()> {
     progress::note(&sh::show(command));
     let mut child = command
         .stdout(Stdio::piped())
@@ -154,12 +160,11 @@ fn passed_through(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let mut line = Vec::new();
     while out.read_until(b'\n', &mut line)? > 0 {
         std::io::stdout().write_all(&line)?;
-        counts.add(String::from_utf8_lossy(&line).trim());
+        look(String::from_utf8_lossy(&line).trim());
         line.clear();
     }
     let status = child.wait()?;
     if !status.success() {
-        println!("{} passed, {} failed", counts.passed, counts.failed);
         bail!("cargo test failed: {status}");
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    common::{Agent, Output, attribute, demo, number_of},
+    common::{Agent, Output, attribute, demo, is_slow, number_of},
     go_signals,
 };
 
@@ -110,8 +110,13 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     let agent = Agent::run(&["--pid", &pid, "--metric-interval", "1s", "--max-spans", "100000"], 1);
     program.say("go\n");
     let told = program.hear();
-    // One look at the goroutines that stay.
-    thread::sleep(Duration::from_millis(300));
+    // One look at the goroutines that stay. A look may take a 200th of the time between two, so one that is long in an emulator is rare:
+    // nothing goes on meanwhile that the trace does not have.
+    if is_slow() {
+        program.stand_still();
+    }
+    let until_a_look = if is_slow() { 4000 } else { 300 };
+    thread::sleep(Duration::from_millis(until_a_look));
     let output = agent.stop();
     let read = Command::new(demo("tracestat"))
         .arg(&trace)
@@ -160,6 +165,11 @@ impl Program {
 
     fn say(&mut self, text: &str) {
         self.input.write_all(text.as_bytes()).expect("it reads");
+    }
+
+    fn stand_still(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it is there");
     }
 
     fn hear(&mut self) -> String {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    common::{attribute, number_of},
+    common::{attribute, is_slow, number_of},
     go_life::{Life, Said, text},
 };
 
@@ -77,10 +77,12 @@ pub fn check(said: &Said) -> Life {
     assists(said, findings.of("go.assist"));
     waits(said, findings.of("go.sched"));
     handoffs(said, findings.of("go.handoff"));
-    let calls = said.told("calls");
-    let net = findings.of("net.request");
-    net.same("served", said.sum("whywait.server.request.duration", &[]), calls);
-    net.same("made", said.sum("whywait.client.request.duration", &[]), calls);
+    if !findings.life.less.iter().any(|(what, _)| what == "no net.request") {
+        let calls = said.told("calls");
+        let net = findings.of("net.request");
+        net.same("served", said.sum("whywait.server.request.duration", &[]), calls);
+        net.same("made", said.sum("whywait.client.request.duration", &[]), calls);
+    }
     findings
         .of("net.connect")
         .same("connects", said.sum("whywait.tcp.connect.duration", &[]), 1);
@@ -99,6 +101,7 @@ fn coverage(said: &Said, findings: &mut Findings) {
         let expected = match (signal, said.minor) {
             ("go.stw", ..22) => ("off", "the runtime says why it stops the world from go1.22 on"),
             ("go.stw", 22) => ("partial", "when all had stopped is kept from go1.23 on"),
+            ("net.request", _) if no_requests(&cause) => ("off", cause.as_str()),
             _ => ("full", ""),
         };
         findings
@@ -112,6 +115,12 @@ fn coverage(said: &Said, findings: &mut Findings) {
             _ => findings.life.less.push((format!("{signal} in part"), cause)),
         }
     }
+}
+
+/// Before Linux 6.3 there is no such tracepoint, and on arm64 no fexit either (docs/design/probes.md).
+fn no_requests(cause: &str) -> bool {
+    let says = |what| cause.contains(what);
+    cfg!(target_arch = "aarch64") && says("unknown BTF type `btf_trace_sock_send_length`") && says("(os error 524)")
 }
 
 /// What is read of memory, against runtime/metrics: read inside a moment before.
@@ -334,18 +343,23 @@ fn waits(said: &Said, findings: &mut Findings) {
 
 /// Where the time of goroutines went, by the function they were started with, against the trace. All functions' together are within 1 %
 /// of the whole, each one's within 5 %: a thread that loses its core between the trace's event and the probe moves some
-/// milliseconds from one state to the next.
+/// milliseconds from one state to the next. In an emulator a trap takes 0.1 to 0.2 ms: of each wake-up that is
+/// runnable for the trace, whose event is before the probe, and still the wait for us. And a core stands still in the others' turns, as
+/// one thread emulates all.
 fn times(said: &Said, findings: &mut Findings) {
+    let (most, most_of_one) = if is_slow() { (0.06, 0.10) } else { (0.01, 0.05) };
     let (mut all_ours, mut all_theirs) = (Sums::new(), Sums::new());
     for function in LASTING {
         let (ours, theirs) = (our_sums(said, function), their_sums(said, function));
         findings.hold(!theirs.is_empty(), || format!("{function} is not in the trace"));
         let off_by = difference(&ours, &theirs);
-        findings.hold(off_by <= 0.05, || format!("{function}: {ours:?}, not {theirs:?}"));
+        findings.hold(off_by <= most_of_one, || {
+            format!("{function}: {ours:?}, not {theirs:?}")
+        });
         add(&mut all_ours, &ours);
         add(&mut all_theirs, &theirs);
     }
     let off_by = difference(&all_ours, &all_theirs);
     findings.life.off_by = off_by;
-    findings.hold(off_by <= 0.01, || format!("all: {all_ours:?}, not {all_theirs:?}"));
+    findings.hold(off_by <= most, || format!("all: {all_ours:?}, not {all_theirs:?}"));
 }

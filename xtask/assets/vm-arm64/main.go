@@ -49,7 +49,7 @@ func main() {
 	verdict(failed, "after "+uptime()+" s")
 }
 
-// tests are words of the kernel's command line: test=FILE[:NAME+NAME].
+// tests are words of the kernel's command line: test=FILE[:NAME+NAME]. NAME=VALUE words that the kernel does not know are in the environment.
 func tests() []string {
 	var found []string
 	for _, word := range strings.Fields(line("/proc/cmdline")) {

@@ -18,12 +18,11 @@ const MEMORY_MB: &str = "1024";
 const SHOWN: usize = 60;
 
 /// What the tests skipped and how many there were, and the verdict's line; or an error that shows the end of the serial log.
-pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<Vec<String>> {
-    let log = sh::target().join(format!("kernels/serial-{}.log", kernel.name()));
-    let mut serial = boot(kernel, initrd, words, &log)?;
+pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str, log: &Path) -> Result<Vec<String>> {
+    let mut serial = boot(kernel, initrd, words, log)?;
     if let Verdict::EarlyOops(line) = judge(&serial) {
         progress::note(&format!("kernel {}: {line}; booting once more", kernel.name()));
-        serial = boot(kernel, initrd, words, &log)?;
+        serial = boot(kernel, initrd, words, log)?;
     }
     match judge(&serial) {
         Verdict::Passed(line) => Ok(said(&serial).into_iter().chain([line]).collect()),
@@ -35,6 +34,11 @@ pub(super) fn verdict(kernel: &Kernel, initrd: &Path, words: &str) -> Result<Vec
             tail(&serial)
         ),
     }
+}
+
+/// Where a VM's serial line is kept.
+pub(super) fn log(name: &str) -> PathBuf {
+    sh::target().join(format!("kernels/serial-{name}.log"))
 }
 
 fn limit(arch: Arch) -> Duration {
@@ -99,7 +103,7 @@ fn judge(serial: &str) -> Verdict {
     }
 }
 
-fn boot(kernel: &Kernel, initrd: &Path, words: &str, log: &PathBuf) -> Result<String> {
+fn boot(kernel: &Kernel, initrd: &Path, words: &str, log: &Path) -> Result<String> {
     sh::create(log)?;
     // Pointer authentication by qemu's own algorithm: the architected one is slow to emulate.
     let (program, machine, processor, console) = match kernel.arch {

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::progress;
 
-/// `init` becomes the first process; programs go to /bin.
-pub(super) fn pack(init: &Path, programs: &[PathBuf], image: &Path) -> Result<()> {
+/// `init` becomes the first process; programs go to /bin, and other files, from where they lie, to a path of their own.
+pub(super) fn pack(init: &Path, programs: &[PathBuf], files: &[(PathBuf, PathBuf)], image: &Path) -> Result<()> {
     let tree = image.with_extension("tree");
     fs::remove_dir_all(&tree).ok();
     for folder in ["bin", "proc", "sys", "dev", "tmp"] {
@@ -29,6 +29,11 @@ pub(super) fn pack(init: &Path, programs: &[PathBuf], image: &Path) -> Result<()
             );
         }
         fs::copy(program, tree.join("bin").join(name)).with_context(|| format!("cannot copy {}", program.display()))?;
+    }
+    for (from, to) in files {
+        let to = tree.join(to);
+        fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
     let mut archive = Command::new("sh");
     archive
