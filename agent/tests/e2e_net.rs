@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Agent, Output, Service, attribute, demo, exp_quantile, load, number_of, privileged, shop, stock};
+use common::{
+    Agent, Output, Service, attribute, demo, exp_quantile, load, number_of, privileged, run_queue, shop, stock,
+};
 use delay::{Delay, FAR};
 use serde_json::Value;
 
@@ -318,16 +320,6 @@ impl Drop for Spinner {
     }
 }
 
-/// The kernel's own account of how long a process' threads waited on run queues, s.
-fn run_delay(pid: u32) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let delays = tasks.map(|task| {
-        let line = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() as f64 / 1e9
-    });
-    delays.sum()
-}
-
 #[test]
 fn run_queue_delay_is_the_kernels() {
     if !privileged() {
@@ -335,12 +327,12 @@ fn run_queue_delay_is_the_kernels() {
     }
     let shop = shop(None, &[]);
     let agent = watch(&[&shop], &[]);
-    let before = run_delay(shop.pid());
+    let (before, _) = run_queue(shop.pid());
     let spinners = [Spinner::start(), Spinner::start()];
     load(&[shop.url("/item?id={n}"), shop.url("/spin?ms=10&n=2")], 40, 6, 4);
     drop(spinners);
     thread::sleep(SETTLE);
-    let after = run_delay(shop.pid());
+    let (after, _) = run_queue(shop.pid());
     let output = agent.stop();
     let points = output.points("go-shop", "whywait.thread.run_queue.duration");
     let (found, expected) = (sum(&points), after - before);

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    common::{Agent, Output, attribute, demo, is_slow, number_of},
+    common::{Agent, Output, attribute, demo, is_slow, number_of, run_queue},
     go_signals,
 };
 
@@ -49,6 +49,8 @@ pub struct Said {
     pub told: Value,
     /// What tracestat read in the trace.
     pub trace: Value,
+    /// How long its threads waited on run queues by the kernel's account, s, and how often they got a core.
+    pub run_queue: (f64, i64),
     pub output: Output,
     pub spans: Vec<Value>,
     service: String,
@@ -108,6 +110,7 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     let mut program = Program::start(path, &trace);
     let pid = program.child.id().to_string();
     let agent = Agent::run(&["--pid", &pid, "--metric-interval", "1s", "--max-spans", "100000"], 1);
+    let before = run_queue(program.child.id());
     program.say("go\n");
     let told = program.hear();
     // One look at the goroutines that stay. A look may take a 200th of the time between two, so one that is long in an emulator is rare:
@@ -117,6 +120,7 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     }
     let until_a_look = if is_slow() { 4000 } else { 300 };
     thread::sleep(Duration::from_millis(until_a_look));
+    let after = run_queue(program.child.id());
     let output = agent.stop();
     let read = Command::new(demo("tracestat"))
         .arg(&trace)
@@ -133,6 +137,7 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     Ok(go_signals::check(&Said {
         told: serde_json::from_str(&told).expect("the program's account"),
         trace: serde_json::from_slice(&read.stdout).expect("tracestat's JSON"),
+        run_queue: (after.0 - before.0, after.1 - before.1),
         spans: output.spans(&service),
         output,
         service,

@@ -12,7 +12,7 @@ mod go_times;
 
 use go_times::{Sums, add, difference, our_sums, their_sums};
 
-const SIGNALS: [&str; 9] = [
+const SIGNALS: [&str; 10] = [
     "go.runtime",
     "go.goroutines",
     "go.gc",
@@ -22,6 +22,7 @@ const SIGNALS: [&str; 9] = [
     "go.handoff",
     "net.connect",
     "net.request",
+    "thread.run_queue",
 ];
 /// Functions whose goroutines' states last long beside what a probe and the trace's own events take.
 const LASTING: [&str; 7] = [
@@ -86,6 +87,7 @@ pub fn check(said: &Said) -> Life {
     findings
         .of("net.connect")
         .same("connects", said.sum("whywait.tcp.connect.duration", &[]), 1);
+    run_queue(said, findings.of("thread.run_queue"));
     let right = findings.life.wrong.is_empty();
     times(said, findings.of("go.sched"));
     findings.life.only_times = right && !findings.life.wrong.is_empty();
@@ -298,6 +300,26 @@ fn handoffs(said: &Said, findings: &mut Findings) {
             format!("by sysmon: {ours}, by the trace {steals}")
         });
     }
+}
+
+/// How long threads waited for a core, and how often they got one, against the kernel's own account.
+fn run_queue(said: &Said, findings: &mut Findings) {
+    /// Threads that got a core between our first look and the account's, or behind the last one: sysmon's naps above all.
+    const MOMENTS: i64 = 10;
+    /// How much of a wait may lie in such a moment, s, and a part of the whole for the clock's readings.
+    const MOMENT: f64 = 0.002;
+    const PART: f64 = 0.05;
+    let points = said.points("whywait.thread.run_queue.duration");
+    let ours: f64 = points.iter().filter_map(|point| point["sum"].as_f64()).sum();
+    let often = said.sum("whywait.thread.run_queue.duration", &[]);
+    let (theirs, cores) = said.run_queue;
+    println!("run queue: {ours:.6} s, {often} times; the kernel's {theirs:.6} s, {cores} times");
+    findings.hold((ours - theirs).abs() <= MOMENT + PART * theirs, || {
+        format!("{ours} s, the kernel's {theirs} s")
+    });
+    findings.hold((often - cores).abs() <= MOMENTS + cores / 100, || {
+        format!("{often} times, the kernel's {cores}")
+    });
 }
 
 /// How often goroutines waited, for what, and how often they ran.

@@ -48,6 +48,18 @@ pub fn is_slow() -> bool {
     std::env::var_os("WHYWAIT_SLOW_MACHINE").is_some()
 }
 
+/// The kernel's own account of a process' threads (/proc/PID/task/*/schedstat): how long they waited on run queues, s, and how often they
+/// got a core.
+pub fn run_queue(pid: u32) -> (f64, i64) {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_each = tasks.map(|task| {
+        let line = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+        let numbers: Vec<i64> = line.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        (numbers[1] as f64 / 1e9, numbers[2])
+    });
+    of_each.fold((0.0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
 /// A child that is ended by its own pid when it goes out of scope.
 pub struct Service {
     pub child: Child,
