@@ -114,7 +114,8 @@ fn feed(program: &Path, reader: &str, seeds: &Path, seconds: u32) -> Result<Stri
     command
         .args([
             "-rss_limit_mb=512",
-            "-timeout=5",
+            // By the wall clock, at the lowest priority.
+            "-timeout=30",
             "-max_len=65536",
             "-print_final_stats=1",
         ])

@@ -97,7 +97,7 @@ pub(super) fn section<'a>(document: &'a str, name: &str) -> &'a str {
 /// The document with another text below the heading `name`, all else as it is.
 pub(super) fn with_section(document: &str, name: &str, text: &str) -> String {
     match parts(document, name) {
-        Some((before, _, after)) if after.is_empty() => format!("{before}{text}"),
+        Some((before, _, "")) => format!("{before}{text}"),
         Some((before, _, after)) => format!("{before}{text}\n{after}"),
         None => format!("{}\n\n{}{text}", document.trim_end(), heading(name)),
     }
