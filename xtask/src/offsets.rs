@@ -181,18 +181,16 @@ impl Builder {
             .flatten()
     }
 
-    /// Notes in each table for amd64 which experiments leave its fields in place; the tables of those that do not.
+    /// Notes in each table which experiments leave its fields in place; the tables of those that do not. Of architectures with equal
+    /// tables the first stands for all.
     fn experiments(&self, tables: &mut [Table]) -> Result<Vec<Table>> {
         let mut moved = Vec::new();
-        for table in tables
-            .iter_mut()
-            .filter(|table| table.arch.iter().any(|arch| arch == "amd64"))
-        {
+        for table in tables {
             let (unmoved, others) = self.tried(table)?;
             table.unmoved_by = unmoved;
             for (name, read) in others {
                 let mut of_name = Table {
-                    arch: vec!["amd64".to_owned()],
+                    arch: vec![table.arch[0].clone()],
                     with: vec![name],
                     read: vec![read.version],
                     fields: read.fields,
@@ -211,7 +209,7 @@ impl Builder {
         let (mut unmoved, mut moved) = (Vec::new(), Vec::new());
         for name in EXPERIMENTS {
             // A version that has not got it refuses to build.
-            let Some(read) = self.read(&newest_of(table), "amd64", Some(name))? else {
+            let Some(read) = self.read(&newest_of(table), &table.arch[0], Some(name))? else {
                 continue;
             };
             // Without effect when it is the default.
@@ -232,7 +230,11 @@ impl Builder {
     fn reaches_back(&self, ordinary: &Table, of_name: &mut Table) -> Result<()> {
         let newest = ordinary.patches.1.unwrap_or_else(|| patch_of(&newest_of(ordinary)));
         let first = ordinary.read.first().context("a table was read of something")?;
-        let read = self.read(first.trim_start_matches("go"), "amd64", Some(&of_name.with[0]))?;
+        let read = self.read(
+            first.trim_start_matches("go"),
+            &ordinary.arch[0],
+            Some(&of_name.with[0]),
+        )?;
         match read {
             Some(read) if read.fields == of_name.fields => of_name.read.insert(0, read.version),
             _ => of_name.patches.0 = newest,
@@ -246,7 +248,7 @@ impl Builder {
         let mut unmoved = Vec::new();
         for name in &ordinary.unmoved_by {
             let both = format!("{},{name}", of_name.with[0]);
-            let read = self.read(&newest_of(ordinary), "amd64", Some(&both))?;
+            let read = self.read(&newest_of(ordinary), &ordinary.arch[0], Some(&both))?;
             if read.is_some_and(|read| read.fields == of_name.fields) {
                 unmoved.push(name.clone());
             }

@@ -6,13 +6,13 @@ use std::{
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::{
-    common::{Agent, Output, attribute, demo, is_slow, number_of, run_queue},
+    common::{Agent, Output, attribute, clocks, demo, is_slow, number_of, run_queue},
     go_signals,
 };
 
@@ -113,13 +113,18 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     let before = run_queue(program.child.id());
     program.say("go\n");
     let told = program.hear();
-    // One look at the goroutines that stay. A look may take a 200th of the time between two, so one that is long in an emulator is rare:
-    // nothing goes on meanwhile that the trace does not have.
+    let service = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("a name")
+        .to_owned();
+    // One look at the goroutines that stay.
     if is_slow() {
         program.stand_still();
+        until_a_look(&agent, &service);
+    } else {
+        thread::sleep(Duration::from_millis(300));
     }
-    let until_a_look = if is_slow() { 4000 } else { 300 };
-    thread::sleep(Duration::from_millis(until_a_look));
     let after = run_queue(program.child.id());
     let output = agent.stop();
     let read = Command::new(demo("tracestat"))
@@ -129,11 +134,6 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
     if !read.status.success() {
         return Err(String::from_utf8_lossy(&read.stderr).into_owned());
     }
-    let service = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("a name")
-        .to_owned();
     Ok(go_signals::check(&Said {
         told: serde_json::from_str(&told).expect("the program's account"),
         trace: serde_json::from_slice(&read.stdout).expect("tracestat's JSON"),
@@ -143,6 +143,21 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
         service,
         minor,
     }))
+}
+
+/// Waits for a look at the goroutines that began after now. A look may take a 200th of the time between two: one that is long, as in an
+/// emulator, is not repeated for seconds. The program stands still meanwhile, so that nothing goes on that the trace does not have.
+fn until_a_look(agent: &Agent, service: &str) {
+    let (_, now) = clocks();
+    let is_seen = || {
+        let seen = agent.points(service, "go.goroutine.alive");
+        seen.iter().any(|point| number_of(&point["timeUnixNano"]) > now)
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_seen() {
+        assert!(Instant::now() < deadline, "no look at the goroutines");
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// The program; on one P, so that it is settled who waits for whom.

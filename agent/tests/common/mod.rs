@@ -292,6 +292,14 @@ impl Agent {
         self.child.id()
     }
 
+    /// The last points of a metric of a process that were written until now.
+    pub fn points(&self, service: &str, metric: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.out.path().join("metrics.jsonl")).unwrap_or_default();
+        // The last line may be half written.
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        points(&lines.collect::<Vec<_>>(), service, metric)
+    }
+
     /// Ctrl-C; waits for the closing summary. What it wrote and said.
     pub fn stop(self) -> Output {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -343,24 +351,28 @@ impl Output {
 
     /// The last points of a metric of a process.
     pub fn points(&self, service: &str, metric: &str) -> Vec<Value> {
-        let found = self
-            .metrics
-            .iter()
-            .rev()
-            .flat_map(|line| list(&line["resourceMetrics"]))
-            .find_map(|resource| {
-                if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
-                    return None;
-                }
-                let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
-                metrics.into_iter().find(|found| found["name"] == metric)
-            });
-        let Some(found) = found else { return Vec::new() };
-        let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
-        kinds
-            .iter()
-            .flat_map(|kind| list(&found[*kind]["dataPoints"]))
-            .cloned()
-            .collect()
+        points(&self.metrics, service, metric)
     }
+}
+
+/// The last points of a metric of a process, in OTLP requests as JSON.
+fn points(requests: &[Value], service: &str, metric: &str) -> Vec<Value> {
+    let found = requests
+        .iter()
+        .rev()
+        .flat_map(|line| list(&line["resourceMetrics"]))
+        .find_map(|resource| {
+            if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
+                return None;
+            }
+            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
+            metrics.into_iter().find(|found| found["name"] == metric)
+        });
+    let Some(found) = found else { return Vec::new() };
+    let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
+    kinds
+        .iter()
+        .flat_map(|kind| list(&found[*kind]["dataPoints"]))
+        .cloned()
+        .collect()
 }
