@@ -127,7 +127,9 @@ fn every_gc_cycle_is_a_trace_and_none_twice() {
     }
     let shop = shop(None, &[]);
     shop.get("/gc");
-    let agent = Agent::run(&["--pid", &shop.pid().to_string()], 1);
+    // Of that many a second only some would be traced by default.
+    let pid = shop.pid().to_string();
+    let agent = Agent::run(&["--pid", &pid, "--max-spans", "100000"], 1);
     let before = shop.oracle();
     let first = number_of(metric(&before, "/gc/cycles/total:gc-cycles"));
     // A minute in a run before a release; CI has less time.

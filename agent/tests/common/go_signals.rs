@@ -311,14 +311,17 @@ fn run_queue(said: &Said, findings: &mut Findings) {
     /// How much of a wait may lie in such a moment, s, and a part of the whole for the clock's readings.
     const MOMENT: f64 = 0.002;
     const PART: f64 = 0.05;
+    /// The kernel's wait ends when it begins to choose who is next (linux, kernel/sched/stats.h, sched_info_arrive: rq_clock), ours at the
+    /// switch itself: 4 to 6 us later where a core was idle, s.
+    const SWITCH: f64 = 10e-6;
     let points = said.points("whywait.thread.run_queue.duration");
     let ours: f64 = points.iter().filter_map(|point| point["sum"].as_f64()).sum();
     let often = said.sum("whywait.thread.run_queue.duration", &[]);
     let (theirs, cores) = said.run_queue;
     println!("run queue: {ours:.6} s, {often} times; the kernel's {theirs:.6} s, {cores} times");
-    findings.hold((ours - theirs).abs() <= MOMENT + PART * theirs, || {
-        format!("{ours} s, the kernel's {theirs} s")
-    });
+    let near = MOMENT + PART * theirs;
+    let range = theirs - near..=theirs + near + SWITCH * often as f64;
+    findings.hold(range.contains(&ours), || format!("{ours} s, the kernel's {theirs} s"));
     findings.hold((often - cores).abs() <= MOMENTS + cores / 100, || {
         format!("{often} times, the kernel's {cores}")
     });
