@@ -259,7 +259,7 @@ impl Meter {
             let own = hits[index].saturating_sub(sample.hits[index]);
             let others = count.saturating_sub(own) as f64 * self.foreign[index];
             let of_own = (time - others).max(0.0);
-            if self.is_unknown(index) {
+            if self.is_unknown(index) && own > 0 {
                 // What is rare is known after some samples.
                 let seen = &mut self.seen[index];
                 (seen.time, seen.count) = (seen.time + of_own, seen.count + own);
