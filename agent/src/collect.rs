@@ -44,10 +44,10 @@ impl Collector {
     pub fn event(&mut self, event: &Event, target: &mut Target) {
         let slot = event.header().slot;
         let waiting = self.waiting.entry(slot).or_default();
-        let mut fits = waiting.len() < self.limit;
+        let (mut fits, mut pace) = (waiting.len() < self.limit, None);
         if let Event::GcCycle(cycle) = event {
-            let pace = self.cycles.entry(slot).or_default();
-            fits &= pace.fits(cycle, self.limit as f64 * CYCLES);
+            let of_cycles = pace.insert(self.cycles.entry(slot).or_default());
+            fits &= of_cycles.fits(cycle, self.limit as f64 * CYCLES);
             if !fits {
                 target.cycles.leave_out(cycle.number);
             }
@@ -61,7 +61,7 @@ impl Collector {
         signals::spans(event, target, waiting);
         let made = waiting.len() - before;
         self.made += made as u64;
-        if let (Event::GcCycle(_), Some(pace)) = (event, self.cycles.get_mut(&slot)) {
+        if let Some(pace) = pace {
             pace.room -= made as f64;
         }
     }
@@ -95,7 +95,7 @@ impl Collector {
 /// all before it in its second: of n cycles, that is about ln n.
 #[derive(Debug)]
 struct Pace {
-    /// Spans that it may have now; None before the first cycle.
+    /// Spans that it may have now; a second's before the first cycle.
     room: f64,
     /// Up to when that counts, ns.
     until: u64,
@@ -137,15 +137,12 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn cycle(number: u64, time: u64, pause: i64) -> Event {
-        let header = Header {
-            slot: 1,
-            time,
-            ..Header::default()
-        };
         Event::GcCycle(Cycle {
             header: Header {
                 kind: Kind::GcCycle as u32,
-                ..header
+                slot: 1,
+                time,
+                ..Header::default()
             },
             number,
             pause,

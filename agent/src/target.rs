@@ -6,7 +6,7 @@ use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
-    budget::{Duty, Guest, Plane, Spent, Window, Worth},
+    budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
     discover::Process,
     golang::{GoRuntime, Snapshot},
@@ -170,9 +170,7 @@ impl Target {
 
     /// Whether a window of either plane is open.
     pub fn is_seen(&self) -> bool {
-        [&self.hooks, &self.probes]
-            .iter()
-            .any(|duty| matches!(duty.window, Window::Open { .. }))
+        self.hooks.window.is_open() || self.probes.window.is_open()
     }
 
     /// The duty that a signal depends on; None for what is always on.

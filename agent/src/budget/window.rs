@@ -37,6 +37,10 @@ pub enum Window {
 }
 
 impl Window {
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
     /// Whether it is open, or about to be or was a moment ago.
     pub fn is_wanted(self) -> bool {
         matches!(self, Self::Open { .. } | Self::Busy)

@@ -127,7 +127,7 @@ impl Watch {
             Plane::Hooks => &target.hooks,
             Plane::Probes => &target.probes,
         };
-        if !matches!(duty.window, Window::Open { .. }) {
+        if !duty.window.is_open() {
             return None;
         }
         // An array's element is always there.
@@ -138,7 +138,7 @@ impl Watch {
     fn allow(&mut self, target: &mut Target) {
         let before = target.known.allowance;
         for (plane, duty) in [(Plane::Hooks, &target.hooks), (Plane::Probes, &target.probes)] {
-            if matches!(duty.window, Window::Open { .. }) {
+            if duty.window.is_open() {
                 target.known.allowance[plane as usize] = duty.allowance();
             }
         }
@@ -151,7 +151,7 @@ impl Watch {
     pub fn clear(&mut self) {
         let closed = |duty: fn(&Target) -> &Duty| -> HashSet<u32> {
             let targets = self.targets.values();
-            let closed = targets.filter(|target| !matches!(duty(target).window, Window::Open { .. }));
+            let closed = targets.filter(|target| !duty(target).window.is_open());
             closed.map(|target| target.slot).collect()
         };
         let (hooks, probes) = (closed(|target| &target.hooks), closed(|target| &target.probes));

@@ -44,7 +44,7 @@ pub(super) fn among(target: &mut Target, turn: Turn, refusing: &[u32], now: Mono
 /// threads do, and so why what is runnable does not run. Not for longer than [`TOGETHER`], and not for hooks that are too dear.
 pub(super) fn waits_for_hooks(target: &mut Target, now: MonoNs) -> bool {
     let ledger = target.hooks.ledger.as_ref();
-    let apart = !matches!(target.hooks.window, Window::Open { .. }) && !ledger.is_some_and(Ledger::is_starved);
+    let apart = !target.hooks.window.is_open() && !ledger.is_some_and(Ledger::is_starved);
     let since = target.probes.waits.get_or_insert(now).0;
     let waits = apart && now.0.saturating_sub(since) < TOGETHER;
     if !waits {
