@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Agent, Load, Service, attribute, load, number_of, privileged, shop, stock};
+use common::{Agent, Load, Service, attribute, load, number_of, privileged, schedstat, shop, stock};
 use serde_json::Value;
 
 const ROUNDS: usize = 3;
@@ -12,13 +12,9 @@ const WINDOW: u32 = 2;
 const SETTLE: u32 = 3;
 
 /// CPU time of all threads so far, ns, by the scheduler's account.
-fn cpu(service: &Service) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap();
-    let of_task = |task: std::io::Result<std::fs::DirEntry>| {
-        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    tasks.filter_map(of_task).sum()
+fn cpu(service: &Service) -> i64 {
+    let [ran, ..] = schedstat(service.pid());
+    ran
 }
 
 /// CPU time for each answer of a closed loop, ns.

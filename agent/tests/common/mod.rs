@@ -48,16 +48,22 @@ pub fn is_slow() -> bool {
     std::env::var_os("WHYWAIT_SLOW_MACHINE").is_some()
 }
 
-/// The kernel's own account of a process' threads (/proc/PID/task/*/schedstat): how long they waited on run queues, s, and how often they
-/// got a core.
-pub fn run_queue(pid: u32) -> (f64, i64) {
+/// The kernel's own account of a process' threads (/proc/PID/task/*/schedstat), all together: time on a core and on run queues, ns, and how
+/// often they got a core. A thread that ends meanwhile is left out.
+pub fn schedstat(pid: u32) -> [i64; 3] {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_each = tasks.map(|task| {
-        let line = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-        let numbers: Vec<i64> = line.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        (numbers[1] as f64 / 1e9, numbers[2])
-    });
-    of_each.fold((0.0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    let of_each = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok());
+    of_each.fold([0; 3], |mut sum, line| {
+        let numbers = line.split_whitespace().map(|number| number.parse::<i64>().unwrap());
+        sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        sum
+    })
+}
+
+/// Of that, how long they waited on run queues, s, and how often they got a core.
+pub fn run_queue(pid: u32) -> (f64, i64) {
+    let [_, waited, cores] = schedstat(pid);
+    (waited as f64 / 1e9, cores)
 }
 
 /// A child that is ended by its own pid when it goes out of scope.
