@@ -110,26 +110,44 @@ pub(super) fn service(folder: &Path, name: &str, args: &[&str]) -> Result<(Runni
 
 /// Starts the agent on `pids`; it watches all of them.
 pub(super) fn agent(program: &Path, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
+    agent_heard(program, pids, args, out, |_| {})
+}
+
+/// The same, and `hear` gets each line that it prints.
+pub(super) fn agent_heard(
+    program: &Path,
+    pids: &[u32],
+    args: &[&str],
+    out: &Path,
+    hear: impl Fn(&str) + Send + 'static + Clone,
+) -> Result<Running> {
     let mut command = Command::new(program);
     command.arg("run");
-    watching(command, pids, args, out)
+    watching(command, pids, args, out, hear)
 }
 
 /// The same, and all events go into `file` as well.
 pub(super) fn recorder(program: &Path, file: &Path, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
     let mut command = Command::new(program);
     command.arg("record").arg(file);
-    watching(command, pids, args, out)
+    watching(command, pids, args, out, |_| {})
 }
 
-fn watching(mut command: Command, pids: &[u32], args: &[&str], out: &Path) -> Result<Running> {
+fn watching(
+    mut command: Command,
+    pids: &[u32],
+    args: &[&str],
+    out: &Path,
+    hear: impl Fn(&str) + Send + 'static + Clone,
+) -> Result<Running> {
     command.args(["--plain", "--out"]).arg(out);
     for pid in pids {
         command.args(["--pid", &pid.to_string()]);
     }
     command.args(args);
     command.env("RUST_LOG", "info");
-    let (running, _) = Running::start(command, pids.len(), |line| {
+    let (running, _) = Running::start(command, pids.len(), move |line| {
+        hear(line);
         line.contains(" watching ").then(|| line.to_owned())
     })?;
     Ok(running)
@@ -151,11 +169,12 @@ pub(super) struct Window {
     pub(super) p999: f64,
 }
 
+/// What the load generator says at its end.
 #[derive(Deserialize)]
-struct Report {
+pub(super) struct Report {
     count: u64,
     errors: u64,
-    achieved_rate: f64,
+    pub(super) achieved_rate: f64,
     from_sent: Latency,
 }
 
@@ -166,29 +185,45 @@ struct Latency {
     p999_ns: f64,
 }
 
+impl Report {
+    /// Reads it; an error when there was no answer, or a wrong one.
+    pub(super) fn read(json: &Path, of: &str) -> Result<Self> {
+        let text = std::fs::read(json).with_context(|| format!("cannot read {}", json.display()))?;
+        let report: Self = serde_json::from_slice(&text)?;
+        if report.count == 0 || report.errors > 0 {
+            bail!("{of}: {} answers, {} errors", report.count, report.errors);
+        }
+        Ok(report)
+    }
+}
+
+/// The load generator: `url` for `seconds` (0: until it is ended) at a rate (0: as fast as the connections carry) over so many
+/// connections.
+pub(super) fn load(folder: &Path, url: &str, (rate, connections): (f64, u32), seconds: u64) -> Command {
+    let mut load = Command::new(folder.join("load"));
+    load.args(["--url", url, "--rate", &rate.to_string()]);
+    load.args(["--duration", &format!("{seconds}s")]);
+    load.args(["--connections", &connections.to_string()]);
+    load
+}
+
 /// Loads `url` for `seconds` at a rate (0: as fast as the connections carry) over so many connections, and measures the
 /// process behind it.
 pub(super) fn window(
     folder: &Path,
     pid: u32,
     url: &str,
-    (rate, connections): (f64, u32),
+    rate_and_connections: (f64, u32),
     seconds: u32,
 ) -> Result<Window> {
     let json = sh::target().join("xtask/bench-load.json");
-    let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
-    let mut load = Command::new(folder.join("load"));
-    load.args(["--url", url, "--rate", &rate, "--duration", &duration]);
-    load.args(["--connections", &connections.to_string(), "--json"])
-        .arg(&json);
+    let mut load = load(folder, url, rate_and_connections, seconds.into());
+    load.arg("--json").arg(&json);
     std::fs::create_dir_all(sh::target().join("xtask"))?;
     let (began, before) = (SystemTime::now(), cpu(pid)?);
     sh::capture(&mut load)?;
     let (ended, after) = (SystemTime::now(), cpu(pid)?);
-    let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
-    if report.count == 0 || report.errors > 0 {
-        bail!("{url}: {} answers, {} errors", report.count, report.errors);
-    }
+    let report = Report::read(&json, url)?;
     Ok(Window {
         began,
         ended,

@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -11,10 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use serde::Deserialize;
 
 use super::{
-    service::{self, Running, Used, used},
+    service::{self, Report, Running, Used, used},
     stats::median,
 };
 use crate::{progress, sh};
@@ -37,8 +35,11 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How much memory may come or go, MiB.
 const BAR: f64 = 2.0;
 /// Connections of each service's load.
-const CONNECTIONS: &str = "2";
-const TENTHS: usize = 10;
+const CONNECTIONS: u32 = 2;
+/// Parts of the time that are told apart.
+const PARTS: usize = 10;
+/// Warnings of the agent that are shown.
+const SHOWN: usize = 10;
 
 /// A service's load: a closed loop, so that it takes what the machine has.
 struct Load {
@@ -46,12 +47,6 @@ struct Load {
     path: &'static str,
     running: Running,
     json: PathBuf,
-}
-
-#[derive(Deserialize)]
-struct Answers {
-    achieved_rate: f64,
-    errors: u64,
 }
 
 pub(super) fn run(options: &Options) -> Result<()> {
@@ -75,9 +70,20 @@ pub(super) fn run(options: &Options) -> Result<()> {
         ("rust-stock", &stock.1, "/stock/{n}"),
     ];
     let said = Arc::new(Mutex::new(Vec::new()));
-    let watching = start(&agent, &[&shop.0, &stock.0], &options.agent, &folder, &said)?;
+    let hear = {
+        let said = Arc::clone(&said);
+        move |line: &str| {
+            let tells = line.starts_with("lost:") || line.starts_with("whywait ran ") || line.contains(" WARN ");
+            if let (true, Ok(mut said)) = (tells, said.lock()) {
+                said.push(line.to_owned());
+            }
+        }
+    };
+    let args: Vec<&str> = options.agent.iter().map(String::as_str).collect();
+    let pids = [shop.0.pid(), stock.0.pid()];
+    let watching = service::agent_heard(&agent, &pids, &args, &folder.join("out"), hear)?;
     let loads = loads
-        .map(|(name, address, path)| load(&demo, &folder, name, address, path, seconds))
+        .map(|(name, address, path)| load(&demo, &folder, (name, address, path), seconds))
         .into_iter()
         .collect::<Result<Vec<Load>>>()?;
     thread::sleep(MINUTE);
@@ -85,12 +91,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let mut carried = Vec::new();
     for load in loads {
         load.running.wait()?;
-        let text = std::fs::read(&load.json).with_context(|| format!("no {}", load.json.display()))?;
-        let answers: Answers = serde_json::from_slice(&text)?;
-        if answers.errors > 0 {
-            bail!("{}: {} requests failed", load.name, answers.errors);
-        }
-        carried.push(format!("{} {} {:.0}/s", load.name, load.path, answers.achieved_rate));
+        let report = Report::read(&load.json, load.name)?;
+        carried.push(format!("{} {} {:.0}/s", load.name, load.path, report.achieved_rate));
     }
     watching.end()?;
     let said = said
@@ -100,49 +102,15 @@ pub(super) fn run(options: &Options) -> Result<()> {
     service::publish("soak.md", &text)
 }
 
-/// Starts the agent; lines of its that tell of losses go into `said`.
-fn start(
-    agent: &Path,
-    targets: &[&Running],
-    args: &[String],
-    folder: &Path,
-    said: &Arc<Mutex<Vec<String>>>,
-) -> Result<Running> {
-    let mut command = Command::new(agent);
-    command.args(["run", "--plain", "--out"]).arg(folder.join("out"));
-    for target in targets {
-        command.args(["--pid", &target.pid().to_string()]);
-    }
-    command.args(args).env("RUST_LOG", "info");
-    let said = Arc::clone(said);
-    let (running, _) = Running::start(command, targets.len(), move |line| {
-        if line.starts_with("lost:") || line.starts_with("whywait ran ") || line.contains(" WARN ") {
-            said.lock().ok()?.push(line.to_owned());
-        }
-        line.contains(" watching ").then(String::new)
-    })?;
-    Ok(running)
-}
-
 fn load(
     demo: &Path,
     folder: &Path,
-    name: &'static str,
-    address: &str,
-    path: &'static str,
+    (name, address, path): (&'static str, &str, &'static str),
     seconds: u64,
 ) -> Result<Load> {
     let json = folder.join(format!("{name}.json"));
-    let mut command = Command::new(demo.join("load"));
-    command.args(["--url", &format!("http://{address}{path}"), "--rate", "0"]);
-    command.args([
-        "--connections",
-        CONNECTIONS,
-        "--duration",
-        &format!("{seconds}s"),
-        "--json",
-    ]);
-    command.arg(&json);
+    let mut command = service::load(demo, &format!("http://{address}{path}"), (0.0, CONNECTIONS), seconds);
+    command.arg("--json").arg(&json);
     let running = Running::start(command, 0, |_| None)?.0;
     Ok(Load {
         name,
@@ -204,7 +172,7 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
         )
     };
     // Each part begins with the last look of the one before, so that no CPU time falls between.
-    let part = (looks.len() - 1).div_ceil(TENTHS).max(1);
+    let part = (looks.len() - 1).div_ceil(PARTS).max(1);
     for (number, first) in (0..looks.len() - 1).step_by(part).enumerate() {
         let looks = &looks[first..=(first + part).min(looks.len() - 1)];
         let _ = write!(text, "{}", row(&format!("{}", number + 1), looks));
@@ -219,7 +187,7 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
     );
     let warnings: Vec<&String> = said.iter().filter(|line| line.contains(" WARN ")).collect();
     let _ = writeln!(text, "\nWarnings in its log: {}.", warnings.len());
-    for warning in warnings.iter().take(TENTHS) {
+    for warning in warnings.iter().take(SHOWN) {
         let _ = writeln!(text, "- {warning}");
     }
     Ok(text)

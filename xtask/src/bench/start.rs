@@ -102,9 +102,7 @@ fn fitting(pid: u32) -> Result<usize> {
 
 /// A little load on one target, until it is dropped.
 fn load(demo: &Path, address: &str) -> Result<Running> {
-    let mut command = Command::new(demo.join("load"));
-    command.args(["--url", &format!("http://{address}/item?id={{n}}")]);
-    command.args(["--rate", "50", "--connections", "1", "--duration", "0"]);
+    let command = service::load(demo, &format!("http://{address}/item?id={{n}}"), (50.0, 1), 0);
     Ok(Running::start(command, 0, |_| None)?.0)
 }
 
