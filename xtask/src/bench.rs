@@ -5,6 +5,7 @@ mod ingest;
 mod inspect;
 mod overhead;
 mod peers;
+mod plot;
 mod service;
 mod soak;
 mod start;

@@ -17,8 +17,9 @@ use clap::Args;
 
 use super::{
     overhead::programs::{Accounting, added},
+    plot::{self, Panel},
     service,
-    stats::estimate,
+    stats::{Estimate, estimate},
 };
 use crate::{progress, sh};
 
@@ -40,6 +41,8 @@ pub(crate) struct Options {
 
 /// The hooks count all the while.
 const ARGS: &[&str] = &["--budget", "off"];
+/// What a switch may cost, ns.
+const BAR: f64 = 60.0;
 /// An empty program of the agent's own, which it times at its start.
 const EMPTY: &str = "calibrate";
 const STACK: usize = 64 << 10;
@@ -72,9 +75,25 @@ pub(super) fn run(options: Options) -> Result<()> {
         with.push(threads.window(length)?);
         agent.end()?;
     }
-    let text = report(&options, &without, &with, &programs(&threads, length, watch)?);
+    let programs = programs(&threads, length, watch)?;
+    let text = report(&options, &without, &with, &programs);
     threads.end();
+    service::picture("foreign.svg", &picture(&programs)?)?;
     service::publish("foreign.md", &text)
+}
+
+/// Of programs that run with threads' switches and wakeups, not once or twice.
+fn picture(programs: &[Program]) -> Result<String> {
+    const OFTEN: u64 = 1000;
+    let often = programs.iter().filter(|program| program.hits >= OFTEN);
+    plot::panels(&[Panel {
+        title: "Of no target's thread: ns a hit; the line is the bar".to_owned(),
+        rows: often
+            .map(|program| (program.name.clone(), Estimate::exact(program.each)))
+            .collect(),
+        even: None,
+        bar: Some(BAR),
+    }])
 }
 
 /// A program's hits and time in it, ns, less what the account itself adds.
@@ -224,6 +243,7 @@ fn report(options: &Options, without: &[Seen], with: &[Seen], programs: &[Progra
             ratio.value, ratio.low, ratio.high
         );
     }
+    text += "![Time in programs](foreign.svg)\n\n";
     text += "By the kernel's account of programs, in one more window, less what an empty program takes by it; the bar is 60 ns a switch.\n\n\
              | program | hits | ns/hit |\n|---|---|---|\n";
     for Program { name, hits, each } in programs {

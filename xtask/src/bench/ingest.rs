@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::service;
+use super::{
+    plot::{self, Chart, Curve, Panel},
+    service,
+    stats::Estimate,
+};
 use crate::{build, demo_build, progress, setup, sh};
 
 #[derive(Args)]
@@ -63,9 +67,20 @@ pub(super) fn run(options: Options) -> Result<()> {
          correlate, encode as OTLP protobuf. {}\n\nAn event is what is over a threshold: everything else is counted in the kernel's histograms and never \
          leaves it. Of each target at most 1000 become spans in a second (`--max-spans`), the others are counted; the second row has that limit at \
          three million events a second. Allocations are those of all three steps. Memory is the resident set at the begin, in the midst and at the end.\n\n\
+         ![Events a second](ingest.svg)\n\n\
          | | events | spans | OTLP, MB | events/s | allocations/event | memory, MB |\n|---|---|---|---|---|---|---|\n",
         service::machine()
     );
+    let panel = Panel {
+        title: "Events taken in, million a second and core; the line is the bar".to_owned(),
+        rows: rows
+            .iter()
+            .map(|row| (row.name.clone(), Estimate::exact(row.events_per_second / 1e6)))
+            .collect(),
+        even: None,
+        bar: Some(3.0),
+    };
+    service::picture("ingest.svg", &plot::panels(&[panel])?)?;
     for row in rows {
         let [begin, midst, end] = row.rss.map(|kb| kb as f64 / 1024.0);
         let _ = writeln!(
@@ -97,10 +112,11 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
     let mut text = format!(
         "# What the ring buffer carries\nBy `cargo xtask bench ringbuf`: a kernel program writes events of 72 bytes at a rate that rises, for 2 s each, in \
          bursts of 1 ms; a ring of {} bytes; taken out and decoded as the agent does, every 10 ms and when a quarter is full. {} {verdict} Written = \
-         received + lost in every row.\n\n| asked, a second | written, a second | written | received | lost, as counted |\n|---|---|---|---|---|\n",
+         received + lost in every row.\n\n![Written, received and lost by what was asked for](ringbuf.svg)\n\n| asked, a second | written, a second | written | received | lost, as counted |\n|---|---|---|---|---|\n",
         options.bytes,
         service::machine()
     );
+    service::picture("ringbuf.svg", &ring_picture(&steps)?)?;
     for step in steps {
         let Step {
             asked_per_second,
@@ -120,6 +136,33 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
         );
     }
     service::publish("ringbuf.md", &text)
+}
+
+fn ring_picture(steps: &[Step]) -> Result<String> {
+    let curve = |name, figure: fn(&Step) -> u64| {
+        // Of what was written in some seconds, in one.
+        let rate = |step: &Step| step.written_per_second as f64 * figure(step) as f64 / (step.written as f64).max(1.0);
+        Curve {
+            name,
+            points: steps
+                .iter()
+                .map(|step| (step.asked_per_second as f64, rate(step)))
+                .collect(),
+            joined: true,
+        }
+    };
+    plot::chart_of(&Chart {
+        title: "What the ring buffer carries",
+        x: "events asked for, a second",
+        y: "events a second",
+        curves: vec![
+            curve("written", |step| step.written),
+            curve("received", |step| step.received),
+            curve("lost", |step| step.lost),
+        ],
+        bar: None,
+        logarithmic: true,
+    })
 }
 
 /// Some seconds of both services in which everything is an event.

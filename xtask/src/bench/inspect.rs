@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use super::service;
+use super::{
+    plot::{self, Chart, Curve},
+    service,
+};
 use crate::{progress, sh};
 
 #[derive(Args)]
@@ -55,7 +58,7 @@ pub(super) fn run(options: Options) -> Result<()> {
     let mut found = vec![agent];
     found.extend(["go-shop", "rust-stock", "otelcol"].map(|name| demo.join(name)));
     found.extend(rust().into_iter().chain(go()).chain(large()).chain(options.files));
-    let mut rows = Vec::new();
+    let mut rows: Vec<Inspected> = Vec::new();
     for file in distinct(found) {
         progress::note(&format!("inspecting {}", file.display()));
         let mut inspect = sh::cmd(
@@ -65,7 +68,33 @@ pub(super) fn run(options: Options) -> Result<()> {
         let line = sh::capture(inspect.arg(&file))?;
         rows.push(serde_json::from_str(&line).with_context(|| format!("it printed {line}"))?);
     }
+    service::picture("inspect.svg", &picture(&rows)?)?;
     service::publish("inspect.md", &report(rows, options.times))
+}
+
+fn picture(rows: &[Inspected]) -> Result<String> {
+    let curve = |name, is_one: fn(&str) -> bool| {
+        let points = rows.iter().filter(|row| is_one(&row.found));
+        Curve {
+            name,
+            points: points.map(|row| (row.bytes / MB, row.median_ms)).collect(),
+            joined: false,
+        }
+    };
+    plot::chart_of(&Chart {
+        title: "Time to inspect an executable; the line is the bar, 1.5 s",
+        x: "MB",
+        y: "ms",
+        curves: vec![
+            curve("Go", |found| found.starts_with("go1.")),
+            curve("tokio", |found| found.starts_with("tokio")),
+            curve("neither, or refused", |found| {
+                !found.starts_with("go1.") && !found.starts_with("tokio")
+            }),
+        ],
+        bar: Some(1500.0),
+        logarithmic: true,
+    })
 }
 
 /// Cargo itself, not the proxy of rustup that PATH has, and the shared objects that are the compiler.
@@ -125,6 +154,7 @@ fn report(mut rows: Vec<Inspected>, times: usize) -> String {
         "# Time to inspect an executable\nBy `cargo xtask bench inspect`; medians of {times} inspections, files in the kernel's memory, a process of its own for each \
          file. {}. The agent inspects an executable once, however many processes run it, and attaches after that. MB are 10^6 bytes. Peak \
          memory is all that inspecting takes, the parts of the file that are read among it; kept is what stays while the program is watched. A Rust program is recognised by tokio in it.\n\n\
+         ![Time by size](inspect.svg)\n\n\
          | file | MB | ms | MB/s | ms/MB | peak memory, MB | kept, MB | found |\n|---|---|---|---|---|---|---|---|\n",
         service::machine()
     );

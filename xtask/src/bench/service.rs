@@ -278,6 +278,14 @@ pub(super) fn publish(name: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// Writes a report's picture below docs/bench.
+pub(super) fn picture(name: &str, svg: &str) -> Result<()> {
+    std::fs::create_dir_all(sh::root().join("docs/bench"))?;
+    std::fs::write(sh::root().join("docs/bench").join(name), svg)?;
+    progress::note(&format!("wrote docs/bench/{name}"));
+    Ok(())
+}
+
 /// What a process has used up to now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{
+    plot::{self, Chart, Curve},
     service::{self, Report, Running, Used, used},
     stats::median,
 };
@@ -99,7 +100,24 @@ pub(super) fn run(options: &Options) -> Result<()> {
         .lock()
         .map_err(|_| anyhow::anyhow!("the agent's reader panicked"))?;
     let text = report(&looks, &carried, &said, options)?;
+    service::picture("soak.svg", &picture(&looks)?)?;
     service::publish("soak.md", &text)
+}
+
+fn picture(looks: &[Used]) -> Result<String> {
+    let minutes = |look: usize| look as f64 * LOOK.as_secs_f64() / MINUTE.as_secs_f64();
+    plot::chart_of(&Chart {
+        title: "The agent's memory",
+        x: "minutes",
+        y: "RSS, MiB",
+        curves: vec![Curve {
+            name: "RSS",
+            points: (0..).zip(looks).map(|(look, used)| (minutes(look), used.rss)).collect(),
+            joined: true,
+        }],
+        bar: None,
+        logarithmic: false,
+    })
 }
 
 fn load(
@@ -159,6 +177,7 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
             .nth(2)
             .unwrap_or("not known"),
     );
+    text += "![Memory over time](soak.svg)\n\n";
     text += "| part of the time | RSS, MiB: least | median | most | CPU |\n|---|---|---|---|---|\n";
     let row = |name: &str, looks: &[Used]| {
         let mut rss: Vec<f64> = looks.iter().map(|used| used.rss).collect();

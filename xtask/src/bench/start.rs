@@ -19,6 +19,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{
+    plot::{self, Chart, Curve},
     service::{self, Running, Used, used},
     stats::median,
 };
@@ -88,7 +89,32 @@ pub(super) fn run(options: Options) -> Result<()> {
         }
         rows.push((count, rounds));
     }
+    service::picture("start.svg", &picture(&rows)?)?;
     service::publish("start.md", &report(&rows, &cut, options.rounds))
+}
+
+fn picture(rows: &[(usize, Vec<Round>)]) -> Result<String> {
+    let curve = |name, figure: fn(&Round) -> f64| {
+        let middle = |rounds: &[Round]| median(&mut rounds.iter().map(figure).collect::<Vec<f64>>());
+        let points = rows.iter().map(|(count, rounds)| (*count as f64, middle(rounds)));
+        Curve {
+            name,
+            points: points.collect(),
+            joined: true,
+        }
+    };
+    plot::chart_of(&Chart {
+        title: "From start to first signal, and to the end",
+        x: "targets",
+        y: "s, medians",
+        curves: vec![
+            curve("first metric", |round| round.first),
+            curve("all watched", |round| round.all),
+            curve("end", |round| round.end),
+        ],
+        bar: None,
+        logarithmic: true,
+    })
 }
 
 /// How many targets half of the free memory holds, by what one takes; the agent and the others here need the rest.
@@ -200,6 +226,7 @@ fn report(rows: &[(usize, Vec<Round>)], cut: &[usize], rounds: usize) -> String 
             "{wanted} targets do not fit into half of the free memory here; what fits was measured.\n"
         );
     }
+    text += "![Times by the number of targets](start.svg)\n\n";
     text += "| targets | first metric, s | ratio | all watched, s | ratio | RSS, MiB | ratio | CPU time, s | ratio | end, s | ratio |\n";
     text += "|---|---|---|---|---|---|---|---|---|---|---|\n";
     let figures: [fn(&Round) -> f64; 5] = [

@@ -12,6 +12,15 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
+    /// What was counted and not estimated.
+    pub(super) fn exact(value: f64) -> Self {
+        Self {
+            value,
+            low: value,
+            high: value,
+        }
+    }
+
     pub(super) fn half_width(self) -> f64 {
         (self.high - self.low) / 2.0
     }

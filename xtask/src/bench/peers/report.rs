@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Result;
+
 use super::{
     super::{
+        plot::{self, Panel},
         service::{self, Window},
-        stats::{estimate, median},
+        stats::{Estimate, estimate, median},
     },
     CASES, Outcome, PAGE, Pair, Peer, WARM,
 };
@@ -19,6 +22,7 @@ pub(super) fn report(peers: &[Peer], outcomes: &[Outcome], pairs: usize, seconds
          service's threads; the peer's own is beside it, as a share of a core, and comes on top.\n\n",
         service::machine()
     );
+    text += "![CPU/request with a peer over that without](peers.svg)\n\n";
     text += "| peer | load | requests/s | CPU/request, µs | requests/s ratio | CPU/request ratio | p50 ratio | p99 ratio | own CPU | own RSS, MiB |\n";
     text += "|---|---|---|---|---|---|---|---|---|---|\n";
     let mut absent = String::new();
@@ -41,6 +45,28 @@ pub(super) fn report(peers: &[Peer], outcomes: &[Outcome], pairs: usize, seconds
         text += &absent;
     }
     text
+}
+
+/// CPU/request with each peer over that without, a panel for each load.
+pub(super) fn picture(peers: &[Peer], outcomes: &[Outcome]) -> Result<String> {
+    let figure = |outcome: &Outcome, number: usize| -> Option<Estimate> {
+        let Outcome::Measured(pairs) = outcome else { return None };
+        let pairs = pairs.iter().filter(|pair| pair.case == number);
+        let ratios: Vec<f64> = pairs.map(|pair| pair.with.cpu / pair.alone.cpu).collect();
+        estimate(&ratios)
+    };
+    let panel = |(number, name): (usize, &str)| Panel {
+        title: format!("{name}: CPU/request, with / without"),
+        rows: peers
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(peer, outcome)| Some((peer.name.clone(), figure(outcome, number)?)))
+            .collect(),
+        even: Some(1.0),
+        bar: None,
+    };
+    let panels: Vec<Panel> = CASES.iter().map(|case| case.name).enumerate().map(panel).collect();
+    plot::panels(&panels)
 }
 
 fn rows(name: &str, pairs: &[Pair]) -> String {
