@@ -3,12 +3,13 @@
 //! Format: go1.26, src/runtime/symtab.go (`pcHeader`, `_func`, `funcline1`, `pcvalue`) and src/debug/gosym/pclntab.go. The
 //! two magics in range differ in nothing read here: 0xfffffff0 (go1.18, 1.19) and 0xfffffff1 (go1.20 on).
 
-use std::collections::{HashMap, HashSet};
+mod place;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-use super::super::InspectError;
-use super::super::elf::Binary;
+pub(super) use place::read;
 
 /// A place in the source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,8 +37,6 @@ pub struct GoSymbolizer {
     funcs: usize,
 }
 
-/// abi.Go118PCLnTabMagic, abi.Go120PCLnTabMagic (go1.26, internal/abi/symtab.go).
-const MAGICS: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
 /// Steps of a pc-value table: the longest function of a large program has some ten thousand.
 const MAX_STEPS: usize = 1 << 18;
 const MAX_NAME: usize = 1 << 16;
@@ -221,141 +220,9 @@ impl Func<'_> {
     }
 }
 
-pub(super) fn read(binary: &Binary<'_>) -> Result<GoSymbolizer, InspectError> {
-    let malformed = InspectError::Malformed { part: "pclntab" };
-    let (vaddr, data) = [".gopclntab", ".data.rel.ro.gopclntab"]
-        .iter()
-        .find_map(|name| binary.section_owned(name))
-        .ok_or(malformed.clone())?;
-    let mut symbolizer = parse(data).ok_or(malformed.clone())?;
-    let end = symbolizer.entry(symbolizer.functions).ok_or(malformed.clone())?;
-    // All functions must lie in code: the right text start is the one for which they do.
-    let fits = |text: &u64| {
-        let last = text.checked_add(u64::from(end)).and_then(|e| e.checked_sub(1));
-        *text != 0 && binary.is_code(*text) && last.is_some_and(|l| binary.is_code(l))
-    };
-    symbolizer.text = text_candidates(binary, vaddr, &symbolizer)
-        .into_iter()
-        .find(fits)
-        .ok_or(malformed)?;
-    Ok(symbolizer)
-}
-
-fn parse(table: Vec<u8>) -> Option<GoSymbolizer> {
-    let magic = u32::from_le_bytes(table.get(..4)?.try_into().ok()?);
-    let (quantum, pointer) = (*table.get(6)?, *table.get(7)?);
-    if !MAGICS.contains(&magic) || table.get(4..6)? != [0, 0] || quantum == 0 || pointer != 8 {
-        return None;
-    }
-    let word = |n: usize| -> Option<usize> {
-        let at = 8 + n * 8;
-        usize::try_from(u64::from_le_bytes(table.get(at..at + 8)?.try_into().ok()?)).ok()
-    };
-    let functions = word(0)?;
-    let (names, units, files, pc_values, funcs) = (word(3)?, word(4)?, word(5)?, word(6)?, word(7)?);
-    // The functab: pairs of offsets, and the end of the last function.
-    let size = functions.checked_mul(8)?.checked_add(4)?;
-    table.get(funcs..funcs.checked_add(size)?)?;
-    if functions == 0 {
-        return None;
-    }
-    Some(GoSymbolizer {
-        text: 0,
-        quantum: quantum.into(),
-        functions,
-        names,
-        units,
-        files,
-        pc_values,
-        funcs,
-        table,
-    })
-}
-
-/// Where runtime.text may be, best first: its symbol; moduledata.text; the header (until go1.25); the start of .text.
-fn text_candidates(binary: &Binary<'_>, pclntab: u64, symbolizer: &GoSymbolizer) -> Vec<u64> {
-    let symbol = binary.symbols().find(|s| s.name == "runtime.text").map(|s| s.vaddr);
-    let header = symbolizer
-        .table
-        .get(24..32)
-        .and_then(|b| b.try_into().ok())
-        .map(u64::from_le_bytes);
-    let section = binary.range_of(".text").map(|range| range.start);
-    [
-        symbol,
-        module_text(binary, pclntab),
-        pclntab
-            .checked_add(24)
-            .and_then(|at| binary.pointer(at))
-            .filter(|p| *p != 0)
-            .or(header),
-        section,
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// Places that hold the address of pclntab: one, or two in a program with plugins.
-const MAX_MODULES: usize = 64;
-
-/// moduledata.text: in runtime.firstmoduledata, which begins with the address of pclntab. It follows pcHeader, six slices,
-/// findfunctab, minpc and maxpc, and minpc equals the first function's address (go1.18–1.27, symtab.go, `moduledata`).
-fn module_text(binary: &Binary<'_>, pclntab: u64) -> Option<u64> {
-    let sections = [".go.module", ".noptrdata", ".data", ".data.rel.ro"];
-    for (start, data) in sections.iter().filter_map(|name| binary.section(name)) {
-        let here = |at: usize| start.checked_add(at as u64);
-        let words = data.chunks_exact(8).enumerate();
-        let stored = words.filter(|(_, word)| *word == pclntab.to_le_bytes());
-        let stored = stored.filter_map(|(i, _)| here(i * 8)).take(MAX_MODULES);
-        let end = here(data.len())?;
-        // What the loader puts there is in the file only as a relocation.
-        let targets = HashSet::from([pclntab]);
-        let relocated = binary
-            .pointers_to(&targets)
-            .filter(|at| (start..end).contains(at))
-            .take(MAX_MODULES);
-        for module in stored.chain(relocated) {
-            if binary.pointer(module) != Some(pclntab) {
-                continue;
-            }
-            let word = |n: u64| binary.pointer(module.checked_add(n * 8)?);
-            let (Some(minpc), Some(text)) = (word(20), word(22)) else {
-                continue;
-            };
-            if minpc >= text && binary.is_code(text) {
-                return Some(text);
-            }
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rubbish_is_refused() {
-        let header = |functions: u64, funcs: u64| {
-            let mut table = vec![0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
-            for word in [functions, 0, 0, 0, 0, 0, 0, funcs] {
-                table.extend(word.to_le_bytes());
-            }
-            table
-        };
-        let cases = [
-            vec![],
-            vec![0xf1, 0xff, 0xff, 0xff],
-            header(0, 72),
-            header(1, 72),
-            header(u64::MAX, 72),
-            header(u64::MAX / 8, u64::MAX),
-        ];
-        for table in cases {
-            assert!(parse(table.clone()).is_none(), "{table:x?}");
-        }
-    }
 
     #[test]
     fn endless_tables_end() {
@@ -366,7 +233,7 @@ mod tests {
         // One function 0..16 whose _func is in the table itself, then steps that never reach the target.
         table.extend([0, 0, 0, 0, 12, 0, 0, 0, 16, 0, 0, 0]);
         table.extend([1; 4096]);
-        let mut symbolizer = parse(table).expect("a table");
+        let mut symbolizer = place::parse(table).expect("a table");
         symbolizer.text = 0x1000;
         for vaddr in [0, 0xfff, 0x1000, 0x100f, 0x1010, u64::MAX] {
             let _ = symbolizer.lookup(vaddr);

@@ -20,11 +20,17 @@ pub(in crate::inspect) fn buildinfo(bytes: &[u8]) {
     }
 }
 
-/// The section .gopclntab.
+/// The section .gopclntab, and one that has pclntab among other things.
 pub(in crate::inspect) fn pclntab(bytes: &[u8]) {
+    for section in [".gopclntab", ".data.rel.ro"] {
+        pclntab_in(section, bytes);
+    }
+}
+
+fn pclntab_in(section: &str, bytes: &[u8]) {
     const CODE: u64 = 1 << 20;
     let text = vec![0xcc; CODE as usize];
-    let file = executable(&[(".gopclntab", bytes, 0), (".text", &text, 0)]);
+    let file = executable(&[(section, bytes, 0), (".text", &text, 0)]);
     let Ok(binary) = Binary::parse(Source::Bytes(&file)) else {
         return;
     };
@@ -141,6 +147,36 @@ mod tests {
         let file = executable(&[(".text", &code, 0), (".gopclntab", &table, 0)]);
         let symbols = super::table::read(&Binary::parse(Source::Bytes(&file)).unwrap()).unwrap();
         assert_eq!(symbols.lookup(text + 40).unwrap().function, "runtime.execute");
+    }
+
+    /// Where GNU ld and lld put it in a PIE: between other things, behind what only looks like its begin.
+    #[test]
+    fn pclntab_is_found_in_a_section_that_it_shares() {
+        let code = vec![0x90; 64];
+        let text = address_of(&executable(&[(".text", &code, 0)]), ".text");
+        let table = pclntab_of(&["main.main", "runtime.execute"], 32, text);
+        // Its functions are in no code.
+        let chance = pclntab_of(&["main.chance"], 1 << 24, text);
+        let at = address_of(
+            &executable(&[(".text", &code, 0), (".data.rel.ro", &[0; 8], 0)]),
+            ".data.rel.ro",
+        );
+        let pad = |bytes: &mut Vec<u8>| bytes.resize((at as usize + bytes.len()).next_multiple_of(32) - at as usize, 0);
+        let mut shared = vec![1; 8];
+        for part in [&chance, &table] {
+            pad(&mut shared);
+            shared.extend(part);
+        }
+        shared.extend([7; 100]);
+        let file = executable(&[(".text", &code, 0), (".data.rel.ro", &shared, 0)]);
+        let symbols = super::table::read(&Binary::parse(Source::Bytes(&file)).unwrap()).unwrap();
+        assert_eq!(symbols.lookup(text + 40).unwrap().function, "runtime.execute");
+        let without = executable(&[(".text", &code, 0), (".data.rel.ro", &[1; 8], 0)]);
+        let error = super::table::read(&Binary::parse(Source::Bytes(&without)).unwrap()).err();
+        assert!(
+            matches!(error, Some(crate::inspect::InspectError::NotFound { .. })),
+            "{error:?}"
+        );
     }
 
     /// Two hundred thousand functions of which each has a megabyte for a name: a name is read as far as it could be one that is wanted.
