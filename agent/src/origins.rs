@@ -14,8 +14,8 @@ use crate::{
     target::Target,
     telemetry::{
         goroutine::{
-            GOROUTINE_CAUSE, GOROUTINE_FUNCTION, GOROUTINE_LONG_RUNS, GOROUTINE_PREEMPTIONS, GOROUTINE_STATE,
-            GOROUTINE_SYSTEM, GOROUTINE_TIME, GOROUTINE_WAIT_REASON,
+            GOROUTINE_CAUSE, GOROUTINE_ENDED, GOROUTINE_FUNCTION, GOROUTINE_LONG_RUNS, GOROUTINE_PREEMPTIONS,
+            GOROUTINE_STATE, GOROUTINE_SYSTEM, GOROUTINE_TIME, GOROUTINE_WAIT_REASON,
         },
         net::OVERFLOW,
         quota::CGROUP_PATH,
@@ -135,7 +135,7 @@ pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut sums: Vec<_> = by_origin(target, reading, Series::GoTime).into_iter().collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
-    let (mut times, mut long, mut preempted): (Vec<Point>, Vec<Point>, Vec<Point>) = Default::default();
+    let [mut times, mut long, mut preempted, mut ended]: [Vec<Point>; 4] = Default::default();
     for ((origin, part), bucket) in sums {
         let attributes = origin_attributes(origin, target);
         let point = |value, more: Vec<Attribute>| {
@@ -145,6 +145,7 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         match u32::from(part) {
             part if part == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
             part if part == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
+            part if part == Spent::Ended as u32 => ended.push(point(bucket.count, Vec::new())),
             of => match target.origins.throttled.get(&(origin, part)) {
                 Some(throttled) => times.extend(throttled.by.iter().map(|(path, time)| {
                     let mut attributes = part_attributes(of, target);
@@ -159,6 +160,7 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         metric(&GOROUTINE_TIME, times),
         metric(&GOROUTINE_LONG_RUNS, long),
         metric(&GOROUTINE_PREEMPTIONS, preempted),
+        metric(&GOROUTINE_ENDED, ended),
     ]
     .into_iter()
     .flatten()

@@ -59,6 +59,8 @@ pub enum Spent {
     Long = 80,
     /// Counts only: preempted while it ran.
     Preempted = 81,
+    /// Counts only: its function returned, or it called runtime.Goexit.
+    Ended = 82,
 }
 
 /// A goroutine that runs for so long without a break is no good neighbour, ns: sysmon preempts after it (go1.26,

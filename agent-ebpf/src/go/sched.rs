@@ -2,7 +2,7 @@
 //! goexit0 end it, runqput and its like end its waiting.
 
 use agent_common::{
-    go::sched::{RUNNABLE, RUNNING, Source, UNKNOWN, WAITING},
+    go::sched::{RUNNABLE, RUNNING, Source, Spent, UNKNOWN, WAITING},
     histogram::Series,
     hits::Probe,
     loss::Loss,
@@ -11,7 +11,7 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::{
     arguments, current,
-    goroutine::{key, known, ran},
+    goroutine::{key, known, ran, spent},
     ready::{ready, waited, wakes},
     turn::turn_came,
 };
@@ -147,6 +147,7 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
     };
     if let Some(goroutine) = known(target, g) {
         ran(target, goroutine, tid, read::now());
+        spent(target, goroutine, Spent::Ended, 0);
         goroutine.state = UNKNOWN;
     }
     0

@@ -91,6 +91,15 @@ def!(
     "Running goroutines that yielded, by themselves or preempted.",
     "uprobe: runtime.goschedImpl"
 );
+def!(
+    GOROUTINE_ENDED,
+    "go.goroutine.ended",
+    "{goroutine}",
+    Counter,
+    &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
+    "Goroutines that ended, those among them that lived too shortly for any look at runtime.allgs. With the growth of go.goroutine.alive, as many were created.",
+    "uprobe: runtime.goexit0"
+);
 
 def!(
     GOROUTINE_ALIVE,
@@ -159,6 +168,7 @@ pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_TIME,
     &GOROUTINE_LONG_RUNS,
     &GOROUTINE_PREEMPTIONS,
+    &GOROUTINE_ENDED,
     &GOROUTINE_ALIVE,
     &GOROUTINE_FOUND,
     &GOROUTINE_GONE,
@@ -263,7 +273,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_STATE,
         kind: "string",
-        description: "Of time: `running` (a system call is part of it), `runnable`, or `waiting`. Of goroutines alive: these, `syscall`, `preempted` (for a stack scan), or `leaked` (the GC found that nobody can wake it).",
+        description: "Of time: `running` (system calls and calls into C are part of it), `runnable`, or `waiting`. Of goroutines alive: these, `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nobody can wake it).",
     },
     AttributeDef {
         key: GOROUTINE_CAUSE,
