@@ -14,6 +14,13 @@ pub struct Threads {
     pub idle: u64,
 }
 
+impl Threads {
+    /// Whether none came or went between two readings.
+    pub(super) fn are_those_of(&self, other: &Self) -> bool {
+        (self.created, self.ended) == (other.created, other.ended)
+    }
+}
+
 impl GoRuntime {
     /// None where the version keeps no such numbers.
     pub(super) fn threads(&self) -> io::Result<Option<Threads>> {

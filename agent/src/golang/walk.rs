@@ -18,6 +18,8 @@ pub enum State {
     Runnable,
     Running,
     Syscall,
+    /// In a call into C: a system call for the runtime.
+    C,
     Waiting,
     /// It stopped itself for a stack scan, or its stack is being moved.
     Preempted,
@@ -31,6 +33,7 @@ impl State {
             Self::Runnable => "runnable",
             Self::Running => "running",
             Self::Syscall => "syscall",
+            Self::C => "cgo",
             Self::Waiting => "waiting",
             Self::Preempted => "preempted",
             Self::Leaked => "leaked",
@@ -95,6 +98,7 @@ impl GoRuntime {
             left_out: length - looked_at,
         };
         let size = self.extent();
+        let has_c = self.has_c()?;
         for run in runs(&pointers, size) {
             let begin = run[0];
             let mut bytes = vec![0; (run[run.len() - 1] - begin + size) as usize];
@@ -102,8 +106,15 @@ impl GoRuntime {
                 walk.left_out += run.len() as u64;
                 continue;
             }
-            let seen = run.iter().filter_map(|g| self.seen(&bytes[(g - begin) as usize..]));
-            walk.goroutines.extend(seen);
+            for g in run {
+                let Some((mut seen, m)) = self.seen(&bytes[(g - begin) as usize..]) else {
+                    continue;
+                };
+                if has_c && seen.state == State::Syscall && self.is_in_c(*g, m) {
+                    seen.state = State::C;
+                }
+                walk.goroutines.push(seen);
+            }
         }
         Ok(walk)
     }
@@ -111,7 +122,7 @@ impl GoRuntime {
     /// Bytes of a g from its begin to the last field that is read.
     fn extent(&self) -> u64 {
         let g = &self.offsets.g;
-        let fields = [&g.goid, &g.gopc, &g.startpc, &g.waitreason, &g.atomicstatus];
+        let fields = [&g.goid, &g.gopc, &g.startpc, &g.waitreason, &g.atomicstatus, &g.m];
         fields
             .map(|field| field.offset + field.size.min(8))
             .into_iter()
@@ -119,7 +130,8 @@ impl GoRuntime {
             .unwrap_or(0)
     }
 
-    fn seen(&self, g: &[u8]) -> Option<Seen> {
+    /// A goroutine, and the M that it runs on.
+    fn seen(&self, g: &[u8]) -> Option<(Seen, u64)> {
         let offsets = &self.offsets.g;
         let word = |field: &crate::inspect::FieldLoc| {
             let mut word = [0; 8];
@@ -132,13 +144,14 @@ impl GoRuntime {
             State::Waiting => word(&offsets.waitreason)? as u32,
             _ => 0,
         };
-        Some(Seen {
+        let seen = Seen {
             goid: word(&offsets.goid)?,
             startpc: word(&offsets.startpc)?,
             gopc: word(&offsets.gopc)?,
             state,
             reason,
-        })
+        };
+        Some((seen, word(&offsets.m)?))
     }
 }
 

@@ -55,6 +55,15 @@ def!(
     "memory: as /sched/goroutines-created"
 );
 def!(
+    CGO_CALLS,
+    "go.cgo.calls",
+    "{call}",
+    Counter,
+    &[],
+    "Calls into C, where cgo is linked in. How many goroutines are in one now: go.goroutine.alive, state `cgo`.",
+    "memory: runtime.ncgocall and m.ncgocall of all Ms, as /cgo/go-to-c-calls"
+);
+def!(
     PROCESSOR_LIMIT,
     "go.processor.limit",
     "{thread}",
@@ -167,6 +176,7 @@ def!(
 pub static METRICS: &[&MetricDef] = &[
     &GOROUTINE_COUNT,
     &GOROUTINE_CREATED,
+    &CGO_CALLS,
     &PROCESSOR_LIMIT,
     &CPU_TIME,
     &CONFIG_GOGC,

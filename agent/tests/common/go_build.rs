@@ -10,6 +10,8 @@ use agent::inspect::{Arch, GoHook, GoImage, Image, SiteCost, inspect};
 const PROGRAM: &str = include_str!("../fixtures/go_facts.go.txt");
 const TLS_PROGRAM: &str = include_str!("../fixtures/go_tls.go.txt");
 const LIFE_PROGRAM: &str = include_str!("../fixtures/go_life.go.txt");
+/// Belongs to it; Go leaves it out of builds without cgo.
+const IN_C: &str = include_str!("../fixtures/go_in_c.go.txt");
 
 /// Go itself, of a version or (`local`) the one in PATH.
 pub fn go(toolchain: &str) -> Command {
@@ -41,6 +43,9 @@ pub fn build_in(folder: &Path, name: &str, toolchain: &str, flags: &[&str], env:
         _ => PROGRAM,
     };
     std::fs::write(dir.join("main.go"), program).expect("main.go");
+    if program == LIFE_PROGRAM {
+        std::fs::write(dir.join("in_c.go"), IN_C).expect("in_c.go");
+    }
     std::fs::write(dir.join("go.mod"), "module example.org/facts\ngo 1.18\n").expect("go.mod");
     let mut command = go(toolchain);
     command.current_dir(&dir).envs(env.iter().copied());

@@ -7,9 +7,12 @@ use crate::{
     go_life::{Life, Said, text},
 };
 
+#[path = "go_memory.rs"]
+mod go_memory;
 #[path = "go_times.rs"]
 mod go_times;
 
+use go_memory::{goroutines, in_c, runtime};
 use go_times::{Sums, add, difference, our_sums, their_sums};
 
 const SIGNALS: [&str; 10] = [
@@ -73,6 +76,7 @@ pub fn check(said: &Said) -> Life {
     coverage(said, &mut findings);
     runtime(said, findings.of("go.runtime"));
     goroutines(said, findings.of("go.goroutines"));
+    in_c(said, &mut findings);
     cycles(said, findings.of("go.gc"));
     stops(said, findings.of("go.stw"));
     assists(said, findings.of("go.assist"));
@@ -125,53 +129,6 @@ fn coverage(said: &Said, findings: &mut Findings) {
 fn no_requests(cause: &str) -> bool {
     let says = |what| cause.contains(what);
     cfg!(target_arch = "aarch64") && says("unknown BTF type `btf_trace_sock_send_length`") && says("(os error 524)")
-}
-
-/// What is read of memory, against runtime/metrics: read inside a moment before.
-fn runtime(said: &Said, findings: &mut Findings) {
-    /// Goroutines that start between the program's reading and ours.
-    const MOMENT: i64 = 32;
-    let latencies = said.sum("go.schedule.duration", &[]);
-    let told = said.told("all_sampled");
-    findings.hold((told..=told + MOMENT).contains(&latencies), || {
-        format!("scheduling latencies: {latencies}, not {told}")
-    });
-    let goroutines = said.told("goroutines");
-    findings.same("goroutines", said.sum("go.goroutine.count", &[]), goroutines);
-    let created = said.points("go.goroutine.created");
-    findings.same(
-        "counts what was created",
-        i64::from(!created.is_empty()),
-        i64::from(said.minor >= 26),
-    );
-    findings.same(
-        "the program counts it too",
-        i64::from(said.told("created") >= 0),
-        i64::from(said.minor >= 26),
-    );
-    for point in created {
-        let (ours, told) = (number_of(&point["asInt"]), said.told("created"));
-        findings.hold((told..=told + MOMENT).contains(&ours), || {
-            format!("created: {ours}, not {told}")
-        });
-    }
-}
-
-/// A look at every goroutine, against runtime.NumGoroutine, and against what the program started and let be.
-fn goroutines(said: &Said, findings: &mut Findings) {
-    let users: i64 = said
-        .points("go.goroutine.alive")
-        .iter()
-        .filter(|point| attribute(point, "go.goroutine.system") != Some(Value::from(true)))
-        .map(|point| number_of(&point["asInt"]))
-        .sum();
-    findings.same("alive", users, said.told("goroutines"));
-    let idlers = [
-        ("go.goroutine.function", "main.idle"),
-        ("go.goroutine.creator.function", "main.main"),
-        ("go.goroutine.wait_reason", "chan receive"),
-    ];
-    findings.same("idlers", said.sum("go.goroutine.alive", &idlers), said.told("idlers"));
 }
 
 /// Every cycle, and both its pauses to the nanosecond, against debug.ReadGCStats.
@@ -331,6 +288,9 @@ fn run_queue(said: &Said, findings: &mut Findings) {
 fn waits(said: &Said, findings: &mut Findings) {
     /// Waits for the trace's own beginning and end.
     const UNTRACED: i64 = 4;
+    // One in so many waits is none, by the trace as well, when a preemption lets the other side come first: a turn of 10 ms is over
+    // sooner in an emulator.
+    let preempted = if is_slow() { 20 } else { 100 };
     let waits = |reason| said.sum("go.goroutine.wait.duration", &[("go.goroutine.wait_reason", reason)]);
     // Reasons, what the program counted, and the trace's names: the runtime's own goroutines wait and sleep as well.
     for (reasons, key, traced) in [
@@ -350,7 +310,7 @@ fn waits(said: &Said, findings: &mut Findings) {
         let counts = traced.iter().map(|name| &said.trace["waits"][name]["count"]);
         let counts = counts.filter(|count| !count.is_null());
         let traced: i64 = counts.map(number_of).sum();
-        findings.hold(ours + 1 + told / 100 >= told, || {
+        findings.hold(ours + 1 + told / preempted >= told, || {
             format!("{key}: {ours}, not {told}, by the trace {traced}")
         });
         findings.hold((ours - traced).abs() <= UNTRACED + traced / 100, || {
@@ -359,10 +319,16 @@ fn waits(said: &Said, findings: &mut Findings) {
     }
     let yields = said.sum("go.goroutine.preemptions", &[("go.goroutine.function", "main.yield")]);
     findings.near("yields", yields, said.told("yields"));
+    let ended = said.sum("go.goroutine.ended", &[("go.goroutine.function", "main.takeLock")]);
+    findings.same("ended", ended, said.told("mutex"));
     // Those that the runtime starts directly are not among them: its workers, and the trace's reader, which may spin unseen by the
     // trace while it ends.
     let starts = said.sum("go.goroutine.runnable.duration", &[]);
-    findings.near("starts, by the trace", starts, number_of(&said.trace["starts"]));
+    // Nor those that found a P right at the end of a system call: nobody schedules them.
+    let resumed = number_of(&said.trace["resumed"]);
+    let theirs = number_of(&said.trace["starts"]) - resumed;
+    println!("starts: {starts}, by the trace {theirs}, {resumed} more after a system call at once");
+    findings.near("starts, by the trace", starts, theirs);
     let all = starts + said.sum("go.goroutine.runnable.unstamped", &[]);
     let sampled = said.told("sampled");
     findings.hold(all >= sampled, || {

@@ -58,6 +58,8 @@ fn without_home(image: &GoImage) -> Vec<String> {
         ("runtime.mheap_", offsets.heap.pages_in_use, globals.heap),
         ("runtime.sweep", offsets.sweep.active_state, globals.sweep),
         ("runtime.scavenge", offsets.scavenge.gc_percent_goal, globals.scavenge),
+        ("runtime.allm", offsets.m.alllink, globals.allm),
+        ("runtime.ncgocall", offsets.m.ncgocall, globals.c_calls),
     ];
     let missing = homes
         .into_iter()

@@ -24,8 +24,8 @@ use super::offsets::GoOffsets;
 use super::pclntab::GoSymbolizer;
 use rules::Sight::{self, Address, Fields, Slice, Value};
 use rules::{
-    ALLGLEN, ALLGS, ALLP, BUILD_VERSION, GC_CONTROLLER, GCPHASE, GOMAXPROCS, HEAP, ISCGO, LIMITER, MEMSTATS, RULES,
-    Rule, SCAVENGE, SCHED, SIZE_CLASSES, SWEEP, WAIT_REASON_STRING, WAIT_REASONS, WORK, Witness,
+    ALLGLEN, ALLGS, ALLM, ALLP, BUILD_VERSION, C_CALLS, GC_CONTROLLER, GCPHASE, GOMAXPROCS, HEAP, ISCGO, LIMITER,
+    MEMSTATS, RULES, Rule, SCAVENGE, SCHED, SIZE_CLASSES, SWEEP, WAIT_REASON_STRING, WAIT_REASONS, WORK, Witness,
 };
 
 /// All of [`GoGlobals`] from code; the error names the first variable that is not found.
@@ -73,6 +73,9 @@ pub(super) fn find(
         sweep: any(&SWEEP).ok(),
         scavenge: any(&SCAVENGE).ok(),
         limiter: any(&LIMITER).ok(),
+        allm: any(&ALLM).ok(),
+        // NumCgoCall is in few binaries; that the one address which mexit takes there fits is seen by the process' threads.
+        c_calls: one(&C_CALLS, &|at| at % 8 == 0, 1).ok(),
     })
 }
 

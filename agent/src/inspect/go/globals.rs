@@ -43,6 +43,10 @@ pub struct GoGlobals {
     pub scavenge: Option<u64>,
     /// runtime.gcCPULimiter; go1.19 and later.
     pub limiter: Option<u64>,
+    /// runtime.allm: the first m of all, linked by m.alllink.
+    pub allm: Option<u64>,
+    /// runtime.ncgocall, a uint64: calls into C by threads that ended.
+    pub c_calls: Option<u64>,
 }
 
 /// Where the globals of an image come from.
@@ -110,12 +114,14 @@ impl GoGlobals {
             sweep: maybe("runtime.sweep"),
             scavenge: maybe("runtime.scavenge"),
             limiter: maybe("runtime.gcCPULimiter"),
+            allm: maybe("runtime.allm"),
+            c_calls: maybe("runtime.ncgocall"),
         })
     }
 }
 
 const SIZE_CLASSES: [&str; 2] = ["internal/runtime/gc.SizeClassToSize", "runtime.class_to_size"];
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 20] = [
     "runtime.sched",
     "runtime.work",
     "runtime.memstats",
@@ -132,6 +138,8 @@ const NAMES: [&str; 18] = [
     "runtime.sweep",
     "runtime.scavenge",
     "runtime.gcCPULimiter",
+    "runtime.allm",
+    "runtime.ncgocall",
     SIZE_CLASSES[0],
     SIZE_CLASSES[1],
 ];

@@ -94,7 +94,14 @@ offsets! {
         /// The P it holds; 0 in a system call or idle.
         p: "p",
     }
-    maybe {}
+    maybe {
+        /// The next M on runtime.allm.
+        alllink: "alllink",
+        /// In a call into C.
+        incgo: "incgo",
+        /// Calls into C that it made.
+        ncgocall: "ncgocall",
+    }
 }
 
 offsets! {

@@ -14,9 +14,10 @@ use crate::{
             SWEEP_LEFT,
         },
         go::{
-            CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION, GC_PAUSE_KIND,
-            GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL,
-            MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT, SCHEDULE_DURATION,
+            CGO_CALLS, CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION,
+            GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS,
+            MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT,
+            SCHEDULE_DURATION,
         },
         processor::{THREAD_COUNT, THREAD_CREATED, THREAD_ENDED, THREAD_IDLE},
     },
@@ -57,6 +58,7 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
             .goroutines_created
             .map(|created| sum(&GOROUTINE_CREATED, created)),
     );
+    metrics.extend(snapshot.c_calls.map(|calls| sum(&CGO_CALLS, calls)));
     metrics.extend(metric(
         &MEMORY_USED,
         vec![

@@ -279,8 +279,28 @@ pub(super) const LIMITER: Rule = Rule {
         ),
     ],
 };
+pub(super) const ALLM: Rule = Rule {
+    variable: "runtime.allm",
+    sections: BSS,
+    // proc.go
+    witnesses: &[
+        Witness("runtime.mcommoninit", Address),
+        Witness("runtime.mexit", Address),
+        Witness("runtime.schedtrace", Value(8)),
+    ],
+};
+pub(super) const C_CALLS: Rule = Rule {
+    variable: "runtime.ncgocall",
+    sections: NOPTR_BSS,
+    witnesses: &[
+        // proc.go
+        Witness("runtime.mexit", Address),
+        // debug.go
+        Witness("runtime.NumCgoCall", Value(8)),
+    ],
+};
 pub(super) const WAIT_REASON_STRING: &str = "runtime.waitReason.String";
-pub(super) const RULES: [&Rule; 17] = [
+pub(super) const RULES: [&Rule; 19] = [
     &SCHED,
     &WORK,
     &MEMSTATS,
@@ -298,4 +318,6 @@ pub(super) const RULES: [&Rule; 17] = [
     &SWEEP,
     &SCAVENGE,
     &LIMITER,
+    &ALLM,
+    &C_CALLS,
 ];

@@ -1,0 +1,71 @@
+//! Calls into C (cgo): how many, as the runtime counts them (go1.26, runtime/debug.go, NumCgoCall), and which goroutines are in one
+//! (runtime/cgocall.go, cgocall).
+
+use std::io;
+
+use super::{GoRuntime, Threads};
+
+/// A thread that comes or goes spoils a count; of as many in a row not all are.
+const TRIES: u32 = 4;
+/// Ms that are looked at: where there are more, there is no count.
+const MOST: u64 = 4096;
+
+impl GoRuntime {
+    /// Whether C is linked in.
+    pub(super) fn has_c(&self) -> io::Result<bool> {
+        Ok(self.memory.unsigned(self.at(self.globals.iscgo), 1)? != 0)
+    }
+
+    /// Calls since the start. None without cgo, and where threads came or went at each try.
+    ///
+    /// An M that ends leaves allm, then adds its calls to ncgocall, and then is counted in nmfreed (runtime/proc.go, mexit): while
+    /// as many Ms are on the list as there are by that count, before and after, no call is missed and none counted twice.
+    pub(super) fn c_calls(&self) -> io::Result<Option<u64>> {
+        if !self.has_c()? {
+            return Ok(None);
+        }
+        for _ in 0..TRIES {
+            let before = self.threads()?;
+            // An M that has ended may be anything by now, and its link lead anywhere.
+            let counted = self.counted().unwrap_or(None);
+            let (Some(before), Some(after)) = (before, self.threads()?) else {
+                return Ok(None);
+            };
+            let all = |threads: &Threads| threads.created.saturating_sub(threads.ended);
+            match counted {
+                Some((calls, ms)) if ms == all(&before) && before.are_those_of(&after) => return Ok(Some(calls)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls, and the Ms on allm.
+    fn counted(&self) -> io::Result<Option<(u64, u64)>> {
+        let (globals, m) = (&self.globals, &self.offsets.m);
+        let (Some(first), Some(of_ended), Some(link), Some(of_m)) =
+            (globals.allm, globals.c_calls, &m.alllink, &m.ncgocall)
+        else {
+            return Ok(None);
+        };
+        let mut calls = self.memory.word(self.at(of_ended))?;
+        let mut ms = 0;
+        let mut next = self.memory.word(self.at(first))?;
+        while next != 0 && ms < MOST {
+            calls = calls.wrapping_add(self.memory.word(next.wrapping_add(of_m.offset))?);
+            ms += 1;
+            next = self.memory.word(next.wrapping_add(link.offset))?;
+        }
+        Ok(Some((calls, ms)))
+    }
+
+    /// Whether the goroutine `g`, which seemed to be in a system call on `m`, is in C.
+    pub(super) fn is_in_c(&self, g: u64, m: u64) -> bool {
+        let fields = &self.offsets.m;
+        let Some(flag) = &fields.incgo else { return false };
+        let read = |offset: u64, size| self.memory.unsigned(m.wrapping_add(offset), size);
+        m != 0
+            && read(flag.offset, 1).is_ok_and(|flag| flag == 1)
+            && read(fields.curg.offset, 8).is_ok_and(|curg| curg == g)
+    }
+}
