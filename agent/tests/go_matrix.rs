@@ -303,9 +303,10 @@ fn cell(version: &str, kind: &Kind, env: Env) -> Option<(String, Option<[Life; 2
 
 /// Within a section the linker lays out both twins alike.
 fn distances(g: &GoGlobals) -> [Vec<u64>; 2] {
+    let (allm, c_calls) = (g.allm.expect("allm"), g.c_calls.expect("ncgocall"));
     [
-        vec![g.sched, g.work, g.allgs, g.allp],
-        vec![g.memstats, g.gc_controller, g.allglen, g.gomaxprocs, g.gcphase],
+        vec![g.sched, g.work, g.allgs, g.allp, allm],
+        vec![g.memstats, g.gc_controller, g.allglen, g.gomaxprocs, g.gcphase, c_calls],
     ]
     .map(|addresses| addresses.iter().map(|at| at.wrapping_sub(addresses[0])).collect())
 }

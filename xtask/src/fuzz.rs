@@ -54,7 +54,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
             "--",
             "--ignored",
         ]);
-        return sh::run(command.env("WHYWAIT_GO", go).env("WHYWAIT_RUST", rust));
+        // The tests run in their package's folder.
+        let whole = |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no path", path.display()));
+        return sh::run(command.env("WHYWAIT_GO", whole(go)?).env("WHYWAIT_RUST", whole(rust)?));
     }
     build(&target)?;
     let program = target.join(sh::STATIC_TARGET).join("release/fuzz");

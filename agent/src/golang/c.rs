@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{GoRuntime, Threads};
+use super::{GoRuntime, ProofError, Threads};
 
 /// A thread that comes or goes spoils a count; of as many in a row not all are.
 const TRIES: u32 = 4;
@@ -38,6 +38,19 @@ impl GoRuntime {
             }
         }
         Ok(None)
+    }
+
+    /// While no thread has ended, none has left calls behind.
+    pub(super) fn prove_c(&self) -> Result<(), ProofError> {
+        let (Some(threads), Some(of_ended)) = (self.threads()?, self.globals.c_calls) else {
+            return Ok(());
+        };
+        match self.memory.word(self.at(of_ended))? {
+            calls if calls > 0 && threads.ended == 0 => Err(ProofError::Refuted(format!(
+                "{calls} calls into C by threads that ended, and none has"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Calls, and the Ms on allm.

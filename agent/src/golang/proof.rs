@@ -80,6 +80,7 @@ impl GoRuntime {
         if percent < -1 {
             return refuted(format!("GOGC is {percent}"));
         }
+        self.prove_c()?;
         self.prove_between()
     }
 

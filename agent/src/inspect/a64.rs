@@ -364,14 +364,16 @@ fn immediate(operand: &Operand) -> Option<u64> {
 
 /// Bytes that a load or store moves by one register.
 fn width(i: &Instruction) -> Option<usize> {
-    use Opcode::{LDARB, LDRB, LDRH, LDRSB, LDRSH, LDRSW, STLRB, STRB, STRH};
+    use Opcode::{LDARB, LDRB, LDRH, LDRSB, LDRSH, LDRSW, STLRB, STLXR, STRB, STRH, STXR};
     match i.opcode {
         LDRB | LDRSB | STRB | LDARB | STLRB => return Some(1),
         LDRH | LDRSH | STRH => return Some(2),
         LDRSW => return Some(4),
         _ => {}
     }
-    Some(match i.operands[0] {
+    // An exclusive store's first register says whether it was done.
+    let moved = usize::from(matches!(i.opcode, STLXR | STXR));
+    Some(match i.operands[moved] {
         Operand::Register(SizeCode::X, _) => 8,
         Operand::Register(SizeCode::W, _) => 4,
         Operand::SIMDRegister(SIMDSizeCode::Q, _) => 16,

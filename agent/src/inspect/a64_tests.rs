@@ -110,18 +110,22 @@ fn refused_and_undecodable() {
 
 #[test]
 fn references_by_page_and_offset() {
-    let words: [u32; 7] = [
+    let words: [u32; 8] = [
         0x9000_0001, // adrp x1, this page
         0x9104_0022, // add x2, x1, #256
         0xf940_0443, // ldr x3, [x2, #8]
         0xb900_1023, // str w3, [x1, #16]
         0xa940_1444, // ldp x4, x5, [x2]
+        0xc81b_fc43, // stlxr w27, x3, [x2]
         0xf940_0083, // ldr x3, [x4]: a pointer that was read
         0xf100_a47f, // cmp x3, #41
     ];
     let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let found = references(&code, 0x5004);
     assert_eq!(found.addresses, [0x5100]);
-    assert_eq!(found.values, [(0x5108, 8), (0x5010, 4), (0x5100, 8), (0x5108, 8)]);
+    assert_eq!(
+        found.values,
+        [(0x5108, 8), (0x5010, 4), (0x5100, 8), (0x5108, 8), (0x5100, 8)]
+    );
     assert_eq!(found.compared, Some(41));
 }

@@ -192,6 +192,13 @@ impl<'a> Binary<'a> {
         self.source.read_bytes_at(start, len).ok()
     }
 
+    /// As [`read`](Self::read), of what is to be kept.
+    pub(crate) fn read_owned(&self, vaddr: u64, len: u64) -> Option<Vec<u8>> {
+        let (segment, within) = self.locate(vaddr)?;
+        let fits = len <= segment.file_size - within;
+        fits.then(|| self.source.read_owned(segment.file_offset.checked_add(within)?, len))?
+    }
+
     pub(crate) fn file_offset(&self, vaddr: u64) -> Option<u64> {
         let (segment, within) = self.locate(vaddr)?;
         segment.file_offset.checked_add(within)

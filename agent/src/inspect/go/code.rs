@@ -22,7 +22,7 @@ use super::dwarf::FieldLoc;
 use super::globals::{GoGlobals, Table};
 use super::offsets::GoOffsets;
 use super::pclntab::GoSymbolizer;
-use rules::Sight::{self, Address, Fields, Slice, Value};
+use rules::Sight::{self, Address, Fields, Slice, Value, Word};
 use rules::{
     ALLGLEN, ALLGS, ALLM, ALLP, BUILD_VERSION, C_CALLS, GC_CONTROLLER, GCPHASE, GOMAXPROCS, HEAP, ISCGO, LIMITER,
     MEMSTATS, RULES, Rule, SCAVENGE, SCHED, SIZE_CLASSES, SWEEP, WAIT_REASON_STRING, WAIT_REASONS, WORK, Witness,
@@ -74,7 +74,7 @@ pub(super) fn find(
         scavenge: any(&SCAVENGE).ok(),
         limiter: any(&LIMITER).ok(),
         allm: any(&ALLM).ok(),
-        // NumCgoCall is in few binaries; that the one address which mexit takes there fits is seen by the process' threads.
+        // NumCgoCall is in few binaries. mexit refers to no other word there, and the process proves it.
         c_calls: one(&C_CALLS, &|at| at % 8 == 0, 1).ok(),
     })
 }
@@ -202,6 +202,11 @@ impl References {
             Value(size) => {
                 let values = self.values.iter().filter(|(_, read)| *read == size);
                 values.map(|(at, _)| *at).collect()
+            }
+            Word => {
+                let referred = self.addresses.iter().chain(self.values.iter().map(|(at, _)| at));
+                let whole = |at: &&u64| self.values.iter().all(|(of, size)| of != *at || *size == 8);
+                referred.filter(whole).copied().collect()
             }
             Slice => {
                 let words = self.values.iter().filter(|(_, size)| *size == 8).map(|(at, _)| *at);

@@ -2,7 +2,7 @@
 
 use super::super::dwarf::FieldLoc;
 use super::super::offsets::GoOffsets;
-use Sight::{Address, Fields, Slice, Value};
+use Sight::{Address, Fields, Slice, Value, Word};
 
 /// How a function refers to a variable by RIP-relative operands.
 #[derive(Clone, Copy)]
@@ -11,6 +11,8 @@ pub(super) enum Sight {
     Address,
     /// Reads or writes this many bytes of it.
     Value(usize),
+    /// Takes its address, or reads or writes 8 bytes of it, and never fewer.
+    Word,
     /// Reads or writes its words 0 and 1.
     Slice,
     /// Refers to all of these fields of it; of those that this version has.
@@ -294,9 +296,9 @@ pub(super) const C_CALLS: Rule = Rule {
     sections: NOPTR_BSS,
     witnesses: &[
         // proc.go
-        Witness("runtime.mexit", Address),
+        Witness("runtime.mexit", Word),
         // debug.go
-        Witness("runtime.NumCgoCall", Value(8)),
+        Witness("runtime.NumCgoCall", Word),
     ],
 };
 pub(super) const WAIT_REASON_STRING: &str = "runtime.waitReason.String";

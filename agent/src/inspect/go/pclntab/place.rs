@@ -43,18 +43,21 @@ fn named(binary: &Binary<'_>) -> Option<(u64, Vec<u8>)> {
         }
     }
     let begin = begin?;
-    Some((begin, binary.read(begin, end?.checked_sub(begin)?)?.to_vec()))
+    Some((begin, binary.read_owned(begin, end?.checked_sub(begin)?)?))
 }
 
 /// In a section that has other things too: up to its end, as the header does not say how long the table is.
 fn searched(binary: &Binary<'_>, section: &str) -> Option<GoSymbolizer> {
-    let (start, data) = binary.section(section)?;
+    let (start, data) = binary.section_owned(section)?;
+    let end = start.checked_add(data.len() as u64)?;
     let skew = (start as usize).wrapping_neg() % ALIGN;
     let places = (skew..data.len()).step_by(ALIGN);
-    let places = places.filter(|at| data.get(*at..).is_some_and(|rest| header(rest).is_some()));
-    let mut tables = places.take(MAX_PLACES).filter_map(|at| {
-        let vaddr = start.checked_add(at as u64)?;
-        placed(binary, vaddr, data[at..].to_vec())
+    let places = places.filter(|at| header(&data[*at..]).is_some()).take(MAX_PLACES);
+    let places: Vec<u64> = places.map(|at| start + at as u64).collect();
+    drop(data);
+    let mut tables = places.into_iter().filter_map(|vaddr| {
+        let table = binary.read_owned(vaddr, end - vaddr)?;
+        placed(binary, vaddr, table)
     });
     tables.next()
 }
