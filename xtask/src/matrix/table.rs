@@ -50,7 +50,7 @@ impl Table {
         }
     }
 
-    /// Takes in what an earlier run had of other versions, and the same kinds.
+    /// Takes in what an earlier run had of other versions, and the same kinds. What no version lacks any more is left out.
     pub(super) fn complete(&mut self, before: &Self) {
         if before.kinds != self.kinds {
             return;
@@ -60,6 +60,11 @@ impl Table {
             self.rows.entry(version.clone()).or_insert_with(|| row.clone());
         }
         self.lacks.extend(before.lacks.iter().cloned());
+        let rows = &self.rows;
+        self.lacks.retain(|lack| {
+            let what = lack.split('`').nth(1).unwrap_or_default();
+            rows.values().any(|row| row.contains(what))
+        });
         self.furthest = self.furthest.max(before.furthest);
     }
 
@@ -150,7 +155,10 @@ mod tests {
             rows,
             ["| go1.9.1 | full |", "| go1.26.8 | no x |", "| go1.26.11 | no x |"]
         );
-        assert!(text.contains("0.35 %"));
+        assert!(text.contains("0.35 %") && text.contains("- `no x`: y"));
+        let mut better = Table::read("| version | default |\n| go1.26.8 | full |");
+        better.complete(&Table::read(AMD64));
+        assert!(!better.text().contains("no x"));
         let mut of_other_kinds = Table::read("| version | PIE |\n| go1.26.8 | full |");
         of_other_kinds.complete(&Table::read(AMD64));
         assert_eq!(of_other_kinds.rows.len(), 1);
