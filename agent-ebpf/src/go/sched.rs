@@ -147,7 +147,8 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
     };
     if let Some(goroutine) = known(target, g) {
         ran(target, goroutine, tid, read::now());
-        spent(target, goroutine, Spent::Ended, 0);
+        // Its count is what is read; of an addition of 0 the compiler makes an atomic or, which Linux has from 5.12 on.
+        spent(target, goroutine, Spent::Ended, 1);
         goroutine.state = UNKNOWN;
     }
     0

@@ -27,6 +27,29 @@ fn programs() -> Vec<(String, u64)> {
     programs
 }
 
+/// Linux 5.10 knows one atomic instruction, an addition that gives nothing back; the compiler turns to others where it may.
+#[test]
+fn atomics_are_those_of_the_oldest_kernel() {
+    // BPF_STX | BPF_ATOMIC, of 64 and 32 bits (linux, Documentation/bpf/standardization/instruction-set.rst); the operation is in imm.
+    const ATOMIC: [u8; 2] = [0xdb, 0xc3];
+    const ADD: i32 = 0;
+    let file = object::File::parse(OBJECT).unwrap();
+    let sections = file
+        .sections()
+        .filter(|section| section.kind() == object::SectionKind::Text);
+    let mut seen = 0;
+    for section in sections {
+        for (at, instruction) in section.data().unwrap().as_chunks::<8>().0.iter().enumerate() {
+            if ATOMIC.contains(&instruction[0]) {
+                seen += 1;
+                let operation = i32::from_le_bytes([instruction[4], instruction[5], instruction[6], instruction[7]]);
+                assert_eq!(operation, ADD, "{}, instruction {at}", section.name().unwrap());
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
 fn page(programs: &[(String, u64)]) -> String {
     let mut page = "# Size of the kernel programs\nInstructions in the object, before the kernel's own translation. A test fails when one grows by more than a \
                     tenth; where that is worth it, `UPDATE_DOCS=1 cargo test -p agent --lib object_tests` writes this page anew.\n\n| program | \
