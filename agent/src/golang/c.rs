@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{GoRuntime, ProofError, Threads};
+use super::{GoRuntime, ProofError};
 
 /// A thread that comes or goes spoils a count; of as many in a row not all are.
 const TRIES: u32 = 4;
@@ -24,17 +24,36 @@ impl GoRuntime {
         if !self.has_c()? {
             return Ok(None);
         }
+        let (globals, m) = (&self.globals, &self.offsets.m);
+        let (Some(allm), Some(of_ended), Some(link), Some(of_m)) =
+            (globals.allm, globals.c_calls, &m.alllink, &m.ncgocall)
+        else {
+            return Ok(None);
+        };
+        // Calls, and the Ms on allm.
+        let counted = || -> io::Result<(u64, u64)> {
+            let mut calls = self.memory.word(self.at(of_ended))?;
+            let mut ms = 0;
+            let mut next = self.memory.word(self.at(allm))?;
+            while next != 0 && ms < MOST {
+                calls = calls.wrapping_add(self.memory.word(next.wrapping_add(of_m.offset))?);
+                ms += 1;
+                next = self.memory.word(next.wrapping_add(link.offset))?;
+            }
+            Ok((calls, ms))
+        };
         for _ in 0..TRIES {
             let before = self.threads()?;
             // An M that has ended may be anything by now, and its link lead anywhere.
-            let counted = self.counted().unwrap_or(None);
+            let counted = counted();
             let (Some(before), Some(after)) = (before, self.threads()?) else {
                 return Ok(None);
             };
-            let all = |threads: &Threads| threads.created.saturating_sub(threads.ended);
-            match counted {
-                Some((calls, ms)) if ms == all(&before) && before.are_those_of(&after) => return Ok(Some(calls)),
-                _ => {}
+            if let Ok((calls, ms)) = counted
+                && ms == before.created.saturating_sub(before.ended)
+                && before.are_those_of(&after)
+            {
+                return Ok(Some(calls));
             }
         }
         Ok(None)
@@ -51,25 +70,6 @@ impl GoRuntime {
             ))),
             _ => Ok(()),
         }
-    }
-
-    /// Calls, and the Ms on allm.
-    fn counted(&self) -> io::Result<Option<(u64, u64)>> {
-        let (globals, m) = (&self.globals, &self.offsets.m);
-        let (Some(first), Some(of_ended), Some(link), Some(of_m)) =
-            (globals.allm, globals.c_calls, &m.alllink, &m.ncgocall)
-        else {
-            return Ok(None);
-        };
-        let mut calls = self.memory.word(self.at(of_ended))?;
-        let mut ms = 0;
-        let mut next = self.memory.word(self.at(first))?;
-        while next != 0 && ms < MOST {
-            calls = calls.wrapping_add(self.memory.word(next.wrapping_add(of_m.offset))?);
-            ms += 1;
-            next = self.memory.word(next.wrapping_add(link.offset))?;
-        }
-        Ok(Some((calls, ms)))
     }
 
     /// Whether the goroutine `g`, which seemed to be in a system call on `m`, is in C.

@@ -27,6 +27,13 @@ pub struct GoSymbolizer {
     table: Vec<u8>,
     /// runtime.text, which all addresses in the table are relative to.
     text: u64,
+    header: Header,
+}
+
+/// What the table's header says; places are bytes from the table's begin.
+#[derive(Clone)]
+struct Header {
+    /// What pc deltas are multiplied by.
     quantum: u64,
     functions: usize,
     names: usize,
@@ -58,7 +65,7 @@ impl GoSymbolizer {
             .pc_value(pcln, entry, u64::from(offset))
             .and_then(|n| u32::try_from(n).ok());
         Some(Frame {
-            function: self.string(self.names, name)?,
+            function: self.string(self.header.names, name)?,
             file: file.unwrap_or_default(),
             line: line.unwrap_or(0),
         })
@@ -72,11 +79,11 @@ impl GoSymbolizer {
 
     /// How many functions the table has.
     pub fn len(&self) -> usize {
-        self.functions
+        self.header.functions
     }
 
     pub fn is_empty(&self) -> bool {
-        self.functions == 0
+        self.header.functions == 0
     }
 
     /// All functions of these names: usually one each, two where an ABI wrapper has the same name.
@@ -85,10 +92,10 @@ impl GoSymbolizer {
         // A name is searched for its end no further than it could be one of these: all of them may end at the same place.
         let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
         let mut found: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
-        for index in 0..self.functions {
+        for index in 0..self.header.functions {
             let bytes = self
                 .func(index)
-                .and_then(|f| self.text_at(self.names, f.field(1)?, longest + 1));
+                .and_then(|f| self.text_at(self.header.names, f.field(1)?, longest + 1));
             if let Some(name) = bytes.and_then(|bytes| wanted.get(bytes))
                 && let Some(range) = self.range(index)
             {
@@ -109,8 +116,8 @@ impl GoSymbolizer {
 
     /// Index of the last function that starts at or before `offset`.
     fn find(&self, offset: u32) -> Option<usize> {
-        let (mut low, mut high) = (0, self.functions);
-        if offset < self.entry(0)? || offset >= self.entry(self.functions)? {
+        let (mut low, mut high) = (0, self.header.functions);
+        if offset < self.entry(0)? || offset >= self.entry(self.header.functions)? {
             return None;
         }
         while high - low > 1 {
@@ -126,14 +133,14 @@ impl GoSymbolizer {
 
     /// Entry of function `index`, relative to text; of `functions` itself, the end of the last.
     fn entry(&self, index: usize) -> Option<u32> {
-        self.word(self.funcs.checked_add(index.checked_mul(8)?)?)
+        self.word(self.header.funcs.checked_add(index.checked_mul(8)?)?)
     }
 
     fn func(&self, index: usize) -> Option<Func<'_>> {
-        let at = self.word(self.funcs.checked_add(index.checked_mul(8)?)?.checked_add(4)?)?;
+        let at = self.word(self.header.funcs.checked_add(index.checked_mul(8)?)?.checked_add(4)?)?;
         Some(Func {
             table: self,
-            at: self.funcs.checked_add(at as usize)?,
+            at: self.header.funcs.checked_add(at as usize)?,
         })
     }
 
@@ -156,8 +163,8 @@ impl GoSymbolizer {
     /// File number `n` of a compile unit: cutab maps it to an offset in the file table (symtab.go, funcfile).
     fn file(&self, unit: u32, n: i32) -> Option<String> {
         let slot = (unit as usize).checked_add(usize::try_from(n).ok()?)?;
-        let offset = self.word(self.units.checked_add(slot.checked_mul(4)?)?)?;
-        (offset != u32::MAX).then(|| self.string(self.files, offset))?
+        let offset = self.word(self.header.units.checked_add(slot.checked_mul(4)?)?)?;
+        (offset != u32::MAX).then(|| self.string(self.header.files, offset))?
     }
 
     /// Runs a pc-value table up to `target` (symtab.go, pcvalue): pairs of zig-zag value delta and pc delta.
@@ -165,7 +172,7 @@ impl GoSymbolizer {
         if table == 0 {
             return None;
         }
-        let mut at = self.pc_values.checked_add(table as usize)?;
+        let mut at = self.header.pc_values.checked_add(table as usize)?;
         let (mut pc, mut value) = (entry, -1i32);
         for step in 0..MAX_STEPS {
             let delta = self.varint(&mut at)?;
@@ -174,7 +181,7 @@ impl GoSymbolizer {
             }
             let delta = if delta & 1 != 0 { !(delta >> 1) } else { delta >> 1 };
             value = value.wrapping_add(delta as i32);
-            pc = pc.checked_add(u64::from(self.varint(&mut at)?).checked_mul(self.quantum)?)?;
+            pc = pc.checked_add(u64::from(self.varint(&mut at)?).checked_mul(self.header.quantum)?)?;
             if target < pc {
                 return Some(value);
             }
@@ -201,7 +208,7 @@ impl fmt::Debug for GoSymbolizer {
         write!(
             f,
             "GoSymbolizer({} functions from {:#x}, {} bytes)",
-            self.functions,
+            self.header.functions,
             self.text,
             self.table.len()
         )

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::super::InspectError;
 use super::super::super::elf::Binary;
-use super::GoSymbolizer;
+use super::{GoSymbolizer, Header};
 
 /// abi.Go118PCLnTabMagic, abi.Go120PCLnTabMagic (go1.26, internal/abi/symtab.go).
 const MAGICS: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
@@ -65,24 +65,13 @@ fn searched(binary: &Binary<'_>, section: &str) -> Option<GoSymbolizer> {
 /// The table at `vaddr`, with the text start for which all functions lie in code.
 fn placed(binary: &Binary<'_>, vaddr: u64, table: Vec<u8>) -> Option<GoSymbolizer> {
     let mut symbolizer = parse(table)?;
-    let end = symbolizer.entry(symbolizer.functions)?;
+    let end = symbolizer.entry(symbolizer.header.functions)?;
     let fits = |text: &u64| {
         let last = text.checked_add(u64::from(end)).and_then(|e| e.checked_sub(1));
         *text != 0 && binary.is_code(*text) && last.is_some_and(|l| binary.is_code(l))
     };
     symbolizer.text = text_candidates(binary, vaddr, &symbolizer).into_iter().find(fits)?;
     Some(symbolizer)
-}
-
-/// What the header says: quantum, functions, and where names, units, files, pc-values and the functab are, from the table's begin.
-struct Header {
-    quantum: u8,
-    functions: usize,
-    names: usize,
-    units: usize,
-    files: usize,
-    pc_values: usize,
-    funcs: usize,
 }
 
 fn header(table: &[u8]) -> Option<Header> {
@@ -100,7 +89,7 @@ fn header(table: &[u8]) -> Option<Header> {
     let size = functions.checked_mul(8)?.checked_add(4)?;
     table.get(funcs..funcs.checked_add(size)?)?;
     Some(Header {
-        quantum,
+        quantum: quantum.into(),
         functions: Some(functions).filter(|functions| *functions > 0)?,
         names: word(3)?,
         units: word(4)?,
@@ -111,16 +100,9 @@ fn header(table: &[u8]) -> Option<Header> {
 }
 
 pub(super) fn parse(table: Vec<u8>) -> Option<GoSymbolizer> {
-    let header = header(&table)?;
     Some(GoSymbolizer {
+        header: header(&table)?,
         text: 0,
-        quantum: header.quantum.into(),
-        functions: header.functions,
-        names: header.names,
-        units: header.units,
-        files: header.files,
-        pc_values: header.pc_values,
-        funcs: header.funcs,
         table,
     })
 }
