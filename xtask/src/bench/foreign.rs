@@ -78,7 +78,7 @@ pub(super) fn run(options: Options) -> Result<()> {
     let programs = programs(&threads, length, watch)?;
     let text = report(&options, &without, &with, &programs);
     threads.end();
-    service::picture("foreign.svg", &picture(&programs)?)?;
+    service::keep("foreign.svg", &picture(&programs)?)?;
     service::publish("foreign.md", &text)
 }
 
@@ -244,8 +244,11 @@ fn report(options: &Options, without: &[Seen], with: &[Seen], programs: &[Progra
         );
     }
     text += "![Time in programs](foreign.svg)\n\n";
-    text += "By the kernel's account of programs, in one more window, less what an empty program takes by it; the bar is 60 ns a switch.\n\n\
-             | program | hits | ns/hit |\n|---|---|---|\n";
+    let _ = write!(
+        text,
+        "By the kernel's account of programs, in one more window, less what an empty program takes by it; the bar is {BAR} ns a switch.\n\n\
+         | program | hits | ns/hit |\n|---|---|---|\n"
+    );
     for Program { name, hits, each } in programs {
         let _ = writeln!(text, "| {name} | {hits} | {each:.0} |");
     }

@@ -80,7 +80,7 @@ pub(super) fn run(options: Options) -> Result<()> {
         even: None,
         bar: Some(3.0),
     };
-    service::picture("ingest.svg", &plot::panels(&[panel])?)?;
+    service::keep("ingest.svg", &plot::panels(&[panel])?)?;
     for row in rows {
         let [begin, midst, end] = row.rss.map(|kb| kb as f64 / 1024.0);
         let _ = writeln!(
@@ -116,7 +116,7 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
         options.bytes,
         service::machine()
     );
-    service::picture("ringbuf.svg", &ring_picture(&steps)?)?;
+    service::keep("ringbuf.svg", &ring_picture(&steps)?)?;
     for step in steps {
         let Step {
             asked_per_second,
@@ -142,14 +142,10 @@ fn ring_picture(steps: &[Step]) -> Result<String> {
     let curve = |name, figure: fn(&Step) -> u64| {
         // Of what was written in some seconds, in one.
         let rate = |step: &Step| step.written_per_second as f64 * figure(step) as f64 / (step.written as f64).max(1.0);
-        Curve {
+        Curve::line(
             name,
-            points: steps
-                .iter()
-                .map(|step| (step.asked_per_second as f64, rate(step)))
-                .collect(),
-            joined: true,
-        }
+            steps.iter().map(|step| (step.asked_per_second as f64, rate(step))),
+        )
     };
     plot::chart_of(&Chart {
         title: "What the ring buffer carries",

@@ -68,13 +68,19 @@ pub(super) fn run(options: Options) -> Result<()> {
         let line = sh::capture(inspect.arg(&file))?;
         rows.push(serde_json::from_str(&line).with_context(|| format!("it printed {line}"))?);
     }
-    service::picture("inspect.svg", &picture(&rows)?)?;
+    service::keep("inspect.svg", &picture(&rows)?)?;
     service::publish("inspect.md", &report(rows, options.times))
 }
 
 fn picture(rows: &[Inspected]) -> Result<String> {
-    let curve = |name, is_one: fn(&str) -> bool| {
-        let points = rows.iter().filter(|row| is_one(&row.found));
+    const OTHERS: &str = "neither, or refused";
+    let kind = |row: &Inspected| match row.found.as_str() {
+        found if found.starts_with("go1.") => "Go",
+        found if found.starts_with("tokio") => "tokio",
+        _ => OTHERS,
+    };
+    let curve = |name| {
+        let points = rows.iter().filter(|row| kind(row) == name);
         Curve {
             name,
             points: points.map(|row| (row.bytes / MB, row.median_ms)).collect(),
@@ -85,13 +91,7 @@ fn picture(rows: &[Inspected]) -> Result<String> {
         title: "Time to inspect an executable; the line is the bar, 1.5 s",
         x: "MB",
         y: "ms",
-        curves: vec![
-            curve("Go", |found| found.starts_with("go1.")),
-            curve("tokio", |found| found.starts_with("tokio")),
-            curve("neither, or refused", |found| {
-                !found.starts_with("go1.") && !found.starts_with("tokio")
-            }),
-        ],
+        curves: ["Go", "tokio", OTHERS].map(curve).into(),
         bar: Some(1500.0),
         logarithmic: true,
     })

@@ -111,7 +111,7 @@ pub(super) fn run(options: Options) -> Result<()> {
         }
     }
     let text = report::report(&peers, &outcomes, options.pairs, options.seconds);
-    service::picture("peers.svg", &report::picture(&peers, &outcomes)?)?;
+    service::keep("peers.svg", &report::picture(&peers, &outcomes)?)?;
     service::publish("peers.md", &text)
 }
 

@@ -155,6 +155,17 @@ pub(super) struct Curve<'a> {
     pub(super) joined: bool,
 }
 
+impl<'a> Curve<'a> {
+    /// Points that a line joins.
+    pub(super) fn line(name: &'a str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        Self {
+            name,
+            points: points.into_iter().collect(),
+            joined: true,
+        }
+    }
+}
+
 pub(super) fn chart_of(chart: &Chart) -> Result<String> {
     let mut text = String::new();
     {
@@ -292,19 +303,14 @@ mod tests {
             assert!(svg.contains(text), "{svg}");
         }
         assert_eq!(svg.matches("<circle").count(), 2, "{svg}");
-        let curve = |name, points: &[(f64, f64)]| Curve {
-            name,
-            points: points.to_vec(),
-            joined: true,
-        };
         for (logarithmic, shown) in [(false, 4), (true, 3)] {
             let chart = Chart {
                 title: "rates",
                 x: "asked",
                 y: "had",
                 curves: vec![
-                    curve("written", &[(1.0, 1.0), (1e6, 9e5)]),
-                    curve("lost", &[(1.0, 0.0), (1e6, 5.0)]),
+                    Curve::line("written", [(1.0, 1.0), (1e6, 9e5)]),
+                    Curve::line("lost", [(1.0, 0.0), (1e6, 5.0)]),
                 ],
                 bar: Some(3e6),
                 logarithmic,

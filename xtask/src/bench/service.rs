@@ -272,16 +272,14 @@ pub(super) fn machine() -> String {
 /// Shows a report and writes it below docs/bench.
 pub(super) fn publish(name: &str, text: &str) -> Result<()> {
     println!("{text}");
-    std::fs::create_dir_all(sh::root().join("docs/bench"))?;
-    std::fs::write(sh::root().join("docs/bench").join(name), text)?;
-    progress::note(&format!("wrote docs/bench/{name}"));
-    Ok(())
+    keep(name, text)
 }
 
-/// Writes a report's picture below docs/bench.
-pub(super) fn picture(name: &str, svg: &str) -> Result<()> {
-    std::fs::create_dir_all(sh::root().join("docs/bench"))?;
-    std::fs::write(sh::root().join("docs/bench").join(name), svg)?;
+/// Writes a report, or its picture, below docs/bench.
+pub(super) fn keep(name: &str, text: &str) -> Result<()> {
+    let folder = sh::root().join("docs/bench");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(name), text)?;
     progress::note(&format!("wrote docs/bench/{name}"));
     Ok(())
 }

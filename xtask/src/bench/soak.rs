@@ -100,7 +100,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         .lock()
         .map_err(|_| anyhow::anyhow!("the agent's reader panicked"))?;
     let text = report(&looks, &carried, &said, options)?;
-    service::picture("soak.svg", &picture(&looks)?)?;
+    service::keep("soak.svg", &picture(&looks)?)?;
     service::publish("soak.md", &text)
 }
 
@@ -110,11 +110,10 @@ fn picture(looks: &[Used]) -> Result<String> {
         title: "The agent's memory",
         x: "minutes",
         y: "RSS, MiB",
-        curves: vec![Curve {
-            name: "RSS",
-            points: (0..).zip(looks).map(|(look, used)| (minutes(look), used.rss)).collect(),
-            joined: true,
-        }],
+        curves: vec![Curve::line(
+            "RSS",
+            (0..).zip(looks).map(|(look, used)| (minutes(look), used.rss)),
+        )],
         bar: None,
         logarithmic: false,
     })

@@ -89,7 +89,7 @@ pub(super) fn run(options: Options) -> Result<()> {
         }
         rows.push((count, rounds));
     }
-    service::picture("start.svg", &picture(&rows)?)?;
+    service::keep("start.svg", &picture(&rows)?)?;
     service::publish("start.md", &report(&rows, &cut, options.rounds))
 }
 
@@ -97,11 +97,7 @@ fn picture(rows: &[(usize, Vec<Round>)]) -> Result<String> {
     let curve = |name, figure: fn(&Round) -> f64| {
         let middle = |rounds: &[Round]| median(&mut rounds.iter().map(figure).collect::<Vec<f64>>());
         let points = rows.iter().map(|(count, rounds)| (*count as f64, middle(rounds)));
-        Curve {
-            name,
-            points: points.collect(),
-            joined: true,
-        }
+        Curve::line(name, points)
     };
     plot::chart_of(&Chart {
         title: "From start to first signal, and to the end",
