@@ -133,7 +133,10 @@ pub fn render(view: &View<'_>) -> String {
         lost.push(format!("spans of {} events (--max-spans)", view.over_limit));
     }
     if view.skipped > 0 {
-        lost.push(format!("{} runs of programs that the kernel skipped (recursion)", view.skipped));
+        lost.push(format!(
+            "{} runs of programs that the kernel skipped (recursion)",
+            view.skipped
+        ));
     }
     if view.shed > Shed::Nothing {
         lost.push(format!("within the agent's own limits: {}", view.shed.text()));
