@@ -62,13 +62,9 @@ fn exporter(otlp: &OtlpConfig) -> Exporter {
     let stats = Arc::new(ExportStats::default());
     let sink = |signals: &'static [Signal], endpoint: &Option<config::Endpoint>| {
         let worker = otlp::Worker::new(signals[0], endpoint.as_ref().unwrap(), stats.clone()).unwrap();
-        let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(worker.hurry().run(queue));
-        Sink {
-            signals,
-            aggregate_to_export,
-            task,
-        }
+        let (queue, waiting) = queue::queue();
+        let task = tokio::spawn(worker.hurry().run(waiting));
+        Sink { signals, queue, task }
     };
     Exporter {
         sinks: vec![
@@ -239,14 +235,103 @@ async fn nothing_waits_for_an_endpoint_that_is_not_there() {
         &Handle::current(),
     )
     .unwrap();
-    for _ in 0..QUEUE + 10 {
-        exporter.send(batch(1, 0));
+    // As many targets with as many spans as there may be in four minutes: bytes are counted, not batches.
+    let (spans, most) = (1000, queue::ROOM << 10);
+    let bytes = batch(spans, 0).bytes();
+    let fits = most / (bytes / 1024 + 1) / 1024;
+    assert!((10..100).contains(&fits), "{bytes} bytes a batch");
+    for _ in 0..256 {
+        exporter.send(batch(spans, 0));
     }
+    let full = exporter.stats.dropped_by(Cause::QueueFull);
+    assert_eq!(full, (256 - fits) as u64 * spans as u64);
     let stats = exporter.shutdown(Duration::from_millis(200)).await;
-    assert_eq!((stats.total_produced(), stats.total_sent()), (QUEUE as u64 + 10, 0));
+    assert_eq!((stats.total_produced(), stats.total_sent()), (256 * spans as u64, 0));
     assert_eq!(stats.total_dropped(), stats.total_produced());
-    assert!(stats.dropped_by(Cause::QueueFull) >= 9);
     assert!(stats.dropped_by(Cause::Closed) + stats.dropped_by(Cause::Unreachable) > 0);
+}
+
+/// A batch that is larger than the queue goes alone, and its room is free again for the next.
+#[tokio::test]
+async fn batches_larger_than_the_queue_are_sent() {
+    let receiver = Receiver::default();
+    let exporter = exporter(&config(&receiver.serve().await, &[]));
+    let spans = (queue::ROOM << 10) / (batch(1, 0).bytes() / 2);
+    for _ in 0..2 {
+        exporter.send_all(batch(spans, 0)).await;
+    }
+    assert_eq!(settled(exporter).await.total_sent(), 2 * spans as u64);
+}
+
+/// Accepts connections, and says nothing on them for ever: as a receiver that hangs.
+fn silent() -> (String, std::net::TcpListener) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    (format!("http://{}", listener.local_addr().unwrap()), listener)
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_and_never_answers_is_given_up() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let (url, _listener) = silent();
+        let env = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "50"),
+        ];
+        let exporter = exporter(&config(&url, &env));
+        exporter.send(batch(10, 4));
+        let stats = settled(exporter).await;
+        assert_eq!((stats.total_sent(), stats.dropped_by(Cause::Unreachable)), (0, 14), "{protocol}");
+        assert!(stats.is_down());
+    }
+}
+
+/// Passes bytes on between who connects and `to`; connections that were made before `hole` was set are black holes from then on:
+/// open, and nothing comes through, as when a firewall has forgotten them.
+async fn firewall(to: String, hole: Arc<tokio::sync::watch::Sender<u64>>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let to = to.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(&to).await.unwrap();
+            let mut hole = hole.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = hole.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_connection_that_became_a_black_hole_is_left() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let receiver = Receiver::default();
+        let (url, path) = match protocol {
+            "grpc" => (receiver.serve().await, ""),
+            _ => (receiver.serve_http().await, "/base"),
+        };
+        let hole = Arc::new(tokio::sync::watch::Sender::new(0));
+        let url = firewall(url, hole.clone()).await + path;
+        let env = [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
+        ];
+        let exporter = exporter(&config(&url, &env));
+        exporter.send(batch(10, 4));
+        while exporter.stats.total_sent() < 14 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        hole.send_modify(|count| *count += 1);
+        exporter.send(batch(10, 4));
+        let stats = settled(exporter).await;
+        assert_eq!((stats.total_sent(), stats.total_dropped()), (28, 0), "{protocol}");
+        assert!(stats.total_retries() > 0);
+    }
 }
 
 #[tokio::test]
