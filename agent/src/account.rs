@@ -9,6 +9,7 @@ use crate::{
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
+    pipeline::{Fault, Faults},
     target::Target,
     telemetry::{MetricDef, agent as defs},
 };
@@ -106,6 +107,7 @@ pub struct Own<'a> {
     pub over_limit: u64,
     pub export: &'a ExportStats,
     pub shed: Shed,
+    pub faults: &'a Faults,
     /// CPU time, ns, and resident set, bytes.
     pub used: (u64, u64),
 }
@@ -119,6 +121,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         over_limit,
         export,
         shed,
+        faults,
         used: (cpu, memory),
     } = *own;
     let sum = |value: u64, attributes: Vec<Attribute>| Point {
@@ -150,6 +153,10 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
+    let met = Fault::ALL
+        .iter()
+        .map(|(fault, name, _)| sum(faults.counts[*fault as usize], cause(name)))
+        .collect();
     vec![
         one(&defs::EVENTS_RECEIVED, received),
         Metric {
@@ -160,6 +167,10 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         Metric {
             def: &defs::EXPORT_DROPPED,
             points: given_up,
+        },
+        Metric {
+            def: &defs::FAULTS,
+            points: met,
         },
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
