@@ -10,6 +10,7 @@ use crate::{
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
     pipeline::{Fault, Faults},
+    signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
 };
@@ -105,6 +106,8 @@ pub struct Own<'a> {
     pub received: u64,
     pub rejected: u64,
     pub over_limit: u64,
+    /// Runs that the kernel skipped, by program.
+    pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
     pub shed: Shed,
     pub faults: &'a Faults,
@@ -119,6 +122,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         received,
         rejected,
         over_limit,
+        skipped,
         export,
         shed,
         faults,
@@ -157,7 +161,11 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(fault, name, _)| sum(faults.counts[*fault as usize], cause(name)))
         .collect();
-    vec![
+    let skipped: Vec<Point> = skipped
+        .iter()
+        .map(|(program, runs)| sum(*runs, vec![Attribute::new(defs::PROBE, program.clone())]))
+        .collect();
+    let mut metrics = vec![
         one(&defs::EVENTS_RECEIVED, received),
         Metric {
             def: &defs::EVENTS_DROPPED,
@@ -175,5 +183,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
-    ]
+    ];
+    metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
+    metrics
 }

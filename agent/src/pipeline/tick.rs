@@ -76,11 +76,13 @@ impl Pipeline {
                 metrics,
             });
         }
+        self.look_for_skipped();
         let own = account::Own {
             start: self.since,
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
+            skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,
             faults: &self.faults,
