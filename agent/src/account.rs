@@ -187,3 +187,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
     metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
     metrics
 }
+
+#[cfg(test)]
+#[path = "account_tests.rs"]
+mod tests;

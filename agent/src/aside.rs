@@ -88,7 +88,10 @@ impl Aside {
         let mut state = self.shared.lock();
         state.closed = true;
         self.shared.changed.notify_all();
-        let waited = self.shared.changed.wait_timeout_while(state, most, |state| state.bytes > 0);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, most, |state| state.bytes > 0);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.bytes == 0
     }
@@ -163,7 +166,10 @@ mod tests {
     fn who_hands_on_does_not_wait_for_a_reader_that_stopped() {
         let (mut reader, writer) = io::pipe().unwrap();
         let aside = Aside::begin("test", writer, ROOM, Failure::Passes).unwrap();
-        assert!(aside.offer(vec![b'x'; 1 << 20]), "more than the room, but nothing waits");
+        assert!(
+            aside.offer(vec![b'x'; 1 << 20]),
+            "more than the room, but nothing waits"
+        );
         for _ in 0..1000 {
             assert!(!aside.offer(vec![b'y'; 10]));
         }

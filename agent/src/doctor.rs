@@ -145,7 +145,9 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
         };
         say!(
             "    {:<18} {} at file offset {:#x}, {cost}",
-            probe.program, probe.site.function, probe.site.file_offset
+            probe.program,
+            probe.site.function,
+            probe.site.file_offset
         );
     }
     true

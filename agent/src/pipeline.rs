@@ -8,7 +8,7 @@ use std::{
 
 use agent_common::loss::Loss;
 use anyhow::Context as _;
-use log::{debug, error};
+use log::debug;
 use tokio::{
     runtime::Handle,
     select,
@@ -42,6 +42,8 @@ use crate::{
 };
 
 mod faults;
+#[cfg(test)]
+mod flood_tests;
 mod own;
 mod startup;
 mod stop;
@@ -100,48 +102,7 @@ struct Pipeline {
 pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyhow::Result<Exit> {
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = Stop::new().context("cannot handle signals")?;
-    let options = options(args)?;
-    let export = export_config(&args.export)?;
-    let recorder = record.map(Recorder::create).transpose()?;
-    let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
-    let mut take = |name: &'static str| object.ebpf.take_map(name);
-    let maps = TargetMaps::new(&mut take)?;
-    let store = Store::new(&mut take)?;
-    let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
-    let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
-    let mut meter = Meter::new(&mut take)?;
-    meter.calibrate(&mut object);
-    let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
-    let exporter = Exporter::start(export, aside)?;
-    let health = Arc::new(Health::default());
-    if let Some(address) = args.health_listen {
-        let serve = health::serve(address, health.clone(), exporter.stats.clone());
-        aside
-            .spawn(serve)
-            .await?
-            .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
-    }
-    let mut pipeline = Pipeline {
-        watch,
-        ring,
-        store,
-        exporter,
-        health,
-        own: Arc::new(enrich::own_resource()),
-        screen: Screen::new(args.plain).context("cannot begin the thread that writes to standard output")?,
-        began: Instant::now(),
-        since: clock::now(),
-        collector: Collector::new(args.max_spans),
-        recorder,
-        faults: Faults::default(),
-        ring_full: 0,
-        max_spans: args.max_spans,
-        keeper: Keeper::new(own_limits(args)),
-        judged: (clock::now(), 0),
-        unsettled: Vec::new(),
-        clear: Instant::now() + CLEAR,
-        skipped: Vec::new(),
-    };
+    let (mut pipeline, mut ends) = Pipeline::start(args, record, aside).await?;
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
         return Err(error);
@@ -155,12 +116,59 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
 }
 
 impl Pipeline {
-    async fn turn_until_end(
-        &mut self,
+    /// Wires it; nobody is watched yet. Ends of targets come out beside it.
+    async fn start(
         args: &RunArgs,
-        ends: &mut mpsc::Receiver<u32>,
-        stop: &mut Stop,
-    ) -> Exit {
+        record: Option<&Path>,
+        aside: &Handle,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<u32>)> {
+        let options = options(args)?;
+        let export = export_config(&args.export)?;
+        let recorder = record.map(Recorder::create).transpose()?;
+        let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
+        let mut take = |name: &'static str| object.ebpf.take_map(name);
+        let maps = TargetMaps::new(&mut take)?;
+        let store = Store::new(&mut take)?;
+        let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+        let (watch_to_pipeline, ends) = mpsc::channel(ENDS);
+        let mut meter = Meter::new(&mut take)?;
+        meter.calibrate(&mut object);
+        let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
+        let exporter = Exporter::start(export, aside)?;
+        let health = Arc::new(Health::default());
+        if let Some(address) = args.health_listen {
+            let serve = health::serve(address, health.clone(), exporter.stats.clone());
+            aside
+                .spawn(serve)
+                .await?
+                .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
+        }
+        let screen = Screen::new(args.plain).context("cannot begin the thread that writes to standard output")?;
+        let pipeline = Self {
+            watch,
+            ring,
+            store,
+            exporter,
+            health,
+            own: Arc::new(enrich::own_resource()),
+            screen,
+            began: Instant::now(),
+            since: clock::now(),
+            collector: Collector::new(args.max_spans),
+            recorder,
+            faults: Faults::default(),
+            ring_full: 0,
+            max_spans: args.max_spans,
+            keeper: Keeper::new(own_limits(args)),
+            judged: (clock::now(), 0),
+            unsettled: Vec::new(),
+            clear: Instant::now() + CLEAR,
+            skipped: Vec::new(),
+        };
+        Ok((pipeline, ends))
+    }
+
+    async fn turn_until_end(&mut self, args: &RunArgs, ends: &mut mpsc::Receiver<u32>, stop: &mut Stop) -> Exit {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = Instant::now();
@@ -355,17 +363,21 @@ impl Pipeline {
         for file in files {
             self.screen.say(format_args!("written: {}", file.display()));
         }
-        let recorded = self.recorder.map(|recorder| recorder.finish(self.ring_full, FLUSH)).transpose();
+        let recorded = self
+            .recorder
+            .map(|recorder| recorder.finish(self.ring_full, FLUSH))
+            .transpose();
         if let Ok(Some(Finished { path, events, lost })) = &recorded {
             let path = path.display();
             self.screen.say(format_args!("recorded: {path}, {events} events"));
             if *lost > 0 {
-                self.screen.say(format_args!("{lost} more could not be written as fast as they came"));
+                self.screen
+                    .say(format_args!("{lost} more could not be written as fast as they came"));
             }
         }
         self.screen.finish(LAST_LINES);
         if let Some((_, error)) = self.screen.failed() {
-            error!("cannot write to standard output: {error}");
+            self.faults.note(Fault::Screen, error);
         }
         recorded?;
         Ok(match exit {

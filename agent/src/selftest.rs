@@ -173,7 +173,8 @@ fn report(watch: &Watch, reading: &Reading) {
                 Coverage::Full => {}
                 Coverage::Partial(reason) => say!(
                     "selftest: pid {} {} in part: {reason}",
-                    target.process.pid, state.signal
+                    target.process.pid,
+                    state.signal
                 ),
                 Coverage::Off(reason) => {
                     say!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)

@@ -167,7 +167,10 @@ pub fn render(view: &View<'_>) -> String {
         lost.push(format!("spans of {} events (--max-spans)", view.over_limit));
     }
     if view.skipped > 0 {
-        lost.push(format!("{} runs of programs that the kernel skipped (recursion)", view.skipped));
+        lost.push(format!(
+            "{} runs of programs that the kernel skipped (recursion)",
+            view.skipped
+        ));
     }
     if view.shed > Shed::Nothing {
         lost.push(format!("within the agent's own limits: {}", view.shed.text()));
@@ -246,7 +249,11 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
     line!(
         text,
         "  {:<58}{:>10}{:>10}{:>10}{:>10}",
-        "", "count", "p50", "p90", "p99"
+        "",
+        "count",
+        "p50",
+        "p90",
+        "p99"
     );
     let slot = target.slot;
     let mut row = |label: &str, histogram: &Histogram| {

@@ -101,7 +101,10 @@ pub struct Object {
 
 enum Way {
     /// Programs that may not be preempted, where `guarded`: the kernel would let two runs of one share a stack.
-    Multi { multi: Multi, guarded: bool },
+    Multi {
+        multi: Multi,
+        guarded: bool,
+    },
     Perf,
     /// No uprobes on this kernel, and why.
     None(String),
@@ -121,7 +124,11 @@ impl Object {
             Ok(multi) => {
                 let guarded = matches!(preemption.guard(), Ok(Some(_)));
                 let way = Way::Multi { multi, guarded };
-                return Ok(Self { ebpf, way, refused: None });
+                return Ok(Self {
+                    ebpf,
+                    way,
+                    refused: None,
+                });
             }
             Err(reason) => reason,
         };

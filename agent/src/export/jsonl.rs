@@ -275,7 +275,10 @@ mod tests {
             shift(&path).unwrap();
         }
         let there = |number: u32| fs::read_to_string(numbered(number)).ok();
-        assert_eq!([there(1), there(2), there(3), there(4)], [None, Some("1".into()), Some("2".into()), None]);
+        assert_eq!(
+            [there(1), there(2), there(3), there(4)],
+            [None, Some("1".into()), Some("2".into()), None]
+        );
     }
 
     #[test]

@@ -195,11 +195,7 @@ impl Exporter {
     /// Sends what is queued, for at most `deadline`; what is left then is counted as dropped.
     pub async fn shutdown(self, deadline: Duration) -> Arc<ExportStats> {
         self.stats.begin_shutdown();
-        let (queues, tasks): (Vec<_>, Vec<_>) = self
-            .sinks
-            .into_iter()
-            .map(|sink| (sink.queue, sink.task))
-            .unzip();
+        let (queues, tasks): (Vec<_>, Vec<_>) = self.sinks.into_iter().map(|sink| (sink.queue, sink.task)).unzip();
         drop(queues);
         let until = Instant::now() + deadline;
         for task in tasks {

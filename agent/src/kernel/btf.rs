@@ -195,7 +195,10 @@ mod tests {
             assert_eq!(btf.offset(name, path), expected, "{name}.{path}");
         }
         assert_eq!([btf.size("a"), btf.size("b"), btf.size("c")], [Some(16), Some(8), None]);
-        assert_eq!([btf.function("inner"), btf.function("a"), btf.function("c")], [Some(7), None, None]);
+        assert_eq!(
+            [btf.function("inner"), btf.function("a"), btf.function("c")],
+            [Some(7), None, None]
+        );
     }
 
     #[test]

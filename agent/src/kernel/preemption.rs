@@ -49,9 +49,7 @@ impl Preemption {
             private_stacks: has("priv_stack_ptr") || btf.size("bpf_prog_aux").is_none(),
             // Not there in another network namespace than the first, nor where it cannot be switched off.
             jit: jit.map_or(true, |text| text.trim() != "0"),
-            kfuncs: disable
-                .zip(enable)
-                .map(|(disable, enable)| Kfuncs { disable, enable }),
+            kfuncs: disable.zip(enable).map(|(disable, enable)| Kfuncs { disable, enable }),
         }
     }
 
@@ -101,7 +99,9 @@ mod tests {
             return eprintln!("SKIPPED: no BTF");
         };
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+        let mut numbers = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|n| n.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap(), numbers.next().unwrap());
         let found = Preemption::read(&Btf::parse(&bytes).unwrap());
         assert_eq!(found.private_stacks, version >= (6, 13), "{release}");

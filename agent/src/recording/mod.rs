@@ -2,6 +2,8 @@
 //! root. The format is described in docs/design/recording.md.
 
 mod format;
+#[cfg(test)]
+mod golden_tests;
 mod read;
 pub mod replay;
 mod write;

@@ -158,7 +158,12 @@ impl Recorder {
         };
         self.json(END, &end);
         let in_time = self.out.finish(most);
-        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("not all of it was written within {most:?}"));
+        let late = || {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("not all of it was written within {most:?}"),
+            )
+        };
         let failed = self.failed.take().or_else(|| Some(self.out.failed()?.1));
         match failed.or_else(|| (!in_time).then(late)) {
             None => Ok(Finished {
@@ -186,7 +191,8 @@ impl Recorder {
     }
 }
 
-fn record(to: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
+/// Adds a record to bytes.
+pub(super) fn record(to: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
     to.extend((bytes.len() as u32).to_le_bytes());
     to.extend(kind.to_le_bytes());
     to.extend(bytes);
@@ -267,7 +273,10 @@ mod tests {
             recorder.raw(&[7; 1000]);
         }
         let error = recorder.finish(0, Duration::from_millis(10)).unwrap_err();
-        assert!(error.to_string().contains("x.rec: not all of it was written"), "{error}");
+        assert!(
+            error.to_string().contains("x.rec: not all of it was written"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -280,6 +289,9 @@ mod tests {
         drop(reader);
         recorder.raw(b"lost");
         let error = recorder.finish(0, LONG).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write the recording x.rec: "), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot write the recording x.rec: "),
+            "{error}"
+        );
     }
 }
