@@ -164,7 +164,7 @@ fn a_terminal_that_stands_still_holds_nothing_up() {
         .lines()
         .filter(|line| line.contains("whywait.events.received"))
         .count();
-    assert!(points > 5, "metrics left {points} times in 20");
+    assert!(points >= 2, "metrics left {points} times in 4 s");
     let mut first = [0; 1];
     reader.read_exact(&mut first).unwrap();
 }
