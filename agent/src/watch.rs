@@ -357,7 +357,7 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
-        self.maps.forget(pid, slot);
+        self.maps.forget(slot);
         self.hook_set.release(slot, &self.windows);
     }
 

@@ -1,7 +1,6 @@
 //! One process as /proc shows it.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
@@ -14,7 +13,7 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procfs::{ProcError, process::FDTarget};
+use procfs::ProcError;
 
 use crate::inspect::{self, ElfFacts, Image, InspectError};
 
@@ -160,29 +159,6 @@ impl Process {
         elf.bias(address, offset).ok_or(ProcessError::Ended { pid: self.pid })
     }
 
-    /// TCP ports the process listens on, IPv4 and IPv6.
-    pub fn listening_ports(&self) -> Result<HashSet<u16>, ProcessError> {
-        let found = open(self.pid)?;
-        let error = |what| move |source| proc_error(self.pid, what, source);
-        let descriptors = found.fd().map_err(error("descriptors"))?;
-        let sockets: HashSet<u64> = descriptors
-            .flatten()
-            .filter_map(|descriptor| match descriptor.target {
-                FDTarget::Socket(inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
-        let v4 = found.tcp().map_err(error("net/tcp"))?;
-        // A kernel without IPv6 has no such file.
-        let v6 = found.tcp6().unwrap_or_default();
-        Ok(v4
-            .into_iter()
-            .chain(v6)
-            .filter(|entry| entry.state == procfs::net::TcpState::Listen && sockets.contains(&entry.inode))
-            .map(|entry| entry.local_address.port())
-            .collect())
-    }
-
     /// A descriptor that becomes readable when this process ends; none is had for another process of the same pid.
     pub fn pidfd(&self) -> Result<OwnedFd, ProcessError> {
         let pid = rustix::process::Pid::from_raw(self.pid as i32).ok_or(ProcessError::NotFound(self.pid))?;
@@ -222,8 +198,6 @@ fn proc_error(pid: u32, what: &'static str, source: ProcError) -> ProcessError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]
@@ -238,15 +212,6 @@ mod tests {
         assert!(!another.is_alive(), "a later process of the same pid is another one");
         let (address, offset) = own.mapped_at().unwrap();
         assert_eq!((address % 4096, offset), (0, 0));
-    }
-
-    #[test]
-    fn listening_ports_are_those_of_the_process() {
-        let v4 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ports = Process::read(std::process::id()).unwrap().listening_ports().unwrap();
-        assert!(ports.contains(&listener.local_addr().unwrap().port()));
-        assert!(!ports.contains(&v4), "a closed listener is none");
     }
 
     #[test]

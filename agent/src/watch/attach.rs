@@ -92,13 +92,9 @@ impl Watch {
         } else {
             target.hooks.window = Window::Busy;
         }
-        // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
-        // that has just started may begin to listen at any moment.
-        self.tell_ports(target)?;
         self.maps
             .admit(pid, &target.known)
             .context("cannot tell the kernel side of the target")?;
-        self.tell_ports(target)?;
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
@@ -117,12 +113,5 @@ impl Watch {
             .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(target.slot)));
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
-    }
-
-    fn tell_ports(&mut self, target: &Target) -> anyhow::Result<()> {
-        let ports = target.process.listening_ports().unwrap_or_default();
-        self.maps
-            .listens(target.process.pid, ports)
-            .context("cannot tell the kernel side of the target's ports")
     }
 }
