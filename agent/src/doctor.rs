@@ -6,7 +6,7 @@ use crate::{
     attach::plan::{self, Coverage},
     budget::calibrate,
     cli::TargetArgs,
-    discover::Process,
+    discover::{Process, objects},
     exit::Exit,
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
@@ -92,10 +92,15 @@ fn report(process: &Process, explicit: bool) -> bool {
     let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
-            if explicit {
-                println!("{head}: neither Go nor tokio");
+            if !explicit {
+                return false;
             }
-            return false;
+            let within = objects::runtime_in(process);
+            match &within {
+                Some(error) => println!("{head}: runtime not watched: {error}"),
+                None => println!("{head}: neither Go nor tokio"),
+            }
+            return within.is_some();
         }
         Err(error) => {
             println!("{head}: runtime not watched: {error}");
