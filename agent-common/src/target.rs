@@ -34,7 +34,7 @@ shared! {
         pub probes_since: u64,
         /// The same for the hooks: connects, requests, waits for a core.
         pub hooks_since: u64,
-        /// Hits that a window may have on a CPU, by [`Plane`]: the next one ends it.
+        /// What [`Cut::used`](crate::hits::Cut) may rise to, by [`Plane`]: what is over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,

@@ -9,6 +9,8 @@ use crate::{
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
+    pipeline::{Fault, Faults},
+    signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
 };
@@ -104,8 +106,11 @@ pub struct Own<'a> {
     pub received: u64,
     pub rejected: u64,
     pub over_limit: u64,
+    /// Runs that the kernel skipped, by program.
+    pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
     pub shed: Shed,
+    pub faults: &'a Faults,
     /// CPU time, ns, and resident set, bytes.
     pub used: (u64, u64),
 }
@@ -117,8 +122,10 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         received,
         rejected,
         over_limit,
+        skipped,
         export,
         shed,
+        faults,
         used: (cpu, memory),
     } = *own;
     let sum = |value: u64, attributes: Vec<Attribute>| Point {
@@ -150,7 +157,15 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
-    vec![
+    let met = Fault::ALL
+        .iter()
+        .map(|(fault, name, _)| sum(faults.counts[*fault as usize], cause(name)))
+        .collect();
+    let skipped: Vec<Point> = skipped
+        .iter()
+        .map(|(program, runs)| sum(*runs, vec![Attribute::new(defs::PROBE, program.clone())]))
+        .collect();
+    let mut metrics = vec![
         one(&defs::EVENTS_RECEIVED, received),
         Metric {
             def: &defs::EVENTS_DROPPED,
@@ -161,8 +176,18 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
             def: &defs::EXPORT_DROPPED,
             points: given_up,
         },
+        Metric {
+            def: &defs::FAULTS,
+            points: met,
+        },
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
-    ]
+    ];
+    metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
+    metrics
 }
+
+#[cfg(test)]
+#[path = "account_tests.rs"]
+mod tests;

@@ -12,45 +12,49 @@ use crate::{
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
     memory::Memory,
-    pipeline, signals,
+    pipeline, say, signals,
 };
 
 /// Prints the findings; ends with the code of the first that keeps whywait from working at all.
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("kernel {}", release.trim());
-    match pipeline::load(1 << 16, &[], &[]) {
+    say!("kernel {}", release.trim());
+    let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
         Ok((mut object, hooks)) => {
             match &object.refused {
-                None => println!("  {:<18} {}", "uprobes by", object.way()),
-                Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                None => say!("  {:<18} {}", "uprobes by", object.way()),
+                Some(reason) => match object.without_uprobes() {
+                    Some(reason) => say!("  {:<18} off: {reason}", "uprobes"),
+                    None => say!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                },
             }
             match calibrate::trap(&mut object) {
-                Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
-                Ok(None) => println!(
+                Ok(Some(trap)) => say!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Ok(None) => say!(
                     "  {:<18} not measured: the machine is too busy just now",
                     "trap of a probe"
                 ),
-                Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
+                Err(error) => say!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
             for hook in &hooks {
                 match hook.taken {
-                    Some(taken) => println!("  {:<18} {taken}", hook.signal),
-                    None => println!("  {:<18} off", hook.signal),
+                    Some(taken) => say!("  {:<18} {taken}", hook.signal),
+                    None => say!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
                     match alternative {
-                        &"all" => println!("  {:<18} {reason}", ""),
-                        _ => println!("  {:<18} refused {alternative}: {reason}", ""),
+                        &"all" => say!("  {:<18} {reason}", ""),
+                        _ => say!("  {:<18} refused {alternative}: {reason}", ""),
                     }
                 }
             }
+            object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
-            println!("  {error:#}");
+            say!("  {error:#}");
             return Err(error);
         }
-    }
+    };
     let cgroup = Limits::of_cgroup();
     let (cpu, memory) = (
         cgroup.cpu.map_or_else(|| "all".to_owned(), |cpu| format!("{cpu:.2}")),
@@ -58,33 +62,33 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             .memory
             .map_or_else(|| "all".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
     );
-    println!(
+    say!(
         "  {:<18} {cpu} cores, {memory} memory, of which --limit-cpu and --limit-memory are taken",
         "own cgroup"
     );
-    println!("signals: {}", signals::NAMES.join(", "));
+    say!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {
         Process::read(*pid).map_err(|error| crate::exit::Fatal::new(Exit::NoSuchProcess, error))?;
     }
     let mut found = 0;
     for process in Process::all().context("cannot list processes")? {
-        if selector.matches(&process) && report(&process, selector.is_explicit()) {
+        if selector.matches(&process) && report(&process, selector.is_explicit(), without_uprobes.as_deref()) {
             found += 1;
         }
     }
-    println!("{found} processes can be watched");
+    say!("{found} processes can be watched");
     Ok(Exit::Ok)
 }
 
 /// Prints what is to say of a process; whether it can be watched.
-fn report(process: &Process, explicit: bool) -> bool {
+fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> bool {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
-                println!("{head}: {error}");
+                say!("{head}: {error}");
             }
             return false;
         }
@@ -97,27 +101,27 @@ fn report(process: &Process, explicit: bool) -> bool {
             }
             let within = objects::runtime_in(process);
             match &within {
-                Some(error) => println!("{head}: runtime not watched: {error}"),
-                None => println!("{head}: neither Go nor tokio"),
+                Some(error) => say!("{head}: runtime not watched: {error}"),
+                None => say!("{head}: neither Go nor tokio"),
             }
             return within.is_some();
         }
         Err(error) => {
-            println!("{head}: runtime not watched: {error}");
+            say!("{head}: runtime not watched: {error}");
             return explicit;
         }
     };
     let elf = match &image {
         Image::Go(image) => {
-            println!("{head}: {}", image.version.raw);
-            println!("  {:<18} {}", "found by", found_by(image));
+            say!("{head}: {}", image.version.raw);
+            say!("  {:<18} {}", "found by", found_by(image));
             if let Err(error) = &image.tls_g {
-                println!("  goroutines of sockets are not told: {error}");
+                say!("  goroutines of sockets are not told: {error}");
             }
             &image.elf
         }
         Image::Tokio(image) => {
-            println!(
+            say!(
                 "{head}: tokio {}",
                 image.version.as_deref().unwrap_or("of unknown version")
             );
@@ -129,11 +133,14 @@ fn report(process: &Process, explicit: bool) -> bool {
     if let Err(reason) = prove(process, &image, bias) {
         plan.without_go(&reason.to_string());
     }
+    if let Some(reason) = without_uprobes {
+        plan.without_probes(reason);
+    }
     for state in &plan.states {
         match &state.coverage {
-            Coverage::Full => println!("  {:<18} full", state.signal),
-            Coverage::Partial(reason) => println!("  {:<18} in part: {reason}", state.signal),
-            Coverage::Off(reason) => println!("  {:<18} off: {reason}", state.signal),
+            Coverage::Full => say!("  {:<18} full", state.signal),
+            Coverage::Partial(reason) => say!("  {:<18} in part: {reason}", state.signal),
+            Coverage::Off(reason) => say!("  {:<18} off: {reason}", state.signal),
         }
     }
     for probe in &plan.probes {
@@ -141,9 +148,11 @@ fn report(process: &Process, explicit: bool) -> bool {
             SiteCost::Emulated => "emulated",
             SiteCost::SingleStepped => "single-stepped",
         };
-        println!(
+        say!(
             "    {:<18} {} at file offset {:#x}, {cost}",
-            probe.program, probe.site.function, probe.site.file_offset
+            probe.program,
+            probe.site.function,
+            probe.site.file_offset
         );
     }
     true

@@ -28,6 +28,15 @@ pub static EVENTS_DROPPED: MetricDef = MetricDef {
     source: "kernel side and agent",
     attributes: &[CAUSE],
 };
+pub static RECURSION_MISSES: MetricDef = MetricDef {
+    name: "whywait.kernel.program.recursion_misses",
+    unit: "{run}",
+    instrument: Counter,
+    description: "Runs of a program of the kernel side that the kernel skipped, as another run of it was under way on that CPU: what \
+                  they would have counted is lost. Programs that were always run are left out.",
+    source: "bpf_prog_info, Linux 5.12 and later",
+    attributes: &[PROBE],
+};
 pub static EXPORT_SENT: MetricDef = MetricDef {
     name: "whywait.export.sent",
     unit: "{item}",
@@ -104,6 +113,16 @@ pub static RESERVED: MetricDef = MetricDef {
     source: "agent",
     attributes: &[],
 };
+pub static FAULTS: MetricDef = MetricDef {
+    name: "whywait.agent.faults",
+    unit: "{fault}",
+    instrument: Counter,
+    description: "What went wrong around the agent and did not end the run: `screen`, standard output could not be written; \
+                  `pictures`, it stood still, and summaries were left out; `log`, standard error likewise; `maps`, the kernel's \
+                  maps could not be read; `ring`, the ring buffer could not be waited for; `recording`.",
+    source: "agent",
+    attributes: &[CAUSE],
+};
 pub static SHED: MetricDef = MetricDef {
     name: "whywait.agent.shed",
     unit: "1",
@@ -133,6 +152,7 @@ pub static MEMORY: MetricDef = MetricDef {
 pub static METRICS: &[&MetricDef] = &[
     &EVENTS_RECEIVED,
     &EVENTS_DROPPED,
+    &RECURSION_MISSES,
     &EXPORT_SENT,
     &EXPORT_DROPPED,
     &SIGNAL_STATE,
@@ -142,6 +162,7 @@ pub static METRICS: &[&MetricDef] = &[
     &WINDOW_TIME,
     &WINDOW_CUT,
     &RESERVED,
+    &FAULTS,
     &SHED,
     &CPU_TIME,
     &MEMORY,

@@ -134,12 +134,18 @@ impl Watch {
         self.maps.cut(&target.known, plane).ok().flatten().map(MonoNs)
     }
 
+    /// Hits in a target's windows so far.
+    fn used(&self, target: &Target, plane: Plane) -> u64 {
+        // An array's element is always there.
+        self.maps.used(&target.known, plane).unwrap_or_default()
+    }
+
     /// Tells the kernel side what open windows may still have.
     fn allow(&mut self, target: &mut Target) {
         let before = target.known.allowance;
         for (plane, duty) in [(Plane::Hooks, &target.hooks), (Plane::Probes, &target.probes)] {
             if duty.window.is_open() {
-                target.known.allowance[plane as usize] = duty.allowance();
+                target.known.allowance[plane as usize] = duty.allowance(self.used(target, plane));
             }
         }
         if target.known.allowance != before {
@@ -186,7 +192,6 @@ impl Watch {
 
     fn open_hooks(&mut self, target: &mut Target) {
         target.room = Room::of(target.process.pid);
-        target.hooks.begin();
         if self.hook_set.want(target.slot, &self.windows) {
             self.hooks_opened(target);
         } else {
@@ -202,7 +207,7 @@ impl Watch {
             target.hooks.settled = now;
         }
         target.known.hooks_since = now.0;
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(self.used(target, Plane::Hooks));
         target.known.flags |= HOOKS_OPEN;
         target.hooks.window = Window::Open { since: now };
         self.clear_cut(target, Plane::Hooks);
@@ -228,7 +233,6 @@ impl Watch {
     pub(super) fn open_probes(&mut self, target: &mut Target) {
         target.room = Room::of(target.process.pid);
         target.probes.window = Window::Busy;
-        target.probes.begin();
         self.windows
             .open(target.slot, Place::of(&target.process), target.probes.probes.clone());
     }
@@ -303,7 +307,7 @@ impl Watch {
         let now = clock::now();
         target.probes.links = links;
         target.known.probes_since = now.0;
-        target.known.allowance[Plane::Probes as usize] = target.probes.allowance();
+        target.known.allowance[Plane::Probes as usize] = target.probes.allowance(self.used(target, Plane::Probes));
         self.clear_cut(target, Plane::Probes);
         target.known.flags |= PROBES_OPEN;
         target.probes.window = Window::Open { since: now };

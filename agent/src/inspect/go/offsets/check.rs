@@ -26,8 +26,8 @@ impl GoOffsets {
             stats.small_alloc_count,
         ];
         let size = self.heap_stats_size;
-        let fits = |field: &FieldLoc| field.offset % 8 == 0 && field.offset + field.size.max(8) <= size;
-        if size > MAX_HEAP_STATS || size % 8 != 0 || !of_stats.iter().all(fits) {
+        let fits = |field: &FieldLoc| field.offset.is_multiple_of(8) && field.offset + field.size.max(8) <= size;
+        if size > MAX_HEAP_STATS || !size.is_multiple_of(8) || !of_stats.iter().all(fits) {
             return refused("runtime.heapStatsDelta", "fields within its size");
         }
         Ok(())
