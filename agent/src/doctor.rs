@@ -6,7 +6,7 @@ use crate::{
     attach::plan::{self, Coverage},
     budget::calibrate,
     cli::TargetArgs,
-    discover::Process,
+    discover::{Process, objects},
     exit::Exit,
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
@@ -96,10 +96,15 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
     let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
-            if explicit {
-                say!("{head}: neither Go nor tokio");
+            if !explicit {
+                return false;
             }
-            return false;
+            let within = objects::runtime_in(process);
+            match &within {
+                Some(error) => say!("{head}: runtime not watched: {error}"),
+                None => say!("{head}: neither Go nor tokio"),
+            }
+            return within.is_some();
         }
         Err(error) => {
             say!("{head}: runtime not watched: {error}");

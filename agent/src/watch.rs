@@ -194,10 +194,7 @@ impl Watch {
             }
             Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
                 if explicit {
-                    info!(
-                        "process {pid} ({}) was named but is neither Go nor tokio",
-                        process.exe.display()
-                    );
+                    self.consider_host(process);
                 }
             }
             Err(Refused::Inspect(error)) => {
@@ -304,6 +301,7 @@ impl Watch {
         target.futures = plan.futures.clone();
         target.go = go;
         target.image = image;
+        target.open_exe()?;
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;

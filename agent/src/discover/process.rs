@@ -13,7 +13,7 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procfs::ProcError;
+use procfs::{ProcError, process::MemoryMaps};
 
 use crate::inspect::{self, ElfFacts, Image, InspectError};
 
@@ -135,15 +135,17 @@ impl Process {
 
     /// What its executable is; the inner error is about the file's contents.
     pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
-        let file = File::open(self.exe_path()).and_then(inspect::inspect_file);
-        file.map_err(|source| self.io("exe", source))
+        self.open_exe().map(|file| inspect::inspect_file(&file))
+    }
+
+    /// The file of its executable.
+    pub fn open_exe(&self) -> Result<File, ProcessError> {
+        File::open(self.exe_path()).map_err(|source| self.io("exe", source))
     }
 
     /// Where the executable's file offset 0 is mapped: the lowest mapping of the executable itself, and its file offset.
     pub fn mapped_at(&self) -> Result<(u64, u64), ProcessError> {
-        let maps = open(self.pid)?
-            .maps()
-            .map_err(|source| proc_error(self.pid, "maps", source))?;
+        let maps = maps(self.pid)?;
         let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
         let lowest = maps
             .into_iter()
@@ -180,6 +182,11 @@ impl Process {
             _ => ProcessError::Io { pid, what, source },
         }
     }
+}
+
+/// What the process has mapped.
+pub(super) fn maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
+    open(pid)?.maps().map_err(|source| proc_error(pid, "maps", source))
 }
 
 fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
