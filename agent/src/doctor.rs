@@ -3,24 +3,29 @@
 use anyhow::Context as _;
 
 use crate::{
-    attach::plan::{self, Coverage},
+    attach::{
+        kernel::{self, ALL},
+        plan::{self, Coverage, SignalState},
+    },
     budget::calibrate,
     cli::TargetArgs,
     discover::Process,
-    exit::Exit,
+    exit::{Exit, Fatal, of_process},
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
     memory::Memory,
-    pipeline, signals,
+    pipeline,
+    signals::{self, process::quota},
 };
 
-/// Prints the findings; ends with the code of the first that keeps whywait from working at all.
+/// Prints the findings; ends with the code that a run on these targets would.
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
+    let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
     match pipeline::load(1 << 16, &[], &[]) {
-        Ok((mut object, hooks)) => {
+        Ok((mut object, found)) => {
             match &object.refused {
                 None => println!("  {:<18} {}", "uprobes by", object.way()),
                 Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
@@ -33,18 +38,19 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                 ),
                 Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
-            for hook in &hooks {
+            for hook in &found {
                 match hook.taken {
                     Some(taken) => println!("  {:<18} {taken}", hook.signal),
                     None => println!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
                     match alternative {
-                        &"all" => println!("  {:<18} {reason}", ""),
+                        &ALL => println!("  {:<18} {reason}", ""),
                         _ => println!("  {:<18} refused {alternative}: {reason}", ""),
                     }
                 }
             }
+            hooks = kernel::states(&found).collect();
         }
         Err(error) => {
             println!("  {error:#}");
@@ -65,20 +71,40 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     println!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {
-        Process::read(*pid).map_err(|error| crate::exit::Fatal::new(Exit::NoSuchProcess, error))?;
+        Process::read(*pid).map_err(|error| Fatal::new(of_process(&error), error))?;
     }
-    let mut found = 0;
+    let (mut found, mut exit) = (0, Exit::Ok);
     for process in Process::all().context("cannot list processes")? {
-        if selector.matches(&process) && report(&process, selector.is_explicit()) {
-            found += 1;
+        if !selector.matches(&process) {
+            continue;
         }
+        let named = selector.pids.contains(&process.pid);
+        exit = match report(&process, selector.is_explicit(), &hooks) {
+            Exit::Ok => {
+                found += 1;
+                exit
+            }
+            Exit::Partial => {
+                found += 1;
+                // A process that happens to run beside the others is no failure.
+                if exit == Exit::Ok && selector.is_explicit() {
+                    Exit::Partial
+                } else {
+                    exit
+                }
+            }
+            // Of the two the one that ends a run.
+            other if named && matches!(exit, Exit::Ok | Exit::Partial) => other,
+            _ => exit,
+        };
     }
     println!("{found} processes can be watched");
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
-/// Prints what is to say of a process; whether it can be watched.
-fn report(process: &Process, explicit: bool) -> bool {
+/// Prints what is to say of a process, and gives the code of a run on it alone; [`Exit::Partial`] where not all is to be had. `hooks` are
+/// the kernel's.
+fn report(process: &Process, explicit: bool, hooks: &[SignalState]) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
@@ -86,7 +112,7 @@ fn report(process: &Process, explicit: bool) -> bool {
             if explicit {
                 println!("{head}: {error}");
             }
-            return false;
+            return of_process(&error);
         }
     };
     let image = match inspected {
@@ -95,11 +121,12 @@ fn report(process: &Process, explicit: bool) -> bool {
             if explicit {
                 println!("{head}: neither Go nor tokio");
             }
-            return false;
+            return Exit::NotATarget;
         }
         Err(error) => {
             println!("{head}: runtime not watched: {error}");
-            return explicit;
+            // Its sockets and threads are, where it is named by its pid.
+            return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
     };
     let elf = match &image {
@@ -124,11 +151,16 @@ fn report(process: &Process, explicit: bool) -> bool {
     if let Err(reason) = prove(process, &image, bias) {
         plan.without_go(&reason.to_string());
     }
-    for state in &plan.states {
+    let own = plan.states.len();
+    plan.states.extend(hooks.iter().cloned());
+    plan.states.push(quota::state(process.pid, &[]));
+    let states = plan::states_now(&plan.states, []);
+    for (at, state) in states.iter().enumerate() {
         match &state.coverage {
+            Coverage::Full if at >= own => {}
             Coverage::Full => println!("  {:<18} full", state.signal),
             Coverage::Partial(reason) => println!("  {:<18} in part: {reason}", state.signal),
-            Coverage::Off(reason) => println!("  {:<18} off: {reason}", state.signal),
+            Coverage::Off(reason) | Coverage::Lacking(reason) => println!("  {:<18} off: {reason}", state.signal),
         }
     }
     for probe in &plan.probes {
@@ -141,7 +173,11 @@ fn report(process: &Process, explicit: bool) -> bool {
             probe.program, probe.site.function, probe.site.file_offset
         );
     }
-    true
+    if plan::is_dark(&states) {
+        Exit::Partial
+    } else {
+        Exit::Ok
+    }
 }
 
 /// Holds what was found of a Go runtime against the process; others have nothing to prove.

@@ -270,7 +270,7 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
             Coverage::Partial(reason) => {
                 let _ = writeln!(text, "  {}: in part: {reason}", state.signal);
             }
-            Coverage::Off(reason) => {
+            Coverage::Off(reason) | Coverage::Lacking(reason) => {
                 let _ = writeln!(text, "  {}: off: {reason}", state.signal);
             }
         }

@@ -5,7 +5,10 @@ use std::{collections::HashMap, io, sync::Arc};
 use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
-    attach::{plan::SignalState, uprobe::Links},
+    attach::{
+        plan::{self, Failure, Probe, SignalState},
+        uprobe::Links,
+    },
     budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
     discover::Process,
@@ -42,10 +45,16 @@ pub struct Target {
     pub since: MonoNs,
     /// When the process started: begin of the runtime's own counts.
     pub started: MonoNs,
-    /// What is on, in part, or off, and why.
+    /// What there could be of each signal.
+    pub planned: Vec<SignalState>,
+    /// What is on now, in part, or off, and why: see [`Self::restate`].
     pub states: Vec<SignalState>,
+    /// What could not be attached of late.
+    pub failures: Failures,
     /// Probes that are always in place.
     pub links: Links,
+    /// Those of them that could not be attached yet.
+    pub missing: Vec<Probe>,
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
@@ -77,6 +86,17 @@ pub struct Target {
     /// GC cycles exported, and numbers that were skipped.
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
+}
+
+/// What could not be attached when it was last tried, of each plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Probes that are always in place.
+    pub always: Vec<Failure>,
+    /// Those of windows.
+    pub probes: Vec<Failure>,
+    /// The kernel's hooks.
+    pub hooks: Vec<Failure>,
 }
 
 /// A Go process' runtime and its last reading.
@@ -141,8 +161,11 @@ impl Target {
             resource,
             since,
             started,
+            planned: Vec::new(),
             states: Vec::new(),
+            failures: Failures::default(),
             links: Links::default(),
+            missing: Vec::new(),
             known: agent_common::target::Target::default(),
             hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
             guest: None,
@@ -161,6 +184,18 @@ impl Target {
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
         }
+    }
+
+    /// Says anew what there is of each signal.
+    pub fn restate(&mut self) {
+        let Failures { always, probes, hooks } = &self.failures;
+        self.states = plan::states_now(&self.planned, always.iter().chain(probes).chain(hooks));
+    }
+
+    /// Whether a signal was left out, or cannot be had.
+    pub fn is_off(&self, signal: &str) -> bool {
+        let mut states = self.states.iter();
+        states.any(|state| state.signal == signal && state.coverage.is_off())
     }
 
     /// Takes note of a GC cycle; false when it was seen before.
@@ -212,8 +247,10 @@ impl Target {
 
     /// Reads plane 0, if there is any and the runtime has started.
     pub fn read_runtime(&mut self, now: MonoNs) -> io::Result<()> {
+        let off = self.is_off(signals::go::runtime::NAME);
         let Some(go) = &mut self.go else { return Ok(()) };
-        if go.runtime.is_started() {
+        // Others read it too: the user may want their part only.
+        if !off && go.runtime.is_started() {
             go.latest = Some((now, go.runtime.snapshot()?));
         }
         Ok(())
