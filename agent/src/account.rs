@@ -9,6 +9,7 @@ use crate::{
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
+    signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
 };
@@ -104,6 +105,8 @@ pub struct Own<'a> {
     pub received: u64,
     pub rejected: u64,
     pub over_limit: u64,
+    /// Runs that the kernel skipped, by program.
+    pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
     pub shed: Shed,
     /// CPU time, ns, and resident set, bytes.
@@ -117,6 +120,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         received,
         rejected,
         over_limit,
+        skipped,
         export,
         shed,
         used: (cpu, memory),
@@ -150,7 +154,11 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
-    vec![
+    let skipped: Vec<Point> = skipped
+        .iter()
+        .map(|(program, runs)| sum(*runs, vec![Attribute::new(defs::PROBE, program.clone())]))
+        .collect();
+    let mut metrics = vec![
         one(&defs::EVENTS_RECEIVED, received),
         Metric {
             def: &defs::EVENTS_DROPPED,
@@ -164,5 +172,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
-    ]
+    ];
+    metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
+    metrics
 }

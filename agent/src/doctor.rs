@@ -24,11 +24,14 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
-    match pipeline::load(1 << 16, &[], &[]) {
+    let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
         Ok((mut object, found)) => {
             match &object.refused {
                 None => println!("  {:<18} {}", "uprobes by", object.way()),
-                Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                Some(reason) => match object.without_uprobes() {
+                    Some(reason) => println!("  {:<18} off: {reason}", "uprobes"),
+                    None => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                },
             }
             match calibrate::trap(&mut object) {
                 Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
@@ -51,12 +54,13 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                 }
             }
             hooks = kernel::states(&found).collect();
+            object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
             println!("  {error:#}");
             return Err(error);
         }
-    }
+    };
     let cgroup = Limits::of_cgroup();
     let (cpu, memory) = (
         cgroup.cpu.map_or_else(|| "all".to_owned(), |cpu| format!("{cpu:.2}")),
@@ -79,7 +83,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             continue;
         }
         let named = selector.pids.contains(&process.pid);
-        exit = match report(&process, selector.is_explicit(), &hooks) {
+        exit = match report(&process, selector.is_explicit(), &hooks, without_uprobes.as_deref()) {
             Exit::Ok => {
                 found += 1;
                 exit
@@ -104,7 +108,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 
 /// Prints what is to say of a process, and gives the code of a run on it alone; [`Exit::Partial`] where not all is to be had. `hooks` are
 /// the kernel's.
-fn report(process: &Process, explicit: bool, hooks: &[SignalState]) -> Exit {
+fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
@@ -150,6 +154,9 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState]) -> Exit {
     let mut plan = plan::plan(&image, bias, &[]);
     if let Err(reason) = prove(process, &image, bias) {
         plan.without_go(&reason.to_string());
+    }
+    if let Some(reason) = without_uprobes {
+        plan.without_probes(reason);
     }
     let own = plan.states.len();
     plan.states.extend(hooks.iter().cloned());

@@ -79,6 +79,8 @@ struct Pipeline {
     unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
     clear: Instant,
+    /// Runs of the kernel side's programs that the kernel skipped, by program, when metrics left last.
+    skipped: Vec<(String, u64)>,
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
@@ -124,6 +126,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
         judged: (clock::now(), 0),
         unsettled: Vec::new(),
         clear: Instant::now() + CLEAR,
+        skipped: Vec::new(),
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;

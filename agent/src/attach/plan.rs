@@ -206,6 +206,17 @@ impl Plan {
             .collect();
     }
 
+    /// Takes all probes out of the plan; `reason` is why. Signals that are nothing without theirs are off.
+    pub fn without_probes(&mut self, reason: &str) {
+        for state in &mut self.states {
+            let mut signals = self.probes.iter().flat_map(Probe::signals);
+            if signals.any(|signal| signal == state.signal) {
+                state.coverage.end(reason);
+            }
+        }
+        self.probes.clear();
+    }
+
     /// A signal of one probe: all of it, or off.
     fn set_one(&mut self, signal: &'static str, program: &'static str, site: Result<ProbeSite, String>) {
         let coverage = match site {
