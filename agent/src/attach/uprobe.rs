@@ -337,3 +337,53 @@ impl Links {
         self.links.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::{ProbeSite, SiteCost};
+
+    fn probe(program: &'static str, also: Option<&'static str>, essential: bool) -> Probe {
+        Probe {
+            signal: "one",
+            also,
+            essential,
+            program,
+            site: ProbeSite {
+                function: program.to_owned(),
+                vaddr: 0,
+                file_offset: 0,
+                bytes: Vec::new(),
+                cost: SiteCost::Emulated,
+                behind_stack_check: false,
+                may_repeat: false,
+                args: Vec::new(),
+            },
+        }
+    }
+
+    #[track_caller]
+    fn check(in_place: &[Probe], failed: Probe, expected: &[(&str, bool)]) {
+        let in_place: Vec<&Probe> = in_place.iter().collect();
+        let failures = failures(&in_place, &[(&failed, "refused".to_owned())]);
+        let found: Vec<_> = failures.iter().map(|of| (of.signal, of.essential)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_signal_is_off_where_no_place_of_what_it_needs_is_left() {
+        check(&[], probe("begin", None, true), &[("one", true)]);
+        check(&[], probe("park", None, false), &[("one", false)]);
+        check(&[], probe("begin", Some("two"), true), &[("one", true), ("two", true)]);
+        check(
+            &[probe("begin", None, true)],
+            probe("begin", None, true),
+            &[("one", false)],
+        );
+        check(
+            &[probe("park", None, false)],
+            probe("begin", None, true),
+            &[("one", true)],
+        );
+    }
+}
