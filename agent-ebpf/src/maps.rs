@@ -7,7 +7,7 @@ use agent_common::{
         stw::Last,
     },
     histogram::{Bucket, Key},
-    hits::{Account, Cut, Plane, Probe},
+    hits::{Account, Cut, Plane, Probe, TOGETHER},
     kernel::Layout,
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
@@ -106,8 +106,8 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
 #[inline(always)]
 pub fn probed(tgid: u32, probe: Probe) -> Option<&'static Target> {
     let target = target(tgid)?;
-    let window = (target.flags & PROBES_OPEN != 0).then_some(target.probes_since);
-    spend(target, probe, Plane::Probes, window).then_some(target)
+    let open = target.flags & PROBES_OPEN != 0;
+    spend(target, probe, Plane::Probes, open).then_some(target)
 }
 
 /// The target that a hook was called for, if it is one and its hooks count.
@@ -118,7 +118,7 @@ pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
         hit(target, Probe::HookIdle);
         return None;
     }
-    spend(target, probe, Plane::Hooks, Some(target.hooks_since)).then_some(target)
+    spend(target, probe, Plane::Hooks, true).then_some(target)
 }
 
 /// Counts a hit that a target pays for.
@@ -130,28 +130,27 @@ pub fn hit(target: &Target, probe: Probe) {
     }
 }
 
-/// Counts a hit, and says whether it counts: in the `window` that is open, if one is, and within what that is allowed. The
+/// Counts a hit, and says whether it counts: in a window that is `open`, and within what that is allowed on all CPUs together. The
 /// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended.
 #[inline(always)]
-fn spend(target: &Target, probe: Probe, plane: Plane, window: Option<u64>) -> bool {
+fn spend(target: &Target, probe: Probe, plane: Plane, open: bool) -> bool {
     let (Some(account), Some(cut)) = (ACCOUNTS.get_ptr_mut(target.index), CUTS.get_ptr_mut(target.index)) else {
         return false;
     };
     // SAFETY: as in `hit`; the cut is one aligned word, written with a time that is as good as another CPU's. A program that
-    // interrupts this one in between is a hit that the window has too many, no more.
+    // interrupts this one in between may have a few hits of the window counted twice, or not.
     unsafe {
         record::add(&raw mut (*account).hits[probe as usize], 1);
-        let Some(window) = window else { return false };
-        let used = &mut (*account).used[plane as usize];
-        if used.window != window {
-            used.window = window;
-            used.hits = 0;
-        }
-        used.hits += 1;
-        if (*cut).at[plane as usize] != 0 {
+        if !open || (*cut).at[plane as usize] != 0 {
             return false;
         }
-        if used.hits > target.allowance[plane as usize] {
+        let held = &mut (*account).held[plane as usize];
+        *held += 1;
+        if *held >= TOGETHER {
+            record::add(&raw mut (*cut).used[plane as usize], *held);
+            *held = 0;
+        }
+        if (*cut).used[plane as usize] > target.allowance[plane as usize] {
             (*cut).at[plane as usize] = read::now();
             return false;
         }

@@ -15,7 +15,7 @@ use crate::{
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
     memory::Memory,
-    pipeline,
+    pipeline, say,
     signals::{self, process::quota},
 };
 
@@ -23,33 +23,33 @@ use crate::{
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("kernel {}", release.trim());
+    say!("kernel {}", release.trim());
     let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
         Ok((mut object, found)) => {
             match &object.refused {
-                None => println!("  {:<18} {}", "uprobes by", object.way()),
+                None => say!("  {:<18} {}", "uprobes by", object.way()),
                 Some(reason) => match object.without_uprobes() {
-                    Some(reason) => println!("  {:<18} off: {reason}", "uprobes"),
-                    None => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                    Some(reason) => say!("  {:<18} off: {reason}", "uprobes"),
+                    None => say!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
                 },
             }
             match calibrate::trap(&mut object) {
-                Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
-                Ok(None) => println!(
+                Ok(Some(trap)) => say!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Ok(None) => say!(
                     "  {:<18} not measured: the machine is too busy just now",
                     "trap of a probe"
                 ),
-                Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
+                Err(error) => say!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
             for hook in &found {
                 match hook.taken {
-                    Some(taken) => println!("  {:<18} {taken}", hook.signal),
-                    None => println!("  {:<18} off", hook.signal),
+                    Some(taken) => say!("  {:<18} {taken}", hook.signal),
+                    None => say!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
                     match alternative {
-                        &ALL => println!("  {:<18} {reason}", ""),
-                        _ => println!("  {:<18} refused {alternative}: {reason}", ""),
+                        &ALL => say!("  {:<18} {reason}", ""),
+                        _ => say!("  {:<18} refused {alternative}: {reason}", ""),
                     }
                 }
             }
@@ -57,7 +57,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
-            println!("  {error:#}");
+            say!("  {error:#}");
             return Err(error);
         }
     };
@@ -68,11 +68,11 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             .memory
             .map_or_else(|| "all".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
     );
-    println!(
+    say!(
         "  {:<18} {cpu} cores, {memory} memory, of which --limit-cpu and --limit-memory are taken",
         "own cgroup"
     );
-    println!("signals: {}", signals::NAMES.join(", "));
+    say!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {
         Process::read(*pid).map_err(|error| Fatal::new(of_process(&error), error))?;
@@ -102,7 +102,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             _ => exit,
         };
     }
-    println!("{found} processes can be watched");
+    say!("{found} processes can be watched");
     Ok(exit)
 }
 
@@ -114,7 +114,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
-                println!("{head}: {error}");
+                say!("{head}: {error}");
             }
             return of_process(&error);
         }
@@ -123,27 +123,27 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
             if explicit {
-                println!("{head}: neither Go nor tokio");
+                say!("{head}: neither Go nor tokio");
             }
             return Exit::NotATarget;
         }
         Err(error) => {
-            println!("{head}: runtime not watched: {error}");
+            say!("{head}: runtime not watched: {error}");
             // Its sockets and threads are, where it is named by its pid.
             return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
     };
     let elf = match &image {
         Image::Go(image) => {
-            println!("{head}: {}", image.version.raw);
-            println!("  {:<18} {}", "found by", found_by(image));
+            say!("{head}: {}", image.version.raw);
+            say!("  {:<18} {}", "found by", found_by(image));
             if let Err(error) = &image.tls_g {
-                println!("  goroutines of sockets are not told: {error}");
+                say!("  goroutines of sockets are not told: {error}");
             }
             &image.elf
         }
         Image::Tokio(image) => {
-            println!(
+            say!(
                 "{head}: tokio {}",
                 image.version.as_deref().unwrap_or("of unknown version")
             );
@@ -165,9 +165,9 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     for (at, state) in states.iter().enumerate() {
         match &state.coverage {
             Coverage::Full if at >= own => {}
-            Coverage::Full => println!("  {:<18} full", state.signal),
-            Coverage::Partial(reason) => println!("  {:<18} in part: {reason}", state.signal),
-            Coverage::Off(reason) | Coverage::Lacking(reason) => println!("  {:<18} off: {reason}", state.signal),
+            Coverage::Full => say!("  {:<18} full", state.signal),
+            Coverage::Partial(reason) => say!("  {:<18} in part: {reason}", state.signal),
+            Coverage::Off(reason) | Coverage::Lacking(reason) => say!("  {:<18} off: {reason}", state.signal),
         }
     }
     for probe in &plan.probes {
@@ -175,9 +175,11 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             SiteCost::Emulated => "emulated",
             SiteCost::SingleStepped => "single-stepped",
         };
-        println!(
+        say!(
             "    {:<18} {} at file offset {:#x}, {cost}",
-            probe.program, probe.site.function, probe.site.file_offset
+            probe.program,
+            probe.site.function,
+            probe.site.file_offset
         );
     }
     if plan::is_dark(&states) {

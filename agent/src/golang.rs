@@ -43,10 +43,11 @@ pub struct Snapshot {
     pub threads: Option<Threads>,
     /// Calls into C since the start; None without cgo, and where they could not be counted this time.
     pub c_calls: Option<u64>,
-    /// GOGC in percent; negative when off.
-    pub gogc: i64,
+    /// GOGC in percent; None when off.
+    pub gogc: Option<u64>,
     /// GOMEMLIMIT; None when off or unknown to this version.
     pub memory_limit: Option<u64>,
+    /// None where there is no goal: GOGC is off, and there is no GOMEMLIMIT.
     pub heap_goal: Option<u64>,
     pub gc_cycles: u64,
     pub gc_cycles_forced: u64,
@@ -163,10 +164,9 @@ impl GoRuntime {
             gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
             threads: self.threads()?,
             c_calls: self.c_calls()?,
-            gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
-            // math.MaxInt64 means no limit.
-            memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),
-            heap_goal: self.heap_goal(limit)?,
+            gogc: u64::try_from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32).ok(),
+            memory_limit: limit.filter(|limit| *limit < NONE),
+            heap_goal: self.heap_goal(limit)?.filter(|goal| *goal < NONE),
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,
@@ -324,6 +324,9 @@ impl GoRuntime {
     }
 }
 
+/// From here on a size is none: math.MaxInt64 is GOMEMLIMIT's "no limit", and all ones a goal that GOGC=off makes (go1.26,
+/// runtime/mgcpacer.go, gcControllerState.memoryLimit and gcPercentHeapGoal).
+pub const NONE: u64 = i64::MAX as u64;
 /// More Ps than any machine has: a length beyond it is not one.
 const MAX_PROCS: u64 = 1 << 14;
 

@@ -100,8 +100,14 @@ impl TargetMaps {
         Ok((at != 0).then_some(at))
     }
 
+    /// Hits in windows of a plane so far, but for the last few of each CPU.
+    pub fn used(&self, target: &Target, plane: Plane) -> Result<u64, MapError> {
+        Ok(self.cuts.get(&target.index, 0)?.used[plane as usize])
+    }
+
     /// Forgets that they did, before the plane's next window.
     pub fn clear_cut(&mut self, target: &Target, plane: Plane) -> Result<(), MapError> {
+        // A hit that another plane adds in between is lost to its allowance, which is told anew at the next turn.
         let mut cut = self.cuts.get(&target.index, 0)?;
         cut.at[plane as usize] = 0;
         self.cuts.set(target.index, cut, 0)

@@ -74,7 +74,7 @@ impl Watch {
             .limits
             .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(target.slot)));
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(0);
         target.spent.turned = target.since;
         target.spent.clock = target.process.cpu_time().unwrap_or_default();
         if self.hook_set.want(target.slot, &self.windows) {

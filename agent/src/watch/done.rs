@@ -107,7 +107,7 @@ impl Watch {
         let now = clock::now();
         target.probes.links = outcome.links;
         target.known.probes_since = now.0;
-        target.known.allowance[Plane::Probes as usize] = target.probes.allowance();
+        target.known.allowance[Plane::Probes as usize] = target.probes.allowance(self.used(target, Plane::Probes));
         self.clear_cut(target, Plane::Probes);
         target.known.flags |= PROBES_OPEN;
         target.probes.window = Window::Open { since: now };

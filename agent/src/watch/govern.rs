@@ -129,12 +129,18 @@ impl Watch {
         self.maps.cut(&target.known, plane).ok().flatten().map(MonoNs)
     }
 
+    /// Hits in a target's windows so far.
+    pub(super) fn used(&self, target: &Target, plane: Plane) -> u64 {
+        // An array's element is always there.
+        self.maps.used(&target.known, plane).unwrap_or_default()
+    }
+
     /// Tells the kernel side what open windows may still have.
     fn allow(&mut self, target: &mut Target) {
         let before = target.known.allowance;
         for (plane, duty) in [(Plane::Hooks, &target.hooks), (Plane::Probes, &target.probes)] {
             if duty.window.is_open() {
-                target.known.allowance[plane as usize] = duty.allowance();
+                target.known.allowance[plane as usize] = duty.allowance(self.used(target, plane));
             }
         }
         if target.known.allowance != before {
@@ -181,7 +187,6 @@ impl Watch {
 
     fn open_hooks(&mut self, target: &mut Target) {
         target.room = Room::of(target.process.pid);
-        target.hooks.begin();
         if self.hook_set.want(target.slot, &self.windows) {
             self.hooks_opened(target);
         } else {
@@ -198,7 +203,7 @@ impl Watch {
         }
         target.known.hooks_since = now.0;
         target.known.threads_since = self.threads_since(now);
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(self.used(target, Plane::Hooks));
         target.known.flags |= HOOKS_OPEN;
         target.hooks.window = Window::Open { since: now };
         self.clear_cut(target, Plane::Hooks);
@@ -224,7 +229,6 @@ impl Watch {
     pub(super) fn open_probes(&mut self, target: &mut Target) {
         target.room = Room::of(target.process.pid);
         target.probes.window = Window::Busy;
-        target.probes.begin();
         self.windows.open(
             target.slot,
             Place::of(&target.process),
