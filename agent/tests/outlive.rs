@@ -178,6 +178,60 @@ fn fill(writer: &std::io::PipeWriter) {
     rustix::io::ioctl_fionbio(writer, false).unwrap();
 }
 
+/// The kernel's word to who ran in a terminal that is gone; under nohup(1) it is none.
+#[test]
+fn a_terminal_that_goes_away_ends_the_run_in_order() {
+    if !privileged() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop(None, &[]);
+    let pid = shop.pid().to_string();
+    for (ignored, name) in [(false, "hup.rec"), (true, "nohup.rec")] {
+        let args = [
+            "record",
+            name,
+            "--plain",
+            "--pid",
+            &pid,
+            "--out",
+            name.trim_end_matches(".rec"),
+        ];
+        let mut command = if ignored {
+            let mut command = Command::new("nohup");
+            command
+                .arg(agent(&args, folder.path()).get_program())
+                .args(args)
+                .current_dir(folder.path());
+            command
+        } else {
+            agent(&args, folder.path())
+        };
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(" watching ")), "it watches");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        if ignored {
+            thread::sleep(Duration::from_secs(2));
+            assert!(child.try_wait().unwrap().is_none(), "it goes on");
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+        let mut said = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+        assert!(
+            said.contains("everything is detached") && said.contains("recorded: "),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn files_that_are_removed_are_begun_again() {
     if !privileged() {
