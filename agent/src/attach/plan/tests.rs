@@ -9,6 +9,11 @@ mod tokio;
 
 const BIAS: u64 = 0x5555_0000_0000;
 
+/// What is expected of signals that are not full.
+type Signals = &'static [(&'static str, &'static str)];
+/// Programs that are not attached.
+type Gone = &'static [&'static str];
+
 /// A state in a few words.
 fn said(coverage: &Coverage) -> String {
     match coverage {
@@ -101,7 +106,7 @@ fn a_go_program_of_each_version_is_seen_whole_but_for_what_it_lacks() {
 
 #[test]
 fn each_place_that_is_missing_is_missed() {
-    let table: [(GoHook, &[(&str, &str)], &[&str]); 13] = [
+    let table: [(GoHook, Signals, Gone); 13] = [
         (
             GoHook::Execute,
             &[("go.sched", "off: no function of the names [\"runtime.execute\"]")],

@@ -132,26 +132,29 @@ fn all_that_is_found_is_attached_at_its_bias() {
     assert_eq!(plan.flags, agent_common::target::IS_TOKIO);
 }
 
+const INLINED: Signals = &[(
+    "tokio.poll",
+    "2 of 2 types of tasks are not all to be seen (the compiler inlined them, as with LTO): how often these are polled is told, how long \
+     is not. A build with `lto = false`",
+)];
+const UNPROVED: Signals = &[(
+    "tokio.poll",
+    "2 of 2 types of tasks are not all to be seen (PollEndPending: not shown",
+)];
+
 #[test]
 fn each_hook_that_is_missing_is_missed() {
-    let inlined = "2 of 2 types of tasks are not all to be seen (the compiler inlined them, as with LTO): how often these are polled is \
-                   told, how long is not. A build with `lto = false`";
-    let unproved = "2 of 2 types of tasks are not all to be seen (PollEndPending: not shown";
-    let table: [(fn(&mut TokioImage), &[(&str, &str)], &[&str]); 9] = [
+    let table: [(fn(&mut TokioImage), Signals, Gone); 9] = [
         // Both ends inlined: fat LTO.
         (
             |image| {
                 no_such(image, TokioHook::PollEndPending);
                 no_such(image, TokioHook::PollEndComplete);
             },
-            &[("tokio.poll", inlined)],
+            INLINED,
             &["tokio_poll_end"],
         ),
-        (
-            |image| no_such(image, TokioHook::PollEndComplete),
-            &[("tokio.poll", inlined)],
-            &[],
-        ),
+        (|image| no_such(image, TokioHook::PollEndComplete), INLINED, &[]),
         // All three are there, and nobody knows what their argument points to: opt-level s.
         (
             |image| {
@@ -159,7 +162,7 @@ fn each_hook_that_is_missing_is_missed() {
                 not_proved(image, TokioHook::PollEndPending);
                 not_proved(image, TokioHook::PollEndComplete);
             },
-            &[("tokio.poll", unproved)],
+            UNPROVED,
             &["tokio_poll_end"],
         ),
         (
