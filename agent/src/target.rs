@@ -10,7 +10,10 @@ use std::{
 use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
-    attach::{plan::SignalState, uprobe::Links},
+    attach::{
+        plan::{self, Failure, Probe, SignalState},
+        uprobe::Links,
+    },
     budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
     discover::{Process, ProcessError},
@@ -60,10 +63,16 @@ pub struct Target {
     pub since: MonoNs,
     /// When the process started: begin of the runtime's own counts.
     pub started: MonoNs,
-    /// What is on, in part, or off, and why.
+    /// What there could be of each signal.
+    pub planned: Vec<SignalState>,
+    /// What is on now, in part, or off, and why: see [`Self::restate`].
     pub states: Vec<SignalState>,
+    /// What could not be attached of late.
+    pub failures: Failures,
     /// Probes that are always in place.
     pub links: Links,
+    /// Those of them that could not be attached yet.
+    pub missing: Vec<Probe>,
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
@@ -96,6 +105,17 @@ pub struct Target {
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
     symbols: Mutex<Known>,
+}
+
+/// What could not be attached when it was last tried, of each plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Probes that are always in place.
+    pub always: Vec<Failure>,
+    /// Those of windows.
+    pub probes: Vec<Failure>,
+    /// The kernel's hooks.
+    pub hooks: Vec<Failure>,
 }
 
 /// A Go process' runtime and its last reading.
@@ -161,8 +181,11 @@ impl Target {
             resource,
             since,
             started,
+            planned: Vec::new(),
             states: Vec::new(),
+            failures: Failures::default(),
             links: Links::default(),
+            missing: Vec::new(),
             known: agent_common::target::Target::default(),
             hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
             guest: None,
@@ -190,6 +213,18 @@ impl Target {
             self.exe = Some(self.process.open_exe()?);
         }
         Ok(())
+    }
+
+    /// Says anew what there is of each signal.
+    pub fn restate(&mut self) {
+        let Failures { always, probes, hooks } = &self.failures;
+        self.states = plan::states_now(&self.planned, always.iter().chain(probes).chain(hooks));
+    }
+
+    /// Whether a signal was left out, or cannot be had.
+    pub fn is_off(&self, signal: &str) -> bool {
+        let mut states = self.states.iter();
+        states.any(|state| state.signal == signal && state.coverage.is_off())
     }
 
     /// Takes note of a GC cycle; false when it was seen before.
@@ -270,8 +305,10 @@ impl Target {
 
     /// Reads plane 0, if there is any and the runtime has started.
     pub fn read_runtime(&mut self, now: MonoNs) -> io::Result<()> {
+        let off = self.is_off(signals::go::runtime::NAME);
         let Some(go) = &mut self.go else { return Ok(()) };
-        if go.runtime.is_started() {
+        // Others read it too: the user may want their part only.
+        if !off && go.runtime.is_started() {
             go.latest = Some((now, go.runtime.snapshot()?));
         }
         Ok(())

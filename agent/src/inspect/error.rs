@@ -55,6 +55,10 @@ pub enum InspectError {
         supported: &'static str,
     },
     #[error(
+        "tokio in a dev build: without optimisation (opt-level 0) its functions are not as they are known. Build it with --release, or with `opt-level = 2` or 3 in its profile"
+    )]
+    Unoptimised,
+    #[error(
         "{what} isn't where this agent expects it ({detail}): report the toolchain's version, and use one within {supported} until then"
     )]
     UnexpectedLayout {

@@ -12,6 +12,8 @@ pub(super) mod offsets;
 pub(super) mod pclntab;
 #[cfg(any(test, fuzzing))]
 pub(super) mod readers;
+#[cfg(test)]
+mod sample;
 pub(super) mod tls;
 
 use std::collections::BTreeMap;

@@ -87,6 +87,9 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         ));
     }
     let header = vtable::header_layout(binary, &symbols).ok_or_else(|| {
+        if is_unoptimised(&symbols) {
+            return InspectError::Unoptimised;
+        }
         unexpected(
             "the task header",
             "raw::schedule doesn't load the vtable from it as known".into(),
@@ -124,6 +127,12 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         header,
         polls,
     }))
+}
+
+/// Whether a function that only gives a field of its argument back was not inlined, which each level above 0 does.
+fn is_unoptimised(symbols: &Symbols) -> bool {
+    let accessor = |name: &str| names::is(name, "tokio::runtime::task::raw::RawTask::header_ptr");
+    symbols.matching(accessor).next().is_some()
 }
 
 pub(super) fn mentions_tokio(binary: &Binary<'_>) -> bool {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use crate::{
-    attach::plan::{Coverage, SignalState},
     golang::{Seen, State, Walk},
     model::{Attribute, Metric, MonoNs, Point, PointData},
     origins::{function_attributes, is_system, started_with},
@@ -157,9 +156,8 @@ fn origin(seen: &Seen) -> Origin {
 pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<()> {
     let Some(go) = &target.go else { return Ok(()) };
     let begin = Instant::now();
-    let off = |state: &SignalState| state.signal == NAME && matches!(state.coverage, Coverage::Off(_));
     let early = target.goroutines.next.is_some_and(|next| begin < next);
-    if early || target.states.iter().any(off) || !go.runtime.is_started() {
+    if early || target.is_off(NAME) || !go.runtime.is_started() {
         return Ok(());
     }
     let mut walk = go.runtime.walk()?;
