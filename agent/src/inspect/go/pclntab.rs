@@ -40,6 +40,7 @@ impl GoSymbolizer {
     /// One that knows no function.
     pub fn empty() -> Self {
         let header = Header {
+            form: Form::Go120,
             quantum: 1,
             functions: 0,
             names: 0,
@@ -48,8 +49,12 @@ impl GoSymbolizer {
             pc_values: 0,
             funcs: 0,
         };
-        let (table, text) = (Vec::new(), 0);
-        Self { table, text, header }
+        Self {
+            place: 0..0,
+            text: 0,
+            header,
+            data: None,
+        }
     }
 }
 
