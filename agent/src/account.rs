@@ -9,9 +9,19 @@ use crate::{
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
+    signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
 };
+
+/// Everything there is to say of a target at this reading; its exemplars leave with it.
+pub fn all_metrics(target: &mut Target, reading: &Reading) -> Vec<Metric> {
+    signals::note(target, reading);
+    let mut metrics = signals::metrics(target, reading);
+    metrics.extend(target_metrics(target, reading));
+    target.forget_exemplars();
+    metrics
+}
 
 /// What there is of each signal of a target, and what that costs it.
 pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
@@ -104,6 +114,8 @@ pub struct Own<'a> {
     pub received: u64,
     pub rejected: u64,
     pub over_limit: u64,
+    /// Events of targets whose last figures had left.
+    pub late: u64,
     pub export: &'a ExportStats,
     pub shed: Shed,
     /// CPU time, ns, and resident set, bytes.
@@ -117,6 +129,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         received,
         rejected,
         over_limit,
+        late,
         export,
         shed,
         used: (cpu, memory),
@@ -146,6 +159,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .collect();
     dropped.push(sum(rejected, cause("undecodable")));
     dropped.push(sum(over_limit, cause("span_limit")));
+    dropped.push(sum(late, cause("target_ended")));
     let given_up = Cause::ALL
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))

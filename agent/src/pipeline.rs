@@ -34,13 +34,13 @@ use crate::{
     heap,
     intake::{Event, ring::Ring},
     limits::{self, Keeper},
-    model::{Batch, MonoNs, Resource},
+    model::{MonoNs, Resource},
     recording::Recorder,
-    signals,
     summary::Screen,
-    watch::{Settled, Watch},
+    watch::{LONG, Settled, Watch},
 };
 
+mod life;
 mod own;
 mod startup;
 mod tick;
@@ -82,6 +82,10 @@ struct Pipeline {
     unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
     clear: Instant,
+    /// Events of targets whose last figures had left.
+    late: u64,
+    /// The run ends: these are the last figures of all.
+    ending: bool,
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
@@ -127,6 +131,8 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
         judged: (clock::now(), 0),
         unsettled: Vec::new(),
         clear: Instant::now() + CLEAR,
+        late: 0,
+        ending: false,
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
@@ -160,7 +166,7 @@ impl Pipeline {
                 _ = stop.1.recv() => return Ok(Exit::Ok),
                 () = sleep_until(end.unwrap_or(far).into()) => return Ok(Exit::Ok),
                 Some(slot) = ends.recv() => {
-                    self.ended(slot)?;
+                    self.retire(slot);
                     if self.all_named_ended(args) {
                         return Ok(Exit::TargetEnded);
                     }
@@ -208,8 +214,9 @@ impl Pipeline {
                 }
             });
             for event in events {
-                // What was written before a target was let go has no one left to belong to.
+                // Of a target whose last figures have left.
                 let Some(target) = self.watch.by_slot(event.header().slot) else {
+                    self.late += 1;
                     continue;
                 };
                 if let Some(recorder) = &mut self.recorder {
@@ -218,7 +225,7 @@ impl Pipeline {
                 self.collector.event(&event, target);
             }
             for pid in execs {
-                self.watch.execed(pid);
+                self.execed(pid);
             }
             if !more {
                 return;
@@ -228,8 +235,9 @@ impl Pipeline {
 
     /// The kernel's maps, with what windows saw weighed.
     fn read(&mut self) -> anyhow::Result<Reading> {
-        self.unsettled.extend(self.watch.long_open());
-        let mut reading = self.store.read()?;
+        let least = if self.ending { 0 } else { LONG };
+        self.unsettled.extend(self.watch.long_open(least));
+        let mut reading = self.store.read(self.watch.kept(self.ending))?;
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
             if let Some(target) = self.watch.by_slot(slot) {
                 let duty = match plane {
@@ -249,7 +257,7 @@ impl Pipeline {
                 }
             }
         }
-        for target in self.watch.targets.values() {
+        for target in self.watch.all() {
             for duty in [&target.hooks, &target.probes] {
                 if duty.weighed {
                     duty.weigher.apply(&mut reading, target.slot);
@@ -257,30 +265,6 @@ impl Pipeline {
             }
         }
         Ok(reading)
-    }
-
-    /// A target ended: its last figures leave, then it is forgotten.
-    fn ended(&mut self, slot: u32) -> anyhow::Result<()> {
-        self.intake();
-        let reading = self.read()?;
-        let Some(mut target) = self.watch.let_go(slot) else {
-            return Ok(());
-        };
-        let spans = self.collector.take_of(slot);
-        signals::note(&mut target, &reading);
-        let metrics = signals::metrics(&target, &reading);
-        self.exporter.send(Batch {
-            resource: target.resource.clone(),
-            spans,
-            metrics,
-        });
-        self.store.forget(slot)?;
-        log::info!(
-            "{} (pid {}) ended",
-            target.resource.get("service.name").unwrap_or_default(),
-            target.process.pid
-        );
-        Ok(())
     }
 
     fn all_named_ended(&self, args: &RunArgs) -> bool {
@@ -291,6 +275,7 @@ impl Pipeline {
 
     /// Last figures, closing summary, everything detached.
     async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
+        self.ending = true;
         self.chores();
         let reading = self.report(true)?;
         self.screen.keep();

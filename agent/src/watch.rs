@@ -36,11 +36,13 @@ mod govern;
 mod hooks;
 mod images;
 mod named;
+mod retire;
 mod share;
 mod together;
 mod turn;
 
-pub use govern::Settled;
+pub use govern::{LONG, Settled};
+pub use retire::{Retired, Why};
 
 /// Executables of which is remembered that something was said.
 const SAID: usize = 4096;
@@ -78,6 +80,8 @@ pub struct Watch {
     pub targets: HashMap<u32, Target>,
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
+    /// Those that ended, until their last figures are read.
+    retired: Vec<Retired>,
     next_slot: u32,
     early: early::Early,
     /// Indices of targets in the map of hits that nobody uses.
@@ -113,6 +117,7 @@ impl Watch {
             hooks,
             targets: HashMap::new(),
             by_slot: HashMap::new(),
+            retired: Vec::new(),
             next_slot: 1,
             early: early::Early::default(),
             free: (1..TARGET_LIMIT).rev().collect(),
@@ -124,10 +129,21 @@ impl Watch {
         }
     }
 
-    /// The target of an event.
+    /// The target of an event, also one that has just ended.
     pub fn by_slot(&mut self, slot: u32) -> Option<&mut Target> {
-        let pid = self.by_slot.get(&slot)?;
-        self.targets.get_mut(pid).filter(|target| target.slot == slot)
+        match self.by_slot.get(&slot) {
+            Some(pid) => self.targets.get_mut(pid).filter(|target| target.slot == slot),
+            None => {
+                let mut retired = self.retired.iter_mut().map(|retired| &mut retired.target);
+                retired.find(|target| target.slot == slot)
+            }
+        }
+    }
+
+    /// Every target, also those that have just ended.
+    pub fn all(&self) -> impl Iterator<Item = &Target> {
+        let retired = self.retired.iter().map(|retired| &retired.target);
+        self.targets.values().chain(retired)
     }
 
     /// Whether the user named the process of a target: by pid, executable or name.
@@ -149,12 +165,16 @@ impl Watch {
         Ok(())
     }
 
-    /// A process became another program: what it was is let go, what it is now is looked at.
-    pub fn execed(&mut self, pid: u32) {
-        if let Some(target) = self.targets.get(&pid) {
-            let slot = target.slot;
-            self.let_go(slot);
-        }
+    /// A process became another program: what it was is retired, what it is now is looked at.
+    pub fn execed(&mut self, pid: u32) -> Vec<Settled> {
+        let slot = self.targets.get(&pid).map(|target| target.slot);
+        let settled = slot.and_then(|slot| self.retire(slot, Why::Execed));
+        self.look(pid);
+        settled.unwrap_or_default()
+    }
+
+    /// Looks at what a process is.
+    fn look(&mut self, pid: u32) {
         match Process::read(pid) {
             Ok(process) => self.arrived(process),
             Err(error) => {
@@ -304,12 +324,13 @@ impl Watch {
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
+        self.free.pop();
         if let Err(error) = self.attach(&mut target, &plan, index) {
-            self.unknow(target.process.pid, slot);
+            target.known.index = index;
+            self.dismiss(target, Why::Refused);
             return Err(error);
         }
         let pid = target.process.pid;
-        self.free.pop();
         self.by_slot.insert(slot, pid);
         if target.probes.probes.is_empty() {
             govern::announce(&target);
@@ -334,28 +355,6 @@ impl Watch {
             // The pipeline is gone only when the agent ends.
             let _ = watch_to_pipeline.send(slot).await;
         });
-    }
-
-    /// Stops watching; detaching waits for the kernel, so it happens aside. The target is given back for its last words.
-    pub fn let_go(&mut self, slot: u32) -> Option<Target> {
-        let pid = self.by_slot.remove(&slot)?;
-        let mut target = self.targets.remove(&pid)?;
-        for links in [&mut target.links, &mut target.probes.links] {
-            self.windows.detach(std::mem::take(links));
-        }
-        self.unknow(pid, slot);
-        self.free.push(target.known.index);
-        self.ended += 1;
-        Some(target)
-    }
-
-    /// Makes the kernel side forget a process.
-    fn unknow(&mut self, pid: u32, slot: u32) {
-        if let Err(error) = self.maps.dismiss(pid) {
-            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
-        }
-        self.maps.forget(pid, slot);
-        self.hook_set.release(slot, &self.windows);
     }
 
     /// Detaches everything, and waits for it.

@@ -15,26 +15,27 @@ use agent_common::{
         wake::{SiteKey, WokenKey},
     },
 };
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
+use log::warn;
 
-use crate::aggregate::{StoreError, store::open};
+use crate::aggregate::{StoreError, Table, store::open};
 
 /// The maps that say who is a target, and those that hold what is in progress.
 pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
-    listeners: HashMap<MapData, Listener, u32>,
-    types: HashMap<MapData, TypeKey, u32>,
-    sites: HashMap<MapData, SiteKey, u32>,
-    goroutines: HashMap<MapData, GoroutineKey, Goroutine>,
-    gathered: HashMap<MapData, ProcessorKey, Gathered>,
-    paid: HashMap<MapData, PayerKey, Payer>,
-    woken: HashMap<MapData, WokenKey, u64>,
-    workers: HashMap<MapData, u32, Worker>,
-    sockets: HashMap<MapData, u64, Socket>,
-    threads: HashMap<MapData, u32, Thread>,
-    syscalls: HashMap<MapData, u32, Call>,
+    listeners: Table<Listener, u32>,
+    types: Table<TypeKey, u32>,
+    sites: Table<SiteKey, u32>,
+    goroutines: Table<GoroutineKey, Goroutine>,
+    gathered: Table<ProcessorKey, Gathered>,
+    paid: Table<PayerKey, Payer>,
+    woken: Table<WokenKey, u64>,
+    workers: Table<u32, Worker>,
+    sockets: Table<u64, Socket>,
+    threads: Table<u32, Thread>,
+    syscalls: Table<u32, Call>,
 }
 
 impl TargetMaps {
@@ -63,7 +64,7 @@ impl TargetMaps {
         let slot = u64::from(slot);
         types
             .iter()
-            .try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
+            .try_for_each(|(vtable, future)| self.types.insert(&TypeKey { vtable: *vtable, slot }, future))
     }
 
     /// Says where each probed instruction of a target has its argument.
@@ -71,7 +72,7 @@ impl TargetMaps {
         let slot = u64::from(slot);
         sites
             .iter()
-            .try_for_each(|(ip, place)| self.sites.insert(SiteKey { ip: *ip, slot }, place, 0))
+            .try_for_each(|(ip, place)| self.sites.insert(&SiteKey { ip: *ip, slot }, place))
     }
 
     /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
@@ -114,7 +115,7 @@ impl TargetMaps {
                 tgid: pid,
                 port: u32::from(port),
             };
-            self.listeners.insert(listener, 1, 0)
+            self.listeners.insert(&listener, &1)
         })
     }
 
@@ -126,28 +127,33 @@ impl TargetMaps {
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
     /// window's, but it takes room. Sockets stay: they are known from their connect on.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.threads, |_, value| closed(value.slot));
-        remove_where(&mut self.syscalls, |_, value| closed(value.slot));
+        removed(self.threads.remove_where(|_, value| closed(value.slot)));
+        removed(self.syscalls.remove_where(|_, value| closed(value.slot)));
     }
 
     /// The same of what the probes had in progress.
     pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.goroutines, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.gathered, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.woken, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.workers, |_, value| closed(value.slot));
+        removed(self.goroutines.remove_where(|key, _| closed(key.slot as u32)));
+        removed(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
+        removed(self.woken.remove_where(|key, _| closed(key.slot as u32)));
+        removed(self.workers.remove_where(|_, value| closed(value.slot)));
     }
 
-    /// Removes what was in progress for a target whose probes are gone.
-    pub fn forget(&mut self, pid: u32, slot: u32) {
-        let wide = u64::from(slot);
-        self.clear_hooks(|of| of == slot);
-        self.clear_probes(|of| of == slot);
-        remove_where(&mut self.paid, |key, _| key.slot == slot);
-        remove_where(&mut self.listeners, |key, _| key.tgid == pid);
-        remove_where(&mut self.types, |key, _| key.slot == wide);
-        remove_where(&mut self.sites, |key, _| key.slot == wide);
-        remove_where(&mut self.sockets, |_, value| value.slot == slot);
+    /// Removes all that belongs to slots that are `gone` and to processes that are no targets, in one pass over each map however
+    /// many there are.
+    pub fn forget(&mut self, gone: impl Fn(u32) -> bool, is_target: impl Fn(u32) -> bool) {
+        self.clear_hooks(&gone);
+        self.clear_probes(&gone);
+        removed(self.paid.remove_where(|key, _| gone(key.slot)));
+        removed(self.types.remove_where(|key, _| gone(key.slot as u32)));
+        removed(self.sites.remove_where(|key, _| gone(key.slot as u32)));
+        removed(self.sockets.remove_where(|_, value| gone(value.slot)));
+        removed(self.listeners.remove_where(|key, _| !is_target(key.tgid)));
+    }
+
+    /// Removes the ports that a process listened on as another program.
+    pub fn forget_ports(&mut self, pid: u32) {
+        removed(self.listeners.remove_where(|key, _| key.tgid == pid));
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {
@@ -158,15 +164,9 @@ impl TargetMaps {
     }
 }
 
-/// Removes the entries that `gone` names; one that vanishes meanwhile is gone too.
-fn remove_where<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, gone: impl Fn(&K, &V) -> bool) {
-    let keys: Vec<K> = map
-        .iter()
-        .filter_map(Result::ok)
-        .filter(|(key, value)| gone(key, value))
-        .map(|(key, _)| key)
-        .collect();
-    for key in keys {
-        let _ = map.remove(&key);
+/// What cannot be removed takes room, no more: nothing goes by it, as slots are never used again.
+fn removed(outcome: Result<usize, MapError>) {
+    if let Err(error) = outcome {
+        warn!("cannot tidy a map of the kernel side: {error}");
     }
 }

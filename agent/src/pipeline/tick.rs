@@ -12,7 +12,7 @@ impl Pipeline {
     pub(super) fn tick(&mut self, due: bool) -> anyhow::Result<()> {
         self.chores();
         // The kernel's maps are large, and services need the core: they are walked only for who looks at them.
-        if due || self.screen.is_live() || !self.unsettled.is_empty() {
+        if due || self.screen.is_live() || !self.unsettled.is_empty() || self.watch.has_retired() {
             self.report(due)?;
         }
         Ok(())
@@ -43,6 +43,7 @@ impl Pipeline {
     /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
     pub(super) fn report(&mut self, due: bool) -> anyhow::Result<Reading> {
         let reading = self.read()?;
+        self.bury(&reading)?;
         if due {
             self.export_metrics(&reading);
         }
@@ -67,10 +68,7 @@ impl Pipeline {
             if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
                 debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
             }
-            signals::note(target, reading);
-            let mut metrics = signals::metrics(target, reading);
-            metrics.extend(account::target_metrics(target, reading));
-            target.forget_exemplars();
+            let metrics = account::all_metrics(target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),
                 spans: Vec::new(),
@@ -82,6 +80,7 @@ impl Pipeline {
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
+            late: self.late,
             export: &self.exporter.stats,
             shed: self.keeper.shed,
             used: limits::measure().unwrap_or_default(),

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// A window that was open for so long is settled while it stays open, ns.
-const LONG: u64 = 1_000_000_000;
+pub const LONG: u64 = 1_000_000_000;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
 /// How long until the governor's next turn: while a window is young, and else. Each turn wakes the agent on a core that services
@@ -53,7 +53,7 @@ impl Watch {
     /// A turn of the governor. The result must be settled with a later reading; no window of that plane is opened before.
     pub fn govern(&mut self) -> Vec<Settled> {
         for pid in self.early.due() {
-            self.execed(pid);
+            self.look(pid);
         }
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
         self.host.turn(now);
@@ -122,7 +122,7 @@ impl Watch {
     }
 
     /// When the kernel side ended a window by itself.
-    fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
+    pub(super) fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
         let duty = match plane {
             Plane::Hooks => &target.hooks,
             Plane::Probes => &target.probes,
@@ -163,15 +163,15 @@ impl Watch {
         }
     }
 
-    /// Windows that have been open for long, of planes whose figures are weighed.
-    pub fn long_open(&mut self) -> Vec<Settled> {
+    /// Windows that have been open for `least` ns, of planes whose figures are weighed.
+    pub fn long_open(&mut self, least: u64) -> Vec<Settled> {
         let now = clock::now();
         let mut settled = Vec::new();
         for target in self.targets.values_mut() {
             for (plane, duty) in [(Plane::Hooks, &mut target.hooks), (Plane::Probes, &mut target.probes)] {
                 if let Window::Open { since } = duty.window
                     && duty.weighed
-                    && now.0.saturating_sub(since.0) >= LONG
+                    && now.0.saturating_sub(since.0) >= least
                 {
                     settled.push(Settled {
                         slot: target.slot,

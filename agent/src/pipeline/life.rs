@@ -1,0 +1,53 @@
+//! How targets end, as the pipeline sees it: their last figures leave, then they are forgotten.
+
+use super::Pipeline;
+use crate::{
+    account,
+    aggregate::store::Reading,
+    model::Batch,
+    watch::{Retired, Why},
+};
+
+impl Pipeline {
+    /// A target's process ended.
+    pub(super) fn retire(&mut self, slot: u32) {
+        // One that became another program, or could not be attached, ended before.
+        if let Some(settled) = self.watch.retire(slot, Why::Ended) {
+            self.unsettled.extend(settled);
+        }
+    }
+
+    /// A process became another program.
+    pub(super) fn execed(&mut self, pid: u32) {
+        let settled = self.watch.execed(pid);
+        self.unsettled.extend(settled);
+    }
+
+    /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
+    pub(super) fn bury(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
+            let spans = self.collector.take_of(target.slot);
+            if why == Why::Refused {
+                self.late += spans.len() as u64;
+                continue;
+            }
+            let metrics = account::all_metrics(&mut target, reading);
+            self.exporter.send(Batch {
+                resource: target.resource.clone(),
+                spans,
+                metrics,
+            });
+            log::info!(
+                "{} (pid {}) {}",
+                target.resource.get("service.name").unwrap_or_default(),
+                target.process.pid,
+                match why {
+                    Why::Execed => "became another program",
+                    _ => "ended",
+                }
+            );
+        }
+        self.store.forget(reading)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! How processes come, change and go while they are watched.
+
+mod common;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_common::{
+    histogram::{Bucket, Key},
+    net::Peer,
+};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
+use common::{Agent, Output, Service, privileged};
+
+const PROGRAM: &str = include_str!("fixtures/go_processes.go.txt");
+/// No periodic metrics within a test.
+const NEVER: [&str; 2] = ["--metric-interval", "1h"];
+
+/// The fixture's program, by each of these names in a folder of their own.
+fn built(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("main.go"), PROGRAM).unwrap();
+    let build = |name: &&str| {
+        let path = folder.path().join(name);
+        let mut go = Command::new("go");
+        go.current_dir(folder.path()).args(["build", "-o"]).arg(&path);
+        assert!(go.arg("main.go").status().unwrap().success());
+        path
+    };
+    let paths = names.iter().map(build).collect();
+    (folder, paths)
+}
+
+fn start(program: &Path, args: &[&str]) -> Service {
+    Service::of(Command::new(program).args(args).stdin(Stdio::piped()))
+}
+
+fn step(service: &mut Service) {
+    service.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+}
+
+/// Entries of a map of the agent's kernel side.
+fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
+    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let ids = infos.filter_map(|info| {
+        info.lines()
+            .find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok())
+    });
+    let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
+    let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
+    let map: HashMap<_, K, V> = Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap();
+    map.iter().filter_map(Result::ok).collect()
+}
+
+/// Waits until the kernel side holds nothing of any target.
+fn nothing_is_kept(agent: &Agent) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
+        if kept == 0 {
+            return;
+        }
+        assert!(Instant::now() < end, "{kept} entries are kept of targets that ended");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn has(output: &Output, service: &str, metric: &str) -> bool {
+    !output.points(service, metric).is_empty()
+}
+
+#[test]
+fn a_target_that_becomes_another_program_leaves_its_last_figures_and_nothing_else() {
+    if !privileged() {
+        return;
+    }
+    let (_folder, paths) = built(&["before", "after"]);
+    let (before, after) = (paths[0].to_str().unwrap(), paths[1].to_str().unwrap());
+    let agent = Agent::run(&[&NEVER[..], &["--exe", before, "--exe", after]].concat(), 0);
+    let mut service = start(&paths[0], &["exec", after, "stay"]);
+    let mut agent = agent.watching(1);
+    thread::sleep(Duration::from_secs(2));
+    assert!(!entries::<Key, Bucket>(&agent, "HISTOGRAMS").is_empty());
+    step(&mut service);
+    agent = agent.watching(1);
+    thread::sleep(Duration::from_secs(2));
+    drop(service);
+    nothing_is_kept(&agent);
+    let output = agent.stop();
+    for service in ["before", "after"] {
+        for metric in [
+            "go.goroutine.count",
+            "go.goroutine.runnable.duration",
+            "whywait.overhead.hits",
+        ] {
+            assert!(has(&output, service, metric), "{metric} of {service}: {}", output.said);
+        }
+    }
+    assert_eq!(
+        output.said.matches(" became another program").count(),
+        1,
+        "{}",
+        output.said
+    );
+    assert_eq!(output.said.matches(") ended").count(), 1, "{}", output.said);
+}
