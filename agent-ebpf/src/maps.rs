@@ -32,6 +32,9 @@ pub static KERNEL: Layout = Layout::EMPTY;
 /// Events to user space; its size is set at load.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Exec events, of every process: in a ring of their own, from which a flood of others takes no room.
+#[map]
+pub static EXECS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Lost values and events by [`Loss`].
 #[map]
 pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);

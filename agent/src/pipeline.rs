@@ -32,7 +32,7 @@ use crate::{
     export::Exporter,
     health::{self, Health},
     heap,
-    intake::{Event, ring::Ring},
+    intake::ring::Ring,
     limits::{self, Keeper},
     model::{MonoNs, Resource},
     recording::Recorder,
@@ -63,6 +63,8 @@ const ENDS: usize = 256;
 struct Pipeline {
     watch: Watch,
     ring: Ring,
+    /// Exec events, apart from the others so that a flood of those takes no room from them.
+    execs: Ring,
     store: Store,
     exporter: Exporter,
     health: Arc<Health>,
@@ -101,6 +103,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     let maps = TargetMaps::new(&mut take)?;
     let store = Store::new(&mut take)?;
     let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+    let execs = Ring::new(take("EXECS").context("the object has no map EXECS")?)?;
     let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
     let mut meter = Meter::new(&mut take)?;
     meter.calibrate(&mut object);
@@ -117,6 +120,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     let mut pipeline = Pipeline {
         watch,
         ring,
+        execs,
         store,
         exporter,
         health,
@@ -176,6 +180,7 @@ impl Pipeline {
                     turn = turn.min(Instant::now() + self.watch.pace());
                 }
                 Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
+                Some(look) = self.watch.looks.recv() => self.reconciled(look),
                 () = sleep_until(turn.into()) => {
                     self.intake();
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.
@@ -198,17 +203,17 @@ impl Pipeline {
         }
     }
 
-    /// Takes events out of the ring buffer: spans by target, new processes to the watch.
+    /// Takes events out of the ring buffers: new processes to the watch, spans by target.
     fn intake(&mut self) {
+        self.arrivals();
         loop {
-            let (mut events, mut execs) = (Vec::new(), Vec::new());
+            let mut events = Vec::new();
             let recorder = &mut self.recorder;
             let more = self.ring.drain(BURST, |bytes, event| {
-                if let (Some(recorder), Ok(Event::Exec(_)) | Err(_)) = (recorder.as_mut(), &event) {
+                if let (Some(recorder), Err(_)) = (recorder.as_mut(), &event) {
                     recorder.raw(bytes);
                 }
                 match event {
-                    Ok(Event::Exec(exec)) => execs.push(exec.header.tgid),
                     Ok(event) => events.push(event),
                     Err(error) => debug!("{error}"),
                 }
@@ -223,9 +228,6 @@ impl Pipeline {
                     recorder.event(&event, target);
                 }
                 self.collector.event(&event, target);
-            }
-            for pid in execs {
-                self.execed(pid);
             }
             if !more {
                 return;

@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     os::fd::OwnedFd,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
-use log::{Level, debug, info, log, warn};
+use log::{info, log, warn};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::{
@@ -21,15 +22,18 @@ use crate::{
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
-    discover::{Process, ProcessError, Selector, process::FileId},
+    discover::{
+        Census, Process, Selector,
+        process::{FileId, PROC},
+    },
     enrich,
-    exit::{Exit, Fatal},
     golang::ProofError,
     inspect::{Image, InspectError},
     room::Host,
     target::Target,
 };
 
+mod arrive;
 mod attach;
 mod early;
 mod govern;
@@ -41,11 +45,9 @@ mod share;
 mod together;
 mod turn;
 
+pub use arrive::Looked;
 pub use govern::{LONG, Settled};
 pub use retire::{Retired, Why};
-
-/// Executables of which is remembered that something was said.
-const SAID: usize = 4096;
 
 /// Shortest windows: of probes, which take some 10 ms each to attach; of hooks, long enough for most requests.
 const SHORTEST_PROBES: Duration = Duration::from_millis(50);
@@ -84,6 +86,12 @@ pub struct Watch {
     retired: Vec<Retired>,
     next_slot: u32,
     early: early::Early,
+    /// Who was looked at; None while a look is under way.
+    census: Option<Census>,
+    /// Processes that the next look shows again: there may be room for them then.
+    undecided: Vec<u32>,
+    census_to_pipeline: mpsc::Sender<arrive::Looked>,
+    pub looks: mpsc::Receiver<arrive::Looked>,
     /// Indices of targets in the map of hits that nobody uses.
     free: Vec<u32>,
     pub images: images::Images,
@@ -106,6 +114,7 @@ impl Watch {
         options: Options,
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
+        let (census_to_pipeline, looks) = mpsc::channel(1);
         let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
             windows: Windows::new(object),
@@ -120,8 +129,12 @@ impl Watch {
             retired: Vec::new(),
             next_slot: 1,
             early: early::Early::default(),
+            census: Some(Census::new(Path::new(PROC))),
+            undecided: Vec::new(),
+            census_to_pipeline,
+            looks,
             free: (1..TARGET_LIMIT).rev().collect(),
-            images: images::Images::new(),
+            images: images::Images::new(Process::inspect),
             said: HashSet::new(),
             watch_to_pipeline,
             ended: 0,
@@ -152,107 +165,6 @@ impl Watch {
         selector.is_explicit() && selector.matches(&target.process)
     }
 
-    /// Looks at every process there is. A process named by its pid must be there and be of use, or the run ends.
-    pub fn scan(&mut self) -> anyhow::Result<()> {
-        for pid in self.options.selector.pids.clone() {
-            self.admit_named(pid)?;
-        }
-        for process in Process::all().map_err(|error| Fatal::new(Exit::Failed, error))? {
-            self.consider(process);
-        }
-        // Without a target nobody wants them.
-        self.hook_set.turn(&self.windows);
-        Ok(())
-    }
-
-    /// A process became another program: what it was is retired, what it is now is looked at.
-    pub fn execed(&mut self, pid: u32) -> Vec<Settled> {
-        let slot = self.targets.get(&pid).map(|target| target.slot);
-        let settled = slot.and_then(|slot| self.retire(slot, Why::Execed));
-        self.look(pid);
-        settled.unwrap_or_default()
-    }
-
-    /// Looks at what a process is.
-    fn look(&mut self, pid: u32) {
-        match Process::read(pid) {
-            Ok(process) => self.arrived(process),
-            Err(error) => {
-                self.early.forget(pid);
-                debug!("new process {pid}: {error}");
-            }
-        }
-    }
-
-    /// A new process, while events come in: what it runs is inspected beside them.
-    fn arrived(&mut self, process: Process) {
-        if self.targets.contains_key(&process.pid) || !self.options.selector.matches(&process) {
-            return;
-        }
-        match self.images.is_known(&process) {
-            Ok(true) => self.consider(process),
-            Ok(false) => {}
-            Err(error) => debug!("{error}"),
-        }
-    }
-
-    /// Admits a process that the user chose and that is of use; says why not in the log.
-    fn consider(&mut self, process: Process) {
-        if process.pid == std::process::id() || self.targets.contains_key(&process.pid) {
-            return;
-        }
-        if !self.options.selector.matches(&process) {
-            return;
-        }
-        let pid = process.pid;
-        let explicit = self.options.selector.is_explicit();
-        match self.inspect(&process) {
-            Ok(Some(image)) => {
-                if let Err(error) = self.admit(process, Some(image), None) {
-                    warn!("process {pid}: {error:#}");
-                }
-            }
-            Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
-                if explicit {
-                    info!(
-                        "process {pid} ({}) was named but is neither Go nor tokio",
-                        process.exe.display()
-                    );
-                }
-            }
-            Err(Refused::Inspect(error)) => {
-                let level = self.once(&process);
-                log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
-            }
-            Err(Refused::Process(error)) => debug!("{error}"),
-        }
-    }
-
-    fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {
-        let inspected = self.images.of(process).map_err(Refused::Process)?;
-        inspected.map_err(Refused::Inspect)
-    }
-
-    /// An executable is known now: the processes that run it are looked at.
-    pub fn looked(&mut self, looked: images::Looked) {
-        for pid in self.images.looked(looked) {
-            if let Ok(process) = Process::read(pid) {
-                self.consider(process);
-            }
-        }
-    }
-
-    /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
-    fn once(&mut self, process: &Process) -> Level {
-        if self.said.len() == SAID {
-            self.said.clear();
-        }
-        match process.exe_id() {
-            Ok(id) if !self.said.insert(id) => Level::Debug,
-            _ => Level::Warn,
-        }
-    }
-
     fn admit(
         &mut self,
         process: Process,
@@ -260,10 +172,13 @@ impl Watch {
         error: Option<InspectError>,
     ) -> anyhow::Result<()> {
         if self.allowed == 0.0 {
-            anyhow::bail!("left out: the agent is at its own limits (--limit-cpu, --limit-memory)");
+            anyhow::bail!("left out until there is room: the agent is at its own limits (--limit-cpu, --limit-memory)");
         }
         let Some(index) = self.free.last().copied() else {
-            anyhow::bail!("left out: {} targets are watched already", self.targets.len());
+            anyhow::bail!(
+                "left out until there is room: {} targets are watched already",
+                self.targets.len()
+            );
         };
         if process.is_replaced() {
             info!(
@@ -381,11 +296,6 @@ impl Watch {
             let _ = task.await;
         }
     }
-}
-
-enum Refused {
-    Process(ProcessError),
-    Inspect(InspectError),
 }
 
 /// Why nothing of a Go runtime can be read.

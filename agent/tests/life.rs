@@ -111,3 +111,79 @@ fn a_target_that_becomes_another_program_leaves_its_last_figures_and_nothing_els
     );
     assert_eq!(output.said.matches(") ended").count(), 1, "{}", output.said);
 }
+
+#[test]
+fn an_executable_that_is_mapped_twice_is_read_where_it_runs() {
+    if !privileged() {
+        return;
+    }
+    let (folder, paths) = built(&["exec"]);
+    let pie = folder.path().join("pie");
+    let mut go = Command::new("go");
+    go.current_dir(folder.path()).args(["build", "-buildmode=pie", "-o"]);
+    assert!(go.arg(&pie).arg("main.go").status().unwrap().success());
+    for program in [&paths[0], &pie] {
+        let service = start(program, &["mapped"]);
+        let agent = Agent::run(&[&NEVER[..], &["--pid", &service.pid().to_string()]].concat(), 1);
+        thread::sleep(Duration::from_secs(1));
+        let output = agent.stop();
+        let name = program.file_name().unwrap().to_str().unwrap();
+        for metric in ["go.goroutine.count", "go.goroutine.runnable.duration"] {
+            assert!(has(&output, name, metric), "{metric} of {name}: {}", output.said);
+        }
+    }
+}
+
+/// A daemon forks and goes on as what it is: nobody execs, so no event tells of it.
+#[test]
+fn a_process_that_forks_after_its_start_is_found() {
+    if !privileged() {
+        return;
+    }
+    // Before Go's runtime starts, as it can't be forked after.
+    const FORK: &str = r#"package main
+/*
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((constructor)) static void daemonize(void) {
+    pid_t pid = fork();
+    if (pid != 0) {
+        _exit(0);
+    }
+    setsid();
+}
+*/
+import "C"
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("go.mod"), "module example.org/daemon\ngo 1.18\n").unwrap();
+    fs::write(folder.path().join("main.go"), PROGRAM).unwrap();
+    fs::write(folder.path().join("fork.go"), FORK).unwrap();
+    let program = folder.path().join("daemon");
+    let mut go = Command::new("go");
+    go.current_dir(folder.path())
+        .env("CGO_ENABLED", "1")
+        .args(["build", "-o"]);
+    assert!(go.arg(&program).arg(".").status().unwrap().success());
+    // One that is there before, so that it is known when the first look was taken.
+    let (_other, paths) = built(&["before"]);
+    let _before = start(&paths[0], &["stay"]);
+    let agent = Agent::run(
+        &["--exe", program.to_str().unwrap(), "--exe", paths[0].to_str().unwrap()],
+        1,
+    );
+    let mut service = start(&program, &["stay"]);
+    let pid: u32 = service.address.parse().unwrap();
+    assert_ne!(pid, service.pid());
+    assert!(service.child.wait().unwrap().success());
+    let output = agent.watching(1).stop();
+    let ended = rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    );
+    assert!(
+        ended.is_ok() && output.said.contains(&format!("(pid {pid})")),
+        "{}",
+        output.said
+    );
+}

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -14,9 +14,18 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procfs::{ProcError, process::FDTarget};
+use procfs::{
+    ProcError,
+    process::{FDTarget, Stat},
+};
 
-use crate::inspect::{self, ElfFacts, Image, InspectError};
+use crate::{
+    clock,
+    inspect::{self, ElfFacts, Image, InspectError},
+};
+
+/// Where the proc filesystem is.
+pub const PROC: &str = "/proc";
 
 /// Identity of a file's contents, as far as its inode tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +34,32 @@ pub struct FileId {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+}
+
+/// Which program of a pid: another process that has the pid later differs by its start, another program that the process becomes by
+/// an exec by where its memory is laid out, with address space randomisation at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Clock ticks after boot (proc(5), stat field 22).
+    start: u64,
+    /// Bounds of its code and bottom of its stack (fields 26 to 28).
+    places: [u64; 3],
+}
+
+impl Program {
+    /// What a process is now; `root` is where the proc filesystem is.
+    pub fn read(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+        let stat = open_in(root, pid)?.stat();
+        stat.map(|stat| Self::of(&stat))
+            .map_err(|source| proc_error(pid, "stat", source))
+    }
+
+    fn of(stat: &Stat) -> Self {
+        Self {
+            start: stat.starttime,
+            places: [stat.startcode, stat.endcode, stat.startstack],
+        }
+    }
 }
 
 /// A process, told apart from a later one of the same pid by its start time.
@@ -37,6 +72,8 @@ pub struct Process {
     pub exe: PathBuf,
     /// The kernel's name of its main thread.
     pub name: String,
+    /// None of a recorded process.
+    pub program: Option<Program>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +96,10 @@ pub enum ProcessError {
         what: &'static str,
         source: ProcError,
     },
+    #[error(
+        "process {pid}: its first instruction, at {entry:#x}, is not its executable's: it was not loaded as the kernel does"
+    )]
+    Elsewhere { pid: u32, entry: u64 },
     #[error("process {pid} ended")]
     Ended { pid: u32 },
 }
@@ -66,7 +107,12 @@ pub enum ProcessError {
 impl Process {
     /// Reads a process' identity.
     pub fn read(pid: u32) -> Result<Self, ProcessError> {
-        let found = open(pid)?;
+        Self::read_in(Path::new(PROC), pid)
+    }
+
+    /// The same, where the proc filesystem is at `root`.
+    pub fn read_in(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+        let found = open_in(root, pid)?;
         let stat = found.stat().map_err(|source| proc_error(pid, "stat", source))?;
         let exe = match found.exe() {
             Ok(exe) => exe,
@@ -76,6 +122,7 @@ impl Process {
         };
         Ok(Self {
             pid,
+            program: Some(Program::of(&stat)),
             start: stat.starttime,
             exe,
             name: stat.comm,
@@ -91,6 +138,11 @@ impl Process {
             .filter(|found| found.pid as u32 != own)
             .filter_map(|found| Self::read(found.pid as u32).ok())
             .collect())
+    }
+
+    /// How long it has been there, ns.
+    pub fn age(&self) -> u64 {
+        clock::now().0.saturating_sub(clock::process_start(self.start).0)
     }
 
     /// Whether this very process still runs.
@@ -140,24 +192,19 @@ impl Process {
         file.map_err(|source| self.io("exe", source))
     }
 
-    /// Where the executable's file offset 0 is mapped: the lowest mapping of the executable itself, and its file offset.
-    pub fn mapped_at(&self) -> Result<(u64, u64), ProcessError> {
-        let maps = open(self.pid)?
-            .maps()
-            .map_err(|source| proc_error(self.pid, "maps", source))?;
-        let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
-        let lowest = maps
-            .into_iter()
-            .filter(|map| map.inode == meta.ino())
-            .min_by_key(|map| map.address.0);
-        let lowest = lowest.ok_or(ProcessError::Ended { pid: self.pid })?;
-        Ok((lowest.address.0, lowest.offset))
-    }
-
-    /// Run-time less link-time address of the executable's code.
+    /// Run-time less link-time address of the executable's code: the kernel tells a new program where its first instruction is (AT_ENTRY,
+    /// linux, fs/binfmt_elf.c, create_elf_tables). Mappings do not tell: a process may map its executable again, to read its own
+    /// symbols, and a file's inode number in /proc/PID/maps need not be its own on overlayfs.
     pub fn bias(&self, elf: &ElfFacts) -> Result<u64, ProcessError> {
-        let (address, offset) = self.mapped_at()?;
-        elf.bias(address, offset).ok_or(ProcessError::Ended { pid: self.pid })
+        const AT_ENTRY: u64 = 9;
+        let auxv = open(self.pid)?.auxv();
+        let auxv = auxv.map_err(|source| proc_error(self.pid, "auxv", source))?;
+        // Of a process that ended there is nothing left.
+        let entry = auxv.get(&AT_ENTRY).ok_or(ProcessError::Ended { pid: self.pid })?;
+        elf.bias(*entry).ok_or(ProcessError::Elsewhere {
+            pid: self.pid,
+            entry: *entry,
+        })
     }
 
     /// TCP ports the process listens on, IPv4 and IPv6.
@@ -207,9 +254,12 @@ impl Process {
 }
 
 fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
-    i32::try_from(pid)
-        .map_err(|_| ProcessError::NotFound(pid))
-        .and_then(|raw| procfs::process::Process::new(raw).map_err(|source| proc_error(pid, "/proc entry", source)))
+    open_in(Path::new(PROC), pid)
+}
+
+fn open_in(root: &Path, pid: u32) -> Result<procfs::process::Process, ProcessError> {
+    let found = procfs::process::Process::new_with_root(root.join(pid.to_string()));
+    found.map_err(|source| proc_error(pid, "/proc entry", source))
 }
 
 fn proc_error(pid: u32, what: &'static str, source: ProcError) -> ProcessError {
@@ -236,8 +286,6 @@ mod tests {
             ..own.clone()
         };
         assert!(!another.is_alive(), "a later process of the same pid is another one");
-        let (address, offset) = own.mapped_at().unwrap();
-        assert_eq!((address % 4096, offset), (0, 0));
     }
 
     #[test]

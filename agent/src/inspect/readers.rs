@@ -36,7 +36,7 @@ fn image(bytes: &[u8]) {
                 binary.file_offset(at),
             );
         }
-        let _ = (binary.symbols().count(), binary.facts.bias(0, 0));
+        let _ = (binary.symbols().count(), binary.facts.bias(0));
     }
 }
 

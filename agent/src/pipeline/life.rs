@@ -1,12 +1,17 @@
 //! How targets end, as the pipeline sees it: their last figures leave, then they are forgotten.
 
+use log::debug;
+
 use super::Pipeline;
 use crate::{
     account,
     aggregate::store::Reading,
     model::Batch,
-    watch::{Retired, Why},
+    watch::{Looked, Retired, Why},
 };
+
+/// Exec events that are taken at once: more than their ring holds.
+const MOST: usize = 1 << 16;
 
 impl Pipeline {
     /// A target's process ended.
@@ -17,9 +22,30 @@ impl Pipeline {
         }
     }
 
-    /// A process became another program.
-    pub(super) fn execed(&mut self, pid: u32) {
-        let settled = self.watch.execed(pid);
+    /// Processes that became other programs.
+    pub(super) fn arrivals(&mut self) {
+        let mut execs = Vec::new();
+        let recorder = &mut self.recorder;
+        self.execs.drain(MOST, |bytes, event| {
+            if let Some(recorder) = recorder {
+                recorder.raw(bytes);
+            }
+            match event {
+                Ok(event) => execs.push((event.header().tgid, event.header().time)),
+                Err(error) => debug!("{error}"),
+            }
+        });
+        self.ring.received += std::mem::take(&mut self.execs.received);
+        self.ring.rejected += std::mem::take(&mut self.execs.rejected);
+        for (pid, time) in execs {
+            let settled = self.watch.execed(pid, time);
+            self.unsettled.extend(settled);
+        }
+    }
+
+    /// A look at every process is over.
+    pub(super) fn reconciled(&mut self, looked: Looked) {
+        let settled = self.watch.reconciled(looked);
         self.unsettled.extend(settled);
     }
 

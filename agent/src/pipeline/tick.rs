@@ -26,6 +26,7 @@ impl Pipeline {
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
             self.watch.clear();
+            self.watch.reconcile();
             heap::give_back();
         }
         for (slot, spans) in self.collector.take() {

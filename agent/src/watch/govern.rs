@@ -52,10 +52,10 @@ pub struct Settled {
 impl Watch {
     /// A turn of the governor. The result must be settled with a later reading; no window of that plane is opened before.
     pub fn govern(&mut self) -> Vec<Settled> {
-        for pid in self.early.due() {
+        let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
+        for pid in self.early.due(now) {
             self.look(pid);
         }
-        let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
         self.host.turn(now);
         let scales = self.scales();
         let tails: HashMap<u32, _> = self

@@ -1,6 +1,6 @@
 //! A process that the user named by its pid: it must be there and be of use, or the run ends.
 
-use super::{Refused, Watch};
+use super::{Watch, arrive::Refused};
 use crate::{
     discover::Process,
     exit::{Exit, Fatal, of_process},
