@@ -86,6 +86,7 @@ struct Pipeline {
     clear: Instant,
     /// Events of targets whose last figures had left.
     late: u64,
+    farewells: life::Farewells,
     /// The run ends: these are the last figures of all.
     ending: bool,
 }
@@ -136,6 +137,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
         unsettled: Vec::new(),
         clear: Instant::now() + CLEAR,
         late: 0,
+        farewells: life::Farewells::default(),
         ending: false,
     };
     if let Err(error) = pipeline.watch.scan() {
@@ -289,6 +291,7 @@ impl Pipeline {
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
+        print!("{}", self.farewells.text());
         println!(
             "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),

@@ -155,6 +155,13 @@ pub fn render(view: &View<'_>) -> String {
     text
 }
 
+/// What there is to say of a target.
+pub fn of_target(target: &Target, reading: &Reading) -> String {
+    let mut text = String::new();
+    render_target(&mut text, target, reading);
+    text
+}
+
 fn render_target(text: &mut String, target: &Target, reading: &Reading) {
     let name = target.resource.get("service.name").unwrap_or_default();
     let kind = match target.image.as_deref() {

@@ -35,6 +35,7 @@ use crate::{
 
 mod arrive;
 mod attach;
+mod clear;
 mod early;
 mod govern;
 mod hooks;

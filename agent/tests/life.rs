@@ -14,6 +14,8 @@ use std::{
 use agent_common::{
     histogram::{Bucket, Key},
     net::Peer,
+    thread::{run_queue::Thread, syscall::Call},
+    tokio::poll::Thread as Worker,
 };
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 use common::{Agent, Output, Service, privileged};
@@ -45,8 +47,8 @@ fn step(service: &mut Service) {
     service.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
 }
 
-/// Entries of a map of the agent's kernel side.
-fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
+/// A map of the agent's kernel side.
+fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
     let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     let ids = infos.filter_map(|info| {
@@ -55,8 +57,11 @@ fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
     });
     let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
     let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
-    let map: HashMap<_, K, V> = Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap();
-    map.iter().filter_map(Result::ok).collect()
+    Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap()
+}
+
+fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
+    map(agent, name).iter().filter_map(Result::ok).collect()
 }
 
 /// Waits until the kernel side holds nothing of any target.
@@ -110,6 +115,8 @@ fn a_target_that_becomes_another_program_leaves_its_last_figures_and_nothing_els
         output.said
     );
     assert_eq!(output.said.matches(") ended").count(), 1, "{}", output.said);
+    let farewell = output.said.split("ended during the run:").nth(1).unwrap();
+    assert_eq!(farewell.matches("goroutine runnable").count(), 2, "{farewell}");
 }
 
 #[test]
@@ -168,10 +175,9 @@ import "C"
     // One that is there before, so that it is known when the first look was taken.
     let (_other, paths) = built(&["before"]);
     let _before = start(&paths[0], &["stay"]);
-    let agent = Agent::run(
-        &["--exe", program.to_str().unwrap(), "--exe", paths[0].to_str().unwrap()],
-        1,
-    );
+    let exes = ["--exe", program.to_str().unwrap(), "--exe", paths[0].to_str().unwrap()];
+    // The summary says "watching" too.
+    let agent = Agent::run(&[&NEVER[..], &exes].concat(), 1);
     let mut service = start(&program, &["stay"]);
     let pid: u32 = service.address.parse().unwrap();
     assert_ne!(pid, service.pid());
@@ -186,4 +192,82 @@ import "C"
         "{}",
         output.said
     );
+}
+
+#[test]
+fn commands_that_end_by_themselves_are_not_worth_a_word() {
+    if !privileged() {
+        return;
+    }
+    let (_folder, paths) = built(&["command", "before"]);
+    let _before = start(&paths[1], &["stay"]);
+    let exes = ["--exe", paths[0].to_str().unwrap(), "--exe", paths[1].to_str().unwrap()];
+    let agent = Agent::run(&[&NEVER[..], &exes].concat(), 1);
+    // Most are over before they are looked at, the others are while they are attached, or just after.
+    let times = (5..100).step_by(5).chain((250..400).step_by(5));
+    let commands: Vec<_> = times
+        .map(|time: u32| {
+            Command::new(&paths[0])
+                .args(["brief", &time.to_string()])
+                .stdout(Stdio::null())
+                .spawn()
+        })
+        .collect();
+    let started = commands.len();
+    for command in commands {
+        assert!(command.unwrap().wait().unwrap().success());
+    }
+    thread::sleep(Duration::from_secs(2));
+    let output = agent.stop();
+    assert_eq!(output.said.matches("WARN").count(), 0, "{}", output.said);
+    let watched = output.said.matches(" watching command").count();
+    assert!(watched < started / 2, "{watched} of {started}: {}", output.said);
+}
+
+/// A quiet service whose window never closes, and whose threads come and go.
+#[test]
+fn nothing_is_kept_of_threads_that_ended() {
+    const THREADS: usize = 2000;
+    if !privileged() {
+        return;
+    }
+    let (folder, paths) = built(&["threads"]);
+    let said = folder.path().join("done");
+    let mut service = start(&paths[0], &["threads", &THREADS.to_string(), said.to_str().unwrap()]);
+    let pid = service.pid();
+    let agent = Agent::run(
+        &[&NEVER[..], &["--with", "thread.syscall", "--pid", &pid.to_string()]].concat(),
+        1,
+    );
+    let kept = |agent: &Agent| {
+        let threads = entries::<u32, Thread>(agent, "THREADS").len();
+        (entries::<u32, Call>(agent, "SYSCALLS").len(), threads)
+    };
+    let alive = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    step(&mut service);
+    // The last of them is over, as it says.
+    while fs::read_to_string(&said).unwrap_or_default().is_empty() {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (calls, threads) = kept(&agent);
+    let alive = alive();
+    assert!(
+        calls <= alive + 10 && threads <= alive + 10,
+        "of {calls} and {threads} threads something is kept, {alive} live"
+    );
+    // One that nobody saw end.
+    let slot = entries::<Key, Bucket>(&agent, "HISTOGRAMS")[0].0.slot;
+    let dead = Worker {
+        slot,
+        ..Worker::default()
+    };
+    map::<u32, Worker>(&agent, "TOKIO_THREADS")
+        .insert(u32::MAX, dead, 0)
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !entries::<u32, Worker>(&agent, "TOKIO_THREADS").is_empty() {
+        assert!(Instant::now() < end, "a thread that ended is kept");
+        thread::sleep(Duration::from_millis(500));
+    }
+    drop(agent.stop());
 }

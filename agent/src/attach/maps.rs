@@ -1,6 +1,8 @@
 //! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
 //! is gone.
 
+use std::collections::{HashMap, HashSet};
+
 use agent_common::{
     go::{
         assist::{Gathered, Payer, PayerKey, ProcessorKey},
@@ -131,19 +133,43 @@ impl TargetMaps {
         removed(self.syscalls.remove_where(|_, value| closed(value.slot)));
     }
 
-    /// The same of what the probes had in progress.
-    pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
-        removed(self.goroutines.remove_where(|key, _| closed(key.slot as u32)));
+    /// Removes what the probes had in progress `before` a time in a slot, u64::MAX where no window is open; and wakes that are `old`.
+    pub fn clear_probes(&mut self, before: impl Fn(u32) -> u64, old: u64) {
+        let closed = |slot: u32| before(slot) == u64::MAX;
+        removed(
+            self.goroutines
+                .remove_where(|key, value| value.window < before(key.slot as u32)),
+        );
         removed(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
-        removed(self.woken.remove_where(|key, _| closed(key.slot as u32)));
+        let woken = |key: &WokenKey, at: &u64| *at < before(key.slot as u32).max(old);
+        removed(self.woken.remove_where(woken));
         removed(self.workers.remove_where(|_, value| closed(value.slot)));
+    }
+
+    /// Threads of which something is kept, by slot.
+    pub fn threads(&self) -> Result<HashMap<u32, HashSet<u32>>, MapError> {
+        let mut threads: HashMap<u32, HashSet<u32>> = [].into();
+        let mut add = |slot: u32, tid: u32| {
+            threads.entry(slot).or_default().insert(tid);
+        };
+        self.workers.each(|tid, value| add(value.slot, *tid))?;
+        self.threads.each(|tid, value| add(value.slot, *tid))?;
+        self.syscalls.each(|tid, value| add(value.slot, *tid))?;
+        Ok(threads)
+    }
+
+    /// Removes what is kept of threads.
+    pub fn forget_threads(&mut self, tids: &[u32]) {
+        removed(self.workers.remove(tids).map(|()| 0));
+        removed(self.threads.remove(tids).map(|()| 0));
+        removed(self.syscalls.remove(tids).map(|()| 0));
     }
 
     /// Removes all that belongs to slots that are `gone` and to processes that are no targets, in one pass over each map however
     /// many there are.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool, is_target: impl Fn(u32) -> bool) {
         self.clear_hooks(&gone);
-        self.clear_probes(&gone);
+        self.clear_probes(|slot| if gone(slot) { u64::MAX } else { 0 }, 0);
         removed(self.paid.remove_where(|key, _| gone(key.slot)));
         removed(self.types.remove_where(|key, _| gone(key.slot as u32)));
         removed(self.sites.remove_where(|key, _| gone(key.slot as u32)));

@@ -112,6 +112,10 @@ impl Windows {
                 let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(error) = uprobe::attach(&mut object, &place, probe, &mut links) {
                     failures.push((probe.signal, error.to_string()));
+                    if !place.exe.exists() {
+                        // The process ended: so would be the others.
+                        break;
+                    }
                 }
             }
             let change = Change::Opened { links, failures };

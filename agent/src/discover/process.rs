@@ -253,6 +253,14 @@ impl Process {
     }
 }
 
+/// The threads of a process, by their tids.
+pub fn threads(pid: u32) -> io::Result<HashSet<u32>> {
+    let entries = fs::read_dir(Path::new(PROC).join(pid.to_string()).join("task"))?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
 fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
     open_in(Path::new(PROC), pid)
 }

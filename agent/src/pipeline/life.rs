@@ -1,5 +1,7 @@
 //! How targets end, as the pipeline sees it: their last figures leave, then they are forgotten.
 
+use std::collections::VecDeque;
+
 use log::debug;
 
 use super::Pipeline;
@@ -7,6 +9,7 @@ use crate::{
     account,
     aggregate::store::Reading,
     model::Batch,
+    summary,
     watch::{Looked, Retired, Why},
 };
 
@@ -63,6 +66,7 @@ impl Pipeline {
                 spans,
                 metrics,
             });
+            self.farewells.add(summary::of_target(&target, reading));
             log::info!(
                 "{} (pid {}) {}",
                 target.resource.get("service.name").unwrap_or_default(),
@@ -75,5 +79,61 @@ impl Pipeline {
         }
         self.store.forget(reading)?;
         Ok(())
+    }
+}
+
+/// What there is to say in the end of targets that ended before.
+#[derive(Default)]
+pub(super) struct Farewells {
+    /// The latest last.
+    kept: VecDeque<String>,
+    left_out: usize,
+}
+
+/// Most targets that ended of which the last figures are kept.
+const FAREWELLS: usize = 10;
+
+impl Farewells {
+    fn add(&mut self, figures: String) {
+        if self.kept.len() == FAREWELLS {
+            self.kept.pop_front();
+            self.left_out += 1;
+        }
+        self.kept.push_back(figures);
+    }
+
+    /// For the closing summary; empty when none ended.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        match (self.kept.len(), self.left_out) {
+            (0, _) => return text,
+            (_, 0) => text.push_str("\nended during the run:\n"),
+            (kept, left_out) => {
+                text = format!("\nended during the run, the last {kept} of {}:\n", kept + left_out);
+            }
+        }
+        text.extend(self.kept.iter().map(String::as_str));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_that_ended_are_told() {
+        let mut farewells = Farewells::default();
+        assert_eq!(farewells.text(), "");
+        farewells.add("a\n".to_owned());
+        farewells.add("b\n".to_owned());
+        assert_eq!(farewells.text(), "\nended during the run:\na\nb\n");
+        (0..FAREWELLS).for_each(|number| farewells.add(format!("{number}\n")));
+        let text = farewells.text();
+        assert!(
+            text.starts_with("\nended during the run, the last 10 of 12:\n0\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n9\n"), "{text}");
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         uprobe::{self, Place},
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
+    discover::ProcessError,
     golang::{GoRuntime, ProofError},
     inspect::Image,
     memory::Memory,
@@ -108,6 +109,7 @@ impl Watch {
         for probe in &always {
             let outcome = uprobe::attach(&mut self.windows.object(), &place, probe, &mut target.links);
             if let Err(error) = outcome {
+                anyhow::ensure!(target.process.is_alive(), ProcessError::Ended { pid });
                 govern::note_failure(target, probe.signal, error.to_string());
             }
         }

@@ -1,9 +1,6 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use agent_common::{
     hits::Probe,
@@ -147,22 +144,6 @@ impl Watch {
         }
     }
 
-    /// Removes what closed windows left in the kernel's maps. To be called now and then: it looks at every entry.
-    pub fn clear(&mut self) {
-        let closed = |duty: fn(&Target) -> &Duty| -> HashSet<u32> {
-            let targets = self.targets.values();
-            let closed = targets.filter(|target| !duty(target).window.is_open());
-            closed.map(|target| target.slot).collect()
-        };
-        let (hooks, probes) = (closed(|target| &target.hooks), closed(|target| &target.probes));
-        if !hooks.is_empty() {
-            self.maps.clear_hooks(|slot| hooks.contains(&slot));
-        }
-        if !probes.is_empty() {
-            self.maps.clear_probes(|slot| probes.contains(&slot));
-        }
-    }
-
     /// Windows that have been open for `least` ns, of planes whose figures are weighed.
     pub fn long_open(&mut self, least: u64) -> Vec<Settled> {
         let now = clock::now();
@@ -293,7 +274,11 @@ impl Watch {
 
     fn opened(&mut self, target: &mut Target, links: Links, failures: Vec<(&'static str, String)>) {
         let first = target.known.probes_since == 0;
-        for (signal, reason) in failures {
+        let ended = !failures.is_empty() && !target.process.is_alive();
+        if ended {
+            debug!("process {} ended while it was attached", target.process.pid);
+        }
+        for (signal, reason) in failures.into_iter().filter(|_| !ended) {
             if first {
                 note_failure(target, signal, reason);
             } else {
@@ -312,7 +297,7 @@ impl Watch {
             target.probes.settled = now;
         }
         self.tell(target, PROBES_OPEN);
-        if first {
+        if first && !ended {
             announce(target);
         }
     }
