@@ -23,7 +23,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 
-use crate::read;
+use crate::{read, record};
 
 /// Offsets of this kernel's structs, as the loader sets them; read by `kernel!`.
 #[unsafe(no_mangle)]
@@ -128,8 +128,8 @@ pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
 #[inline(always)]
 pub fn hit(target: &Target, probe: Probe) {
     if let Some(account) = ACCOUNTS.get_ptr_mut(target.index) {
-        // SAFETY: this CPU's own counters. A program that interrupts another on the same CPU may cost one count.
-        unsafe { (*account).hits[probe as usize] += 1 };
+        // SAFETY: an element of an array that lives as long as this object.
+        unsafe { record::add(&raw mut (*account).hits[probe as usize], 1) };
     }
 }
 
@@ -140,9 +140,10 @@ fn spend(target: &Target, probe: Probe, plane: Plane, window: Option<u64>) -> bo
     let (Some(account), Some(cut)) = (ACCOUNTS.get_ptr_mut(target.index), CUTS.get_ptr_mut(target.index)) else {
         return false;
     };
-    // SAFETY: as in `hit`; the cut is one aligned word, written with a time that is as good as another CPU's.
+    // SAFETY: as in `hit`; the cut is one aligned word, written with a time that is as good as another CPU's. A program that
+    // interrupts this one in between is a hit that the window has too many, no more.
     unsafe {
-        (*account).hits[probe as usize] += 1;
+        record::add(&raw mut (*account).hits[probe as usize], 1);
         let Some(window) = window else { return false };
         let used = &mut (*account).used[plane as usize];
         if used.window != window {

@@ -18,7 +18,7 @@ use crate::{
 /// Counts one value of a histogram; `id` is what the series is split by.
 #[inline(always)]
 pub fn value(target: &Target, series: Series, id: u32, value: u64) {
-    add(
+    count_in(
         Key {
             slot: target.slot,
             series: series as u16,
@@ -32,7 +32,7 @@ pub fn value(target: &Target, series: Series, id: u32, value: u64) {
 /// Counts one occurrence.
 #[inline(always)]
 pub fn count(target: &Target, series: Series, id: u32) {
-    add(
+    count_in(
         Key {
             slot: target.slot,
             series: series as u16,
@@ -46,7 +46,7 @@ pub fn count(target: &Target, series: Series, id: u32) {
 /// Adds to a sum that is kept in parts.
 #[inline(always)]
 pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
-    add(
+    count_in(
         Key {
             slot: target.slot,
             series: series as u16,
@@ -58,7 +58,7 @@ pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
 }
 
 #[inline(always)]
-fn add(key: Key, value: u64) {
+fn count_in(key: Key, value: u64) {
     if let Some(bucket) = HISTOGRAMS.get_ptr_mut(key) {
         return bump(bucket, value);
     }
@@ -77,20 +77,30 @@ fn add(key: Key, value: u64) {
 
 #[inline(always)]
 fn bump(bucket: *mut Bucket, value: u64) {
-    // SAFETY: a bucket is removed only after its target was detached; both words are aligned and only ever added to
-    // atomically here.
+    // SAFETY: a bucket is removed only after its target was detached.
     unsafe {
-        let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*bucket).count, 1);
-        let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*bucket).sum, value);
+        add(&raw mut (*bucket).count, 1);
+        add(&raw mut (*bucket).sum, value);
     }
+}
+
+/// Adds to a word that others add to as well: on other CPUs, or on this one, where a program may interrupt another (a tracepoint
+/// in a softirq), or preempt it (uprobes since Linux 6.0).
+///
+/// # Safety
+/// `word` is an aligned u64 of a map's value.
+#[inline(always)]
+pub unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: as the caller promises; the verifier checks it again.
+    let _ = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, value) };
 }
 
 /// Counts a loss.
 #[inline(always)]
 pub fn lost(cause: Loss) {
     if let Some(count) = LOSS.get_ptr_mut(cause as u32) {
-        // SAFETY: this CPU's own counter.
-        unsafe { *count += 1 };
+        // SAFETY: an element of an array that lives as long as this object.
+        unsafe { add(count, 1) };
     }
 }
 

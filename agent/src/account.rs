@@ -116,6 +116,8 @@ pub struct Own<'a> {
     pub over_limit: u64,
     /// Events of targets whose last figures had left.
     pub late: u64,
+    /// Runs that the kernel skipped, by program.
+    pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
     pub shed: Shed,
     /// CPU time, ns, and resident set, bytes.
@@ -130,6 +132,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         rejected,
         over_limit,
         late,
+        skipped,
         export,
         shed,
         used: (cpu, memory),
@@ -164,7 +167,11 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
-    vec![
+    let skipped: Vec<Point> = skipped
+        .iter()
+        .map(|(program, runs)| sum(*runs, vec![Attribute::new(defs::PROBE, program.clone())]))
+        .collect();
+    let mut metrics = vec![
         one(&defs::EVENTS_RECEIVED, received),
         Metric {
             def: &defs::EVENTS_DROPPED,
@@ -178,5 +185,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
-    ]
+    ];
+    metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
+    metrics
 }

@@ -79,12 +79,25 @@ struct GetInfo {
     info: u64,
 }
 
-/// struct bpf_prog_info up to run_cnt.
+/// struct bpf_prog_info up to recursion_misses; a kernel before 5.12 fills in less.
 #[repr(C)]
+#[derive(Default)]
 struct ProgInfo {
     before: [u64; 24],
     run_time_ns: u64,
     run_cnt: u64,
+    recursion_misses: u64,
+}
+
+/// What the kernel says of a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// Time in it, ns, while the kernel kept statistics.
+    pub time: u64,
+    /// Runs of it meanwhile.
+    pub count: u64,
+    /// Runs that did not take place, ever: the program was running on that CPU already.
+    pub skipped: u64,
 }
 
 /// Makes the call; every address in `attributes` must be good for what the command does with it.
@@ -226,18 +239,18 @@ pub fn link_uprobe_multi(program: BorrowedFd<'_>, path: &Path, offsets: &[u64], 
     call(BPF_LINK_CREATE, &mut attributes).map(descriptor)
 }
 
-/// Time in a program, ns, and runs of it, while the kernel kept statistics.
-pub fn runs(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    let mut info = ProgInfo {
-        before: [0; 24],
-        run_time_ns: 0,
-        run_cnt: 0,
-    };
+/// What the kernel says of a program.
+pub fn runs(program: BorrowedFd<'_>) -> io::Result<Runs> {
+    let mut info = ProgInfo::default();
     let mut attributes = GetInfo {
         fd: program.as_raw_fd() as u32,
         info_len: size_of::<ProgInfo>() as u32,
         info: &raw mut info as u64,
     };
     call(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok((info.run_time_ns, info.run_cnt))
+    Ok(Runs {
+        time: info.run_time_ns,
+        count: info.run_cnt,
+        skipped: info.recursion_misses,
+    })
 }

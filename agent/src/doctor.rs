@@ -19,11 +19,14 @@ use crate::{
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("kernel {}", release.trim());
-    match pipeline::load(1 << 16, &[], &[]) {
+    let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
         Ok((mut object, hooks)) => {
             match &object.refused {
                 None => println!("  {:<18} {}", "uprobes by", object.way()),
-                Some(reason) => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                Some(reason) => match object.without_uprobes() {
+                    Some(reason) => println!("  {:<18} off: {reason}", "uprobes"),
+                    None => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                },
             }
             match calibrate::trap(&mut object) {
                 Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
@@ -45,12 +48,13 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                     }
                 }
             }
+            object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
             println!("  {error:#}");
             return Err(error);
         }
-    }
+    };
     let cgroup = Limits::of_cgroup();
     let (cpu, memory) = (
         cgroup.cpu.map_or_else(|| "all".to_owned(), |cpu| format!("{cpu:.2}")),
@@ -69,7 +73,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     }
     let mut found = 0;
     for process in Process::all().context("cannot list processes")? {
-        if selector.matches(&process) && report(&process, selector.is_explicit()) {
+        if selector.matches(&process) && report(&process, selector.is_explicit(), without_uprobes.as_deref()) {
             found += 1;
         }
     }
@@ -78,7 +82,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 }
 
 /// Prints what is to say of a process; whether it can be watched.
-fn report(process: &Process, explicit: bool) -> bool {
+fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> bool {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
@@ -123,6 +127,9 @@ fn report(process: &Process, explicit: bool) -> bool {
     let mut plan = plan::plan(&image, bias, &[]);
     if let Err(reason) = prove(process, &image, bias) {
         plan.without_go(&reason.to_string());
+    }
+    if let Some(reason) = without_uprobes {
+        plan.without_probes(reason);
     }
     for state in &plan.states {
         match &state.coverage {

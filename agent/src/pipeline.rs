@@ -89,6 +89,8 @@ struct Pipeline {
     farewells: life::Farewells,
     /// The run ends: these are the last figures of all.
     ending: bool,
+    /// Runs of the kernel side's programs that the kernel skipped, by program, when metrics left last.
+    skipped: Vec<(String, u64)>,
 }
 
 /// Runs until Ctrl-C, the duration's end, or the end of the last process that was named by its pid; events go into `record`
@@ -139,6 +141,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
         late: 0,
         farewells: life::Farewells::default(),
         ending: false,
+        skipped: Vec::new(),
     };
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;

@@ -92,6 +92,8 @@ pub struct View<'a> {
     pub rejected: u64,
     /// Events whose spans were more than the limit.
     pub over_limit: u64,
+    /// Runs of the kernel side's programs that the kernel skipped.
+    pub skipped: u64,
     /// What the agent gives up to stay within its own limits.
     pub shed: Shed,
     pub ran: Duration,
@@ -129,6 +131,12 @@ pub fn render(view: &View<'_>) -> String {
         .collect();
     if view.over_limit > 0 {
         lost.push(format!("spans of {} events (--max-spans)", view.over_limit));
+    }
+    if view.skipped > 0 {
+        lost.push(format!(
+            "{} runs of programs that the kernel skipped (recursion)",
+            view.skipped
+        ));
     }
     if view.shed > Shed::Nothing {
         lost.push(format!("within the agent's own limits: {}", view.shed.text()));

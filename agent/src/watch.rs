@@ -196,6 +196,9 @@ impl Watch {
         let mut plan = image
             .as_deref()
             .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
+        if let Some(reason) = self.windows.object().without_uprobes() {
+            plan.without_probes(reason);
+        }
         let slot = self.next_slot;
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));

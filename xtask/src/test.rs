@@ -26,14 +26,17 @@ pub(crate) struct Options {
     /// With --only-kernels or --matrix: on arm64, built across and emulated
     #[arg(long, requires = "across")]
     arm64: bool,
+    /// Nothing but programs that preempt themselves, for so long on each of two kernels with full and with lazy preemption, as 30m
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
+    preemption: Option<humantime::Duration>,
     /// Nothing but every Go version times every kind of build; writes its machine's part of docs/go-support.md
-    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
+    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "preemption"])]
     matrix: bool,
     /// With --matrix: only this version, such as go1.18.10, or `local`, and perhaps others; what the table has of the rest stays
     #[arg(long = "go", value_name = "VERSION", requires = "matrix")]
     versions: Vec<String>,
     /// Nothing but services that nobody here wrote, built and under load; writes docs/real-services.md
-    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "matrix"])]
+    #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "matrix", "preemption"])]
     services: bool,
 }
 
@@ -54,6 +57,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     }
     if options.only_kernels {
         return kernels::test(&tools);
+    }
+    if let Some(time) = options.preemption {
+        return kernels::test_preemption(&tools, time.into());
     }
     if options.services {
         let test = ["-p", "agent", "--test", "services", "--", "--ignored", "--nocapture"];

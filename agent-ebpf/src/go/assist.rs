@@ -1,7 +1,5 @@
 //! Mark assists: each at its end, and once a cycle who paid.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
 use agent_common::{
     event::Kind,
     go::assist::{Assists, Gathered, PAYERS, Payer, PayerKey, ProcessorKey, SLACK},
@@ -81,7 +79,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
         // SAFETY: entries are removed between cycles only, when no assist runs; the time is only ever added to atomically.
         unsafe {
             if (*payer).startpc == startpc || rank == PAYERS as u32 {
-                let _ = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*payer).time, time);
+                record::add(&raw mut (*payer).time, time);
                 return;
             }
         }

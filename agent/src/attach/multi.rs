@@ -5,14 +5,17 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use aya::{Ebpf, maps::Map};
 
-use super::kernel::{OBJECT, chain};
-use crate::bpf;
+use super::{
+    guard,
+    kernel::{OBJECT, chain},
+};
+use crate::{bpf, kernel::Preemption};
 
 /// Since when the kernel tells threads of a process from others by the process, not by its first thread (linux 46ba0e49b642).
 const SINCE: (u32, u32) = (6, 10);
@@ -23,11 +26,13 @@ pub struct Multi {
 }
 
 impl Multi {
-    /// Loads `names` over the maps that `ebpf` made, none of which may have been taken yet; why not, where the kernel or the
-    /// object does not permit it.
-    pub fn load(ebpf: &Ebpf, names: &[&'static str]) -> Result<Self, String> {
+    /// Loads `names` over the maps that `ebpf` made, none of which may have been taken yet, guarded against preemption where this
+    /// kernel asks for it; why not, where the kernel or the object does not permit it.
+    pub fn load(ebpf: &Ebpf, names: &[&'static str], preemption: &Preemption) -> Result<Self, String> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        if version(&release).is_none_or(|found| found < SINCE) {
+        let kfuncs = preemption.guard().map_err(|error| error.to_string())?;
+        // A distribution's kernel of a lower number that has private stacks has what is older, too.
+        if !preemption.private_stacks && version(&release).is_none_or(|found| found < SINCE) {
             return Err(format!("kernel {} is before {}.{}", release.trim(), SINCE.0, SINCE.1));
         }
         let mut object = aya_obj::Object::parse(OBJECT).map_err(|error| chain(&error))?;
@@ -45,7 +50,10 @@ impl Multi {
         let load = |name: &&'static str| {
             let program = object.programs.get(*name).ok_or("not in the object")?;
             let function = &object.functions[&program.function_key()];
-            let instructions: Vec<[u8; 8]> = function.instructions.iter().map(encode).collect();
+            let mut instructions: Vec<[u8; 8]> = function.instructions.iter().map(encode).collect();
+            if let Some(kfuncs) = kfuncs {
+                instructions = guard::wrap(kfuncs, &instructions);
+            }
             let loaded =
                 bpf::load_uprobe_multi(name, &instructions, &program.license).map_err(|error| chain(&error))?;
             Ok((*name, loaded))
@@ -60,9 +68,9 @@ impl Multi {
         bpf::link_uprobe_multi(program.as_fd(), path, &[offset], pid)
     }
 
-    /// Time in a program, ns, and runs of it, while the kernel kept statistics.
-    pub fn runs(&self, name: &str) -> Option<(u64, u64)> {
-        bpf::runs(self.programs.get(name)?.as_fd()).ok()
+    /// A program's descriptor.
+    pub fn program(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        Some(self.programs.get(name)?.as_fd())
     }
 }
 

@@ -251,6 +251,16 @@ impl Plan {
         }
     }
 
+    /// Takes all probes out of the plan; `reason` is why. Signals that are nothing without theirs are off.
+    pub fn without_probes(&mut self, reason: &str) {
+        for state in &mut self.states {
+            if self.probes.iter().any(|probe| probe.signal == state.signal) {
+                state.coverage = Coverage::Off(reason.to_owned());
+            }
+        }
+        self.probes.clear();
+    }
+
     /// A signal of one probe: all of it, or off.
     fn set_one(&mut self, signal: &'static str, program: &'static str, site: Result<ProbeSite, String>) {
         let coverage = match site {

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     num::NonZeroU32,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +22,7 @@ use aya::{
 use tokio::sync::Semaphore;
 
 use super::{kernel::chain, multi::Multi, plan::Probe};
-use crate::discover::Process;
+use crate::{bpf, bpf::Runs, discover::Process, kernel::Preemption};
 
 /// Every uprobe program of the object, by its name there.
 pub const PROGRAMS: [&str; 20] = [
@@ -91,9 +94,20 @@ pub enum AttachError {
 /// The loaded object: programs, maps, and the way its uprobes are attached.
 pub struct Object {
     pub ebpf: Ebpf,
-    multi: Option<Multi>,
+    way: Way,
     /// Why not by uprobe_multi links.
     pub refused: Option<String>,
+}
+
+enum Way {
+    /// Programs that may not be preempted, where `guarded`: the kernel would let two runs of one share a stack.
+    Multi {
+        multi: Multi,
+        guarded: bool,
+    },
+    Perf,
+    /// No uprobes on this kernel, and why.
+    None(String),
 }
 
 /// A probe in place; dropping it detaches it.
@@ -104,47 +118,90 @@ enum Link {
 
 impl Object {
     /// Loads all uprobe programs, for uprobe_multi links where this kernel permits them, else for perf events; attaching is
-    /// then only a link.
-    pub fn new(mut ebpf: Ebpf) -> Result<Self, (&'static str, String)> {
-        let (multi, refused) = match Multi::load(&ebpf, &PROGRAMS) {
-            Ok(multi) => (Some(multi), None),
-            Err(reason) => (None, Some(reason)),
-        };
-        if multi.is_none() {
-            for name in PROGRAMS {
-                let program = ebpf.program_mut(name).ok_or((name, "not in the object".to_owned()))?;
-                let outcome = <&mut UProbe>::try_from(program).and_then(UProbe::load);
-                outcome.map_err(|error| (name, chain(&error)))?;
+    /// then only a link. Where a program that is preempted could harm the kernel and cannot be kept from it, none is loaded.
+    pub fn new(mut ebpf: Ebpf, preemption: &Preemption) -> Result<Self, (&'static str, String)> {
+        let refused = match Multi::load(&ebpf, &PROGRAMS, preemption) {
+            Ok(multi) => {
+                let guarded = matches!(preemption.guard(), Ok(Some(_)));
+                let way = Way::Multi { multi, guarded };
+                return Ok(Self {
+                    ebpf,
+                    way,
+                    refused: None,
+                });
             }
-        }
-        Ok(Self { ebpf, multi, refused })
+            Err(reason) => reason,
+        };
+        let way = match preemption.guard() {
+            // As they stand in the object they may be preempted.
+            Ok(Some(_)) => Way::None(format!(
+                "this kernel gives programs stacks that two runs on one CPU would share, which could crash the host, and refused the \
+                 programs that keep them apart: {refused}"
+            )),
+            Err(error) => Way::None(error.to_string()),
+            Ok(None) => {
+                for name in PROGRAMS {
+                    let program = ebpf.program_mut(name).ok_or((name, "not in the object".to_owned()))?;
+                    let outcome = <&mut UProbe>::try_from(program).and_then(UProbe::load);
+                    outcome.map_err(|error| (name, chain(&error)))?;
+                }
+                Way::Perf
+            }
+        };
+        Ok(Self {
+            ebpf,
+            way,
+            refused: Some(refused),
+        })
     }
 
     /// How uprobes are attached.
     pub fn way(&self) -> &'static str {
-        match self.multi {
-            Some(_) => "uprobe_multi",
-            None => "perf events",
+        match self.way {
+            Way::Multi { guarded: false, .. } => "uprobe_multi",
+            Way::Multi { guarded: true, .. } => "uprobe_multi, with preemption off while a program runs",
+            Way::Perf => "perf events",
+            Way::None(_) => "nothing: they are off",
         }
     }
 
-    /// Time in a program, ns, and runs of it, while the kernel kept statistics; None for one that is not loaded.
-    pub fn runs(&self, name: &str) -> Option<(u64, u64)> {
-        if let Some(runs) = self.multi.as_ref().and_then(|multi| multi.runs(name)) {
-            return Some(runs);
+    /// Why this kernel gets no uprobes at all; None where it does.
+    pub fn without_uprobes(&self) -> Option<&str> {
+        match &self.way {
+            Way::None(reason) => Some(reason),
+            _ => None,
         }
-        let info = self.ebpf.program(name)?.info().ok()?;
-        Some((info.run_time().as_nanos() as u64, info.run_count()))
+    }
+
+    /// What the kernel says of a program: its runs, while it kept statistics, and runs that it skipped; None for one that is not
+    /// loaded.
+    pub fn runs(&self, name: &str) -> Option<Runs> {
+        if let Way::Multi { multi, .. } = &self.way
+            && let Some(program) = multi.program(name)
+        {
+            return bpf::runs(program).ok();
+        }
+        let program = self.ebpf.program(name)?.fd().ok()?.as_fd();
+        bpf::runs(program).ok()
+    }
+
+    /// Runs that the kernel skipped, by program, since another run of the same was under way on that CPU: what they would have
+    /// counted is lost. Programs that are not loaded are left out.
+    pub fn skipped(&self) -> Vec<(&str, u64)> {
+        let programs = self.ebpf.programs().map(|(name, _)| name);
+        programs
+            .filter_map(|name| Some((name, self.runs(name)?.skipped)))
+            .collect()
     }
 
     /// A uprobe program on an offset of a file, in one process.
     pub fn attach(&mut self, name: &'static str, path: &Path, offset: u64, pid: NonZeroU32) -> Result<Links, String> {
-        let link = match &self.multi {
-            Some(multi) => multi
+        let link = match &self.way {
+            Way::Multi { multi, .. } => multi
                 .attach(name, path, offset, pid.get())
                 .map(Link::Multi)
                 .map_err(|error| error.to_string())?,
-            None => {
+            Way::Perf => {
                 let program = self.ebpf.program_mut(name).ok_or("not in the object")?;
                 let link = <&mut UProbe>::try_from(program).and_then(|program| {
                     let offset = UProbeAttachLocation::AbsoluteOffset(offset);
@@ -153,6 +210,7 @@ impl Object {
                 });
                 Link::Perf(link.map_err(|error| chain(&error))?)
             }
+            Way::None(reason) => return Err(reason.clone()),
         };
         Ok(Links { links: vec![link] })
     }

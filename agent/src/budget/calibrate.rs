@@ -76,8 +76,8 @@ pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
     time();
     drop(link);
     let after = runs(object)?;
-    let count = after.1.saturating_sub(before.1).max(1);
-    Ok(after.0.saturating_sub(before.0) as f64 / count as f64)
+    let count = after.count.saturating_sub(before.count).max(1);
+    Ok(after.time.saturating_sub(before.time) as f64 / count as f64)
 }
 
 /// Calls the function that [`attach`] probes.

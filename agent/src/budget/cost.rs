@@ -304,9 +304,9 @@ fn runs(object: &Object) -> [Runs; Probe::COUNT] {
     let mut runs = [Runs::default(); Probe::COUNT];
     for (probe, programs) in Probe::ALL {
         // Alternatives that were not taken are not loaded, and have no statistics.
-        for (time, count) in programs.iter().filter_map(|name| object.runs(name)) {
-            runs[probe as usize].time += time as f64;
-            runs[probe as usize].count += count;
+        for of in programs.iter().filter_map(|name| object.runs(name)) {
+            runs[probe as usize].time += of.time as f64;
+            runs[probe as usize].count += of.count;
         }
     }
     runs

@@ -25,6 +25,7 @@ struct Type<'a> {
 const MAGIC: [u8; 2] = [0x9f, 0xeb];
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const FUNC: u32 = 12;
 /// Typedef, volatile, const, restrict and type tag: the type they are made of counts.
 const TRANSPARENT: [u32; 5] = [8, 9, 10, 11, 18];
 /// The kernel's deepest anonymous structs are a few levels down.
@@ -74,6 +75,16 @@ impl<'a> Btf<'a> {
         let mut all = (0..self.places.len()).filter_map(|at| self.at(at));
         let of = all.find(|of| matches!(of.kind, STRUCT | UNION) && self.is_named(of.name, name))?;
         Some(of.of)
+    }
+
+    /// Id of a function, as a program's call of it names it.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        let is_it = |at: &usize| {
+            let found = self.at(*at);
+            found.is_some_and(|of| of.kind == FUNC && self.is_named(of.name, name))
+        };
+        // Type 0 is void and has no place.
+        (0..self.places.len()).find(is_it).map(|at| at as u32 + 1)
     }
 
     /// Offset in bits, and type, of a member.
@@ -149,7 +160,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// struct a { int x; struct { const struct b inner; }; }; struct b { int :3; int y; } with types 1 to 5.
+    /// struct a { int x; struct { const struct b inner; }; }; struct b { int :3; int y; }; void inner(void): types 1 to 7.
     fn sample() -> Vec<u8> {
         let strings = b"\0a\0x\0inner\0b\0y\0";
         let types: Vec<u32> = [
@@ -158,6 +169,8 @@ mod tests {
             &[0, 4 << 24 | 1, 8, 5, 4, 0],
             &[0, 10 << 24, 5],
             &[11, 1 << 31 | 4 << 24 | 2, 8, 0, 1, 3 << 24, 13, 1, 32],
+            &[0, 13 << 24, 0],
+            &[5, 12 << 24, 6],
         ]
         .concat();
         let length = types.len() as u32 * 4;
@@ -182,6 +195,10 @@ mod tests {
             assert_eq!(btf.offset(name, path), expected, "{name}.{path}");
         }
         assert_eq!([btf.size("a"), btf.size("b"), btf.size("c")], [Some(16), Some(8), None]);
+        assert_eq!(
+            [btf.function("inner"), btf.function("a"), btf.function("c")],
+            [Some(7), None, None]
+        );
     }
 
     #[test]

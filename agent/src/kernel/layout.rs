@@ -5,7 +5,7 @@ use std::fs;
 
 use agent_common::kernel::Layout;
 
-use super::btf::Btf;
+use super::{btf::Btf, preemption::Preemption};
 
 /// Where the kernel publishes its BTF.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -21,12 +21,16 @@ pub enum LayoutError {
     Missing(String),
 }
 
-/// Reads the kernel's BTF and finds every offset the programs use.
-pub fn read_layout() -> Result<Layout, LayoutError> {
+/// Reads the kernel's BTF: every offset the programs use, and what preemption may do to them.
+pub fn read() -> Result<(Layout, Preemption), LayoutError> {
     let bytes = fs::read(KERNEL_BTF).map_err(|error| LayoutError::NoBtf(error.to_string()))?;
     let btf = Btf::parse(&bytes).ok_or_else(|| LayoutError::NoBtf("it is not of a known form".to_owned()))?;
-    let sock = |path| offset(&btf, "sock", path);
-    let task = |path| offset(&btf, "task_struct", path);
+    Ok((layout(&btf)?, Preemption::read(&btf)))
+}
+
+fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
+    let sock = |path| offset(btf, "sock", path);
+    let task = |path| offset(btf, "task_struct", path);
     Ok(Layout {
         task_pid: task("pid")?,
         task_tgid: task("tgid")?,
@@ -39,7 +43,7 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         },
         task_stack: task("stack")?,
         stack_user_regs: if cfg!(target_arch = "aarch64") {
-            stack_size(&btf).saturating_sub(
+            stack_size(btf).saturating_sub(
                 btf.size("pt_regs")
                     .ok_or_else(|| LayoutError::Missing("pt_regs".to_owned()))?,
             )
@@ -49,7 +53,7 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         // Config options, both: without them nothing is ever throttled.
         task_cfs_rq: task("se.cfs_rq").unwrap_or(0),
         cfs_rq_throttle_count: match task("se.cfs_rq") {
-            Ok(_) => offset(&btf, "cfs_rq", "throttle_count").unwrap_or(0),
+            Ok(_) => offset(btf, "cfs_rq", "throttle_count").unwrap_or(0),
             Err(_) => 0,
         },
         sk_family: sock("__sk_common.skc_family")?,
@@ -58,7 +62,7 @@ pub fn read_layout() -> Result<Layout, LayoutError> {
         sk_daddr: sock("__sk_common.skc_daddr")?,
         sk_v6_daddr: sock("__sk_common.skc_v6_daddr")?,
         sk_protocol: sock("sk_protocol")?,
-        socket_sk: offset(&btf, "socket", "sk")?,
+        socket_sk: offset(btf, "socket", "sk")?,
     })
 }
 
@@ -87,7 +91,7 @@ mod tests {
             assert!(std::env::var_os("CI").is_none(), "CI must run on a kernel with BTF");
             return eprintln!("SKIPPED: no {KERNEL_BTF}");
         }
-        let layout = read_layout().unwrap();
+        let (layout, _) = read().unwrap();
         // The protocol's headers are laid out by the kernel's ABI with the hash tables: port and address stand together.
         assert_eq!((layout.sk_daddr, layout.sk_dport, layout.sk_num), (0, 12, 14));
         assert_eq!(layout.task_tgid, layout.task_pid + 4);

@@ -2,5 +2,7 @@
 
 mod btf;
 pub mod layout;
+pub mod preemption;
 
-pub use layout::{LayoutError, read_layout};
+pub use layout::{LayoutError, read};
+pub use preemption::{Kfuncs, Preemption};

@@ -38,6 +38,14 @@ impl Pipeline {
         self.watch.allowed = shed.budget();
     }
 
+    /// Asks the kernel for the runs of programs that it skipped; the next time, if a window is being opened just now.
+    pub(super) fn look_for_skipped(&mut self) {
+        if let Some(object) = self.watch.windows.try_object() {
+            let skipped = object.skipped().into_iter().filter(|(_, runs)| *runs > 0);
+            self.skipped = skipped.map(|(program, runs)| (program.to_owned(), runs)).collect();
+        }
+    }
+
     pub(super) fn draw(&mut self, reading: &Reading) -> anyhow::Result<()> {
         let mut targets: Vec<&Target> = self.watch.targets.values().collect();
         targets.sort_by_key(|target| target.slot);
@@ -48,6 +56,7 @@ impl Pipeline {
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
+            skipped: self.skipped.iter().map(|(_, runs)| runs).sum(),
             shed: self.keeper.shed,
             ran: self.began.elapsed(),
             spans: self.collector.made,

@@ -14,7 +14,7 @@ use crate::{
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
     heap,
-    kernel::{LayoutError, read_layout},
+    kernel::{self as running, LayoutError},
     limits::Limits,
     signals,
     watch::Options,
@@ -22,7 +22,7 @@ use crate::{
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
 pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
-    let layout = read_layout().map_err(|error| match error {
+    let (layout, preemption) = running::read().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
     })?;
     let fatal = |error: LoadError| match &error {
@@ -46,13 +46,15 @@ pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(O
             warn!("{} is off: this kernel refused {alternative}: {reason}", hook.signal);
         }
     }
-    let object = Object::new(ebpf).map_err(|(program, reason)| {
+    let object = Object::new(ebpf, &preemption).map_err(|(program, reason)| {
         Fatal::new(
             Exit::UnsupportedKernel,
             format!("the kernel refused the program {program}: {reason}"),
         )
     })?;
-    if let Some(reason) = &object.refused {
+    if let Some(reason) = object.without_uprobes() {
+        warn!("no uprobe is used: {reason}");
+    } else if let Some(reason) = &object.refused {
         debug!("uprobes by perf events, uprobe_multi is not to be had: {reason}");
     }
     Ok((object, hooks))

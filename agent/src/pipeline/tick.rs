@@ -76,12 +76,14 @@ impl Pipeline {
                 metrics,
             });
         }
+        self.look_for_skipped();
         let own = account::Own {
             start: self.since,
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
             late: self.late,
+            skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,
             used: limits::measure().unwrap_or_default(),

@@ -28,6 +28,15 @@ pub static EVENTS_DROPPED: MetricDef = MetricDef {
     source: "kernel side and agent",
     attributes: &[CAUSE],
 };
+pub static RECURSION_MISSES: MetricDef = MetricDef {
+    name: "whywait.kernel.program.recursion_misses",
+    unit: "{run}",
+    instrument: Counter,
+    description: "Runs of a program of the kernel side that the kernel skipped, as another run of it was under way on that CPU: what \
+                  they would have counted is lost. Programs that were always run are left out.",
+    source: "bpf_prog_info, Linux 5.12 and later",
+    attributes: &[PROBE],
+};
 pub static EXPORT_SENT: MetricDef = MetricDef {
     name: "whywait.export.sent",
     unit: "{item}",
@@ -133,6 +142,7 @@ pub static MEMORY: MetricDef = MetricDef {
 pub static METRICS: &[&MetricDef] = &[
     &EVENTS_RECEIVED,
     &EVENTS_DROPPED,
+    &RECURSION_MISSES,
     &EXPORT_SENT,
     &EXPORT_DROPPED,
     &SIGNAL_STATE,

@@ -14,6 +14,9 @@ use crate::{arch::Arch, progress, sh};
 /// Debian's keyring, and the package that it is in.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const KEYRING_PACKAGE: &str = "debian-archive-keyring";
+/// The last part of a mirror's address: of the archive, and of its security updates.
+const ARCHIVE: &str = "debian";
+const SECURITY: &str = "debian-security";
 /// What apt's Python library knows of Debian's mirrors, and the package that it is in.
 const TEMPLATE: &str = "/usr/share/python-apt/templates/Debian.info";
 const TEMPLATE_PACKAGE: &str = "python-apt-common";
@@ -22,6 +25,9 @@ const MIRROR: &str = "WHYWAIT_DEBIAN_SECURITY_MIRROR";
 /// A kernel fetched longer ago is looked for again: "newest" would otherwise mean "newest when first run".
 const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 
+/// Instead of a series: whatever is the newest in its suite.
+pub(super) const NEWEST: &str = "newest";
+
 pub(super) struct Kernel {
     pub(super) series: String,
     pub(super) arch: Arch,
@@ -29,6 +35,17 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
+    /// One that [`all`] has fetched.
+    pub(super) fn of(series: &str, arch: Arch) -> Self {
+        Self {
+            series: series.to_owned(),
+            arch,
+            image: sh::target()
+                .join("kernels")
+                .join(format!("vmlinuz-{}", name(series, arch))),
+        }
+    }
+
     /// Such as `6.1` and `6.1-arm64`.
     pub(super) fn name(&self) -> String {
         name(&self.series, self.arch)
@@ -44,7 +61,8 @@ fn name(series: &str, arch: Arch) -> String {
 
 /// The packages that fetching needs on a system that is not Debian itself.
 pub(crate) fn missing_packages() -> Vec<String> {
-    let is_mirror_known = std::env::var_os(MIRROR).is_some() || configured().is_some() || Path::new(TEMPLATE).exists();
+    let is_mirror_known =
+        std::env::var_os(MIRROR).is_some() || configured(SECURITY).is_some() || Path::new(TEMPLATE).exists();
     let needed = [
         (Path::new(KEYRING).exists(), KEYRING_PACKAGE),
         (is_mirror_known, TEMPLATE_PACKAGE),
@@ -55,14 +73,7 @@ pub(crate) fn missing_packages() -> Vec<String> {
 
 pub(super) fn all(series: &[(&str, &str)], arch: Arch) -> Result<Vec<Kernel>> {
     let folder = sh::target().join("kernels");
-    let kernels: Vec<Kernel> = series
-        .iter()
-        .map(|(series, _)| Kernel {
-            series: (*series).to_owned(),
-            arch,
-            image: folder.join(format!("vmlinuz-{}", name(series, arch))),
-        })
-        .collect();
+    let kernels: Vec<Kernel> = series.iter().map(|(series, _)| Kernel::of(series, arch)).collect();
     if kernels.iter().all(|kernel| is_fresh(&kernel.image)) {
         return Ok(kernels);
     }
@@ -91,10 +102,19 @@ fn is_fresh(image: &Path) -> bool {
 
 /// The newest signed image of a series among lines of `apt-cache search`.
 fn newest<'a>(found: &'a str, series: &str) -> Option<&'a str> {
-    let prefix = format!("linux-image-{series}.");
     let names = found.lines().filter_map(|line| line.split(' ').next());
+    let of_series = |name: &&str| {
+        let Some(version) = name.strip_prefix("linux-image-") else {
+            return false;
+        };
+        // A package of all of a series, such as linux-image-6.12-cloud-amd64, holds no kernel.
+        let number = version.split(['+', '-']).next().unwrap_or_default();
+        let whole = number.split('.').count() == 3;
+        whole && (series == NEWEST || number.strip_prefix(series).is_some_and(|rest| rest.starts_with('.')))
+    };
     names
-        .filter(|name| name.starts_with(&prefix) && !name.contains("unsigned") && !name.contains("-rt-"))
+        .filter(|name| ["unsigned", "-rt-", "-dbg"].iter().all(|other| !name.contains(other)))
+        .filter(of_series)
         .max_by_key(|name| -> Vec<u32> {
             name.split(|c: char| !c.is_ascii_digit())
                 .filter_map(|n| n.parse().ok())
@@ -116,19 +136,25 @@ impl Private {
         }
         let mirror = match std::env::var(MIRROR) {
             Ok(mirror) => mirror,
-            Err(_) => configured()
+            Err(_) => configured(SECURITY)
                 .or_else(templated)
                 .with_context(|| format!("no Debian mirror in apt's sources, nor in {TEMPLATE}: set {MIRROR}"))?,
         };
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing: install {KEYRING_PACKAGE}");
         }
-        let suites: Vec<&str> = series.iter().map(|(_, suite)| *suite).collect();
-        let sources = format!(
-            "Types: deb\nURIs: {mirror}\nSuites: {}\nComponents: main\nArchitectures: {}\nSigned-By: {KEYRING}\n",
-            suites.join(" "),
-            arch.name()
-        );
+        // Backports lie in the archive itself, which most mirrors have beside debian-security.
+        let archive = configured(ARCHIVE).unwrap_or_else(|| mirror.replace(SECURITY, ARCHIVE));
+        let sources = series.iter().map(|(_, suite)| {
+            let from = if suite.ends_with("-security") { &mirror } else { &archive };
+            format!(
+                "Types: deb\nURIs: {from}\nSuites: {suite}\nComponents: main\nArchitectures: {}\nSigned-By: {KEYRING}\n",
+                arch.name()
+            )
+        });
+        let mut sources: Vec<String> = sources.collect();
+        sources.dedup();
+        let sources = sources.join("\n");
         fs::write(folder.join("etc/kernels.sources"), sources)?;
         Ok(Self { folder, arch })
     }
@@ -155,6 +181,10 @@ impl Private {
 
     /// Downloads a package and takes its kernel out.
     fn fetch(&self, package: &str, image: &Path) -> Result<()> {
+        // Debian's newest kernels lie in a package of their own.
+        let binary = package.replacen("linux-image-", "linux-binary-", 1);
+        let split = sh::capture(&mut self.apt("apt-cache", &["show", &binary])).is_ok();
+        let package = if split { binary.as_str() } else { package };
         progress::step(
             &format!("Fetching {package}"),
             &mut self.apt("apt-get", &["download", package]),
@@ -163,7 +193,11 @@ impl Private {
         fs::remove_dir_all(&unpacked).ok();
         let deb = find(&self.folder, &format!("{package}_"))?;
         sh::capture(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
-        fs::copy(find(&unpacked.join("boot"), "vmlinuz-")?, image).context("cannot keep the kernel")?;
+        let kernel = find(&unpacked.join("boot"), "vmlinuz").or_else(|_| {
+            let modules = find(&unpacked.join("usr/lib/modules"), "")?;
+            find(&modules, "vmlinuz")
+        })?;
+        fs::copy(kernel, image).context("cannot keep the kernel")?;
         fs::remove_dir_all(&unpacked)?;
         fs::remove_file(deb)?;
         Ok(())
@@ -180,8 +214,8 @@ fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
     found.with_context(|| format!("no {prefix}* in {}", folder.display()))
 }
 
-/// The mirror of debian-security that the system's own apt uses.
-fn configured() -> Option<String> {
+/// The mirror that the system's own apt uses, of [`ARCHIVE`] or [`SECURITY`].
+fn configured(last: &str) -> Option<String> {
     let folder = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()
         .flatten()
@@ -189,7 +223,7 @@ fn configured() -> Option<String> {
         .map(|entry| entry.path());
     let files = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(folder);
     let mut texts = files.filter_map(|file| fs::read_to_string(file).ok());
-    texts.find_map(|text| security_mirror(&text))
+    texts.find_map(|text| mirror(&text, last))
 }
 
 /// Debian's own mirror, as a system that is not Debian knows it (Ubuntu).
@@ -206,15 +240,17 @@ fn security_beside(template: &str) -> Option<String> {
     })
 }
 
-/// The first address with `debian-security` in it, in either of apt's formats.
-fn security_mirror(text: &str) -> Option<String> {
+/// The first address that ends in `last`, in either of apt's formats.
+fn mirror(text: &str, last: &str) -> Option<String> {
     let lines = text
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
-    let mut words = lines.flat_map(str::split_whitespace);
+    let mut words = lines
+        .flat_map(str::split_whitespace)
+        .map(|word| word.trim_end_matches('/'));
     words
-        .find(|word| word.contains("://") && word.contains("debian-security"))
+        .find(|word| word.contains("://") && word.rsplit('/').next() == Some(last))
         .map(str::to_owned)
 }
 
@@ -228,6 +264,11 @@ mod tests {
                      linux-image-6.1.0-50-rt-cloud-amd64 - x\nlinux-image-6.1.0-60-cloud-amd64-unsigned - x\nlinux-image-6.12.1-cloud-amd64 - x";
         assert_eq!(newest(found, "6.1"), Some("linux-image-6.1.0-41-cloud-amd64"));
         assert_eq!(newest(found, "5.10"), None);
+        // The third of a series' packages is one that asks for the newest.
+        let backports = "linux-image-6.18.15+deb13-cloud-amd64 - x\nlinux-image-7.3.4+deb13-cloud-amd64 - x\n\
+                         linux-image-7.3-cloud-amd64 - x\nlinux-image-7.3.4+deb13-cloud-amd64-dbg - x";
+        assert_eq!(newest(backports, "6.18"), Some("linux-image-6.18.15+deb13-cloud-amd64"));
+        assert_eq!(newest(backports, NEWEST), Some("linux-image-7.3.4+deb13-cloud-amd64"));
     }
 
     #[test]
@@ -246,7 +287,7 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(security_mirror(text).as_deref(), expected, "{text}");
+            assert_eq!(mirror(text, SECURITY).as_deref(), expected, "{text}");
         }
     }
     #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -85,7 +86,7 @@ fn run(kernel: &Kernel, version: &str, image: &Path) -> (String, bool) {
          WHYWAIT_GO_BUILDS=/{BUILDS}"
     );
     let log = boot::log(&name);
-    let verdict = boot::verdict(kernel, image, &words, &log);
+    let verdict = boot::verdict(kernel, image, &words, &log, Duration::ZERO);
     match &verdict {
         Ok(lines) => lines.iter().for_each(|line| progress::note(&format!("{name}: {line}"))),
         Err(why) => eprintln!("{name}: {why:#}"),

@@ -1,0 +1,123 @@
+//! Programs that are preempted: real-time services keep interrupting others while the kernel side's programs run for these, on the
+//! same cores. Where two runs of a program share a stack (kernel/preemption.rs), the kernel follows what the other one left there.
+//!
+//! On the kernel that builds this project, which preempts nothing, it shows that nothing else breaks; the VMs of
+//! `cargo xtask test` boot with preempt=full, and `cargo xtask test --preemption 30m` takes longer.
+
+mod common;
+
+use std::{num::NonZeroU32, path::Path, time::Duration};
+
+use agent::{
+    attach::{kernel as programs, uprobe::Object},
+    kernel::{self, Kfuncs, Preemption},
+};
+use common::{Agent, Load, is_slow, number_of, privileged, shop, stock};
+
+/// What the kernel says of itself once a thread of it had to be killed (Linux, Documentation/admin-guide/tainted-kernels.rst, D).
+const DIED: u64 = 1 << 7;
+/// How long, s.
+const SECONDS: &str = "WHYWAIT_PREEMPTION_SECONDS";
+
+fn has_died() -> bool {
+    let taint = std::fs::read_to_string("/proc/sys/kernel/tainted").unwrap();
+    taint.trim().parse::<u64>().unwrap() & DIED != 0
+}
+
+/// Has every thread of a process preempt those of others.
+fn real_time(pid: u32) {
+    let priority = libc::sched_param { sched_priority: 50 };
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let tid: i32 = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        // SAFETY: the parameters are read while the call lasts, and nothing else is touched.
+        let outcome = unsafe { libc::sched_setscheduler(tid, libc::SCHED_FIFO, &priority) };
+        assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+/// How many values a histogram's points hold.
+fn count(points: &[serde_json::Value]) -> i64 {
+    points.iter().map(|point| number_of(&point["count"])).sum()
+}
+
+#[test]
+fn the_kernel_outlives_programs_that_are_preempted_by_themselves() {
+    if !privileged() {
+        return;
+    }
+    let seconds = std::env::var(SECONDS).map_or(10, |text| text.parse::<u32>().unwrap());
+    assert!(!has_died(), "this kernel died before the test began");
+    let named = |name| [("OTEL_SERVICE_NAME", name)];
+    let (busy, urgent) = (shop(None, &named("busy-go")), shop(None, &named("urgent-go")));
+    let (busy_tokio, urgent_tokio) = (stock(false), stock(false));
+    for service in [&urgent, &urgent_tokio] {
+        real_time(service.pid());
+    }
+    // The busy ones take all there is; the urgent ones have little to do, often, and leave something even to an emulated machine.
+    let rate = if is_slow() { 50 } else { 500 };
+    let loads = [
+        Load::start(&[busy.url("/chan?n=2000")], 0, seconds + 600, 1),
+        Load::start(&[urgent.url("/chan?n=20")], rate, seconds + 600, 2),
+        Load::start(&[busy_tokio.url("/stock/{n}")], 0, seconds + 600, 1),
+        Load::start(&[urgent_tokio.url("/stock/{n}")], rate, seconds + 600, 2),
+    ];
+    let mut services = vec![&busy, &urgent];
+    // tokio is not watched on arm64.
+    let with_tokio = !cfg!(target_arch = "aarch64");
+    if with_tokio {
+        services.extend([&busy_tokio, &urgent_tokio]);
+    }
+    let pids: Vec<String> = services.iter().map(|service| service.pid().to_string()).collect();
+    let mut args = vec!["--max-spans", "20", "--limit-memory", "512MiB"];
+    args.extend(pids.iter().flat_map(|pid| ["--pid", pid]));
+    let agent = Agent::run(&args, services.len());
+    std::thread::sleep(Duration::from_secs(seconds.into()));
+    let output = agent.stop();
+    for load in loads {
+        load.stop();
+    }
+    assert!(!has_died(), "the kernel had to kill a thread of its own");
+    assert!(output.status.success(), "{}", output.said);
+    for service in ["busy-go", "urgent-go"] {
+        let switches = count(&output.points(service, "go.goroutine.runnable.duration"));
+        assert!(switches > 1000, "{service}: {switches} switches");
+    }
+    let polls = count(&output.points("rust-stock", "tokio.task.poll.duration"));
+    assert!(polls > 1000 || !with_tokio, "{polls} polls");
+}
+
+/// No uprobe program is loaded, and none can be attached, on a kernel where `preemption` is so; it says why.
+fn check_refused(preemption: &Preemption, reason: &str) {
+    let (layout, _) = kernel::read().unwrap();
+    let ebpf = programs::load(&layout, 1 << 16).unwrap();
+    let mut object = Object::new(ebpf, preemption).unwrap();
+    let said = object
+        .without_uprobes()
+        .unwrap_or_else(|| panic!("{preemption:?}: uprobes by {}", object.way()));
+    assert!(said.contains("crash the host") && said.contains(reason), "{said}");
+    let own = NonZeroU32::new(std::process::id()).unwrap();
+    let refused = object
+        .attach("calibrate", Path::new("/proc/self/exe"), 0, own)
+        .map(|_| ());
+    assert!(refused.is_err_and(|error| error.contains(reason)));
+    assert!(
+        agent::attach::uprobe::PROGRAMS
+            .iter()
+            .all(|program| object.runs(program).is_none())
+    );
+}
+
+#[test]
+fn without_a_guard_no_program_is_loaded_that_needs_one() {
+    if !privileged() {
+        return;
+    }
+    let with = |kfuncs| Preemption {
+        private_stacks: true,
+        jit: true,
+        kfuncs,
+    };
+    check_refused(&with(None), "lacks bpf_preempt_disable");
+    // Type 1 is no function: the verifier refuses the call.
+    check_refused(&with(Some(Kfuncs { disable: 1, enable: 1 })), "refused the programs");
+}
