@@ -11,7 +11,7 @@ use agent_common::{
     kernel::Layout,
     loss::Loss,
     net::{Listener, PEER_LIMIT, Peer, Socket},
-    target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
+    target::{HOOKS_OPEN, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -52,6 +52,9 @@ pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET
 pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
+/// By [`Target::index`]; user space sets it to nothing before a process is admitted.
+#[map]
+pub static MADE: Array<Made> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
 /// Mark assists by P, and by who paid in the cycle under way.

@@ -39,6 +39,18 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     };
     metrics.push(by_probe(&defs::OVERHEAD_HITS, &|index| hits[index]));
     metrics.push(by_probe(&defs::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    let over = [
+        ("histogram_quota", target.made.over_buckets),
+        ("peer_quota", target.made.over_peers),
+    ];
+    metrics.push(Metric {
+        def: &defs::QUOTA_EXCEEDED,
+        points: over
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(cause, count)| target.sum(count, reading.time, vec![Attribute::new(defs::CAUSE, cause)]))
+            .collect(),
+    });
     // Settled time only: what the weighed counts stand for.
     let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
         .into_iter()
@@ -116,6 +128,8 @@ pub struct Own<'a> {
     pub over_limit: u64,
     /// Events of targets whose last figures had left.
     pub late: u64,
+    /// Inspections that panicked.
+    pub panics: u64,
     /// Runs that the kernel skipped, by program.
     pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
@@ -132,6 +146,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         rejected,
         over_limit,
         late,
+        panics,
         skipped,
         export,
         shed,
@@ -163,6 +178,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
     dropped.push(sum(rejected, cause("undecodable")));
     dropped.push(sum(over_limit, cause("span_limit")));
     dropped.push(sum(late, cause("target_ended")));
+    dropped.push(sum(panics, cause("inspection_failed")));
     let given_up = Cause::ALL
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))

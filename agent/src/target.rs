@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io, sync::Arc};
 
-use agent_common::{go::assist::Assists, histogram::Series};
+use agent_common::{go::assist::Assists, histogram::Series, target::Made};
 
 use crate::{
     attach::{plan::SignalState, uprobe::Links},
@@ -57,6 +57,8 @@ pub struct Target {
     /// Of plane 2.
     pub worth: Worth,
     pub spent: Spent,
+    /// What it has made of the kernel's maps that all share, as metrics were last made.
+    pub made: Made,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -149,6 +151,7 @@ impl Target {
             probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
             worth: Worth::default(),
             spent: Spent::default(),
+            made: Made::default(),
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),

@@ -2,10 +2,12 @@
 
 mod common;
 
+#[path = "common/processes.rs"]
+mod processes;
+
 use std::{
     fs,
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -13,69 +15,11 @@ use std::{
 
 use agent_common::{
     histogram::{Bucket, Key},
-    net::Peer,
     thread::{run_queue::Thread, syscall::Call},
     tokio::poll::Thread as Worker,
 };
-use aya::maps::{HashMap, Map, MapData, MapInfo};
-use common::{Agent, Output, Service, privileged};
-
-const PROGRAM: &str = include_str!("fixtures/go_processes.go.txt");
-/// No periodic metrics within a test.
-const NEVER: [&str; 2] = ["--metric-interval", "1h"];
-
-/// The fixture's program, by each of these names in a folder of their own.
-fn built(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("main.go"), PROGRAM).unwrap();
-    let build = |name: &&str| {
-        let path = folder.path().join(name);
-        let mut go = Command::new("go");
-        go.current_dir(folder.path()).args(["build", "-o"]).arg(&path);
-        assert!(go.arg("main.go").status().unwrap().success());
-        path
-    };
-    let paths = names.iter().map(build).collect();
-    (folder, paths)
-}
-
-fn start(program: &Path, args: &[&str]) -> Service {
-    Service::of(Command::new(program).args(args).stdin(Stdio::piped()))
-}
-
-fn step(service: &mut Service) {
-    service.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-}
-
-/// A map of the agent's kernel side.
-fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
-    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
-    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
-    let ids = infos.filter_map(|info| {
-        info.lines()
-            .find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok())
-    });
-    let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
-    let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
-    Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap()
-}
-
-fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
-    map(agent, name).iter().filter_map(Result::ok).collect()
-}
-
-/// Waits until the kernel side holds nothing of any target.
-fn nothing_is_kept(agent: &Agent) {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
-        if kept == 0 {
-            return;
-        }
-        assert!(Instant::now() < end, "{kept} entries are kept of targets that ended");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
+use common::{Agent, Output, privileged};
+use processes::{NEVER, PROGRAM, built, entries, map, nothing_is_kept, start, step, wait_for};
 
 fn has(output: &Output, service: &str, metric: &str) -> bool {
     !output.points(service, metric).is_empty()
@@ -246,9 +190,7 @@ fn nothing_is_kept_of_threads_that_ended() {
     let alive = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
     step(&mut service);
     // The last of them is over, as it says.
-    while fs::read_to_string(&said).unwrap_or_default().is_empty() {
-        thread::sleep(Duration::from_millis(100));
-    }
+    wait_for(&said);
     let (calls, threads) = kept(&agent);
     let alive = alive();
     assert!(
@@ -270,4 +212,33 @@ fn nothing_is_kept_of_threads_that_ended() {
         thread::sleep(Duration::from_millis(500));
     }
     drop(agent.stop());
+}
+
+/// Its pids would be nobody's, or somebody else's.
+#[test]
+fn in_a_pid_namespace_of_its_own_the_agent_says_so() {
+    if !privileged() {
+        return;
+    }
+    let program = std::env::var_os("WHYWAIT_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_whywait").into());
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["run", "doctor"] {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--pid", "--fork", "--mount-proc"])
+            .arg(&program)
+            .arg(command);
+        if command == "run" {
+            unshare
+                .args(["--plain", "--duration", "1s", "--out"])
+                .arg(folder.path());
+        }
+        let output = unshare.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(10), "{command}: {said}");
+        assert!(
+            said.contains("a PID namespace of its own") && said.contains("hostPID"),
+            "{said}"
+        );
+    }
 }

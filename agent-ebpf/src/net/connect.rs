@@ -57,7 +57,7 @@ fn begin(sk: u64) {
         since: read::now(),
         slot: target.slot,
         tgid,
-        peer: peer_id(&peer),
+        peer: peer_id(target, &peer),
         role: ROLE_CLIENT,
         last: IDLE,
         connecting: 1,

@@ -4,10 +4,11 @@ pub mod request;
 use agent_common::{
     loss::Loss,
     net::{PEER_OTHER, Peer},
+    target::{BUCKET_QUOTA, PEER_QUOTA, Target},
 };
 
 use crate::{
-    maps::{PEER_COUNT, PEERS},
+    maps::{MADE, PEER_COUNT, PEERS},
     read::{self, kernel},
     record,
 };
@@ -39,14 +40,23 @@ pub fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
 
 /// The id under which a peer's values are counted; new ones are numbered per CPU, so no two share an id.
 #[inline(always)]
-pub fn peer_id(peer: &Peer) -> u32 {
+pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     // SAFETY: ids are written once and never changed.
     if let Some(id) = unsafe { PEERS.get(peer) } {
         return *id;
     }
-    let Some(count) = PEER_COUNT.get_ptr_mut(0) else {
+    let (Some(count), Some(made)) = (PEER_COUNT.get_ptr_mut(0), MADE.get_ptr_mut(target.index)) else {
         return PEER_OTHER;
     };
+    // SAFETY: an element of an array that lives as long as this object.
+    unsafe {
+        // The other half of the buckets is for what is there already.
+        if (*made).peers >= PEER_QUOTA || (*made).buckets >= BUCKET_QUOTA / 2 {
+            record::add(&raw mut (*made).over_peers, 1);
+            record::lost(Loss::PeerQuota);
+            return PEER_OTHER;
+        }
+    }
     // SAFETY: this CPU's own counter.
     let id = unsafe {
         *count += 1;
@@ -56,6 +66,8 @@ pub fn peer_id(peer: &Peer) -> u32 {
         .insert(peer, id, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
         .is_ok()
     {
+        // SAFETY: as above.
+        unsafe { record::add(&raw mut (*made).peers, 1) };
         return id;
     }
     // SAFETY: as above; another CPU was first, or the map is full.

@@ -149,7 +149,7 @@ fn known(sk: u64, target: &Target, tgid: u32, tid: u32) -> Option<*mut Socket> {
     let socket = Socket {
         slot: target.slot,
         tgid,
-        peer: peer_id(&peer),
+        peer: peer_id(target, &peer),
         role,
         last: IDLE,
         tid,

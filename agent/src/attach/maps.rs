@@ -10,7 +10,7 @@ use agent_common::{
     },
     hits::{Cut, Plane},
     net::{Listener, Socket},
-    target::{PIDS_A_WORD, Target},
+    target::{Made, PIDS_A_WORD, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -22,11 +22,16 @@ use log::warn;
 
 use crate::aggregate::{StoreError, Table, store::open};
 
+/// Types of tasks and probed instructions that one target may have, of four times as many that there is room for.
+const TYPE_QUOTA: usize = 4096;
+const SITE_QUOTA: usize = 1024;
+
 /// The maps that say who is a target, and those that hold what is in progress.
 pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
+    made: Array<MapData, Made>,
     listeners: Table<Listener, u32>,
     types: Table<TypeKey, u32>,
     sites: Table<SiteKey, u32>,
@@ -47,6 +52,7 @@ impl TargetMaps {
             targets: open(take, "TARGETS")?,
             indices: open(take, "TARGET_INDEX")?,
             cuts: open(take, "CUTS")?,
+            made: open(take, "MADE")?,
             listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
@@ -61,25 +67,30 @@ impl TargetMaps {
         })
     }
 
-    /// Says which type of task each vtable address of a target stands for.
-    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> Result<(), MapError> {
+    /// Says which type of task each vtable address of a target stands for: how many there was no room for.
+    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> usize {
         let slot = u64::from(slot);
-        types
-            .iter()
-            .try_for_each(|(vtable, future)| self.types.insert(&TypeKey { vtable: *vtable, slot }, future))
+        let add = |(vtable, future): &(u64, u32)| self.types.insert(&TypeKey { vtable: *vtable, slot }, future);
+        left_out(types, TYPE_QUOTA, add)
     }
 
-    /// Says where each probed instruction of a target has its argument.
-    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> Result<(), MapError> {
+    /// Says where each probed instruction of a target has its argument: how many there was no room for.
+    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> usize {
         let slot = u64::from(slot);
-        sites
-            .iter()
-            .try_for_each(|(ip, place)| self.sites.insert(&SiteKey { ip: *ip, slot }, place))
+        let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, slot }, place);
+        left_out(sites, SITE_QUOTA, add)
+    }
+
+    /// What a target has made of the maps that all share.
+    pub fn made(&self, target: &Target) -> Made {
+        // An array's element is always there.
+        self.made.get(&target.index, 0).unwrap_or_default()
     }
 
     /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
+        self.made.set(target.index, Made::default(), 0)?;
         self.targets.set(target.index, target, 0)?;
         self.set_index(pid, target.index)
     }
@@ -110,15 +121,13 @@ impl TargetMaps {
         self.cuts.set(target.index, cut, 0)
     }
 
-    /// Tells the ports that a target listened on before it was admitted.
-    pub fn listens(&mut self, pid: u32, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
-        ports.into_iter().try_for_each(|port| {
-            let listener = Listener {
-                tgid: pid,
-                port: u32::from(port),
-            };
-            self.listeners.insert(&listener, &1)
-        })
+    /// Tells the ports that a target listened on before it was admitted: how many there was no room for.
+    pub fn listens(&mut self, pid: u32, ports: impl IntoIterator<Item = u16>) -> usize {
+        let add = |port: u16| {
+            let port = u32::from(port);
+            self.listeners.insert(&Listener { tgid: pid, port }, &1)
+        };
+        ports.into_iter().map(add).filter(Result::is_err).count()
     }
 
     /// Stops events of a process; what was counted stays until [`Self::forget`].
@@ -195,4 +204,10 @@ fn removed(outcome: Result<usize, MapError>) {
     if let Err(error) = outcome {
         warn!("cannot tidy a map of the kernel side: {error}");
     }
+}
+
+/// How many of `all` are over the quota, or were refused by `add`: the others count all the same.
+fn left_out<T>(all: &[T], quota: usize, mut add: impl FnMut(&T) -> Result<(), MapError>) -> usize {
+    let refused = all.iter().take(quota).filter(|each| add(each).is_err()).count();
+    refused + all.len().saturating_sub(quota)
 }

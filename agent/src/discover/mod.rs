@@ -2,6 +2,7 @@
 //! then, ends from pidfds.
 
 pub mod census;
+pub mod namespace;
 pub mod process;
 pub mod select;
 

@@ -65,6 +65,7 @@ impl Pipeline {
     }
 
     fn export_metrics(&mut self, reading: &Reading) {
+        self.watch.note_made();
         for target in self.watch.targets.values_mut() {
             if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
                 debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
@@ -83,6 +84,7 @@ impl Pipeline {
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
             late: self.late,
+            panics: self.watch.images.panics,
             skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,

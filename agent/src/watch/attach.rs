@@ -52,12 +52,24 @@ impl Watch {
             slow_request,
             ..
         } = self.options;
-        self.maps
-            .set_types(target.slot, &plan.types)
-            .context("cannot tell the kernel side of the tasks' types")?;
-        self.maps
-            .set_sites(target.slot, &plan.sites)
-            .context("cannot tell the kernel side of the probes")?;
+        let (types, sites) = (
+            self.maps.set_types(target.slot, &plan.types),
+            self.maps.set_sites(target.slot, &plan.sites),
+        );
+        if types > 0 {
+            let all = plan.types.len();
+            let reason = format!(
+                "{types} of {all} types of tasks are not told apart, nor whether they block: the kernel side has no room for more"
+            );
+            govern::note_failure(target, signals::tokio::poll::NAME, reason);
+        }
+        if sites > 0 {
+            let all = plan.sites.len();
+            let reason = format!(
+                "{sites} of {all} places where tasks are woken are not seen: the kernel side has no room for more"
+            );
+            govern::note_failure(target, signals::tokio::wake::NAME, reason);
+        }
         target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
         target.known.index = index;
         if let Some(go) = &target.go {
@@ -95,11 +107,11 @@ impl Watch {
         }
         // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
         // that has just started may begin to listen at any moment.
-        self.tell_ports(target)?;
+        self.tell_ports(target);
         self.maps
             .admit(pid, &target.known)
             .context("cannot tell the kernel side of the target")?;
-        self.tell_ports(target)?;
+        self.tell_ports(target);
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
@@ -121,10 +133,14 @@ impl Watch {
         Ok(())
     }
 
-    fn tell_ports(&mut self, target: &Target) -> anyhow::Result<()> {
+    fn tell_ports(&mut self, target: &mut Target) {
         let ports = target.process.listening_ports().unwrap_or_default();
-        self.maps
-            .listens(target.process.pid, ports)
-            .context("cannot tell the kernel side of the target's ports")
+        let left_out = self.maps.listens(target.process.pid, ports);
+        if left_out > 0 {
+            let reason = format!(
+                "requests at {left_out} ports are told as made, not served: the kernel side has no room for more"
+            );
+            govern::note_failure(target, signals::net::request::NAME, reason);
+        }
     }
 }

@@ -58,6 +58,7 @@ impl Watch {
             self.windows.detach(std::mem::take(links));
         }
         self.last_hits(&mut target);
+        target.made = self.maps.made(&target.known);
         let since = clock::now();
         let mut settled = Vec::new();
         for plane in [Plane::Hooks, Plane::Probes] {
@@ -76,6 +77,13 @@ impl Watch {
         self.ended += usize::from(why != Why::Refused);
         self.retired.push(Retired { target, why, since });
         settled
+    }
+
+    /// Takes note of what targets have made of the kernel's maps.
+    pub fn note_made(&mut self) {
+        for target in self.targets.values_mut() {
+            target.made = self.maps.made(&target.known);
+        }
     }
 
     /// What it cost since the governor's last turn.
