@@ -65,7 +65,13 @@ fn count_in(target: &Target, key: Key, value: u64) {
     if let Some(bucket) = HISTOGRAMS.get_ptr_mut(key) {
         return bump(bucket, value);
     }
-    let Some(made) = MADE.get_ptr_mut(target.index) else {
+    make(&key, value, target.index);
+}
+
+/// Makes a bucket, which is rare: not in line.
+#[inline(never)]
+fn make(key: &Key, value: u64, index: u32) {
+    let Some(made) = MADE.get_ptr_mut(index) else {
         return;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one bucket too many.
@@ -75,7 +81,7 @@ fn count_in(target: &Target, key: Key, value: u64) {
         return lost(Loss::HistogramQuota);
     }
     if HISTOGRAMS
-        .insert(key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
+        .insert(*key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
         .is_ok()
     {
         // SAFETY: as above.
@@ -83,7 +89,7 @@ fn count_in(target: &Target, key: Key, value: u64) {
         return;
     }
     // Another CPU made the bucket in the meantime, or the map is full.
-    match HISTOGRAMS.get_ptr_mut(key) {
+    match HISTOGRAMS.get_ptr_mut(*key) {
         Some(bucket) => bump(bucket, value),
         None => lost(Loss::HistogramFull),
     }

@@ -203,7 +203,7 @@ impl Watch {
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
         // A Go binary of which too little is known is recognised all the same.
-        let error = error.or_else(|| go_error(image.as_deref()?));
+        let error = error.or_else(|| attach::go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
         let go = self.open_runtime(process.pid, image.as_deref(), bias);
         if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
@@ -299,13 +299,5 @@ impl Watch {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;
         }
-    }
-}
-
-/// Why nothing of a Go runtime can be read.
-fn go_error(image: &Image) -> Option<InspectError> {
-    match image {
-        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
-        Image::Tokio(_) => None,
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     budget::{Duty, Guest, Ledger, Plane, Window},
     discover::ProcessError,
     golang::{GoRuntime, ProofError},
-    inspect::Image,
+    inspect::{Image, InspectError},
     memory::Memory,
     signals,
     target::{GoState, Target},
@@ -142,5 +142,13 @@ impl Watch {
             );
             govern::note_failure(target, signals::net::request::NAME, reason);
         }
+    }
+}
+
+/// Why nothing of a Go runtime can be read.
+pub(super) fn go_error(image: &Image) -> Option<InspectError> {
+    match image {
+        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
+        Image::Tokio(_) => None,
     }
 }

@@ -91,7 +91,7 @@ impl Images {
             let permit = one.acquire_owned().await;
             let inspected = tokio::task::spawn_blocking(move || look(inspect, &process)).await;
             drop(permit);
-            let inspected = inspected.unwrap_or_else(|_| Ok(Err(InspectError::Panicked)));
+            let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             // The watch is gone only when the agent ends.
             let _ = tasks_to_watch.send(Looked { id, inspected }).await;
         });

@@ -1,5 +1,4 @@
 //! A Go program that does what its arguments say, and what the agent's kernel side keeps of processes.
-#![expect(dead_code, reason = "each test file uses its part")]
 
 use std::{
     fs,
