@@ -28,11 +28,17 @@ pub enum Loss {
     GoAssistFull = 10,
     /// An answer was read before the kernel told that its request was sent: how long that took is not known.
     RequestUnordered = 11,
+    /// The ring of exec events was full: a new program is found at the next look at all processes only.
+    ExecFull = 12,
+    /// A target has as many histogram buckets as one may have: a value was not counted.
+    HistogramQuota = 13,
+    /// A target has as many peers as one may have: the value was counted under "other".
+    PeerQuota = 14,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 15;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -48,6 +54,9 @@ impl Loss {
         (Self::GoListTooLong, "go_list_too_long"),
         (Self::GoAssistFull, "go_assist_full"),
         (Self::RequestUnordered, "request_unordered"),
+        (Self::ExecFull, "exec_full"),
+        (Self::HistogramQuota, "histogram_quota"),
+        (Self::PeerQuota, "peer_quota"),
     ];
 }
 

@@ -19,7 +19,22 @@ pub const HOOKS_OPEN: u32 = 8;
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
 
+/// Buckets that one target may have of the `HISTOGRAMS` map, which holds four times as many: what one fills is not missing to all.
+pub const BUCKET_QUOTA: u64 = 16 * 1024;
+/// Peers that one target may have kept apart, of four times as many.
+pub const PEER_QUOTA: u64 = 1024;
+
 shared! {
+    /// What a target has made of the maps that all share.
+    pub struct Made {
+        pub buckets: u64,
+        pub peers: u64,
+        /// Values that were not counted for [`BUCKET_QUOTA`].
+        pub over_buckets: u64,
+        /// Values that were counted under "other" for [`PEER_QUOTA`], or as half of the buckets were made.
+        pub over_peers: u64,
+    }
+
     /// One observed process, found by its pid.
     pub struct Target {
         /// Unique for the agent's life, never used again: what map keys carry, so a reused pid is not mistaken.
@@ -56,4 +71,4 @@ shared! {
     }
 }
 
-layout!(Target: 96 + 232);
+layout!(Made: 32, Target: 96 + 232);

@@ -11,7 +11,7 @@ use agent_common::{
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
-    target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
+    target::{HOOKS_OPEN, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -32,6 +32,9 @@ pub static KERNEL: Layout = Layout::EMPTY;
 /// Events to user space; its size is set at load.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+/// Exec events, of every process: in a ring of their own, from which a flood of others takes no room.
+#[map]
+pub static EXECS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Lost values and events by [`Loss`].
 #[map]
 pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
@@ -49,6 +52,9 @@ pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET
 pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
+/// By [`Target::index`]; user space sets it to nothing before a process is admitted.
+#[map]
+pub static MADE: Array<Made> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
 /// Mark assists by P, and by who paid in the cycle under way.

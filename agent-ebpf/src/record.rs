@@ -6,12 +6,12 @@ use agent_common::{
     event::{Header, Kind},
     histogram::{Bucket, COUNTER, Key, Series, bucket_of, part_of},
     loss::Loss,
-    target::Target,
+    target::{BUCKET_QUOTA, Target},
 };
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
 
 use crate::{
-    maps::{EVENTS, HISTOGRAMS, LOSS},
+    maps::{EVENTS, HISTOGRAMS, LOSS, MADE},
     read,
 };
 
@@ -19,6 +19,7 @@ use crate::{
 #[inline(always)]
 pub fn value(target: &Target, series: Series, id: u32, value: u64) {
     count_in(
+        target,
         Key {
             slot: target.slot,
             series: series as u16,
@@ -33,6 +34,7 @@ pub fn value(target: &Target, series: Series, id: u32, value: u64) {
 #[inline(always)]
 pub fn count(target: &Target, series: Series, id: u32) {
     count_in(
+        target,
         Key {
             slot: target.slot,
             series: series as u16,
@@ -47,6 +49,7 @@ pub fn count(target: &Target, series: Series, id: u32) {
 #[inline(always)]
 pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
     count_in(
+        target,
         Key {
             slot: target.slot,
             series: series as u16,
@@ -58,18 +61,35 @@ pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
 }
 
 #[inline(always)]
-fn count_in(key: Key, value: u64) {
+fn count_in(target: &Target, key: Key, value: u64) {
     if let Some(bucket) = HISTOGRAMS.get_ptr_mut(key) {
         return bump(bucket, value);
     }
+    make(&key, value, target.index);
+}
+
+/// Makes a bucket, which is rare: not in line.
+#[inline(never)]
+fn make(key: &Key, value: u64, index: u32) {
+    let Some(made) = MADE.get_ptr_mut(index) else {
+        return;
+    };
+    // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one bucket too many.
+    if unsafe { (*made).buckets } >= BUCKET_QUOTA {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*made).over_buckets, 1) };
+        return lost(Loss::HistogramQuota);
+    }
     if HISTOGRAMS
-        .insert(key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
+        .insert(*key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
         .is_ok()
     {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*made).buckets, 1) };
         return;
     }
     // Another CPU made the bucket in the meantime, or the map is full.
-    match HISTOGRAMS.get_ptr_mut(key) {
+    match HISTOGRAMS.get_ptr_mut(*key) {
         Some(bucket) => bump(bucket, value),
         None => lost(Loss::HistogramFull),
     }

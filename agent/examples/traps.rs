@@ -29,7 +29,7 @@ async fn main() -> Result<()> {
         };
         let bias = process
             .bias(elf)
-            .with_context(|| format!("process {pid} has no such mapping"))?;
+            .with_context(|| format!("process {pid} is not where its executable says"))?;
         let mut plan = plan::plan(&image, bias, &[signals::go::gc::NAME.to_owned()]);
         for probe in &mut plan.probes {
             probe.program = EMPTY;

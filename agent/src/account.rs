@@ -15,6 +15,15 @@ use crate::{
     telemetry::{MetricDef, agent as defs},
 };
 
+/// Everything there is to say of a target at this reading; its exemplars leave with it.
+pub fn all_metrics(target: &mut Target, reading: &Reading) -> Vec<Metric> {
+    signals::note(target, reading);
+    let mut metrics = signals::metrics(target, reading);
+    metrics.extend(target_metrics(target, reading));
+    target.forget_exemplars();
+    metrics
+}
+
 /// What there is of each signal of a target, and what that costs it.
 pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut metrics = vec![state_metric(target, reading)];
@@ -31,6 +40,18 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     };
     metrics.push(by_probe(&defs::OVERHEAD_HITS, &|index| hits[index]));
     metrics.push(by_probe(&defs::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    let over = [
+        ("histogram_quota", target.made.over_buckets),
+        ("peer_quota", target.made.over_peers),
+    ];
+    metrics.push(Metric {
+        def: &defs::QUOTA_EXCEEDED,
+        points: over
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(cause, count)| target.sum(count, reading.time, vec![Attribute::new(defs::CAUSE, cause)]))
+            .collect(),
+    });
     // Settled time only: what the weighed counts stand for.
     let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
         .into_iter()
@@ -106,6 +127,10 @@ pub struct Own<'a> {
     pub received: u64,
     pub rejected: u64,
     pub over_limit: u64,
+    /// Events of targets whose last figures had left.
+    pub late: u64,
+    /// Inspections that panicked.
+    pub panics: u64,
     /// Runs that the kernel skipped, by program.
     pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
@@ -122,6 +147,8 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         received,
         rejected,
         over_limit,
+        late,
+        panics,
         skipped,
         export,
         shed,
@@ -153,6 +180,8 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .collect();
     dropped.push(sum(rejected, cause("undecodable")));
     dropped.push(sum(over_limit, cause("span_limit")));
+    dropped.push(sum(late, cause("target_ended")));
+    dropped.push(sum(panics, cause("inspection_failed")));
     let given_up = Cause::ALL
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))

@@ -13,15 +13,15 @@ fn target() -> Target {
         start: 0,
         exe: Path::new("/bin/shop").to_owned(),
         name: "shop".to_owned(),
+        program: None,
     };
     Target::new(process, 1, Arc::default(), MonoNs(SINCE))
 }
 
 fn reading() -> Reading {
-    Reading {
-        time: MonoNs(SINCE + 10 * SECOND),
-        ..Reading::default()
-    }
+    let mut reading = Reading::default();
+    reading.time = MonoNs(SINCE + 10 * SECOND);
+    reading
 }
 
 /// A point's value and its attributes' values, in the order they have.
@@ -116,6 +116,8 @@ fn every_loss_and_every_fault_is_told_also_those_that_never_occurred() {
         received: 1000,
         rejected: 2,
         over_limit: 3,
+        late: 7,
+        panics: 8,
         skipped: &[("go_execute".to_owned(), 4)],
         export: &export,
         shed: Shed::Windows,
@@ -127,7 +129,15 @@ fn every_loss_and_every_fault_is_told_also_those_that_never_occurred() {
         .iter()
         .map(|(loss, name)| format!("{name} | {}", 10 + *loss as u64))
         .collect();
-    lost.extend(["undecodable | 2".to_owned(), "span_limit | 3".to_owned()]);
+    lost.extend(
+        [
+            "undecodable | 2",
+            "span_limit | 3",
+            "target_ended | 7",
+            "inspection_failed | 8",
+        ]
+        .map(str::to_owned),
+    );
     let lost: Vec<&str> = lost.iter().map(String::as_str).collect();
     check(&metrics, &defs::EVENTS_DROPPED, &lost);
     check(&metrics, &defs::EVENTS_RECEIVED, &["1000"]);

@@ -1,4 +1,4 @@
-//! Commands of the bpf system call that aya does not offer: reading a map in batches, and uprobe_multi links. The only place
+//! Commands of the bpf system call that aya does not offer: reading and clearing a map in batches, and uprobe_multi links. The only place
 //! that makes the call itself.
 
 use std::{
@@ -9,12 +9,13 @@ use std::{
     path::Path,
 };
 
-use bytemuck::AnyBitPattern;
+use bytemuck::{AnyBitPattern, NoUninit};
 
 /// enum bpf_cmd, bpf_prog_type and bpf_attach_type of include/uapi/linux/bpf.h.
 const BPF_PROG_LOAD: u32 = 5;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_MAP_LOOKUP_BATCH: u32 = 24;
+const BPF_MAP_DELETE_BATCH: u32 = 27;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
@@ -25,7 +26,7 @@ const LOG: usize = 1 << 16;
 /// Members of union bpf_attr, as far as they are used.
 #[repr(C)]
 #[derive(Default)]
-struct LookupBatch {
+struct MapBatch {
     in_batch: u64,
     out_batch: u64,
     keys: u64,
@@ -126,6 +127,16 @@ fn descriptor(number: i32) -> OwnedFd {
     }
 }
 
+/// A hash map of the kernel's, for tests.
+#[cfg(test)]
+pub fn create_hash(key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    /// BPF_MAP_CREATE, BPF_MAP_TYPE_HASH.
+    const CREATE: u32 = 0;
+    const HASH: u32 = 1;
+    let mut attributes = [HASH, key, value, entries];
+    call(CREATE, &mut attributes).map(descriptor)
+}
+
 /// Entries, and where to go on.
 pub type Batch<K, V> = (Vec<(K, V)>, Option<u32>);
 
@@ -138,14 +149,14 @@ pub fn lookup_batch<K: AnyBitPattern, V: AnyBitPattern>(
 ) -> io::Result<Batch<K, V>> {
     let (mut keys, mut values) = (vec![K::zeroed(); room], vec![V::zeroed(); room]);
     let mut next = 0u32;
-    let mut attributes = LookupBatch {
+    let mut attributes = MapBatch {
         in_batch: from.as_ref().map_or(0, |from| std::ptr::from_ref(from) as u64),
         out_batch: &raw mut next as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
         count: room as u32,
         map_fd: map.as_raw_fd() as u32,
-        ..LookupBatch::default()
+        ..MapBatch::default()
     };
     let next = match call(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
         Ok(_) => Some(next),
@@ -155,6 +166,29 @@ pub fn lookup_batch<K: AnyBitPattern, V: AnyBitPattern>(
     };
     let count = (attributes.count as usize).min(room);
     Ok((keys.into_iter().zip(values).take(count).collect(), next))
+}
+
+/// Removes the entries of a hash map that have these keys; one that is gone already is passed over. Since Linux 5.6.
+pub fn delete_batch<K: NoUninit>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<()> {
+    let mut left = keys;
+    while !left.is_empty() {
+        let mut attributes = MapBatch {
+            keys: left.as_ptr() as u64,
+            count: left.len() as u32,
+            map_fd: map.as_raw_fd() as u32,
+            ..MapBatch::default()
+        };
+        match call(BPF_MAP_DELETE_BATCH, &mut attributes) {
+            Ok(_) => return Ok(()),
+            // It stops at the first key that is not there (linux, kernel/bpf/syscall.c, generic_map_delete_batch), whose place the
+            // count is.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                left = left.get(attributes.count as usize + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Loads a program for uprobe_multi links, of raw `instructions` (8 bytes each); an error has the verifier's words. Since

@@ -26,6 +26,8 @@ pub enum Exit {
     TargetEnded = 8,
     /// Nothing could be delivered to the OTLP endpoint, or written.
     Undelivered = 9,
+    /// The pids that whywait sees are not the kernel's: it runs in a PID namespace of its own.
+    PidNamespace = 10,
 }
 
 impl Termination for Exit {

@@ -29,18 +29,18 @@ use crate::{
     export::Exporter,
     health::{self, Health},
     heap,
-    intake::{Event, ring::Ring},
+    intake::ring::Ring,
     limits::{self, Keeper},
-    model::{Batch, MonoNs, Resource},
+    model::{MonoNs, Resource},
     recording::{Finished, Recorder},
-    signals,
     summary::Screen,
-    watch::{Settled, Watch},
+    watch::{LONG, Settled, Watch},
 };
 
 mod faults;
 #[cfg(test)]
 mod flood_tests;
+mod life;
 mod own;
 mod startup;
 mod stop;
@@ -68,6 +68,8 @@ const ENDS: usize = 256;
 struct Pipeline {
     watch: Watch,
     ring: Ring,
+    /// Exec events, apart from the others so that a flood of those takes no room from them.
+    execs: Ring,
     store: Store,
     exporter: Exporter,
     health: Arc<Health>,
@@ -90,6 +92,11 @@ struct Pipeline {
     unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
     clear: Instant,
+    /// Events of targets whose last figures had left.
+    late: u64,
+    farewells: life::Farewells,
+    /// The run ends: these are the last figures of all.
+    ending: bool,
     /// Runs of the kernel side's programs that the kernel skipped, by program, when metrics left last.
     skipped: Vec<(String, u64)>,
 }
@@ -127,6 +134,7 @@ impl Pipeline {
         let maps = TargetMaps::new(&mut take)?;
         let store = Store::new(&mut take)?;
         let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+        let execs = Ring::new(take("EXECS").context("the object has no map EXECS")?)?;
         let (watch_to_pipeline, ends) = mpsc::channel(ENDS);
         let mut meter = Meter::new(&mut take)?;
         meter.calibrate(&mut object);
@@ -144,6 +152,7 @@ impl Pipeline {
         let pipeline = Self {
             watch,
             ring,
+            execs,
             store,
             exporter,
             health,
@@ -160,6 +169,9 @@ impl Pipeline {
             judged: (clock::now(), 0),
             unsettled: Vec::new(),
             clear: Instant::now() + CLEAR,
+            late: 0,
+            farewells: life::Farewells::default(),
+            ending: false,
             skipped: Vec::new(),
         };
         Ok((pipeline, ends))
@@ -180,7 +192,7 @@ impl Pipeline {
                 () = stop.asked() => return Exit::Ok,
                 () = sleep_until(end.unwrap_or(far).into()) => return Exit::Ok,
                 Some(slot) = ends.recv() => {
-                    self.ended(slot);
+                    self.retire(slot);
                     if self.all_named_ended(args) {
                         return Exit::TargetEnded;
                     }
@@ -190,6 +202,7 @@ impl Pipeline {
                     turn = turn.min(Instant::now() + self.watch.pace());
                 }
                 Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
+                Some(look) = self.watch.looks.recv() => self.reconciled(look),
                 _ = tick.tick() => {
                     self.health.turn();
                     let due = Instant::now() >= next_metrics;
@@ -229,32 +242,30 @@ impl Pipeline {
         }
     }
 
-    /// Takes some events out of the ring buffer: spans by target, new processes to the watch. True when some are left.
+    /// Takes some events out of the ring buffers: new processes to the watch, spans by target. True when some are left.
     fn burst(&mut self) -> bool {
-        let (mut events, mut execs) = (Vec::new(), Vec::new());
+        self.arrivals();
+        let mut events = Vec::new();
         let recorder = &mut self.recorder;
         let more = self.ring.drain(BURST, |bytes, event| {
-            if let (Some(recorder), Ok(Event::Exec(_)) | Err(_)) = (recorder.as_mut(), &event) {
+            if let (Some(recorder), Err(_)) = (recorder.as_mut(), &event) {
                 recorder.raw(bytes);
             }
             match event {
-                Ok(Event::Exec(exec)) => execs.push(exec.header.tgid),
                 Ok(event) => events.push(event),
                 Err(error) => debug!("{error}"),
             }
         });
         for event in events {
-            // What was written before a target was let go has no one left to belong to.
+            // Of a target whose last figures have left.
             let Some(target) = self.watch.by_slot(event.header().slot) else {
+                self.late += 1;
                 continue;
             };
             if let Some(recorder) = &mut self.recorder {
                 recorder.event(&event, target);
             }
             self.collector.event(&event, target);
-        }
-        for pid in execs {
-            self.watch.execed(pid);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.hand_on();
@@ -264,7 +275,9 @@ impl Pipeline {
 
     /// The kernel's maps, with what windows saw weighed; None where they cannot be read, which is counted.
     fn read(&mut self) -> Option<Reading> {
-        let mut reading = match self.store.read() {
+        let least = if self.ending { 0 } else { LONG };
+        self.unsettled.extend(self.watch.long_open(least));
+        let mut reading = match self.store.read(self.watch.kept(self.ending)) {
             Ok(reading) => reading,
             Err(error) => {
                 self.faults.note(Fault::Maps, error);
@@ -272,7 +285,6 @@ impl Pipeline {
             }
         };
         self.ring_full = reading.loss[Loss::RingFull as usize];
-        self.unsettled.extend(self.watch.long_open());
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
             if let Some(target) = self.watch.by_slot(slot) {
                 let duty = match plane {
@@ -292,7 +304,7 @@ impl Pipeline {
                 }
             }
         }
-        for target in self.watch.targets.values() {
+        for target in self.watch.all() {
             for duty in [&target.hooks, &target.probes] {
                 if duty.weighed {
                     duty.weigher.apply(&mut reading, target.slot);
@@ -300,33 +312,6 @@ impl Pipeline {
             }
         }
         Some(reading)
-    }
-
-    /// A target ended: its last figures leave, then it is forgotten.
-    fn ended(&mut self, slot: u32) {
-        self.intake();
-        let reading = self.read();
-        let Some(mut target) = self.watch.let_go(slot) else {
-            return;
-        };
-        let spans = self.collector.take_of(slot);
-        let metrics = reading.map_or_else(Vec::new, |reading| {
-            signals::note(&mut target, &reading);
-            signals::metrics(&target, &reading)
-        });
-        self.exporter.send(Batch {
-            resource: target.resource.clone(),
-            spans,
-            metrics,
-        });
-        if let Err(error) = self.store.forget(slot) {
-            self.faults.note(Fault::Maps, error);
-        }
-        log::info!(
-            "{} (pid {}) ended",
-            target.resource.get("service.name").unwrap_or_default(),
-            target.process.pid
-        );
     }
 
     fn all_named_ended(&self, args: &RunArgs) -> bool {
@@ -337,6 +322,7 @@ impl Pipeline {
 
     /// Last figures, closing summary, everything detached.
     async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
+        self.ending = true;
         self.chores();
         self.intake();
         self.report(true);
@@ -347,6 +333,9 @@ impl Pipeline {
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
+        for line in self.farewells.text().lines() {
+            self.screen.say(format_args!("{line}"));
+        }
         self.screen.say(format_args!(
             "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),

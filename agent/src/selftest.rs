@@ -99,7 +99,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         for target in watch.targets.values_mut() {
             target.read_runtime(now).context("cannot read the runtime's memory")?;
         }
-        let reading = store.read()?;
+        let reading = store.read(watch.kept(false))?;
         let silent = silent(&watch, &reading);
         if silent.is_empty() || Instant::now() > deadline {
             report(&watch, &reading);

@@ -197,6 +197,13 @@ pub fn render(view: &View<'_>) -> String {
     text.text
 }
 
+/// What there is to say of a target.
+pub fn of_target(target: &Target, reading: &Reading) -> String {
+    let mut text = Picture::default();
+    render_target(&mut text, target, reading);
+    text.text
+}
+
 fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
     let name = target.resource.get("service.name").unwrap_or_default();
     let kind = match target.image.as_deref() {

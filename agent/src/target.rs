@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use agent_common::{go::assist::Assists, histogram::Series};
+use agent_common::{go::assist::Assists, histogram::Series, target::Made};
 
 use crate::{
     attach::{
@@ -84,6 +84,8 @@ pub struct Target {
     /// Of plane 2.
     pub worth: Worth,
     pub spent: Spent,
+    /// What it has made of the kernel's maps that all share, as metrics were last made.
+    pub made: Made,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -192,6 +194,7 @@ impl Target {
             probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
             worth: Worth::default(),
             spent: Spent::default(),
+            made: Made::default(),
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),

@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     os::fd::OwnedFd,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
-use log::{Level, debug, info, log, warn};
+use log::{info, log, warn};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::{
@@ -21,9 +22,11 @@ use crate::{
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
-    discover::{Process, ProcessError, Selector, process::FileId},
+    discover::{
+        Census, Process, Selector,
+        process::{FileId, PROC},
+    },
     enrich,
-    exit::{Exit, Fatal},
     golang::ProofError,
     inspect::{Image, InspectError},
     room::Host,
@@ -31,21 +34,23 @@ use crate::{
     target::Target,
 };
 
+mod arrive;
 mod attach;
+mod clear;
 mod done;
 mod early;
 mod govern;
 mod hooks;
 mod images;
 mod named;
+mod retire;
 mod share;
 mod together;
 mod turn;
 
-pub use govern::Settled;
-
-/// Executables of which is remembered that something was said.
-const SAID: usize = 4096;
+pub use arrive::Looked;
+pub use govern::{LONG, Settled};
+pub use retire::{Retired, Why};
 
 /// Shortest windows: of probes, which take some 10 ms each to attach; of hooks, long enough for most requests.
 const SHORTEST_PROBES: Duration = Duration::from_millis(50);
@@ -80,8 +85,16 @@ pub struct Watch {
     pub targets: HashMap<u32, Target>,
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
+    /// Those that ended, until their last figures are read.
+    retired: Vec<Retired>,
     next_slot: u32,
     early: early::Early,
+    /// Who was looked at; None while a look is under way.
+    census: Option<Census>,
+    /// Processes that the next look shows again: there may be room for them then.
+    undecided: Vec<u32>,
+    census_to_pipeline: mpsc::Sender<arrive::Looked>,
+    pub looks: mpsc::Receiver<arrive::Looked>,
     /// Indices of targets in the map of hits that nobody uses.
     free: Vec<u32>,
     pub images: images::Images,
@@ -104,6 +117,7 @@ impl Watch {
         options: Options,
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
+        let (census_to_pipeline, looks) = mpsc::channel(1);
         let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
             windows: Windows::new(object),
@@ -115,10 +129,15 @@ impl Watch {
             hooks,
             targets: HashMap::new(),
             by_slot: HashMap::new(),
+            retired: Vec::new(),
             next_slot: 1,
             early: early::Early::default(),
+            census: Some(Census::new(Path::new(PROC))),
+            undecided: Vec::new(),
+            census_to_pipeline,
+            looks,
             free: (1..TARGET_LIMIT).rev().collect(),
-            images: images::Images::new(),
+            images: images::Images::new(Process::inspect),
             said: HashSet::new(),
             watch_to_pipeline,
             ended: 0,
@@ -126,110 +145,27 @@ impl Watch {
         }
     }
 
-    /// The target of an event.
+    /// The target of an event, also one that has just ended.
     pub fn by_slot(&mut self, slot: u32) -> Option<&mut Target> {
-        let pid = self.by_slot.get(&slot)?;
-        self.targets.get_mut(pid).filter(|target| target.slot == slot)
+        match self.by_slot.get(&slot) {
+            Some(pid) => self.targets.get_mut(pid).filter(|target| target.slot == slot),
+            None => {
+                let mut retired = self.retired.iter_mut().map(|retired| &mut retired.target);
+                retired.find(|target| target.slot == slot)
+            }
+        }
+    }
+
+    /// Every target, also those that have just ended.
+    pub fn all(&self) -> impl Iterator<Item = &Target> {
+        let retired = self.retired.iter().map(|retired| &retired.target);
+        self.targets.values().chain(retired)
     }
 
     /// Whether the user named the process of a target: by pid, executable or name.
     pub fn names(&self, target: &Target) -> bool {
         let selector = &self.options.selector;
         selector.is_explicit() && selector.matches(&target.process)
-    }
-
-    /// Looks at every process there is. A process named by its pid must be there and be of use, or the run ends.
-    pub fn scan(&mut self) -> anyhow::Result<()> {
-        for pid in self.options.selector.pids.clone() {
-            self.admit_named(pid)?;
-        }
-        for process in Process::all().map_err(|error| Fatal::new(Exit::Failed, error))? {
-            self.consider(process);
-        }
-        // Without a target nobody wants them.
-        self.hook_set.turn(&self.windows);
-        Ok(())
-    }
-
-    /// A process became another program: what it was is let go, what it is now is looked at.
-    pub fn execed(&mut self, pid: u32) {
-        if let Some(target) = self.targets.get(&pid) {
-            let slot = target.slot;
-            self.let_go(slot);
-        }
-        match Process::read(pid) {
-            Ok(process) => self.arrived(process),
-            Err(error) => {
-                self.early.forget(pid);
-                debug!("new process {pid}: {error}");
-            }
-        }
-    }
-
-    /// A new process, while events come in: what it runs is inspected beside them.
-    fn arrived(&mut self, process: Process) {
-        if self.targets.contains_key(&process.pid) || !self.options.selector.matches(&process) {
-            return;
-        }
-        match self.images.is_known(&process) {
-            Ok(true) => self.consider(process),
-            Ok(false) => {}
-            Err(error) => debug!("{error}"),
-        }
-    }
-
-    /// Admits a process that the user chose and that is of use; says why not in the log.
-    fn consider(&mut self, process: Process) {
-        if process.pid == std::process::id() || self.targets.contains_key(&process.pid) {
-            return;
-        }
-        if !self.options.selector.matches(&process) {
-            return;
-        }
-        let pid = process.pid;
-        let explicit = self.options.selector.is_explicit();
-        match self.inspect(&process) {
-            Ok(Some(image)) => {
-                if let Err(error) = self.admit(process, Some(image), None) {
-                    warn!("process {pid}: {error:#}");
-                }
-            }
-            Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
-                if explicit {
-                    self.consider_host(process);
-                }
-            }
-            Err(Refused::Inspect(error)) => {
-                let level = self.once(&process);
-                log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
-            }
-            Err(Refused::Process(error)) => debug!("{error}"),
-        }
-    }
-
-    fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {
-        let inspected = self.images.of(process).map_err(Refused::Process)?;
-        inspected.map_err(Refused::Inspect)
-    }
-
-    /// An executable is known now: the processes that run it are looked at.
-    pub fn looked(&mut self, looked: images::Looked) {
-        for pid in self.images.looked(looked) {
-            if let Ok(process) = Process::read(pid) {
-                self.consider(process);
-            }
-        }
-    }
-
-    /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
-    fn once(&mut self, process: &Process) -> Level {
-        if self.said.len() == SAID {
-            self.said.clear();
-        }
-        match process.exe_id() {
-            Ok(id) if !self.said.insert(id) => Level::Debug,
-            _ => Level::Warn,
-        }
     }
 
     fn admit(
@@ -239,10 +175,13 @@ impl Watch {
         error: Option<InspectError>,
     ) -> anyhow::Result<()> {
         if self.allowed == 0.0 {
-            anyhow::bail!("left out: the agent is at its own limits (--limit-cpu, --limit-memory)");
+            anyhow::bail!("left out until there is room: the agent is at its own limits (--limit-cpu, --limit-memory)");
         }
         let Some(index) = self.free.last().copied() else {
-            anyhow::bail!("left out: {} targets are watched already", self.targets.len());
+            anyhow::bail!(
+                "left out until there is room: {} targets are watched already",
+                self.targets.len()
+            );
         };
         if process.is_replaced() {
             info!(
@@ -266,7 +205,7 @@ impl Watch {
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
         // A Go binary of which too little is known is recognised all the same.
-        let error = error.or_else(|| go_error(image.as_deref()?));
+        let error = error.or_else(|| attach::go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
         let go = self.open_runtime(process.pid, image.as_deref(), bias);
         if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
@@ -307,12 +246,13 @@ impl Watch {
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
+        self.free.pop();
         if let Err(error) = self.attach(&mut target, &plan, index) {
-            self.unknow(target.process.pid, slot);
+            target.known.index = index;
+            self.dismiss(target, Why::Refused);
             return Err(error);
         }
         let pid = target.process.pid;
-        self.free.pop();
         self.by_slot.insert(slot, pid);
         if target.probes.probes.is_empty() {
             govern::announce(&target);
@@ -339,28 +279,6 @@ impl Watch {
         });
     }
 
-    /// Stops watching; detaching waits for the kernel, so it happens aside. The target is given back for its last words.
-    pub fn let_go(&mut self, slot: u32) -> Option<Target> {
-        let pid = self.by_slot.remove(&slot)?;
-        let mut target = self.targets.remove(&pid)?;
-        for links in [&mut target.links, &mut target.probes.links] {
-            self.windows.detach(std::mem::take(links));
-        }
-        self.unknow(pid, slot);
-        self.free.push(target.known.index);
-        self.ended += 1;
-        Some(target)
-    }
-
-    /// Makes the kernel side forget a process.
-    fn unknow(&mut self, pid: u32, slot: u32) {
-        if let Err(error) = self.maps.dismiss(pid) {
-            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
-        }
-        self.maps.forget(slot);
-        self.hook_set.release(slot, &self.windows);
-    }
-
     /// Detaches everything, and waits for it.
     pub async fn close(mut self) {
         while self.targets.values().any(|target| target.probes.window == Window::Busy) {
@@ -384,18 +302,5 @@ impl Watch {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;
         }
-    }
-}
-
-enum Refused {
-    Process(ProcessError),
-    Inspect(InspectError),
-}
-
-/// Why nothing of a Go runtime can be read.
-fn go_error(image: &Image) -> Option<InspectError> {
-    match image {
-        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
-        Image::Tokio(_) => None,
     }
 }

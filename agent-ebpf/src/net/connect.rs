@@ -52,7 +52,7 @@ fn begin(sk: u64) {
         since: read::now(),
         slot: target.slot,
         tgid,
-        peer: peer_id(&peer),
+        peer: peer_id(target, &peer),
         tid,
         actor: read::actor(target, tid),
     };

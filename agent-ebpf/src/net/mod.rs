@@ -7,11 +7,11 @@ use agent_common::{
         PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT, ROLE_SERVER,
         request::{IDLE, Socket},
     },
-    target::Target,
+    target::{BUCKET_QUOTA, PEER_QUOTA, Target},
 };
 
 use crate::{
-    maps::{PEERS, SOCKETS},
+    maps::{MADE, PEERS, SOCKETS},
     read::{self, kernel},
     record,
 };
@@ -83,12 +83,24 @@ fn role(sk: u64, multipath: bool) -> Option<u8> {
 /// The id under which a peer's values are counted. It comes from the peer itself, and is claimed by an insert that fails where
 /// another was first: programs that run at once, or interrupt each other on one CPU, cannot give two peers the same.
 #[inline(always)]
-pub fn peer_id(peer: &Peer) -> u32 {
+pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     for nth in 0..PEER_IDS {
         let id = peer.id(nth);
         // SAFETY: a peer is written once, and removed only after its target is gone.
         if unsafe { PEERS.get(id) }.is_some_and(|other| other.is(peer)) {
             return id;
+        }
+    }
+    let Some(made) = MADE.get_ptr_mut(target.index) else {
+        return PEER_OTHER;
+    };
+    // SAFETY: an element of an array that lives as long as this object.
+    unsafe {
+        // The other half of the buckets is for what is there already.
+        if (*made).peers >= PEER_QUOTA || (*made).buckets >= BUCKET_QUOTA / 2 {
+            record::add(&raw mut (*made).over_peers, 1);
+            record::lost(Loss::PeerQuota);
+            return PEER_OTHER;
         }
     }
     for nth in 0..PEER_IDS {
@@ -97,6 +109,8 @@ pub fn peer_id(peer: &Peer) -> u32 {
             .insert(id, peer, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
             .is_ok()
         {
+            // SAFETY: as above.
+            unsafe { record::add(&raw mut (*made).peers, 1) };
             return id;
         }
         // SAFETY: as above; another CPU may have claimed it for the same peer.
@@ -133,7 +147,7 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
         connection,
         since: 0,
         slot: target.slot,
-        peer: peer_id(&peer),
+        peer: peer_id(target, &peer),
         written: 0,
         role,
         last: IDLE,

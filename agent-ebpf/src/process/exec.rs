@@ -1,14 +1,39 @@
-//! A process became another program.
+//! A process became another program; a thread ended.
 
-use agent_common::{event::Kind, process::exec::Exec};
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use agent_common::{event::Kind, hits::Probe, loss::Loss, process::exec::Exec};
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{read, record};
+use crate::{
+    maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, hit, target},
+    read, record,
+};
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
-    record::event(Exec {
-        header: record::header(Kind::Exec, 0, read::now()),
-    });
+    match EXECS.reserve::<Exec>(0) {
+        Some(mut entry) => {
+            entry.write(Exec {
+                header: record::header(Kind::Exec, 0, read::now()),
+            });
+            // The agent looks for them by itself, many times a second.
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => record::lost(Loss::ExecFull),
+    }
+    0
+}
+
+/// Called on the thread that ends, before it leaves its core for the last time (linux, kernel/exit.c, do_exit): what is kept by its tid
+/// ends with it.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
+    let (tgid, tid) = read::current();
+    let Some(target) = target(tgid) else {
+        return 0;
+    };
+    hit(target, Probe::HookIdle);
+    let _ = TOKIO_THREADS.remove(tid);
+    let _ = SYSCALLS.remove(tid);
+    let _ = THREADS.remove(tid);
     0
 }

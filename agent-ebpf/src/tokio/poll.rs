@@ -35,7 +35,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         record::count(target, Series::TokioUnended, future);
     }
     if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
-        // SAFETY: an entry of this thread's own; user space removes it only after the target's probes are gone.
+        // SAFETY: an entry of this thread's own; it is removed when the thread has ended, or the target's probes are gone.
         let thread = unsafe { &mut *thread };
         let same = thread.slot == target.slot;
         thread.busy_since = if same && thread.busy_since >= target.probes_since {

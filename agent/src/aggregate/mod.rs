@@ -4,5 +4,6 @@ mod batch;
 pub mod histogram;
 pub mod store;
 
+pub use batch::Table;
 pub use histogram::Histogram;
 pub use store::{Store, StoreError};

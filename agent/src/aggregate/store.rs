@@ -1,6 +1,6 @@
 //! One reading of the kernel's histogram, counter and loss maps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use agent_common::{
     histogram::{Bucket, COUNTER, Key, PARTS, Series},
@@ -33,6 +33,17 @@ pub struct Reading {
     pub time: MonoNs,
     /// By cause, in [`Loss::ALL`]'s order.
     pub loss: [u64; Loss::COUNT as usize],
+    /// What slots hold that are gone: see [`Store::forget`].
+    gone: Gone,
+}
+
+/// Keys of the kernel's maps whose slots are nobody's.
+#[derive(Clone, Debug, Default)]
+struct Gone {
+    /// Slots that are not.
+    kept: HashSet<u32>,
+    histograms: Vec<Key>,
+    peers: Vec<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +63,20 @@ impl Store {
         })
     }
 
-    /// Reads everything.
-    pub fn read(&self) -> Result<Reading, StoreError> {
+    /// Reads everything; of slots that are not to be `kept` it notes what there is to [`Self::forget`].
+    pub fn read(&self, kept: HashSet<u32>) -> Result<Reading, StoreError> {
         let mut reading = Reading {
             time: clock::now(),
+            gone: Gone {
+                kept,
+                ..Gone::default()
+            },
             ..Reading::default()
         };
         for (key, bucket) in self.histograms.entries().map_err(failed("HISTOGRAMS"))? {
+            if reading.is_gone(key.slot) {
+                reading.gone.histograms.push(key);
+            }
             let series = (key.slot, key.series, key.id);
             if key.bucket == COUNTER {
                 *reading.counters.entry(series).or_default() += bucket.count;
@@ -70,6 +88,8 @@ impl Store {
             }
         }
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
+        let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.slot));
+        reading.gone.peers = of_gone.map(|(id, _)| *id).collect();
         reading.peers = peers.into_iter().collect();
         for (cause, _) in Loss::ALL {
             let values = self.loss.get(&(cause as u32), 0).map_err(failed("LOSS"))?;
@@ -78,12 +98,11 @@ impl Store {
         Ok(reading)
     }
 
-    /// Removes what was kept for a slot that is never used again.
-    pub fn forget(&mut self, slot: u32) -> Result<(), StoreError> {
-        self.histograms
-            .remove(|key, _| key.slot == slot)
-            .map_err(failed("HISTOGRAMS"))?;
-        self.peers.remove(|_, peer| peer.slot == slot).map_err(failed("PEERS"))
+    /// Removes what a reading found of slots that are gone, however many.
+    pub fn forget(&mut self, reading: &Reading) -> Result<(), StoreError> {
+        let Gone { histograms, peers, .. } = &reading.gone;
+        self.histograms.remove(histograms).map_err(failed("HISTOGRAMS"))?;
+        self.peers.remove(peers).map_err(failed("PEERS"))
     }
 }
 
@@ -92,6 +111,11 @@ fn failed(map: &'static str) -> impl Fn(MapError) -> StoreError {
 }
 
 impl Reading {
+    /// Whether a slot's figures are its last: see [`Store::forget`].
+    pub fn is_gone(&self, slot: u32) -> bool {
+        !self.gone.kept.contains(&slot)
+    }
+
     /// The histogram of a series that is not split, or split by `id`.
     pub fn histogram(&self, slot: u32, series: Series, id: u32) -> Option<&Histogram> {
         self.histograms.get(&(slot, series as u16, id))

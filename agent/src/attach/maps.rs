@@ -1,6 +1,8 @@
 //! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
 //! is gone.
 
+use std::collections::{HashMap, HashSet};
+
 use agent_common::{
     go::{
         assist::{Gathered, Payer, PayerKey, ProcessorKey},
@@ -8,33 +10,39 @@ use agent_common::{
     },
     hits::{Cut, Plane},
     net::{connect::Connecting, request::Socket},
-    target::{PIDS_A_WORD, Target},
+    target::{Made, PIDS_A_WORD, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
         wake::{SiteKey, WokenKey},
     },
 };
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use aya::maps::{Array, Map, MapData, MapError};
+use log::warn;
 
-use crate::aggregate::{StoreError, store::open};
+use crate::aggregate::{StoreError, Table, store::open};
+
+/// Types of tasks and probed instructions that one target may have, of four times as many that there is room for.
+const TYPE_QUOTA: usize = 4096;
+const SITE_QUOTA: usize = 1024;
 
 /// The maps that say who is a target, and those that hold what is in progress.
 pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
-    types: HashMap<MapData, TypeKey, u32>,
-    sites: HashMap<MapData, SiteKey, u32>,
-    goroutines: HashMap<MapData, GoroutineKey, Goroutine>,
-    gathered: HashMap<MapData, ProcessorKey, Gathered>,
-    paid: HashMap<MapData, PayerKey, Payer>,
-    woken: HashMap<MapData, WokenKey, u64>,
-    workers: HashMap<MapData, u32, Worker>,
-    connecting: HashMap<MapData, u64, Connecting>,
-    sockets: HashMap<MapData, u64, Socket>,
-    threads: HashMap<MapData, u32, Thread>,
-    syscalls: HashMap<MapData, u32, Call>,
+    made: Array<MapData, Made>,
+    types: Table<TypeKey, u32>,
+    sites: Table<SiteKey, u32>,
+    goroutines: Table<GoroutineKey, Goroutine>,
+    gathered: Table<ProcessorKey, Gathered>,
+    paid: Table<PayerKey, Payer>,
+    woken: Table<WokenKey, u64>,
+    workers: Table<u32, Worker>,
+    connecting: Table<u64, Connecting>,
+    sockets: Table<u64, Socket>,
+    threads: Table<u32, Thread>,
+    syscalls: Table<u32, Call>,
 }
 
 impl TargetMaps {
@@ -44,6 +52,7 @@ impl TargetMaps {
             targets: open(take, "TARGETS")?,
             indices: open(take, "TARGET_INDEX")?,
             cuts: open(take, "CUTS")?,
+            made: open(take, "MADE")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
@@ -58,25 +67,30 @@ impl TargetMaps {
         })
     }
 
-    /// Says which type of task each vtable address of a target stands for.
-    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> Result<(), MapError> {
+    /// Says which type of task each vtable address of a target stands for: how many there was no room for.
+    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> usize {
         let slot = u64::from(slot);
-        types
-            .iter()
-            .try_for_each(|(vtable, future)| self.types.insert(TypeKey { vtable: *vtable, slot }, future, 0))
+        let add = |(vtable, future): &(u64, u32)| self.types.insert(&TypeKey { vtable: *vtable, slot }, future);
+        left_out(types, TYPE_QUOTA, add)
     }
 
-    /// Says where each probed instruction of a target has its argument.
-    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> Result<(), MapError> {
+    /// Says where each probed instruction of a target has its argument: how many there was no room for.
+    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> usize {
         let slot = u64::from(slot);
-        sites
-            .iter()
-            .try_for_each(|(ip, place)| self.sites.insert(SiteKey { ip: *ip, slot }, place, 0))
+        let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, slot }, place);
+        left_out(sites, SITE_QUOTA, add)
+    }
+
+    /// What a target has made of the maps that all share.
+    pub fn made(&self, target: &Target) -> Made {
+        // An array's element is always there.
+        self.made.get(&target.index, 0).unwrap_or_default()
     }
 
     /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
+        self.made.set(target.index, Made::default(), 0)?;
         self.targets.set(target.index, target, 0)?;
         self.set_index(pid, target.index)
     }
@@ -121,28 +135,51 @@ impl TargetMaps {
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
     /// window's, but it takes room: a socket that is closed while no hook sees it stays here.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.threads, |_, value| closed(value.slot));
-        remove_where(&mut self.syscalls, |_, value| closed(value.slot));
-        remove_where(&mut self.sockets, |_, value| closed(value.slot));
+        removed(self.threads.remove_where(|_, value| closed(value.slot)));
+        removed(self.syscalls.remove_where(|_, value| closed(value.slot)));
+        removed(self.sockets.remove_where(|_, value| closed(value.slot)));
     }
 
-    /// The same of what the probes had in progress.
-    pub fn clear_probes(&mut self, closed: impl Fn(u32) -> bool) {
-        remove_where(&mut self.goroutines, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.gathered, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.woken, |key, _| closed(key.slot as u32));
-        remove_where(&mut self.workers, |_, value| closed(value.slot));
+    /// Removes what the probes had in progress `before` a time in a slot, u64::MAX where no window is open; and wakes that are `old`.
+    pub fn clear_probes(&mut self, before: impl Fn(u32) -> u64, old: u64) {
+        let closed = |slot: u32| before(slot) == u64::MAX;
+        removed(
+            self.goroutines
+                .remove_where(|key, value| value.window < before(key.slot as u32)),
+        );
+        removed(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
+        let woken = |key: &WokenKey, at: &u64| *at < before(key.slot as u32).max(old);
+        removed(self.woken.remove_where(woken));
+        removed(self.workers.remove_where(|_, value| closed(value.slot)));
     }
 
-    /// Removes what was in progress for a target whose probes are gone.
-    pub fn forget(&mut self, slot: u32) {
-        let wide = u64::from(slot);
-        self.clear_hooks(|of| of == slot);
-        self.clear_probes(|of| of == slot);
-        remove_where(&mut self.paid, |key, _| key.slot == slot);
-        remove_where(&mut self.types, |key, _| key.slot == wide);
-        remove_where(&mut self.sites, |key, _| key.slot == wide);
-        remove_where(&mut self.connecting, |_, value| value.slot == slot);
+    /// Threads of which something is kept, by slot.
+    pub fn threads(&self) -> Result<HashMap<u32, HashSet<u32>>, MapError> {
+        let mut threads: HashMap<u32, HashSet<u32>> = [].into();
+        let mut add = |slot: u32, tid: u32| {
+            threads.entry(slot).or_default().insert(tid);
+        };
+        self.workers.each(|tid, value| add(value.slot, *tid))?;
+        self.threads.each(|tid, value| add(value.slot, *tid))?;
+        self.syscalls.each(|tid, value| add(value.slot, *tid))?;
+        Ok(threads)
+    }
+
+    /// Removes what is kept of threads.
+    pub fn forget_threads(&mut self, tids: &[u32]) {
+        removed(self.workers.remove(tids).map(|()| 0));
+        removed(self.threads.remove(tids).map(|()| 0));
+        removed(self.syscalls.remove(tids).map(|()| 0));
+    }
+
+    /// Removes all that belongs to slots that are `gone`, in one pass over each map however many there are.
+    pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
+        self.clear_hooks(&gone);
+        self.clear_probes(|slot| if gone(slot) { u64::MAX } else { 0 }, 0);
+        removed(self.paid.remove_where(|key, _| gone(key.slot)));
+        removed(self.types.remove_where(|key, _| gone(key.slot as u32)));
+        removed(self.sites.remove_where(|key, _| gone(key.slot as u32)));
+        removed(self.connecting.remove_where(|_, value| gone(value.slot)));
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {
@@ -153,15 +190,15 @@ impl TargetMaps {
     }
 }
 
-/// Removes the entries that `gone` names; one that vanishes meanwhile is gone too.
-fn remove_where<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>, gone: impl Fn(&K, &V) -> bool) {
-    let keys: Vec<K> = map
-        .iter()
-        .filter_map(Result::ok)
-        .filter(|(key, value)| gone(key, value))
-        .map(|(key, _)| key)
-        .collect();
-    for key in keys {
-        let _ = map.remove(&key);
+/// What cannot be removed takes room, no more: nothing goes by it, as slots are never used again.
+fn removed(outcome: Result<usize, MapError>) {
+    if let Err(error) = outcome {
+        warn!("cannot tidy a map of the kernel side: {error}");
     }
+}
+
+/// How many of `all` are over the quota, or were refused by `add`: the others count all the same.
+fn left_out<T>(all: &[T], quota: usize, mut add: impl FnMut(&T) -> Result<(), MapError>) -> usize {
+    let refused = all.iter().take(quota).filter(|each| add(each).is_err()).count();
+    refused + all.len().saturating_sub(quota)
 }

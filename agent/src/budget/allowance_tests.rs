@@ -58,7 +58,7 @@ fn an_allowance_is_one_for_all_cpus() {
         }
     });
     drop(probe);
-    let counted = store.read().unwrap().counter(1, Series::GoHandoff);
+    let counted = store.read([1].into()).unwrap().counter(1, Series::GoHandoff);
     let cpus = cpus.len() as u64;
     println!(
         "{counted} of {} hits on {cpus} CPUs counted, {ALLOWED} were allowed",

@@ -1,10 +1,11 @@
 //! One process as /proc shows it.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -13,9 +14,18 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procfs::{ProcError, process::MemoryMaps};
+use procfs::{
+    ProcError,
+    process::{MemoryMaps, Stat},
+};
 
-use crate::inspect::{self, ElfFacts, Image, InspectError};
+use crate::{
+    clock,
+    inspect::{self, ElfFacts, Image, InspectError},
+};
+
+/// Where the proc filesystem is.
+pub const PROC: &str = "/proc";
 
 /// Identity of a file's contents, as far as its inode tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +34,32 @@ pub struct FileId {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+}
+
+/// Which program of a pid: another process that has the pid later differs by its start, another program that the process becomes by
+/// an exec by where its memory is laid out, with address space randomisation at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Clock ticks after boot (proc(5), stat field 22).
+    start: u64,
+    /// Bounds of its code and bottom of its stack (fields 26 to 28).
+    places: [u64; 3],
+}
+
+impl Program {
+    /// What a process is now; `root` is where the proc filesystem is.
+    pub fn read(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+        let stat = open_in(root, pid)?.stat();
+        stat.map(|stat| Self::of(&stat))
+            .map_err(|source| proc_error(pid, "stat", source))
+    }
+
+    fn of(stat: &Stat) -> Self {
+        Self {
+            start: stat.starttime,
+            places: [stat.startcode, stat.endcode, stat.startstack],
+        }
+    }
 }
 
 /// A process, told apart from a later one of the same pid by its start time.
@@ -36,6 +72,8 @@ pub struct Process {
     pub exe: PathBuf,
     /// The kernel's name of its main thread.
     pub name: String,
+    /// None of a recorded process.
+    pub program: Option<Program>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +96,10 @@ pub enum ProcessError {
         what: &'static str,
         source: ProcError,
     },
+    #[error(
+        "process {pid}: its first instruction, at {entry:#x}, is not its executable's: it was not loaded as the kernel does"
+    )]
+    Elsewhere { pid: u32, entry: u64 },
     #[error("process {pid} ended")]
     Ended { pid: u32 },
 }
@@ -65,7 +107,12 @@ pub enum ProcessError {
 impl Process {
     /// Reads a process' identity.
     pub fn read(pid: u32) -> Result<Self, ProcessError> {
-        let found = open(pid)?;
+        Self::read_in(Path::new(PROC), pid)
+    }
+
+    /// The same, where the proc filesystem is at `root`.
+    pub fn read_in(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+        let found = open_in(root, pid)?;
         let stat = found.stat().map_err(|source| proc_error(pid, "stat", source))?;
         let exe = match found.exe() {
             Ok(exe) => exe,
@@ -75,6 +122,7 @@ impl Process {
         };
         Ok(Self {
             pid,
+            program: Some(Program::of(&stat)),
             start: stat.starttime,
             exe,
             name: stat.comm,
@@ -90,6 +138,11 @@ impl Process {
             .filter(|found| found.pid as u32 != own)
             .filter_map(|found| Self::read(found.pid as u32).ok())
             .collect())
+    }
+
+    /// How long it has been there, ns.
+    pub fn age(&self) -> u64 {
+        clock::now().0.saturating_sub(clock::process_start(self.start).0)
     }
 
     /// Whether this very process still runs.
@@ -143,22 +196,19 @@ impl Process {
         File::open(self.exe_path()).map_err(|source| self.io("exe", source))
     }
 
-    /// Where the executable's file offset 0 is mapped: the lowest mapping of the executable itself, and its file offset.
-    pub fn mapped_at(&self) -> Result<(u64, u64), ProcessError> {
-        let maps = maps(self.pid)?;
-        let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
-        let lowest = maps
-            .into_iter()
-            .filter(|map| map.inode == meta.ino())
-            .min_by_key(|map| map.address.0);
-        let lowest = lowest.ok_or(ProcessError::Ended { pid: self.pid })?;
-        Ok((lowest.address.0, lowest.offset))
-    }
-
-    /// Run-time less link-time address of the executable's code.
+    /// Run-time less link-time address of the executable's code: the kernel tells a new program where its first instruction is (AT_ENTRY,
+    /// linux, fs/binfmt_elf.c, create_elf_tables). Mappings do not tell: a process may map its executable again, to read its own
+    /// symbols, and a file's inode number in /proc/PID/maps need not be its own on overlayfs.
     pub fn bias(&self, elf: &ElfFacts) -> Result<u64, ProcessError> {
-        let (address, offset) = self.mapped_at()?;
-        elf.bias(address, offset).ok_or(ProcessError::Ended { pid: self.pid })
+        const AT_ENTRY: u64 = 9;
+        let auxv = open(self.pid)?.auxv();
+        let auxv = auxv.map_err(|source| proc_error(self.pid, "auxv", source))?;
+        // Of a process that ended there is nothing left.
+        let entry = auxv.get(&AT_ENTRY).ok_or(ProcessError::Ended { pid: self.pid })?;
+        elf.bias(*entry).ok_or(ProcessError::Elsewhere {
+            pid: self.pid,
+            entry: *entry,
+        })
     }
 
     /// A descriptor that becomes readable when this process ends; none is had for another process of the same pid.
@@ -189,10 +239,21 @@ pub(super) fn maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
     open(pid)?.maps().map_err(|source| proc_error(pid, "maps", source))
 }
 
+/// The threads of a process, by their tids.
+pub fn threads(pid: u32) -> io::Result<HashSet<u32>> {
+    let entries = fs::read_dir(Path::new(PROC).join(pid.to_string()).join("task"))?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
 fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
-    i32::try_from(pid)
-        .map_err(|_| ProcessError::NotFound(pid))
-        .and_then(|raw| procfs::process::Process::new(raw).map_err(|source| proc_error(pid, "/proc entry", source)))
+    open_in(Path::new(PROC), pid)
+}
+
+fn open_in(root: &Path, pid: u32) -> Result<procfs::process::Process, ProcessError> {
+    let found = procfs::process::Process::new_with_root(root.join(pid.to_string()));
+    found.map_err(|source| proc_error(pid, "/proc entry", source))
 }
 
 fn proc_error(pid: u32, what: &'static str, source: ProcError) -> ProcessError {
@@ -217,8 +278,6 @@ mod tests {
             ..own.clone()
         };
         assert!(!another.is_alive(), "a later process of the same pid is another one");
-        let (address, offset) = own.mapped_at().unwrap();
-        assert_eq!((address % 4096, offset), (0, 0));
     }
 
     #[test]

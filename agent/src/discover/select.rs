@@ -49,6 +49,7 @@ mod tests {
             start: 1,
             exe: exe.into(),
             name: name.to_owned(),
+            program: None,
         };
         assert_eq!(selector.matches(&process), expected, "{exe} {name}");
     }

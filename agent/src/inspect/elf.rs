@@ -22,7 +22,7 @@ pub(crate) use relocations::Relocation;
 pub enum ElfKind {
     /// ET_EXEC: link-time addresses are run-time addresses.
     Exec,
-    /// ET_DYN: the load bias must be found from /proc/PID/maps.
+    /// ET_DYN: the load bias must be found from /proc/PID/auxv.
     Pie,
 }
 
@@ -41,6 +41,8 @@ pub struct LoadSegment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElfFacts {
     pub kind: ElfKind,
+    /// e_entry: link-time address of the first instruction.
+    pub entry: u64,
     /// e_machine (62 is x86-64, 183 is AArch64).
     pub machine: u16,
     /// NT_GNU_BUILD_ID, hex.
@@ -54,14 +56,13 @@ pub struct ElfFacts {
 }
 
 impl ElfFacts {
-    /// The bias to add to link-time addresses, given one line of /proc/PID/maps of this file: where it is mapped and from
-    /// which file offset. Exact for the line that maps a segment's first page.
-    pub fn bias(&self, map_start: u64, map_file_offset: u64) -> Option<u64> {
+    /// The bias to add to link-time addresses in a process whose program's first instruction is at `entry`; None when that is not
+    /// this executable's.
+    pub fn bias(&self, entry: u64) -> Option<u64> {
+        // The smallest page there is; the kernel maps whole ones.
         const PAGE: u64 = 4096;
-        self.segments
-            .iter()
-            .find(|s| s.file_offset / PAGE * PAGE == map_file_offset)
-            .map(|s| map_start.wrapping_sub(s.vaddr / PAGE * PAGE))
+        let bias = entry.wrapping_sub(self.entry);
+        bias.is_multiple_of(PAGE).then_some(bias)
     }
 }
 
@@ -103,6 +104,7 @@ impl<'a> Binary<'a> {
             relocations,
             facts: ElfFacts {
                 kind: headers.kind,
+                entry: headers.entry,
                 machine: headers.machine,
                 gnu_build_id: None,
                 go_build_id: None,

@@ -66,6 +66,10 @@ pub enum InspectError {
         detail: String,
         supported: &'static str,
     },
+    #[error(
+        "this agent failed on it, by a fault of its own: please report what built it (the log has the place); until then it is not looked at again"
+    )]
+    Panicked,
 }
 
 /// Why a function has no proved attach point.

@@ -36,7 +36,7 @@ fn image(bytes: &[u8]) {
             );
         }
         binary.each_symbol(|_| {});
-        let _ = binary.facts.bias(0, 0);
+        let _ = binary.facts.bias(0);
     }
 }
 

@@ -1,6 +1,10 @@
 //! What a run starts from: the loaded object, the user's choices, the ways out.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use log::{debug, warn};
 
@@ -11,6 +15,7 @@ use crate::{
     },
     budget,
     cli::{ExportArgs, RunArgs},
+    discover::{namespace, process::PROC},
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
     heap,
@@ -22,6 +27,7 @@ use crate::{
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
 pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
+    namespace::check(Path::new(PROC), std::process::id()).map_err(|error| Fatal::new(Exit::PidNamespace, error))?;
     let (layout, preemption) = running::read().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
     })?;

@@ -12,7 +12,7 @@ impl Pipeline {
     pub(super) fn tick(&mut self, due: bool) {
         self.chores();
         // The kernel's maps are large, and services need the core: they are walked only for who looks at them.
-        if due || self.screen.is_live() || !self.unsettled.is_empty() {
+        if due || self.screen.is_live() || !self.unsettled.is_empty() || self.watch.has_retired() {
             self.report(due);
         }
     }
@@ -26,6 +26,7 @@ impl Pipeline {
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
             self.watch.clear();
+            self.watch.reconcile();
             heap::give_back();
         }
         for (slot, spans) in self.collector.take() {
@@ -43,6 +44,7 @@ impl Pipeline {
     /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
     pub(super) fn report(&mut self, due: bool) {
         let Some(reading) = self.read() else { return };
+        self.bury(&reading);
         if due {
             self.export_metrics(&reading);
         }
@@ -62,14 +64,12 @@ impl Pipeline {
     }
 
     fn export_metrics(&mut self, reading: &Reading) {
+        self.watch.note_made();
         for target in self.watch.targets.values_mut() {
             if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
                 debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
             }
-            signals::note(target, reading);
-            let mut metrics = signals::metrics(target, reading);
-            metrics.extend(account::target_metrics(target, reading));
-            target.forget_exemplars();
+            let metrics = account::all_metrics(target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),
                 spans: Vec::new(),
@@ -82,6 +82,8 @@ impl Pipeline {
             received: self.ring.received,
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
+            late: self.late,
+            panics: self.watch.images.panics,
             skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,

@@ -156,6 +156,7 @@ fn target(described: Described) -> Target {
         start: 0,
         exe: Path::new("").to_owned(),
         name: String::new(),
+        program: None,
     };
     let resource = Arc::new(to_resource(&described.resource));
     let mut target = Target::new(process, described.slot, resource, MonoNs(0));

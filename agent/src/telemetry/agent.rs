@@ -123,6 +123,15 @@ pub static FAULTS: MetricDef = MetricDef {
     source: "agent",
     attributes: &[CAUSE],
 };
+pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
+    name: "whywait.quota.exceeded",
+    unit: "{value}",
+    instrument: Counter,
+    description: "Values of a target beyond what one may have of the maps that all share: not counted (`histogram_quota`), or counted \
+                  under other peers (`peer_quota`). Absent while there are none.",
+    source: "kernel side",
+    attributes: &[CAUSE],
+};
 pub static SHED: MetricDef = MetricDef {
     name: "whywait.agent.shed",
     unit: "1",
@@ -163,6 +172,7 @@ pub static METRICS: &[&MetricDef] = &[
     &WINDOW_CUT,
     &RESERVED,
     &FAULTS,
+    &QUOTA_EXCEEDED,
     &SHED,
     &CPU_TIME,
     &MEMORY,

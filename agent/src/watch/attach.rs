@@ -2,6 +2,7 @@
 
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
+use log::warn;
 
 use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, done};
 use crate::{
@@ -10,8 +11,9 @@ use crate::{
         uprobe::Place,
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
+    discover::ProcessError,
     golang::{GoRuntime, ProofError},
-    inspect::Image,
+    inspect::{Image, InspectError},
     memory::Memory,
     signals,
     target::{GoState, Target},
@@ -48,12 +50,24 @@ impl Watch {
             slow_request,
             ..
         } = self.options;
-        self.maps
-            .set_types(target.slot, &plan.types)
-            .context("cannot tell the kernel side of the tasks' types")?;
-        self.maps
-            .set_sites(target.slot, &plan.sites)
-            .context("cannot tell the kernel side of the probes")?;
+        let (types, sites) = (
+            self.maps.set_types(target.slot, &plan.types),
+            self.maps.set_sites(target.slot, &plan.sites),
+        );
+        if types > 0 {
+            let all = plan.types.len();
+            let reason = format!(
+                "{types} of {all} types of tasks are not told apart, nor whether they block: the kernel side has no room for more"
+            );
+            lessen(target, signals::tokio::poll::NAME, &reason);
+        }
+        if sites > 0 {
+            let all = plan.sites.len();
+            let reason = format!(
+                "{sites} of {all} places where tasks are woken are not seen: the kernel side has no room for more"
+            );
+            lessen(target, signals::tokio::wake::NAME, &reason);
+        }
         target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
         target.known.index = index;
         if let Some(go) = &target.go {
@@ -95,6 +109,10 @@ impl Watch {
             .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
         let place = Place::of(&target.process);
         let outcome = self.windows.attach(&place, &always);
+        anyhow::ensure!(
+            outcome.failures.is_empty() || target.process.is_alive(),
+            ProcessError::Ended { pid }
+        );
         (target.links, target.missing) = (outcome.links, outcome.missing);
         target.failures.hooks = self.hook_set.failures();
         done::note(target, |failures| &mut failures.always, outcome.failures);
@@ -104,5 +122,22 @@ impl Watch {
             .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(target.slot)));
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
+    }
+}
+
+/// Takes note of what the kernel side has no room for, as long as the target lasts.
+fn lessen(target: &mut Target, signal: &str, reason: &str) {
+    warn!("process {}: {signal}: {reason}", target.process.pid);
+    for state in target.planned.iter_mut().filter(|state| state.signal == signal) {
+        state.coverage.lessen(reason);
+    }
+    target.restate();
+}
+
+/// Why nothing of a Go runtime can be read.
+pub(super) fn go_error(image: &Image) -> Option<InspectError> {
+    match image {
+        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
+        Image::Tokio(_) => None,
     }
 }

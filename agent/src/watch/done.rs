@@ -1,7 +1,7 @@
 //! Takes note of what was attached or detached aside, and of what could not be: what there is of each signal is said anew.
 
 use agent_common::target::PROBES_OPEN;
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::{Watch, govern::announce};
 use crate::{
@@ -98,8 +98,13 @@ impl Watch {
 
     fn opened(&mut self, target: &mut Target, outcome: Outcome, always: Outcome) {
         let first = target.known.probes_since == 0;
-        note(target, |failures| &mut failures.probes, outcome.failures);
-        if !target.missing.is_empty() {
+        let ended = !outcome.failures.is_empty() && !target.process.is_alive();
+        if ended {
+            debug!("process {} ended while it was attached", target.process.pid);
+        } else {
+            note(target, |failures| &mut failures.probes, outcome.failures);
+        }
+        if !target.missing.is_empty() && !ended {
             target.links.extend(always.links);
             target.missing = always.missing;
             note(target, |failures| &mut failures.always, always.failures);
@@ -116,7 +121,7 @@ impl Watch {
             target.probes.settled = now;
         }
         self.tell(target, PROBES_OPEN);
-        if first {
+        if first && !ended {
             announce(target);
         }
     }

@@ -1,9 +1,6 @@
 //! Governs the planes of every target: measures what they cost, asks their ledgers, opens and closes their windows.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use agent_common::{
     hits::Probe,
@@ -26,7 +23,7 @@ use crate::{
 };
 
 /// A window that was open for so long is settled while it stays open, ns.
-const LONG: u64 = 1_000_000_000;
+pub const LONG: u64 = 1_000_000_000;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
 /// How long until the governor's next turn: while a window is young, and else. Each turn wakes the agent on a core that services
@@ -45,12 +42,12 @@ pub struct Settled {
 impl Watch {
     /// A turn of the governor. The result must be settled with a later reading; no window of that plane is opened before.
     pub fn govern(&mut self) -> Vec<Settled> {
-        for pid in self.early.due() {
-            self.execed(pid);
-        }
         // One that was refused is tried again.
         self.hook_set.turn(&self.windows);
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
+        for pid in self.early.due(now) {
+            self.look(pid);
+        }
         self.host.turn(now);
         let scales = self.scales();
         let tails: HashMap<u32, _> = self
@@ -117,7 +114,7 @@ impl Watch {
     }
 
     /// When the kernel side ended a window by itself.
-    fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
+    pub(super) fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
         let duty = match plane {
             Plane::Hooks => &target.hooks,
             Plane::Probes => &target.probes,
@@ -148,31 +145,15 @@ impl Watch {
         }
     }
 
-    /// Removes what closed windows left in the kernel's maps. To be called now and then: it looks at every entry.
-    pub fn clear(&mut self) {
-        let closed = |duty: fn(&Target) -> &Duty| -> HashSet<u32> {
-            let targets = self.targets.values();
-            let closed = targets.filter(|target| !duty(target).window.is_open());
-            closed.map(|target| target.slot).collect()
-        };
-        let (hooks, probes) = (closed(|target| &target.hooks), closed(|target| &target.probes));
-        if !hooks.is_empty() {
-            self.maps.clear_hooks(|slot| hooks.contains(&slot));
-        }
-        if !probes.is_empty() {
-            self.maps.clear_probes(|slot| probes.contains(&slot));
-        }
-    }
-
-    /// Windows that have been open for long, of planes whose figures are weighed.
-    pub fn long_open(&mut self) -> Vec<Settled> {
+    /// Windows that have been open for `least` ns, of planes whose figures are weighed.
+    pub fn long_open(&mut self, least: u64) -> Vec<Settled> {
         let now = clock::now();
         let mut settled = Vec::new();
         for target in self.targets.values_mut() {
             for (plane, duty) in [(Plane::Hooks, &mut target.hooks), (Plane::Probes, &mut target.probes)] {
                 if let Window::Open { since } = duty.window
                     && duty.weighed
-                    && now.0.saturating_sub(since.0) >= LONG
+                    && now.0.saturating_sub(since.0) >= least
                 {
                     settled.push(Settled {
                         slot: target.slot,

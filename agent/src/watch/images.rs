@@ -3,9 +3,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    panic::catch_unwind,
     sync::Arc,
 };
 
+use log::debug;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -22,11 +24,14 @@ const DONE: usize = 16;
 /// What inspecting an executable gave.
 pub(super) type Inspected = Result<Option<Arc<Image>>, InspectError>;
 
-/// An inspection that ended; None when the process did before.
+/// An inspection that is over; an error is that the process could not be read, as it ended.
 pub struct Looked {
     id: FileId,
-    inspected: Option<Inspected>,
+    inspected: Result<Inspected, ProcessError>,
 }
+
+/// How an executable is inspected.
+type Inspect = fn(&Process) -> Result<Result<Option<Image>, InspectError>, ProcessError>;
 
 /// Executables that are known or being looked at.
 pub struct Images {
@@ -36,18 +41,23 @@ pub struct Images {
     /// Processes that wait for what they run to be known.
     waiting: HashMap<FileId, Vec<u32>>,
     one: Arc<Semaphore>,
+    inspect: Inspect,
+    /// Inspections that panicked.
+    pub panics: u64,
     tasks_to_watch: mpsc::Sender<Looked>,
     pub done: mpsc::Receiver<Looked>,
 }
 
 impl Images {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(inspect: Inspect) -> Self {
         let (tasks_to_watch, done) = mpsc::channel(DONE);
         Self {
             known: HashMap::new(),
             order: VecDeque::new(),
             waiting: HashMap::new(),
             one: Arc::new(Semaphore::new(1)),
+            inspect,
+            panics: 0,
             tasks_to_watch,
             done,
         }
@@ -59,7 +69,7 @@ impl Images {
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
-        let inspected = look(process)?;
+        let inspected = look(self.inspect, process)?;
         self.keep(id, inspected.clone());
         Ok(inspected)
     }
@@ -76,23 +86,30 @@ impl Images {
         }
         self.waiting.insert(id, vec![process.pid]);
         let (one, tasks_to_watch, process) = (self.one.clone(), self.tasks_to_watch.clone(), process.clone());
+        let inspect = self.inspect;
         tokio::spawn(async move {
             let permit = one.acquire_owned().await;
-            let inspected = tokio::task::spawn_blocking(move || look(&process)).await;
+            let inspected = tokio::task::spawn_blocking(move || look(inspect, &process)).await;
             drop(permit);
-            let inspected = inspected.ok().and_then(Result::ok);
+            let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             // The watch is gone only when the agent ends.
             let _ = tasks_to_watch.send(Looked { id, inspected }).await;
         });
         Ok(false)
     }
 
-    /// Takes note of an inspection; the processes that waited for it.
+    /// Takes note of an inspection; the processes that are to be looked at now.
     pub(super) fn looked(&mut self, Looked { id, inspected }: Looked) -> Vec<u32> {
-        if let Some(inspected) = inspected {
-            self.keep(id, inspected);
+        let mut waited = self.waiting.remove(&id).unwrap_or_default();
+        match inspected {
+            Ok(inspected) => self.keep(id, inspected),
+            // It was inspected by way of the first, which ended: the others can still be read.
+            Err(error) => {
+                debug!("{error}");
+                waited.drain(..waited.len().min(1));
+            }
         }
-        self.waiting.remove(&id).unwrap_or_default()
+        waited
     }
 
     fn keep(&mut self, id: FileId, inspected: Inspected) {
@@ -101,17 +118,66 @@ impl Images {
         {
             self.known.remove(&oldest);
         }
+        self.panics += u64::from(matches!(inspected, Err(InspectError::Panicked)));
         self.order.push_back(id);
         self.known.insert(id, inspected);
     }
 }
 
-fn look(process: &Process) -> Result<Inspected, ProcessError> {
-    let inspected = match process.inspect()? {
+/// A panic is an error of ours in reading what others made: it must neither end the agent nor be tried again.
+fn look(inspect: Inspect, process: &Process) -> Result<Inspected, ProcessError> {
+    let inspected = catch_unwind(|| inspect(process)).unwrap_or(Ok(Err(InspectError::Panicked)))?;
+    let inspected = match inspected {
         Err(InspectError::NotElf) => Ok(None),
         outcome => outcome.map(|image| image.map(Arc::new)),
     };
     // Of a large executable's tables a fifth stays.
     heap::give_back();
     Ok(inspected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    static TRIES: AtomicUsize = AtomicUsize::new(0);
+
+    fn panics(_: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+        TRIES.fetch_add(1, Relaxed);
+        panic!("not a number");
+    }
+
+    fn ends(process: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+        Err(ProcessError::Ended { pid: process.pid })
+    }
+
+    #[tokio::test]
+    async fn an_inspection_that_panics_is_said_and_not_tried_again() {
+        let mut images = Images::new(panics);
+        let own = Process::read(std::process::id()).unwrap();
+        assert!(!images.is_known(&own).unwrap());
+        let looked = images.done.recv().await.unwrap();
+        assert_eq!(images.looked(looked), [own.pid]);
+        assert!(images.is_known(&own).unwrap());
+        for _ in 0..2 {
+            assert_eq!(images.of(&own).unwrap().unwrap_err(), InspectError::Panicked);
+        }
+        assert_eq!((TRIES.load(Relaxed), images.panics), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn when_the_inspected_process_ends_the_others_are_looked_at() {
+        let mut images = Images::new(ends);
+        let own = Process::read(std::process::id()).unwrap();
+        let others = [1_000_001, 1_000_002];
+        assert!(!images.is_known(&own).unwrap());
+        for pid in others {
+            images.waiting.values_mut().for_each(|waiting| waiting.push(pid));
+        }
+        let looked = images.done.recv().await.unwrap();
+        assert_eq!(images.looked(looked), others);
+        assert!(images.known.is_empty());
+    }
 }

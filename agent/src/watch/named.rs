@@ -1,8 +1,8 @@
 //! A process that the user named by its pid: it must be there and be of use, or the run ends.
 
-use log::{info, warn};
+use log::info;
 
-use super::{Refused, Watch};
+use super::{Watch, arrive::Refused};
 use crate::{
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
@@ -43,8 +43,8 @@ impl Watch {
         let pid = process.pid;
         match objects::runtime_in(&process) {
             Some(error) => {
-                if let Err(error) = self.admit(process, None, Some(error)) {
-                    warn!("process {pid}: {error:#}");
+                if let Err(error) = self.admit(process.clone(), None, Some(error)) {
+                    self.not_admitted(&process, &error);
                 }
             }
             None => info!(

@@ -93,12 +93,8 @@ impl Live {
             })
             .collect();
         let pid = child.id();
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-        let line = maps.lines().find(|l| l.ends_with("/facts")).expect("a mapping of it");
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let hex = |text: &str| u64::from_str_radix(text, 16).expect("hex");
-        let start = hex(fields[0].split('-').next().expect("a start"));
-        let bias = image.elf.bias(start, hex(fields[2])).expect("a segment");
+        let process = agent::discover::Process::read(pid).expect("the process");
+        let bias = process.bias(&image.elf).expect("its bias");
         let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("its memory");
         Self {
             child,

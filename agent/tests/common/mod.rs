@@ -237,7 +237,8 @@ impl Agent {
         Self::start(&["replay", file.to_str().unwrap()], &[], &[]).wait()
     }
 
-    fn watching(self, targets: usize) -> Self {
+    /// Waits until it says that it watches so many more.
+    pub fn watching(self, targets: usize) -> Self {
         let mut agent = self;
         let deadline = Instant::now() + Duration::from_secs(if is_slow() { 300 } else { 60 });
         let mut watching = 0;

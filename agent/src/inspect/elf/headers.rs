@@ -46,6 +46,7 @@ impl Section {
 /// What the headers say.
 pub(super) struct Headers {
     pub(super) kind: ElfKind,
+    pub(super) entry: u64,
     pub(super) machine: u16,
     pub(super) segments: Vec<LoadSegment>,
     pub(super) sections: Vec<Section>,
@@ -70,6 +71,7 @@ pub(super) fn read(file: &Windows<'_>) -> Result<Headers, InspectError> {
     let sections = sections(file, &head)?;
     let mut headers = Headers {
         kind,
+        entry: long(&head, 24),
         machine: short(&head, 18),
         segments: Vec::new(),
         sections,

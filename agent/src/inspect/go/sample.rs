@@ -33,6 +33,7 @@ impl GoImage {
         Self {
             elf: ElfFacts {
                 kind: ElfKind::Exec,
+                entry: 0,
                 machine: object::elf::EM_X86_64.0,
                 gnu_build_id: None,
                 go_build_id: None,

@@ -1,4 +1,4 @@
-//! New processes, so that a service is watched from its first moment.
+//! New programs, so that a service is watched from its first moments; and threads that end, whatever is kept of them with them.
 
 use crate::attach::kernel::{Alternative, Hook, Point};
 
@@ -6,8 +6,11 @@ use crate::attach::kernel::{Alternative, Hook, Point};
 pub const HOOK: Hook = Hook {
     signal: "process.exec",
     alternatives: &[Alternative {
-        name: "tp_btf/sched_process_exec",
-        programs: &[("process_exec", Point::TpBtf("sched_process_exec"))],
+        name: "tp_btf/sched_process_exec,sched_process_exit",
+        programs: &[
+            ("process_exec", Point::TpBtf("sched_process_exec")),
+            ("process_exit", Point::TpBtf("sched_process_exit")),
+        ],
     }],
     windowed: false,
     asked: None,

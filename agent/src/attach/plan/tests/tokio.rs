@@ -64,6 +64,7 @@ pub(super) fn sample() -> TokioImage {
     TokioImage {
         elf: ElfFacts {
             kind: ElfKind::Pie,
+            entry: 0,
             machine: object::elf::EM_X86_64.0,
             gnu_build_id: None,
             go_build_id: None,

@@ -1,0 +1,140 @@
+//! How targets end, as the pipeline sees it: their last figures leave, then they are forgotten.
+
+use std::collections::VecDeque;
+
+use log::debug;
+
+use super::{Fault, Pipeline};
+use crate::{
+    account,
+    aggregate::store::Reading,
+    model::Batch,
+    summary,
+    watch::{Looked, Retired, Why},
+};
+
+/// Exec events that are taken at once: more than their ring holds.
+const MOST: usize = 1 << 16;
+
+impl Pipeline {
+    /// A target's process ended.
+    pub(super) fn retire(&mut self, slot: u32) {
+        // One that became another program, or could not be attached, ended before.
+        if let Some(settled) = self.watch.retire(slot, Why::Ended) {
+            self.unsettled.extend(settled);
+        }
+    }
+
+    /// Processes that became other programs.
+    pub(super) fn arrivals(&mut self) {
+        let mut execs = Vec::new();
+        let recorder = &mut self.recorder;
+        self.execs.drain(MOST, |bytes, event| {
+            if let Some(recorder) = recorder {
+                recorder.raw(bytes);
+            }
+            match event {
+                Ok(event) => execs.push((event.header().tgid, event.header().time)),
+                Err(error) => debug!("{error}"),
+            }
+        });
+        self.ring.received += std::mem::take(&mut self.execs.received);
+        self.ring.rejected += std::mem::take(&mut self.execs.rejected);
+        for (pid, time) in execs {
+            let settled = self.watch.execed(pid, time);
+            self.unsettled.extend(settled);
+        }
+    }
+
+    /// A look at every process is over.
+    pub(super) fn reconciled(&mut self, looked: Looked) {
+        let settled = self.watch.reconciled(looked);
+        self.unsettled.extend(settled);
+    }
+
+    /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
+    pub(super) fn bury(&mut self, reading: &Reading) {
+        for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
+            let spans = self.collector.take_of(target.slot);
+            if why == Why::Refused {
+                self.late += spans.len() as u64;
+                continue;
+            }
+            let metrics = account::all_metrics(&mut target, reading);
+            self.exporter.send(Batch {
+                resource: target.resource.clone(),
+                spans,
+                metrics,
+            });
+            self.farewells.add(summary::of_target(&target, reading));
+            log::info!(
+                "{} (pid {}) {}",
+                target.resource.get("service.name").unwrap_or_default(),
+                target.process.pid,
+                match why {
+                    Why::Execed => "became another program",
+                    _ => "ended",
+                }
+            );
+        }
+        if let Err(error) = self.store.forget(reading) {
+            self.faults.note(Fault::Maps, error);
+        }
+    }
+}
+
+/// What there is to say in the end of targets that ended before.
+#[derive(Default)]
+pub(super) struct Farewells {
+    /// The latest last.
+    kept: VecDeque<String>,
+    left_out: usize,
+}
+
+/// Most targets that ended of which the last figures are kept.
+const FAREWELLS: usize = 10;
+
+impl Farewells {
+    fn add(&mut self, figures: String) {
+        if self.kept.len() == FAREWELLS {
+            self.kept.pop_front();
+            self.left_out += 1;
+        }
+        self.kept.push_back(figures);
+    }
+
+    /// For the closing summary; empty when none ended.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        match (self.kept.len(), self.left_out) {
+            (0, _) => return text,
+            (_, 0) => text.push_str("\nended during the run:\n"),
+            (kept, left_out) => {
+                text = format!("\nended during the run, the last {kept} of {}:\n", kept + left_out);
+            }
+        }
+        text.extend(self.kept.iter().map(String::as_str));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_that_ended_are_told() {
+        let mut farewells = Farewells::default();
+        assert_eq!(farewells.text(), "");
+        farewells.add("a\n".to_owned());
+        farewells.add("b\n".to_owned());
+        assert_eq!(farewells.text(), "\nended during the run:\na\nb\n");
+        (0..FAREWELLS).for_each(|number| farewells.add(format!("{number}\n")));
+        let text = farewells.text();
+        assert!(
+            text.starts_with("\nended during the run, the last 10 of 12:\n0\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n9\n"), "{text}");
+    }
+}

@@ -1,0 +1,194 @@
+//! Processes as they come: those that are there, new programs by their exec events, and what a reconciling look finds besides.
+
+use std::{io, sync::Arc};
+
+use log::{Level, debug, log, warn};
+
+use super::{Settled, Watch, Why, images};
+use crate::{
+    discover::{Census, Process, ProcessError},
+    exit::{Exit, Fatal},
+    inspect::{Image, InspectError},
+};
+
+/// Executables of which is remembered that something was said.
+const SAID: usize = 4096;
+
+/// A reconciling look that is over: the processes that are new to it.
+pub struct Looked {
+    census: Census,
+    found: io::Result<Vec<Process>>,
+}
+
+pub(super) enum Refused {
+    Process(ProcessError),
+    Inspect(InspectError),
+}
+
+impl Watch {
+    /// Looks at every process there is. A process named by its pid must be there and be of use, or the run ends.
+    pub fn scan(&mut self) -> anyhow::Result<()> {
+        for pid in self.options.selector.pids.clone() {
+            self.admit_named(pid)?;
+        }
+        if let Some(census) = &mut self.census {
+            let all = census.look();
+            let failed = |error| Fatal::new(Exit::Failed, format!("cannot list the processes in /proc: {error}"));
+            for process in all.map_err(failed)? {
+                self.consider(process);
+            }
+        }
+        // Without a target nobody wants them.
+        self.hook_set.turn(&self.windows);
+        Ok(())
+    }
+
+    /// Begins a look at every process, beside the loop that takes events; [`Self::looks`] gets what it finds.
+    pub fn reconcile(&mut self) {
+        // The last one is not over.
+        let Some(mut census) = self.census.take() else { return };
+        self.undecided.drain(..).for_each(|pid| census.forget(pid));
+        let census_to_pipeline = self.census_to_pipeline.clone();
+        tokio::task::spawn_blocking(move || {
+            let found = census.look();
+            // The pipeline is gone only when the agent ends.
+            let _ = census_to_pipeline.blocking_send(Looked { census, found });
+        });
+    }
+
+    /// Takes note of what a look has found.
+    pub fn reconciled(&mut self, Looked { census, found }: Looked) -> Vec<Settled> {
+        self.census = Some(census);
+        let mut settled = Vec::new();
+        let found = found.unwrap_or_else(|error| {
+            warn!("cannot list the processes in /proc: {error}");
+            Vec::new()
+        });
+        for process in found {
+            if let Some(target) = self.targets.get(&process.pid) {
+                let slot = target.slot;
+                match ended(&target.process, &process) {
+                    Some(why) => settled.extend(self.retire(slot, why).unwrap_or_default()),
+                    None => continue,
+                }
+            }
+            self.arrived(process);
+        }
+        settled
+    }
+
+    /// A process became another program at `time`, ns: what it was is retired, what it is now is looked at when it has lived for a
+    /// little.
+    pub fn execed(&mut self, pid: u32, time: u64) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        if let Some(target) = self.targets.get(&pid) {
+            let slot = target.slot;
+            let same = || Process::read(pid).is_ok_and(|now| ended(&target.process, &now).is_none());
+            // It was attached after that, and is what it was attached as.
+            if time < target.since.0 && same() {
+                return settled;
+            }
+            settled = self.retire(slot, Why::Execed).unwrap_or_default();
+        }
+        if self.options.selector.pids.contains(&pid) {
+            self.look(pid);
+        } else {
+            self.early.born(pid, time);
+        }
+        settled
+    }
+
+    /// Looks at what a process is.
+    pub(super) fn look(&mut self, pid: u32) {
+        match Process::read(pid) {
+            Ok(process) => self.arrived(process),
+            Err(error) => {
+                self.early.forget(pid);
+                debug!("new process {pid}: {error}");
+            }
+        }
+    }
+
+    /// A new process, while events come in: what it runs is inspected beside them.
+    fn arrived(&mut self, process: Process) {
+        if self.targets.contains_key(&process.pid) || !self.options.selector.matches(&process) {
+            return;
+        }
+        match self.images.is_known(&process) {
+            Ok(true) => self.consider(process),
+            Ok(false) => {}
+            Err(error) => debug!("{error}"),
+        }
+    }
+
+    /// Admits a process that the user chose and that is of use; says why not in the log.
+    fn consider(&mut self, process: Process) {
+        if process.pid == std::process::id() || self.targets.contains_key(&process.pid) {
+            return;
+        }
+        if !self.options.selector.matches(&process) {
+            return;
+        }
+        let pid = process.pid;
+        let explicit = self.options.selector.is_explicit();
+        match self.inspect(&process) {
+            Ok(Some(image)) => {
+                if let Err(error) = self.admit(process.clone(), Some(image), None) {
+                    self.not_admitted(&process, &error);
+                }
+            }
+            Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
+                if explicit {
+                    self.consider_host(process);
+                }
+            }
+            Err(Refused::Inspect(error)) => {
+                let level = self.once(&process);
+                log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
+            }
+            Err(Refused::Process(error)) => debug!("{error}"),
+        }
+    }
+
+    /// Says why a process is not watched, if it still lives; then it is looked at again.
+    pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
+        let level = if process.is_alive() {
+            self.undecided.push(process.pid);
+            self.once(process)
+        } else {
+            Level::Debug
+        };
+        log!(level, "process {} ({}): {error:#}", process.pid, process.exe.display());
+    }
+
+    pub(super) fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {
+        let inspected = self.images.of(process).map_err(Refused::Process)?;
+        inspected.map_err(Refused::Inspect)
+    }
+
+    /// An inspection is over: the processes that waited for it are looked at.
+    pub fn looked(&mut self, looked: images::Looked) {
+        for pid in self.images.looked(looked) {
+            self.look(pid);
+        }
+    }
+
+    /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
+    pub(super) fn once(&mut self, process: &Process) -> Level {
+        if self.said.len() == SAID {
+            self.said.clear();
+        }
+        match process.exe_id() {
+            Ok(id) if !self.said.insert(id) => Level::Debug,
+            _ => Level::Warn,
+        }
+    }
+}
+
+/// Why a target is no more what it was, by what stands at its pid now; None when it is.
+fn ended(was: &Process, is: &Process) -> Option<Why> {
+    if was.start != is.start {
+        return Some(Why::Ended);
+    }
+    (was.program != is.program).then_some(Why::Execed)
+}

@@ -1,0 +1,131 @@
+//! The one way in which a target ends, whatever ends it. At once the kernel side is told that the process is no target any more,
+//! and its probes are taken out. Reading its last figures and tidying the kernel's maps costs the same for one as for a hundred: that
+//! is done for all that ended meanwhile, at the pipeline's next tick.
+
+use std::collections::HashSet;
+
+use agent_common::hits::Probe;
+use log::warn;
+
+use super::{Watch, govern::Settled};
+use crate::{
+    budget::{Plane, Window},
+    clock,
+    model::MonoNs,
+    target::Target,
+};
+
+/// How long a target that ended is kept at the least, ns: programs that were under way when it was dismissed are over.
+const LEAST: u64 = 50_000_000;
+
+/// Why a process is watched no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The process ended.
+    Ended,
+    /// It became another program.
+    Execed,
+    /// It could not be attached whole; nothing that was counted of it counts.
+    Refused,
+}
+
+/// A target that ended, until its last figures are read.
+pub struct Retired {
+    pub target: Target,
+    pub why: Why,
+    since: MonoNs,
+}
+
+impl Watch {
+    /// Ends a target; what its open windows saw is to be settled. None when it ended before.
+    pub fn retire(&mut self, slot: u32, why: Why) -> Option<Vec<Settled>> {
+        let pid = self.by_slot.remove(&slot)?;
+        let target = self.targets.remove(&pid)?;
+        Some(self.dismiss(target, why))
+    }
+
+    /// The same of one that is not among the targets, or not yet.
+    pub(super) fn dismiss(&mut self, mut target: Target, why: Why) -> Vec<Settled> {
+        let (pid, slot) = (target.process.pid, target.slot);
+        if let Err(error) = self.maps.dismiss(pid) {
+            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
+        }
+        self.hook_set.release(slot, &self.windows);
+        for links in [&mut target.links, &mut target.probes.links] {
+            self.windows.detach(std::mem::take(links));
+        }
+        self.last_hits(&mut target);
+        target.made = self.maps.made(&target.known);
+        let since = clock::now();
+        let mut settled = Vec::new();
+        for plane in [Plane::Hooks, Plane::Probes] {
+            let cut = self.cut(&target, plane);
+            let duty = match plane {
+                Plane::Hooks => &mut target.hooks,
+                Plane::Probes => &mut target.probes,
+            };
+            // While windows were always open, figures are the kernel's own counts.
+            if let (Window::Open { since: opened }, true) = (duty.window, duty.weighed) {
+                let stretch = duty.settle(opened, cut.unwrap_or(since), since, false);
+                settled.push(Settled { slot, plane, stretch });
+            }
+            duty.window = Window::None;
+        }
+        self.ended += usize::from(why != Why::Refused);
+        self.retired.push(Retired { target, why, since });
+        settled
+    }
+
+    /// Takes note of what targets have made of the kernel's maps.
+    pub fn note_made(&mut self) {
+        for target in self.targets.values_mut() {
+            target.made = self.maps.made(&target.known);
+        }
+    }
+
+    /// What it cost since the governor's last turn.
+    fn last_hits(&self, target: &mut Target) {
+        // A map's element is always there; without it the last turn's figures stand.
+        let Ok(hits) = self.meter.hits(target.known.index) else {
+            return;
+        };
+        for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
+            let new = hits[index].saturating_sub(target.spent.hits[index]);
+            target.spent.by_kind[index] += new as f64 * self.meter.costs.of(*probe);
+        }
+        target.spent.hits = hits;
+    }
+
+    /// Whether there are targets that ended, whose last figures wait to be read.
+    pub fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Slots of which the kernel's maps hold something that counts: of targets, and of those that have just ended; with `ending` of
+    /// targets only.
+    pub fn kept(&self, ending: bool) -> HashSet<u32> {
+        let now = clock::now();
+        let recent = self.retired.iter().filter(|retired| !ending && !retired.is_over(now));
+        let recent = recent.map(|retired| retired.target.slot);
+        self.by_slot.keys().copied().chain(recent).collect()
+    }
+
+    /// Takes out those whose slots are `gone`, and tidies the kernel's maps.
+    pub fn bury(&mut self, gone: impl Fn(u32) -> bool) -> Vec<Retired> {
+        let retired = std::mem::take(&mut self.retired).into_iter();
+        let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.target.slot));
+        self.retired = recent;
+        if !over.is_empty() {
+            self.maps.forget(gone);
+        }
+        // Only now: programs go by what stands at their index.
+        self.free.extend(over.iter().map(|retired| retired.target.known.index));
+        over
+    }
+}
+
+impl Retired {
+    fn is_over(&self, now: MonoNs) -> bool {
+        now.0.saturating_sub(self.since.0) >= LEAST
+    }
+}

@@ -1,0 +1,84 @@
+//! A Go program that does what its arguments say, and what the agent's kernel side keeps of processes.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_common::{
+    histogram::{Bucket, Key},
+    net::Peer,
+};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
+
+use crate::common::{Agent, Service};
+
+pub const PROGRAM: &str = include_str!("../fixtures/go_processes.go.txt");
+/// No periodic metrics within a test.
+pub const NEVER: [&str; 2] = ["--metric-interval", "1h"];
+
+/// The fixture's program, by each of these names in a folder of their own.
+pub fn built(names: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("main.go"), PROGRAM).unwrap();
+    let build = |name: &&str| {
+        let path = folder.path().join(name);
+        let mut go = Command::new("go");
+        go.current_dir(folder.path()).args(["build", "-o"]).arg(&path);
+        assert!(go.arg("main.go").status().unwrap().success());
+        path
+    };
+    let paths = names.iter().map(build).collect();
+    (folder, paths)
+}
+
+pub fn start(program: &Path, args: &[&str]) -> Service {
+    Service::of(Command::new(program).args(args).stdin(Stdio::piped()))
+}
+
+pub fn step(service: &mut Service) {
+    service.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+}
+
+/// A map of the agent's kernel side.
+pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
+    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
+    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    let ids = infos.filter_map(|info| {
+        info.lines()
+            .find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok())
+    });
+    let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
+    let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
+    Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap()
+}
+
+pub fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
+    map(agent, name).iter().filter_map(Result::ok).collect()
+}
+
+/// Waits until a program has written something.
+pub fn wait_for(said: &Path) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while fs::read_to_string(said).unwrap_or_default().is_empty() {
+        assert!(Instant::now() < end, "the program does not come to its end");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Waits until the kernel side holds nothing of any target.
+pub fn nothing_is_kept(agent: &Agent) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
+        if kept == 0 {
+            return;
+        }
+        assert!(Instant::now() < end, "{kept} entries are kept of targets that ended");
+        thread::sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,120 @@
+//! What all targets share has room for each of them.
+
+mod common;
+#[path = "common/processes.rs"]
+mod processes;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use agent_common::tokio::poll::TypeKey;
+use common::{Agent, attribute, demo, list, privileged, stock};
+use processes::{NEVER, built, map, start, step, wait_for};
+
+/// One target with more peers than there is room for leaves room for another's.
+#[test]
+fn a_target_with_many_peers_takes_no_room_from_others() {
+    const PEERS: usize = 5000;
+    if !privileged() {
+        return;
+    }
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut byte = [0];
+            // A client that is gone has no use for an answer.
+            let _ = stream.read_exact(&mut byte).and_then(|()| stream.write_all(&byte));
+        }
+    });
+    let (folder, paths) = built(&["many", "few"]);
+    let start = |program: &Path, peers: usize| {
+        let said = folder.path().join(format!("{peers}"));
+        let service = start(program, &["peers", &peers.to_string(), &port, said.to_str().unwrap()]);
+        (service, said)
+    };
+    let ((mut many, many_said), (mut few, few_said)) = (start(&paths[0], PEERS), start(&paths[1], 3));
+    let pids = ["--pid", &many.pid().to_string(), "--pid", &few.pid().to_string()].map(str::to_owned);
+    let pids: Vec<&str> = pids.iter().map(String::as_str).collect();
+    let agent = Agent::run(&[&NEVER[..], &pids].concat(), 2);
+    step(&mut many);
+    wait_for(&many_said);
+    step(&mut few);
+    wait_for(&few_said);
+    thread::sleep(Duration::from_secs(1));
+    let output = agent.stop();
+    // Many points leave in several requests.
+    let whole = |service: &str| -> Vec<_> {
+        let lines = output.metrics.iter().flat_map(|line| list(&line["resourceMetrics"]));
+        let own = lines.filter(|of| attribute(&of["resource"], "service.name") == Some(service.into()));
+        let metrics = own
+            .flat_map(|of| list(&of["scopeMetrics"]))
+            .flat_map(|scope| list(&scope["metrics"]));
+        let requests = metrics.filter(|metric| metric["name"] == "whywait.client.request.duration");
+        requests
+            .flat_map(|metric| list(&metric["exponentialHistogram"]["dataPoints"]))
+            .collect()
+    };
+    let peers = |service| {
+        let points = whole(service);
+        let apart = points
+            .iter()
+            .filter(|point| attribute(point, "server.address").is_some());
+        let apart = apart.count();
+        (apart, points.len() - apart)
+    };
+    assert_eq!(peers("few"), (3, 0));
+    let (apart, others) = peers("many");
+    assert!(
+        (500..=1024).contains(&apart) && others == 1,
+        "{apart} peers apart, {others} others"
+    );
+    let over = output.points("many", "whywait.quota.exceeded");
+    assert!(!over.is_empty() && output.points("few", "whywait.quota.exceeded").is_empty());
+}
+
+/// A tokio service is watched though there is no room for the names of its tasks, and that is said.
+#[test]
+fn without_room_for_its_types_a_process_is_watched_in_part() {
+    if !privileged() {
+        return;
+    }
+    let (_folder, paths) = built(&["before"]);
+    let _before = start(&paths[0], &["stay"]);
+    let exe = demo("rust-stock");
+    let exes = ["--exe", paths[0].to_str().unwrap(), "--exe", exe.to_str().unwrap()];
+    let agent = Agent::run(&[&NEVER[..], &exes].concat(), 1);
+    let mut types = map::<TypeKey, u32>(&agent, "TOKIO_TYPES");
+    let full = (0..1 << 20).find(|vtable| {
+        types
+            .insert(
+                TypeKey {
+                    vtable: *vtable,
+                    slot: 0,
+                },
+                1,
+                0,
+            )
+            .is_err()
+    });
+    assert!(full.is_some());
+    let stock = stock(false);
+    let agent = agent.watching(1);
+    let _ = stock.get("/debug/whywait");
+    let output = agent.stop();
+    assert!(
+        output.said.contains("types of tasks are not told apart"),
+        "{}",
+        output.said
+    );
+    let states = output.points("rust-stock", "whywait.signal.state");
+    let poll = states
+        .iter()
+        .find(|point| attribute(point, "whywait.signal") == Some("tokio.poll".into()));
+    assert_eq!(attribute(poll.unwrap(), "whywait.coverage"), Some("partial".into()));
+}
