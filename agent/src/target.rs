@@ -34,6 +34,8 @@ const EXEMPLARS: usize = 4;
 
 /// Addresses whose places in the source are remembered, of each target.
 const PLACES: usize = 1024;
+/// And functions that goroutines were started with: all of them are asked for again and again.
+const STARTS: usize = 8192;
 
 /// What was read of an executable's symbols.
 #[derive(Debug, Default)]
@@ -276,7 +278,7 @@ impl Target {
             return startpc;
         };
         let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.starts.len() == PLACES {
+        if known.starts.len() == STARTS {
             known.starts.clear();
         }
         let found = || {

@@ -173,8 +173,8 @@ fn name(goroutines: &mut [Seen], target: &Target) {
     let mut known: HashMap<Origin, Origin> = HashMap::new();
     for seen in goroutines {
         let (startpc, gopc) = *known.entry(origin(seen)).or_insert_with(|| {
-            let made = target.go_frame(seen.gopc.saturating_sub(1));
-            (target.go_start(seen.startpc), made.map_or(0, |_| seen.gopc))
+            let is_known = target.go_start(seen.gopc.saturating_sub(1)) != 0;
+            (target.go_start(seen.startpc), if is_known { seen.gopc } else { 0 })
         });
         (seen.startpc, seen.gopc) = (startpc, gopc);
     }
