@@ -2,9 +2,6 @@
 //! request of them, however busy the machine.
 
 mod common;
-#[path = "common/quota.rs"]
-#[expect(dead_code, reason = "the tests of quotas read its account, this one only needs one")]
-mod quota;
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +14,11 @@ use std::{
 };
 
 use aya::maps::{HashMap, Map, MapData};
-use common::{Agent, Output, attribute, list, load, number_of, privileged, shop, stock};
-use quota::{Of, Quota};
+use common::{
+    Agent, Output, attribute, list, load, number_of, privileged,
+    quota::{Of, Quota},
+    shop, stock,
+};
 use serde_json::Value;
 
 const PROGRAM: &str = include_str!("fixtures/go_sockets.go.txt");
