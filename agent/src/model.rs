@@ -273,6 +273,7 @@ fn attributes(attributes: &[Attribute]) -> usize {
     size_of_val(attributes) + held.sum::<usize>()
 }
 
+#[expect(clippy::ptr_arg, reason = "whether it is borrowed is what is asked")]
 fn owned(text: &Cow<'static, str>) -> usize {
     match text {
         Cow::Owned(text) => text.len(),
