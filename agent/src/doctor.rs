@@ -9,7 +9,7 @@ use crate::{
     },
     budget::calibrate,
     cli::TargetArgs,
-    discover::Process,
+    discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
@@ -122,10 +122,15 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
-            if explicit {
-                say!("{head}: neither Go nor tokio");
+            if !explicit {
+                return Exit::NotATarget;
             }
-            return Exit::NotATarget;
+            let Some(error) = objects::runtime_in(process) else {
+                say!("{head}: neither Go nor tokio");
+                return Exit::NotATarget;
+            };
+            say!("{head}: runtime not watched: {error}");
+            return Exit::Partial;
         }
         Err(error) => {
             say!("{head}: runtime not watched: {error}");

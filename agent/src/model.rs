@@ -249,7 +249,7 @@ impl Batch {
 
 impl Span {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + attributes(&self.attributes) + size_of::<Link>() * self.links.len() + owned(&self.name)
+        size_of::<Self>() + attributes(&self.attributes) + size_of::<Link>() * self.links.len() + self.name.len()
     }
 }
 
@@ -266,17 +266,9 @@ impl Point {
 
 fn attributes(attributes: &[Attribute]) -> usize {
     let held = attributes.iter().map(|attribute| match &attribute.value {
-        Value::Str(text) => owned(text),
+        Value::Str(text) => text.len(),
         Value::List(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
         Value::I64(_) | Value::Bool(_) => 0,
     });
     size_of_val(attributes) + held.sum::<usize>()
-}
-
-#[expect(clippy::ptr_arg, reason = "whether it is borrowed is what is asked")]
-fn owned(text: &Cow<'static, str>) -> usize {
-    match text {
-        Cow::Owned(text) => text.len(),
-        Cow::Borrowed(_) => 0,
-    }
 }

@@ -196,10 +196,7 @@ impl Watch {
             }
             Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
                 if explicit {
-                    info!(
-                        "process {pid} ({}) was named but is neither Go nor tokio",
-                        process.exe.display()
-                    );
+                    self.consider_host(process);
                 }
             }
             Err(Refused::Inspect(error)) => {
@@ -269,7 +266,7 @@ impl Watch {
         self.next_slot += 1;
         let resource = Arc::new(enrich::resource(&process, image.as_deref()));
         // A Go binary of which too little is known is recognised all the same.
-        let error = error.or_else(|| go_error(image.as_deref()?));
+        let error = error.or_else(|| attach::go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
         let go = self.open_runtime(process.pid, image.as_deref(), bias);
         if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
@@ -306,6 +303,7 @@ impl Watch {
         target.futures = plan.futures.clone();
         target.go = go;
         target.image = image;
+        target.open_exe()?;
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
@@ -359,7 +357,7 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
-        self.maps.forget(pid, slot);
+        self.maps.forget(slot);
         self.hook_set.release(slot, &self.windows);
     }
 
@@ -392,12 +390,4 @@ impl Watch {
 enum Refused {
     Process(ProcessError),
     Inspect(InspectError),
-}
-
-/// Why nothing of a Go runtime can be read.
-fn go_error(image: &Image) -> Option<InspectError> {
-    match image {
-        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
-        Image::Tokio(_) => None,
-    }
 }

@@ -57,12 +57,6 @@ fn the_kernel_outlives_programs_that_are_preempted_by_themselves() {
     for service in [&urgent, &urgent_tokio] {
         real_time(service.pid());
     }
-    // The busy ones take all there is. The urgent ones wake many times a second for next to nothing: each time they may find a busy one
-    // in the midst of a program, and run the same.
-    let loads = [
-        Load::start(&[busy.url("/chan?n=2000")], 0, seconds + 600, 1),
-        Load::start(&[busy_tokio.url("/stock/{n}")], 0, seconds + 600, 1),
-    ];
     let mut services = vec![&busy, &urgent];
     // tokio is not watched on arm64.
     let with_tokio = !cfg!(target_arch = "aarch64");
@@ -73,6 +67,12 @@ fn the_kernel_outlives_programs_that_are_preempted_by_themselves() {
     let mut args = vec!["--max-spans", "20", "--limit-memory", "512MiB"];
     args.extend(pids.iter().flat_map(|pid| ["--pid", pid]));
     let agent = Agent::run(&args, services.len());
+    // The busy ones take all there is. The urgent ones wake many times a second for next to nothing: each time they may find a busy one
+    // in the midst of a program, and run the same.
+    let loads = [
+        Load::start(&[busy.url("/chan?n=2000")], 0, seconds + 600, 1),
+        Load::start(&[busy_tokio.url("/stock/{n}")], 0, seconds + 600, 1),
+    ];
     let begin = Instant::now();
     std::thread::scope(|scope| {
         for (service, path) in [(&urgent, "/chan?n=1000&us=300"), (&urgent_tokio, "/sleep?ms=1&n=200")] {

@@ -11,7 +11,7 @@ use crate::{
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
     golang::{GoRuntime, ProofError},
-    inspect::Image,
+    inspect::{Image, InspectError},
     memory::Memory,
     signals,
     target::{GoState, Target},
@@ -85,13 +85,9 @@ impl Watch {
         } else {
             target.hooks.window = Window::Busy;
         }
-        // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
-        // that has just started may begin to listen at any moment.
-        self.tell_ports(target)?;
         self.maps
             .admit(pid, &target.known)
             .context("cannot tell the kernel side of the target")?;
-        self.tell_ports(target)?;
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
@@ -109,11 +105,12 @@ impl Watch {
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
     }
+}
 
-    fn tell_ports(&mut self, target: &Target) -> anyhow::Result<()> {
-        let ports = target.process.listening_ports().unwrap_or_default();
-        self.maps
-            .listens(target.process.pid, ports)
-            .context("cannot tell the kernel side of the target's ports")
+/// Why nothing of a Go runtime can be read.
+pub(super) fn go_error(image: &Image) -> Option<InspectError> {
+    match image {
+        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
+        Image::Tokio(_) => None,
     }
 }
