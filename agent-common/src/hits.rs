@@ -111,29 +111,28 @@ impl Plane {
     pub const COUNT: usize = 2;
 }
 
+/// Hits in windows that a CPU keeps to itself before it adds them to those of all, [`Cut::used`]: what is allowed is exceeded by no more than
+/// that many a CPU, and one hit in as many pays for a word that all CPUs write.
+pub const TOGETHER: u64 = 16;
+
 shared! {
     /// A target's account on one CPU.
     pub struct Account {
         pub hits: Hits,
-        /// By [`Plane`].
-        pub used: [Used; Plane::COUNT],
+        /// Hits in windows that are not in [`Cut::used`] yet, by [`Plane`].
+        pub held: [u64; Plane::COUNT],
     }
 
-    /// Hits of a plane in its window.
-    pub struct Used {
-        /// Which window: the time it was opened at.
-        pub window: u64,
-        pub hits: u64,
-    }
-
-    /// When the programs ended a target's windows by themselves, as their allowance was used up: CLOCK_MONOTONIC, ns, by
-    /// [`Plane`]; 0 while they have not.
+    /// What a target's windows may still have, by [`Plane`].
     pub struct Cut {
+        /// When the programs ended a window by themselves, as its allowance was used up: CLOCK_MONOTONIC, ns; 0 while they have not.
         pub at: [u64; Plane::COUNT],
+        /// Hits in windows so far, on all CPUs.
+        pub used: [u64; Plane::COUNT],
     }
 }
 
-layout!(Account: Probe::COUNT * 8 + 2 * 16, Cut: 16);
+layout!(Account: Probe::COUNT * 8 + 16, Cut: 32);
 
 #[cfg(test)]
 mod tests {

@@ -26,17 +26,19 @@ pub enum Loss {
     GoListTooLong = 9,
     /// The map of Ps, or that of who pays for the GC, was full: an assist was not counted for its cycle.
     GoAssistFull = 10,
+    /// An answer was read before the kernel told that its request was sent: how long that took is not known.
+    RequestUnordered = 11,
     /// The ring of exec events was full: a new program is found at the next look at all processes only.
-    ExecFull = 11,
+    ExecFull = 12,
     /// A target has as many histogram buckets as one may have: a value was not counted.
-    HistogramQuota = 12,
+    HistogramQuota = 13,
     /// A target has as many peers as one may have: the value was counted under "other".
-    PeerQuota = 13,
+    PeerQuota = 14,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -51,6 +53,7 @@ impl Loss {
         (Self::ReadFault, "read_fault"),
         (Self::GoListTooLong, "go_list_too_long"),
         (Self::GoAssistFull, "go_assist_full"),
+        (Self::RequestUnordered, "request_unordered"),
         (Self::ExecFull, "exec_full"),
         (Self::HistogramQuota, "histogram_quota"),
         (Self::PeerQuota, "peer_quota"),

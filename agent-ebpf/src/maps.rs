@@ -7,10 +7,10 @@ use agent_common::{
         stw::Last,
     },
     histogram::{Bucket, Key},
-    hits::{Account, Cut, Plane, Probe},
+    hits::{Account, Cut, Plane, Probe, TOGETHER},
     kernel::Layout,
     loss::Loss,
-    net::{Listener, PEER_LIMIT, Peer, Socket},
+    net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
     target::{HOOKS_OPEN, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
@@ -77,17 +77,14 @@ pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 
 /// Woken at, ns.
 #[map]
 pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);
-/// By address of the kernel's struct sock.
+/// Both by address of the kernel's struct sock. Connects that are under way:
+#[map]
+pub static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(16 * 1024, 0);
 #[map]
 pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(64 * 1024, 0);
+/// Peers by the ids their values are counted under.
 #[map]
-pub static LISTENERS: HashMap<Listener, u32> = HashMap::with_max_entries(4096, 0);
-/// Peers and the ids their values are counted under.
-#[map]
-pub static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(PEER_LIMIT, 0);
-/// Peers numbered on each CPU so far.
-#[map]
-pub static PEER_COUNT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub static PEERS: HashMap<u32, Peer> = HashMap::with_max_entries(PEER_LIMIT, 0);
 /// By tid.
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(64 * 1024, 0);
@@ -112,8 +109,8 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
 #[inline(always)]
 pub fn probed(tgid: u32, probe: Probe) -> Option<&'static Target> {
     let target = target(tgid)?;
-    let window = (target.flags & PROBES_OPEN != 0).then_some(target.probes_since);
-    spend(target, probe, Plane::Probes, window).then_some(target)
+    let open = target.flags & PROBES_OPEN != 0;
+    spend(target, probe, Plane::Probes, open).then_some(target)
 }
 
 /// The target that a hook was called for, if it is one and its hooks count.
@@ -124,7 +121,7 @@ pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
         hit(target, Probe::HookIdle);
         return None;
     }
-    spend(target, probe, Plane::Hooks, Some(target.hooks_since)).then_some(target)
+    spend(target, probe, Plane::Hooks, true).then_some(target)
 }
 
 /// Counts a hit that a target pays for.
@@ -136,28 +133,27 @@ pub fn hit(target: &Target, probe: Probe) {
     }
 }
 
-/// Counts a hit, and says whether it counts: in the `window` that is open, if one is, and within what that is allowed. The
+/// Counts a hit, and says whether it counts: in a window that is `open`, and within what that is allowed on all CPUs together. The
 /// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended.
 #[inline(always)]
-fn spend(target: &Target, probe: Probe, plane: Plane, window: Option<u64>) -> bool {
+fn spend(target: &Target, probe: Probe, plane: Plane, open: bool) -> bool {
     let (Some(account), Some(cut)) = (ACCOUNTS.get_ptr_mut(target.index), CUTS.get_ptr_mut(target.index)) else {
         return false;
     };
     // SAFETY: as in `hit`; the cut is one aligned word, written with a time that is as good as another CPU's. A program that
-    // interrupts this one in between is a hit that the window has too many, no more.
+    // interrupts this one in between may have a few hits of the window counted twice, or not.
     unsafe {
         record::add(&raw mut (*account).hits[probe as usize], 1);
-        let Some(window) = window else { return false };
-        let used = &mut (*account).used[plane as usize];
-        if used.window != window {
-            used.window = window;
-            used.hits = 0;
-        }
-        used.hits += 1;
-        if (*cut).at[plane as usize] != 0 {
+        if !open || (*cut).at[plane as usize] != 0 {
             return false;
         }
-        if used.hits > target.allowance[plane as usize] {
+        let held = &mut (*account).held[plane as usize];
+        *held += 1;
+        if *held >= TOGETHER {
+            record::add(&raw mut (*cut).used[plane as usize], *held);
+            *held = 0;
+        }
+        if (*cut).used[plane as usize] > target.allowance[plane as usize] {
             (*cut).at[plane as usize] = read::now();
             return false;
         }

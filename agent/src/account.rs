@@ -9,6 +9,7 @@ use crate::{
     export::{Cause, ExportStats},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
+    pipeline::{Fault, Faults},
     signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
@@ -104,7 +105,7 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
             }
             Coverage::Full => ("full", None),
             Coverage::Partial(cause) => ("partial", Some(cause.clone())),
-            Coverage::Off(cause) => ("off", Some(cause.clone())),
+            Coverage::Off(cause) | Coverage::Lacking(cause) => ("off", Some(cause.clone())),
         };
         let mut attributes = vec![
             Attribute::new(defs::SIGNAL, state.signal),
@@ -134,6 +135,7 @@ pub struct Own<'a> {
     pub skipped: &'a [(String, u64)],
     pub export: &'a ExportStats,
     pub shed: Shed,
+    pub faults: &'a Faults,
     /// CPU time, ns, and resident set, bytes.
     pub used: (u64, u64),
 }
@@ -150,6 +152,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         skipped,
         export,
         shed,
+        faults,
         used: (cpu, memory),
     } = *own;
     let sum = |value: u64, attributes: Vec<Attribute>| Point {
@@ -183,6 +186,10 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         .iter()
         .map(|(why, name)| sum(export.dropped_by(*why), cause(name)))
         .collect();
+    let met = Fault::ALL
+        .iter()
+        .map(|(fault, name, _)| sum(faults.counts[*fault as usize], cause(name)))
+        .collect();
     let skipped: Vec<Point> = skipped
         .iter()
         .map(|(program, runs)| sum(*runs, vec![Attribute::new(defs::PROBE, program.clone())]))
@@ -198,6 +205,10 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
             def: &defs::EXPORT_DROPPED,
             points: given_up,
         },
+        Metric {
+            def: &defs::FAULTS,
+            points: met,
+        },
         gauge(&defs::SHED, shed as u64, cause(shed.text())),
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
@@ -205,3 +216,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
     metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
     metrics
 }
+
+#[cfg(test)]
+#[path = "account_tests.rs"]
+mod tests;

@@ -3,55 +3,61 @@
 use anyhow::Context as _;
 
 use crate::{
-    attach::plan::{self, Coverage},
+    attach::{
+        kernel::{self, ALL},
+        plan::{self, Coverage, SignalState},
+    },
     budget::calibrate,
     cli::TargetArgs,
-    discover::Process,
-    exit::Exit,
+    discover::{Process, objects},
+    exit::{Exit, Fatal, of_process},
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
     memory::Memory,
-    pipeline, signals,
+    pipeline, say,
+    signals::{self, process::quota},
 };
 
-/// Prints the findings; ends with the code of the first that keeps whywait from working at all.
+/// Prints the findings; ends with the code that a run on these targets would.
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
+    let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    println!("kernel {}", release.trim());
+    say!("kernel {}", release.trim());
     let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
-        Ok((mut object, hooks)) => {
+        Ok((mut object, found)) => {
             match &object.refused {
-                None => println!("  {:<18} {}", "uprobes by", object.way()),
+                None => say!("  {:<18} {}", "uprobes by", object.way()),
                 Some(reason) => match object.without_uprobes() {
-                    Some(reason) => println!("  {:<18} off: {reason}", "uprobes"),
-                    None => println!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
+                    Some(reason) => say!("  {:<18} off: {reason}", "uprobes"),
+                    None => say!("  {:<18} {}, not uprobe_multi: {reason}", "uprobes by", object.way()),
                 },
             }
             match calibrate::trap(&mut object) {
-                Ok(Some(trap)) => println!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
-                Ok(None) => println!(
+                Ok(Some(trap)) => say!("  {:<18} {trap:.0} ns, measured just now", "trap of a probe"),
+                Ok(None) => say!(
                     "  {:<18} not measured: the machine is too busy just now",
                     "trap of a probe"
                 ),
-                Err(error) => println!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
+                Err(error) => say!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
-            for hook in &hooks {
+            for hook in &found {
                 match hook.taken {
-                    Some(taken) => println!("  {:<18} {taken}", hook.signal),
-                    None => println!("  {:<18} off", hook.signal),
+                    Some(taken) => say!("  {:<18} {taken}", hook.signal),
+                    None => say!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
                     match alternative {
-                        &"all" => println!("  {:<18} {reason}", ""),
-                        _ => println!("  {:<18} refused {alternative}: {reason}", ""),
+                        &ALL => say!("  {:<18} {reason}", ""),
+                        _ => say!("  {:<18} refused {alternative}: {reason}", ""),
                     }
                 }
             }
+            hooks = kernel::states(&found).collect();
             object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
-            println!("  {error:#}");
+            say!("  {error:#}");
             return Err(error);
         }
     };
@@ -62,61 +68,87 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             .memory
             .map_or_else(|| "all".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
     );
-    println!(
+    say!(
         "  {:<18} {cpu} cores, {memory} memory, of which --limit-cpu and --limit-memory are taken",
         "own cgroup"
     );
-    println!("signals: {}", signals::NAMES.join(", "));
+    say!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {
-        Process::read(*pid).map_err(|error| crate::exit::Fatal::new(Exit::NoSuchProcess, error))?;
+        Process::read(*pid).map_err(|error| Fatal::new(of_process(&error), error))?;
     }
-    let mut found = 0;
+    let (mut found, mut exit) = (0, Exit::Ok);
     for process in Process::all().context("cannot list processes")? {
-        if selector.matches(&process) && report(&process, selector.is_explicit(), without_uprobes.as_deref()) {
-            found += 1;
+        if !selector.matches(&process) {
+            continue;
         }
+        let named = selector.pids.contains(&process.pid);
+        exit = match report(&process, selector.is_explicit(), &hooks, without_uprobes.as_deref()) {
+            Exit::Ok => {
+                found += 1;
+                exit
+            }
+            Exit::Partial => {
+                found += 1;
+                // A process that happens to run beside the others is no failure.
+                if exit == Exit::Ok && selector.is_explicit() {
+                    Exit::Partial
+                } else {
+                    exit
+                }
+            }
+            // Of the two the one that ends a run.
+            other if named && matches!(exit, Exit::Ok | Exit::Partial) => other,
+            _ => exit,
+        };
     }
-    println!("{found} processes can be watched");
-    Ok(Exit::Ok)
+    say!("{found} processes can be watched");
+    Ok(exit)
 }
 
-/// Prints what is to say of a process; whether it can be watched.
-fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> bool {
+/// Prints what is to say of a process, and gives the code of a run on it alone; [`Exit::Partial`] where not all is to be had. `hooks` are
+/// the kernel's.
+fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
-                println!("{head}: {error}");
+                say!("{head}: {error}");
             }
-            return false;
+            return of_process(&error);
         }
     };
     let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
-            if explicit {
-                println!("{head}: neither Go nor tokio");
+            if !explicit {
+                return Exit::NotATarget;
             }
-            return false;
+            let Some(error) = objects::runtime_in(process) else {
+                say!("{head}: neither Go nor tokio");
+                return Exit::NotATarget;
+            };
+            say!("{head}: runtime not watched: {error}");
+            return Exit::Partial;
         }
         Err(error) => {
-            println!("{head}: runtime not watched: {error}");
-            return explicit;
+            say!("{head}: runtime not watched: {error}");
+            // Its sockets and threads are, where it is named by its pid.
+            return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
     };
     let elf = match &image {
         Image::Go(image) => {
-            println!("{head}: {}", image.version.raw);
-            println!("  {:<18} {}", "found by", found_by(image));
+            say!("{head}: {}", image.version.raw);
+            say!("  {:<18} {}", "found by", found_by(image));
             if let Err(error) = &image.tls_g {
-                println!("  goroutines of sockets are not told: {error}");
+                say!("  goroutines of sockets are not told: {error}");
             }
             &image.elf
         }
         Image::Tokio(image) => {
-            println!(
+            say!(
                 "{head}: tokio {}",
                 image.version.as_deref().unwrap_or("of unknown version")
             );
@@ -131,11 +163,16 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
     if let Some(reason) = without_uprobes {
         plan.without_probes(reason);
     }
-    for state in &plan.states {
+    let own = plan.states.len();
+    plan.states.extend(hooks.iter().cloned());
+    plan.states.push(quota::state(process.pid, &[]));
+    let states = plan::states_now(&plan.states, []);
+    for (at, state) in states.iter().enumerate() {
         match &state.coverage {
-            Coverage::Full => println!("  {:<18} full", state.signal),
-            Coverage::Partial(reason) => println!("  {:<18} in part: {reason}", state.signal),
-            Coverage::Off(reason) => println!("  {:<18} off: {reason}", state.signal),
+            Coverage::Full if at >= own => {}
+            Coverage::Full => say!("  {:<18} full", state.signal),
+            Coverage::Partial(reason) => say!("  {:<18} in part: {reason}", state.signal),
+            Coverage::Off(reason) | Coverage::Lacking(reason) => say!("  {:<18} off: {reason}", state.signal),
         }
     }
     for probe in &plan.probes {
@@ -143,12 +180,18 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
             SiteCost::Emulated => "emulated",
             SiteCost::SingleStepped => "single-stepped",
         };
-        println!(
+        say!(
             "    {:<18} {} at file offset {:#x}, {cost}",
-            probe.program, probe.site.function, probe.site.file_offset
+            probe.program,
+            probe.site.function,
+            probe.site.file_offset
         );
     }
-    true
+    if plan::is_dark(&states) {
+        Exit::Partial
+    } else {
+        Exit::Ok
+    }
 }
 
 /// Holds what was found of a Go runtime against the process; others have nothing to prove.

@@ -43,10 +43,11 @@ pub struct Snapshot {
     pub threads: Option<Threads>,
     /// Calls into C since the start; None without cgo, and where they could not be counted this time.
     pub c_calls: Option<u64>,
-    /// GOGC in percent; negative when off.
-    pub gogc: i64,
+    /// GOGC in percent; None when off.
+    pub gogc: Option<u64>,
     /// GOMEMLIMIT; None when off or unknown to this version.
     pub memory_limit: Option<u64>,
+    /// None where there is no goal: GOGC is off, and there is no GOMEMLIMIT.
     pub heap_goal: Option<u64>,
     pub gc_cycles: u64,
     pub gc_cycles_forced: u64,
@@ -163,10 +164,9 @@ impl GoRuntime {
             gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
             threads: self.threads()?,
             c_calls: self.c_calls()?,
-            gogc: i64::from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
-            // math.MaxInt64 means no limit.
-            memory_limit: limit.filter(|limit| *limit < i64::MAX as u64),
-            heap_goal: self.heap_goal(limit)?,
+            gogc: u64::try_from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32).ok(),
+            memory_limit: limit.filter(|limit| *limit < NONE),
+            heap_goal: self.heap_goal(limit)?.filter(|goal| *goal < NONE),
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,
@@ -230,11 +230,11 @@ impl GoRuntime {
             sched.g_free_no_stack_size.as_ref(),
         ];
         for field in dead.into_iter().flatten() {
-            count -= signed(self.at(globals.sched) + field.offset, field.size)?;
+            count = count.wrapping_sub(signed(self.at(globals.sched).wrapping_add(field.offset), field.size)?);
         }
         if let Some(free) = p.g_free_n.as_ref().or(p.g_free_size.as_ref()) {
             for pointer in self.procs()? {
-                count -= signed(pointer + free.offset, free.size)?;
+                count = count.wrapping_sub(signed(pointer.wrapping_add(free.offset), free.size)?);
             }
         }
         Ok(count.max(1) as u64)
@@ -250,7 +250,7 @@ impl GoRuntime {
         };
         let mut created = self.field(self.globals.sched, sched)?;
         for pointer in self.procs()? {
-            created = created.wrapping_add(self.memory.word(pointer + p.offset)?);
+            created = created.wrapping_add(self.memory.word(pointer.wrapping_add(p.offset))?);
         }
         Ok(Some(created))
     }
@@ -259,21 +259,22 @@ impl GoRuntime {
     fn procs(&self) -> io::Result<Vec<u64>> {
         let (base, length) = (
             self.memory.word(self.at(self.globals.allp))?,
-            self.memory.word(self.at(self.globals.allp) + 8)?,
+            self.memory.word(self.at(self.globals.allp).wrapping_add(8))?,
         );
         self.memory.words(base, length.min(MAX_PROCS) as usize)
     }
 
     fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {
         let layout = &self.offsets.time_histogram;
-        let base = self.at(self.globals.sched) + field.offset;
+        let base = self.at(self.globals.sched).wrapping_add(field.offset);
+        let at = |field: &FieldLoc| base.wrapping_add(field.offset);
         Ok(TimeHistogram {
-            underflow: self.memory.word(base + layout.underflow.offset)?,
-            counts: self.memory.words(base + layout.counts.offset, layout.buckets.count)?,
+            underflow: self.memory.word(at(&layout.underflow))?,
+            counts: self.memory.words(at(&layout.counts), layout.buckets.count)?,
             overflow: layout
                 .overflow
                 .as_ref()
-                .map_or(Ok(0), |overflow| self.memory.word(base + overflow.offset))?,
+                .map_or(Ok(0), |overflow| self.memory.word(at(overflow)))?,
         })
     }
 
@@ -281,7 +282,9 @@ impl GoRuntime {
     fn heap_stats(&self) -> io::Result<HeapStats> {
         let fields = &self.offsets.heap_stats;
         let size = self.offsets.heap_stats_size;
-        let base = self.at(self.globals.memstats) + self.offsets.memstats.heap_stats.offset;
+        let base = self
+            .at(self.globals.memstats)
+            .wrapping_add(self.offsets.memstats.heap_stats.offset);
         let words = self.memory.words(base, (size * 3 / 8) as usize)?;
         let sum = |offset: u64| {
             (0..3).fold(0u64, |sum, part| {
@@ -324,6 +327,9 @@ impl GoRuntime {
     }
 }
 
+/// From here on a size is none: math.MaxInt64 is GOMEMLIMIT's "no limit", and all ones a goal that GOGC=off makes (go1.26,
+/// runtime/mgcpacer.go, gcControllerState.memoryLimit and gcPercentHeapGoal).
+pub const NONE: u64 = i64::MAX as u64;
 /// More Ps than any machine has: a length beyond it is not one.
 const MAX_PROCS: u64 = 1 << 14;
 

@@ -1,7 +1,10 @@
 //! whywait's agent. The modules are the data's way, in order; `pipeline` wires them.
 
 #![deny(unsafe_code)]
+// Printing may fail, and shows names: `output` does both.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod aside;
 pub mod bpf;
 pub mod cgroup;
 pub mod cli;
@@ -12,6 +15,7 @@ pub mod kernel;
 pub mod limits;
 pub mod memory;
 pub mod model;
+pub mod output;
 pub mod room;
 pub mod telemetry;
 

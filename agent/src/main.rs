@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::{
     cli::{Cli, Command},
     exit::{Exit, exit_of},
-    pipeline, recording,
+    output, pipeline, recording,
 };
 use clap::Parser as _;
 use tokio::runtime::{Builder, Handle};
@@ -17,10 +17,13 @@ const ASIDE: i32 = 10;
 
 fn main() -> Exit {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_target(false)
-        .format_timestamp_secs()
-        .init();
+    output::begin_log();
+    let exit = run_to_end(&cli.command);
+    output::end_log(LEAVE);
+    exit
+}
+
+fn run_to_end(command: &Command) -> Exit {
     let (runtime, aside) = match (
         Builder::new_current_thread().enable_all().build(),
         Builder::new_multi_thread()
@@ -31,18 +34,20 @@ fn main() -> Exit {
     ) {
         (Ok(runtime), Ok(aside)) => (runtime, aside),
         (Err(error), _) | (_, Err(error)) => {
-            eprintln!("whywait: cannot start: {error}");
+            output::complain(format_args!("cannot start: {error}"));
             return Exit::Failed;
         }
     };
-    let outcome = runtime.block_on(run(&cli.command, aside.handle()));
+    let outcome = runtime.block_on(run(command, aside.handle()));
     // A sink that still hangs in a blocking call does not hold the process.
     runtime.shutdown_timeout(LEAVE);
     aside.shutdown_timeout(LEAVE);
     match outcome {
+        // Of a command that is there to print.
+        Ok(Exit::Ok) if output::is_broken() => Exit::Failed,
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("whywait: {error:#}");
+            output::complain(format_args!("{error:#}"));
             exit_of(&error)
         }
     }

@@ -237,3 +237,38 @@ pub struct Batch {
     pub spans: Vec<Span>,
     pub metrics: Vec<Metric>,
 }
+
+impl Batch {
+    /// Bytes of memory that it holds, but for the resource, which its target holds too.
+    pub fn bytes(&self) -> usize {
+        let spans: usize = self.spans.iter().map(Span::bytes).sum();
+        let points = self.metrics.iter().flat_map(|metric| &metric.points);
+        spans + points.map(Point::bytes).sum::<usize>()
+    }
+}
+
+impl Span {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + attributes(&self.attributes) + size_of::<Link>() * self.links.len() + self.name.len()
+    }
+}
+
+impl Point {
+    fn bytes(&self) -> usize {
+        let counts = match &self.data {
+            PointData::Histogram { counts, .. } | PointData::ExpHistogram { counts, .. } => counts.len(),
+            _ => 0,
+        };
+        let exemplars = size_of::<Exemplar>() * self.exemplars.len();
+        size_of::<Self>() + attributes(&self.attributes) + size_of::<u64>() * counts + exemplars
+    }
+}
+
+fn attributes(attributes: &[Attribute]) -> usize {
+    let held = attributes.iter().map(|attribute| match &attribute.value {
+        Value::Str(text) => text.len(),
+        Value::List(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
+        Value::I64(_) | Value::Bool(_) => 0,
+    });
+    size_of_val(attributes) + held.sum::<usize>()
+}

@@ -12,17 +12,14 @@ use log::debug;
 use tokio::{
     runtime::Handle,
     select,
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    task::yield_now,
     time::{MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
     aggregate::{Store, store::Reading},
-    attach::{
-        maps::TargetMaps,
-        plan::{Coverage, SignalState},
-    },
+    attach::{maps::TargetMaps, plan},
     budget::{Meter, Plane},
     cli::RunArgs,
     clock,
@@ -35,21 +32,29 @@ use crate::{
     intake::ring::Ring,
     limits::{self, Keeper},
     model::{MonoNs, Resource},
-    recording::Recorder,
+    recording::{Finished, Recorder},
     summary::Screen,
     watch::{LONG, Settled, Watch},
 };
 
+mod faults;
+#[cfg(test)]
+mod flood_tests;
 mod life;
 mod own;
 mod startup;
+mod stop;
 mod tick;
 
+pub use faults::{Fault, Faults};
 pub use startup::{export_config, load};
 use startup::{options, own_limits};
+use stop::Stop;
 
-/// Events handled before the loop looks at its other duties.
+/// Events handled before the loop looks at its other duties: a flood of them delays no tick, no governor and no Ctrl-C.
 const BURST: usize = 4096;
+/// How long who reads standard output may take for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long sinks may take to send what they hold when the run ends.
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often maps are read for the summary, and spans leave.
@@ -75,6 +80,9 @@ struct Pipeline {
     /// Spans that leave at the next tick.
     collector: Collector,
     recorder: Option<Recorder>,
+    faults: Faults,
+    /// Events that the kernel side could not write, as of the last reading.
+    ring_full: u64,
     /// Most spans of a target in a second, as asked for.
     max_spans: usize,
     keeper: Keeper,
@@ -97,52 +105,8 @@ struct Pipeline {
 /// as well. Exports and answers probes of its health `aside`.
 pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyhow::Result<Exit> {
     // From here on Ctrl-C ends the run in order, also while it attaches.
-    let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let options = options(args)?;
-    let export = export_config(&args.export)?;
-    let recorder = record.map(Recorder::create).transpose()?;
-    let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
-    let mut take = |name: &'static str| object.ebpf.take_map(name);
-    let maps = TargetMaps::new(&mut take)?;
-    let store = Store::new(&mut take)?;
-    let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
-    let execs = Ring::new(take("EXECS").context("the object has no map EXECS")?)?;
-    let (watch_to_pipeline, mut ends) = mpsc::channel(ENDS);
-    let mut meter = Meter::new(&mut take)?;
-    meter.calibrate(&mut object);
-    let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
-    let exporter = Exporter::start(export, aside)?;
-    let health = Arc::new(Health::default());
-    if let Some(address) = args.health_listen {
-        let serve = health::serve(address, health.clone(), exporter.stats.clone());
-        aside
-            .spawn(serve)
-            .await?
-            .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
-    }
-    let mut pipeline = Pipeline {
-        watch,
-        ring,
-        execs,
-        store,
-        exporter,
-        health,
-        own: Arc::new(enrich::own_resource()),
-        screen: Screen::new(args.plain),
-        began: Instant::now(),
-        since: clock::now(),
-        collector: Collector::new(args.max_spans),
-        recorder,
-        max_spans: args.max_spans,
-        keeper: Keeper::new(own_limits(args)),
-        judged: (clock::now(), 0),
-        unsettled: Vec::new(),
-        clear: Instant::now() + CLEAR,
-        late: 0,
-        farewells: life::Farewells::default(),
-        ending: false,
-        skipped: Vec::new(),
-    };
+    let mut stop = Stop::new().context("cannot handle signals")?;
+    let (mut pipeline, mut ends) = Pipeline::start(args, record, aside).await?;
     if let Err(error) = pipeline.watch.scan() {
         pipeline.watch.close().await;
         return Err(error);
@@ -151,33 +115,86 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     pipeline.judged = (clock::now(), limits::measure().unwrap_or_default().0);
     // Reading the kernel's types took fifty times what stays of it.
     heap::give_back();
-    let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await?;
+    let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await;
     pipeline.finish(exit).await
 }
 
 impl Pipeline {
-    async fn turn_until_end(
-        &mut self,
+    /// Wires it; nobody is watched yet. Ends of targets come out beside it.
+    async fn start(
         args: &RunArgs,
-        ends: &mut mpsc::Receiver<u32>,
-        stop: &mut (Signal, Signal),
-    ) -> anyhow::Result<Exit> {
+        record: Option<&Path>,
+        aside: &Handle,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<u32>)> {
+        let options = options(args)?;
+        let export = export_config(&args.export)?;
+        let recorder = record.map(Recorder::create).transpose()?;
+        let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
+        let mut take = |name: &'static str| object.ebpf.take_map(name);
+        let maps = TargetMaps::new(&mut take)?;
+        let store = Store::new(&mut take)?;
+        let ring = Ring::new(take("EVENTS").context("the object has no map EVENTS")?)?;
+        let execs = Ring::new(take("EXECS").context("the object has no map EXECS")?)?;
+        let (watch_to_pipeline, ends) = mpsc::channel(ENDS);
+        let mut meter = Meter::new(&mut take)?;
+        meter.calibrate(&mut object);
+        let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
+        let exporter = Exporter::start(export, aside)?;
+        let health = Arc::new(Health::default());
+        if let Some(address) = args.health_listen {
+            let serve = health::serve(address, health.clone(), exporter.stats.clone());
+            aside
+                .spawn(serve)
+                .await?
+                .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
+        }
+        let screen = Screen::new(args.plain).context("cannot begin the thread that writes to standard output")?;
+        let pipeline = Self {
+            watch,
+            ring,
+            execs,
+            store,
+            exporter,
+            health,
+            own: Arc::new(enrich::own_resource()),
+            screen,
+            began: Instant::now(),
+            since: clock::now(),
+            collector: Collector::new(args.max_spans),
+            recorder,
+            faults: Faults::default(),
+            ring_full: 0,
+            max_spans: args.max_spans,
+            keeper: Keeper::new(own_limits(args)),
+            judged: (clock::now(), 0),
+            unsettled: Vec::new(),
+            clear: Instant::now() + CLEAR,
+            late: 0,
+            farewells: life::Farewells::default(),
+            ending: false,
+            skipped: Vec::new(),
+        };
+        Ok((pipeline, ends))
+    }
+
+    async fn turn_until_end(&mut self, args: &RunArgs, ends: &mut mpsc::Receiver<u32>, stop: &mut Stop) -> Exit {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = Instant::now();
         let mut next_metrics = Instant::now() + args.metric_interval;
         let end = args.duration.map(|duration| self.began + duration);
         let far = Instant::now() + Duration::from_secs(86_400 * 365 * 10);
+        // Whether events are left that there was no time for, and whether the ring buffer says that there are new ones.
+        let (mut backlog, mut wakes) = (false, true);
         loop {
             select! {
                 biased;
-                _ = stop.0.recv() => return Ok(Exit::Ok),
-                _ = stop.1.recv() => return Ok(Exit::Ok),
-                () = sleep_until(end.unwrap_or(far).into()) => return Ok(Exit::Ok),
+                () = stop.asked() => return Exit::Ok,
+                () = sleep_until(end.unwrap_or(far).into()) => return Exit::Ok,
                 Some(slot) = ends.recv() => {
                     self.retire(slot);
                     if self.all_named_ended(args) {
-                        return Ok(Exit::TargetEnded);
+                        return Exit::TargetEnded;
                     }
                 }
                 Some(done) = self.watch.windows.done.recv() => {
@@ -186,65 +203,88 @@ impl Pipeline {
                 }
                 Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
                 Some(look) = self.watch.looks.recv() => self.reconciled(look),
-                () = sleep_until(turn.into()) => {
-                    self.intake();
-                    // Without a budget nothing is opened or closed; what it costs is counted all the same.
-                    self.unsettled.extend(self.watch.govern());
-                    turn = Instant::now() + self.watch.pace();
-                }
                 _ = tick.tick() => {
                     self.health.turn();
                     let due = Instant::now() >= next_metrics;
-                    self.tick(due)?;
+                    self.tick(due);
                     if due {
                         next_metrics += args.metric_interval;
                     }
                 }
-                ready = self.ring.ready() => {
-                    ready.context("cannot wait for the ring buffer")?;
-                    self.intake();
+                () = sleep_until(turn.into()) => {
+                    backlog = self.burst();
+                    // Without a budget nothing is opened or closed; what it costs is counted all the same.
+                    self.unsettled.extend(self.watch.govern());
+                    turn = Instant::now() + self.watch.pace();
                 }
+                // Other tasks, signals and the ring buffer's own word are looked at only where this one waits.
+                () = yield_now(), if backlog => backlog = self.burst(),
+                ready = self.ring.ready(), if wakes => match ready {
+                    Ok(()) => backlog = self.burst(),
+                    Err(error) => {
+                        self.faults.note(Fault::Ring, error);
+                        wakes = false;
+                    }
+                },
             }
         }
     }
 
-    /// Takes events out of the ring buffers: new processes to the watch, spans by target.
+    /// Takes all events that are in the ring buffer now. What is written meanwhile is left where it is: a flood has no end.
     fn intake(&mut self) {
-        self.arrivals();
-        loop {
-            let mut events = Vec::new();
-            let recorder = &mut self.recorder;
-            let more = self.ring.drain(BURST, |bytes, event| {
-                if let (Some(recorder), Err(_)) = (recorder.as_mut(), &event) {
-                    recorder.raw(bytes);
-                }
-                match event {
-                    Ok(event) => events.push(event),
-                    Err(error) => debug!("{error}"),
-                }
-            });
-            for event in events {
-                // Of a target whose last figures have left.
-                let Some(target) = self.watch.by_slot(event.header().slot) else {
-                    self.late += 1;
-                    continue;
-                };
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.event(&event, target);
-                }
-                self.collector.event(&event, target);
-            }
-            if !more {
+        let mut left = self.ring.size();
+        while left > 0 {
+            let before = self.ring.taken;
+            if !self.burst() {
                 return;
             }
+            left = left.saturating_sub(self.ring.taken - before);
         }
     }
 
-    /// The kernel's maps, with what windows saw weighed.
-    fn read(&mut self) -> anyhow::Result<Reading> {
+    /// Takes some events out of the ring buffers: new processes to the watch, spans by target. True when some are left.
+    fn burst(&mut self) -> bool {
+        self.arrivals();
+        let mut events = Vec::new();
+        let recorder = &mut self.recorder;
+        let more = self.ring.drain(BURST, |bytes, event| {
+            if let (Some(recorder), Err(_)) = (recorder.as_mut(), &event) {
+                recorder.raw(bytes);
+            }
+            match event {
+                Ok(event) => events.push(event),
+                Err(error) => debug!("{error}"),
+            }
+        });
+        for event in events {
+            // Of a target whose last figures have left.
+            let Some(target) = self.watch.by_slot(event.header().slot) else {
+                self.late += 1;
+                continue;
+            };
+            if let Some(recorder) = &mut self.recorder {
+                recorder.event(&event, target);
+            }
+            self.collector.event(&event, target);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.hand_on();
+        }
+        more
+    }
+
+    /// The kernel's maps, with what windows saw weighed; None where they cannot be read, which is counted.
+    fn read(&mut self) -> Option<Reading> {
         let least = if self.ending { 0 } else { LONG };
         self.unsettled.extend(self.watch.long_open(least));
-        let mut reading = self.store.read(self.watch.kept(self.ending))?;
+        let mut reading = match self.store.read(self.watch.kept(self.ending)) {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.faults.note(Fault::Maps, error);
+                return None;
+            }
+        };
+        self.ring_full = reading.loss[Loss::RingFull as usize];
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
             if let Some(target) = self.watch.by_slot(slot) {
                 let duty = match plane {
@@ -271,7 +311,7 @@ impl Pipeline {
                 }
             }
         }
-        Ok(reading)
+        Some(reading)
     }
 
     fn all_named_ended(&self, args: &RunArgs) -> bool {
@@ -284,32 +324,46 @@ impl Pipeline {
     async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
         self.ending = true;
         self.chores();
-        let reading = self.report(true)?;
+        self.intake();
+        self.report(true);
         self.screen.keep();
         // Of what was named: a process that happens to run beside the others is reported, and no failure.
-        let partial = self.watch.targets.values().any(|target| {
-            let dark = |state: &SignalState| state.signal == "runtime" && matches!(state.coverage, Coverage::Off(_));
-            self.watch.names(target) && target.states.iter().any(dark)
-        });
+        let mut targets = self.watch.targets.values();
+        let partial = targets.any(|target| self.watch.names(target) && plan::is_dark(&target.states));
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
-        print!("{}", self.farewells.text());
-        println!(
+        for line in self.farewells.text().lines() {
+            self.screen.say(format_args!("{line}"));
+        }
+        self.screen.say(format_args!(
             "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
             self.collector.made,
             self.ring.received,
             stats.total_sent(),
             stats.total_dropped()
-        );
+        ));
         for file in files {
-            println!("written: {}", file.display());
+            self.screen.say(format_args!("written: {}", file.display()));
         }
-        if let Some(recorder) = self.recorder {
-            let (path, events) = recorder.finish(reading.loss[Loss::RingFull as usize])?;
-            println!("recorded: {}, {events} events", path.display());
+        let recorded = self
+            .recorder
+            .map(|recorder| recorder.finish(self.ring_full, FLUSH))
+            .transpose();
+        if let Ok(Some(Finished { path, events, lost })) = &recorded {
+            let path = path.display();
+            self.screen.say(format_args!("recorded: {path}, {events} events"));
+            if *lost > 0 {
+                self.screen
+                    .say(format_args!("{lost} more could not be written as fast as they came"));
+            }
         }
+        self.screen.finish(LAST_LINES);
+        if let Some((_, error)) = self.screen.failed() {
+            self.faults.note(Fault::Screen, error);
+        }
+        recorded?;
         Ok(match exit {
             Exit::Ok if stats.total_produced() > 0 && stats.total_sent() == 0 => Exit::Undelivered,
             Exit::Ok if partial => Exit::Partial,

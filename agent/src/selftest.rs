@@ -15,7 +15,7 @@ use crate::{
     collect::Collector,
     exit::Exit,
     intake::{Event, ring::Ring},
-    pipeline, signals,
+    pipeline, say, signals,
     target::Target,
     watch::{Options, Watch},
 };
@@ -107,7 +107,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         }
     };
     let spans = collector.made;
-    println!("selftest: {spans} spans from events, {rejected} undecodable");
+    say!("selftest: {spans} spans from events, {rejected} undecodable");
     let empty = watch.targets.is_empty();
     watch.close().await;
     if empty {
@@ -116,16 +116,16 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     if spans == 0 || rejected > 0 || !outcome.is_empty() {
         anyhow::bail!("selftest: nothing came of: {}", outcome.join(", "));
     }
-    println!("selftest: ok");
+    say!("selftest: ok");
     Ok(Exit::Ok)
 }
 
 fn print_hooks(hooks: &[HookState]) {
     for hook in hooks {
         for (alternative, reason) in &hook.refused {
-            println!("selftest: {} refused {alternative}: {reason}", hook.signal);
+            say!("selftest: {} refused {alternative}: {reason}", hook.signal);
         }
-        println!(
+        say!(
             "selftest: {} by {}",
             hook.signal,
             hook.taken.unwrap_or("nothing this kernel permits")
@@ -149,7 +149,7 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
             target
                 .states
                 .iter()
-                .any(|state| state.signal == signal && !matches!(state.coverage, Coverage::Off(_)))
+                .any(|state| state.signal == signal && !state.coverage.is_off())
         };
         let silent = checks(target).filter(|(signal, _, count)| is_on(signal) && count(reading, target) == 0);
         silent
@@ -162,7 +162,7 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
 fn report(watch: &Watch, reading: &Reading) {
     for target in watch.targets.values() {
         for (signal, what, count) in checks(target) {
-            println!(
+            say!(
                 "selftest: pid {} {signal}: {} {what}",
                 target.process.pid,
                 count(reading, target)
@@ -171,15 +171,16 @@ fn report(watch: &Watch, reading: &Reading) {
         for state in &target.states {
             match &state.coverage {
                 Coverage::Full => {}
-                Coverage::Partial(reason) => println!(
+                Coverage::Partial(reason) => say!(
                     "selftest: pid {} {} in part: {reason}",
-                    target.process.pid, state.signal
+                    target.process.pid,
+                    state.signal
                 ),
-                Coverage::Off(reason) => {
-                    println!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)
+                Coverage::Off(reason) | Coverage::Lacking(reason) => {
+                    say!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)
                 }
             }
         }
     }
-    println!("selftest: lost {:?}", reading.loss);
+    say!("selftest: lost {:?}", reading.loss);
 }

@@ -15,12 +15,14 @@ use crossterm::{
 
 use crate::{
     aggregate::{Histogram, store::Reading},
+    aside::{Aside, Failure},
     attach::plan::Coverage,
     budget::Bound,
     export::ExportStats,
     inspect::Image,
     limits::Shed,
     origins,
+    output::{Picture, Shown},
     signals::{go::goroutines, net::address},
     target::Target,
 };
@@ -28,20 +30,28 @@ use crate::{
 /// Rows shown of what is split by peer or future.
 const ROWS: usize = 5;
 
-/// Where the summary goes, and what is there now.
+/// Bytes of pictures that may wait for who reads them.
+const ROOM: usize = 64 << 10;
+
+/// Where the summary goes, and what is there now. Nothing waits for who reads it.
 pub struct Screen {
     in_place: bool,
     /// Lines of the last picture.
     drawn: u16,
+    out: Aside,
+    /// Pictures that found no room.
+    pub left_out: u64,
 }
 
 impl Screen {
     /// A screen on standard output.
-    pub fn new(plain: bool) -> Self {
-        Self {
+    pub fn new(plain: bool) -> io::Result<Self> {
+        Ok(Self {
             in_place: !plain && io::stdout().is_terminal(),
             drawn: 0,
-        }
+            out: Aside::begin("screen", io::stdout(), ROOM, Failure::Passes)?,
+            left_out: 0,
+        })
     }
 
     /// Whether pictures replace each other.
@@ -51,35 +61,53 @@ impl Screen {
 
     /// Draws a picture over the last one, or after it.
     pub fn draw(&mut self, picture: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut bytes = Vec::new();
+        let mut drawn = self.drawn;
         if self.in_place {
             let (width, height) = crossterm::terminal::size().unwrap_or((120, 40));
-            if self.drawn > 0 {
-                queue!(
-                    out,
-                    MoveToColumn(0),
-                    MoveUp(self.drawn),
-                    Clear(ClearType::FromCursorDown)
-                )?;
+            if drawn > 0 {
+                queue!(bytes, MoveToColumn(0), MoveUp(drawn), Clear(ClearType::FromCursorDown))?;
             }
             let lines: Vec<String> = picture
                 .lines()
                 .take(usize::from(height.saturating_sub(1)))
                 .map(|line| line.chars().take(usize::from(width.saturating_sub(1))).collect())
                 .collect();
-            self.drawn = lines.len() as u16;
+            drawn = lines.len() as u16;
             for line in lines {
-                writeln!(out, "{line}")?;
+                writeln!(bytes, "{line}")?;
             }
         } else {
-            out.write_all(picture.as_bytes())?;
+            bytes.extend_from_slice(picture.as_bytes());
         }
-        out.flush()
+        if self.out.offer(bytes) {
+            self.drawn = drawn;
+        } else {
+            self.left_out += 1;
+        }
+        Ok(())
     }
 
     /// What is on the screen stays there.
     pub fn keep(&mut self) {
         self.drawn = 0;
+    }
+
+    /// A line after all pictures.
+    pub fn say(&self, parts: std::fmt::Arguments<'_>) {
+        let mut line = Picture::default();
+        line.line(parts);
+        self.out.force(line.text.into_bytes());
+    }
+
+    /// How many pictures and lines could not be written since the last call, and why the last one could not.
+    pub fn failed(&self) -> Option<(u64, io::Error)> {
+        self.out.failed()
+    }
+
+    /// Waits no longer than `most` until all is written.
+    pub fn finish(&self, most: Duration) {
+        self.out.finish(most);
     }
 }
 
@@ -103,10 +131,15 @@ pub struct View<'a> {
     pub ended: usize,
 }
 
+/// A line of a picture.
+macro_rules! line {
+    ($picture:expr, $($part:tt)*) => { $picture.line(format_args!($($part)*)) };
+}
+
 /// The picture, many lines.
 pub fn render(view: &View<'_>) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
+    let mut text = Picture::default();
+    line!(
         text,
         "whywait  {}  {} targets  {} spans  {} events",
         humantime::format_duration(Duration::from_secs(view.ran.as_secs())),
@@ -118,10 +151,11 @@ pub fn render(view: &View<'_>) -> String {
         render_target(&mut text, target, view.reading);
     }
     if view.targets.is_empty() {
-        text.push_str(match view.ended {
-            0 => "no Go or tokio process yet; new ones are found as they start\n",
-            _ => "every process that was watched has ended; new ones are found as they start\n",
-        });
+        let said = match view.ended {
+            0 => "no Go or tokio process yet; new ones are found as they start",
+            _ => "every process that was watched has ended; new ones are found as they start",
+        };
+        line!(text, "{said}");
     }
     let mut lost: Vec<String> = Loss::ALL
         .iter()
@@ -147,7 +181,7 @@ pub fn render(view: &View<'_>) -> String {
         lost.join(", ")
     };
     let export = view.export;
-    let _ = writeln!(
+    line!(
         text,
         "lost: {lost}; undecodable {}; exported {} of {} spans and points{}, dropped {}",
         view.rejected,
@@ -160,44 +194,44 @@ pub fn render(view: &View<'_>) -> String {
         },
         export.total_dropped()
     );
-    text
+    text.text
 }
 
 /// What there is to say of a target.
 pub fn of_target(target: &Target, reading: &Reading) -> String {
-    let mut text = String::new();
+    let mut text = Picture::default();
     render_target(&mut text, target, reading);
-    text
+    text.text
 }
 
-fn render_target(text: &mut String, target: &Target, reading: &Reading) {
+fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
     let name = target.resource.get("service.name").unwrap_or_default();
     let kind = match target.image.as_deref() {
         Some(Image::Go(image)) => image.version.raw.clone(),
         Some(Image::Tokio(image)) => format!("tokio {}", image.version.as_deref().unwrap_or("")),
         None => "runtime not watched".to_owned(),
     };
-    let _ = writeln!(text, "\n{name}  pid {}  {}", target.process.pid, kind.trim_end());
+    line!(text, "");
+    line!(text, "{name}  pid {}  {}", target.process.pid, kind.trim_end());
     if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
         let cycles = &target.cycles;
         let left_out = match cycles.left_out {
             0 => String::new(),
             left_out => format!(", {left_out} left out for --max-spans"),
         };
-        let _ = writeln!(
+        line!(
             text,
             "  goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced{left_out}, {} missed)",
             snapshot.goroutines,
             snapshot.gomaxprocs,
-            bytes(snapshot.heap_goal.unwrap_or(0)),
+            snapshot.heap_goal.map_or_else(|| "none".to_owned(), bytes),
             snapshot.gc_cycles,
             cycles.exported,
             cycles.missed
         );
     }
     if let Some(share) = target.spent.share() {
-        let _ = write!(
-            text,
+        let mut costs = format!(
             "  watching costs {:.2} % of a core, {:.1} % of its own CPU",
             100.0 * target.spent.of_a_core(target.since),
             100.0 * share
@@ -208,27 +242,31 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
         ] {
             if duty.weighed {
                 let share = 100.0 * duty.coverage(reading.time);
-                let _ = write!(text, "; {what} seen {share:.1} % of the time");
+                let _ = write!(costs, "; {what} seen {share:.1} % of the time");
                 let _ = match duty.bound() {
                     Bound::Budget => Ok(()),
-                    Bound::Shortest => text.write_str(" (the shortest window costs more than --budget)"),
-                    Bound::Tail => text.write_str(" (cores are busy: --budget-p99)"),
-                    Bound::Neighbour(pid) => write!(text, " (process {pid} pays for it too)"),
+                    Bound::Shortest => costs.write_str(" (the shortest window costs more than --budget)"),
+                    Bound::Tail => costs.write_str(" (cores are busy: --budget-p99)"),
+                    Bound::Neighbour(pid) => write!(costs, " (process {pid} pays for it too)"),
                 };
             }
         }
-        text.push('\n');
+        line!(text, "{costs}");
     }
-    let _ = writeln!(
+    line!(
         text,
         "  {:<58}{:>10}{:>10}{:>10}{:>10}",
-        "", "count", "p50", "p90", "p99"
+        "",
+        "count",
+        "p50",
+        "p90",
+        "p99"
     );
     let slot = target.slot;
     let mut row = |label: &str, histogram: &Histogram| {
         let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
-        let label: String = label.chars().take(57).collect();
-        let _ = writeln!(
+        let label: String = Shown(label).to_string().chars().take(57).collect();
+        line!(
             text,
             "  {label:<58}{:>10}{:>10}{:>10}{:>10}",
             histogram.count(),
@@ -274,19 +312,19 @@ fn render_target(text: &mut String, target: &Target, reading: &Reading) {
         row(&format!("poll {}", target.future(id)), histogram);
     }
     if let Some(turns) = origins::turns(target, reading) {
-        let _ = writeln!(text, "  runnable, not running: {turns}");
+        line!(text, "  runnable, not running: {turns}");
     }
     if let Some(growing) = goroutines::fastest_growing(target) {
-        let _ = writeln!(text, "  goroutines grow: {growing}");
+        line!(text, "  goroutines grow: {growing}");
     }
     for state in &target.states {
         match &state.coverage {
             Coverage::Full => {}
             Coverage::Partial(reason) => {
-                let _ = writeln!(text, "  {}: in part: {reason}", state.signal);
+                line!(text, "  {}: in part: {reason}", state.signal);
             }
-            Coverage::Off(reason) => {
-                let _ = writeln!(text, "  {}: off: {reason}", state.signal);
+            Coverage::Off(reason) | Coverage::Lacking(reason) => {
+                line!(text, "  {}: off: {reason}", state.signal);
             }
         }
     }

@@ -200,7 +200,30 @@ fn a_goal_that_the_memory_limit_sets_is_told() {
         let number = |key: &str| attribute(cycle, key).map(|value| number_of(&value));
         assert_eq!(text(cycle, "go.gc.heap.goal_by"), "gomemlimit", "{cycle}");
         assert_eq!(text(cycle, "go.gc.trigger"), "heap", "{cycle}");
-        assert_eq!(number("go.config.gogc"), Some(-1), "{cycle}");
+        assert_eq!(number("go.config.gogc"), None, "{cycle}");
         assert_eq!(number("go.memory.limit"), Some(48 << 20), "{cycle}");
+    }
+}
+
+/// Without either nothing sets one: it is absent, not the largest number there is.
+#[test]
+fn a_goal_that_nothing_sets_is_absent() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[("GOGC", "off")]);
+    let agent = Agent::run(&["--pid", &shop.pid().to_string(), "--metric-interval", "1s"], 1);
+    shop.get("/gc");
+    thread::sleep(Duration::from_millis(1500));
+    let output = agent.stop();
+    for metric in ["go.memory.gc.goal", "go.config.gogc", "go.memory.limit"] {
+        assert_eq!(output.points("go-shop", metric), [] as [Value; 0], "{metric}");
+    }
+    assert!(output.said.contains("heap goal none"), "{}", output.said);
+    let spans = output.spans("go-shop");
+    let cycle = spans.iter().find(|span| span["name"] == "go.gc.cycle");
+    let cycle = cycle.expect("the cycle that was asked for");
+    for key in ["go.gc.heap.goal_bytes", "go.gc.heap.goal_by", "go.config.gogc"] {
+        assert_eq!(attribute(cycle, key), None, "{key}");
     }
 }

@@ -15,7 +15,7 @@ use crate::{clock, model::MonoNs};
 /// The kernel's aggregates.
 pub struct Store {
     histograms: Table<Key, Bucket>,
-    peers: Table<Peer, u32>,
+    peers: Table<u32, Peer>,
     loss: PerCpuArray<MapData, u64>,
 }
 
@@ -34,16 +34,16 @@ pub struct Reading {
     /// By cause, in [`Loss::ALL`]'s order.
     pub loss: [u64; Loss::COUNT as usize],
     /// What slots hold that are gone: see [`Store::forget`].
-    gone: Gone,
+    pub gone: Gone,
 }
 
 /// Keys of the kernel's maps whose slots are nobody's.
 #[derive(Clone, Debug, Default)]
-struct Gone {
+pub struct Gone {
     /// Slots that are not.
     kept: HashSet<u32>,
     histograms: Vec<Key>,
-    peers: Vec<Peer>,
+    peers: Vec<u32>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +88,9 @@ impl Store {
             }
         }
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
-        let of_gone = peers.iter().map(|(peer, _)| *peer);
-        reading.gone.peers = of_gone.filter(|peer| reading.is_gone(peer.slot)).collect();
-        reading.peers = peers.into_iter().map(|(peer, id)| (id, peer)).collect();
+        let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.slot));
+        reading.gone.peers = of_gone.map(|(id, _)| *id).collect();
+        reading.peers = peers.into_iter().collect();
         for (cause, _) in Loss::ALL {
             let values = self.loss.get(&(cause as u32), 0).map_err(failed("LOSS"))?;
             reading.loss[cause as usize] = values.iter().sum();

@@ -9,7 +9,7 @@ use agent_common::{
         sched::{Goroutine, GoroutineKey},
     },
     hits::{Cut, Plane},
-    net::{Listener, Socket},
+    net::{connect::Connecting, request::Socket},
     target::{Made, PIDS_A_WORD, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
@@ -32,7 +32,6 @@ pub struct TargetMaps {
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
     made: Array<MapData, Made>,
-    listeners: Table<Listener, u32>,
     types: Table<TypeKey, u32>,
     sites: Table<SiteKey, u32>,
     goroutines: Table<GoroutineKey, Goroutine>,
@@ -40,6 +39,7 @@ pub struct TargetMaps {
     paid: Table<PayerKey, Payer>,
     woken: Table<WokenKey, u64>,
     workers: Table<u32, Worker>,
+    connecting: Table<u64, Connecting>,
     sockets: Table<u64, Socket>,
     threads: Table<u32, Thread>,
     syscalls: Table<u32, Call>,
@@ -53,7 +53,6 @@ impl TargetMaps {
             indices: open(take, "TARGET_INDEX")?,
             cuts: open(take, "CUTS")?,
             made: open(take, "MADE")?,
-            listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
@@ -61,6 +60,7 @@ impl TargetMaps {
             paid: open(take, "PAID")?,
             woken: open(take, "TOKIO_WOKEN")?,
             workers: open(take, "TOKIO_THREADS")?,
+            connecting: open(take, "CONNECTING")?,
             sockets: open(take, "SOCKETS")?,
             threads: open(take, "THREADS")?,
             syscalls: open(take, "SYSCALLS")?,
@@ -87,7 +87,7 @@ impl TargetMaps {
         self.made.get(&target.index, 0).unwrap_or_default()
     }
 
-    /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
+    /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
         self.made.set(target.index, Made::default(), 0)?;
@@ -114,20 +114,17 @@ impl TargetMaps {
         Ok((at != 0).then_some(at))
     }
 
+    /// Hits in windows of a plane so far, but for the last few of each CPU.
+    pub fn used(&self, target: &Target, plane: Plane) -> Result<u64, MapError> {
+        Ok(self.cuts.get(&target.index, 0)?.used[plane as usize])
+    }
+
     /// Forgets that they did, before the plane's next window.
     pub fn clear_cut(&mut self, target: &Target, plane: Plane) -> Result<(), MapError> {
+        // A hit that another plane adds in between is lost to its allowance, which is told anew at the next turn.
         let mut cut = self.cuts.get(&target.index, 0)?;
         cut.at[plane as usize] = 0;
         self.cuts.set(target.index, cut, 0)
-    }
-
-    /// Tells the ports that a target listened on before it was admitted: how many there was no room for.
-    pub fn listens(&mut self, pid: u32, ports: impl IntoIterator<Item = u16>) -> usize {
-        let add = |port: u16| {
-            let port = u32::from(port);
-            self.listeners.insert(&Listener { tgid: pid, port }, &1)
-        };
-        ports.into_iter().map(add).filter(Result::is_err).count()
     }
 
     /// Stops events of a process; what was counted stays until [`Self::forget`].
@@ -136,10 +133,11 @@ impl TargetMaps {
     }
 
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
-    /// window's, but it takes room. Sockets stay: they are known from their connect on.
+    /// window's, but it takes room: a socket that is closed while no hook sees it stays here.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
         removed(self.threads.remove_where(|_, value| closed(value.slot)));
         removed(self.syscalls.remove_where(|_, value| closed(value.slot)));
+        removed(self.sockets.remove_where(|_, value| closed(value.slot)));
     }
 
     /// Removes what the probes had in progress `before` a time in a slot, u64::MAX where no window is open; and wakes that are `old`.
@@ -174,21 +172,14 @@ impl TargetMaps {
         removed(self.syscalls.remove(tids).map(|()| 0));
     }
 
-    /// Removes all that belongs to slots that are `gone` and to processes that are no targets, in one pass over each map however
-    /// many there are.
-    pub fn forget(&mut self, gone: impl Fn(u32) -> bool, is_target: impl Fn(u32) -> bool) {
+    /// Removes all that belongs to slots that are `gone`, in one pass over each map however many there are.
+    pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
         self.clear_hooks(&gone);
         self.clear_probes(|slot| if gone(slot) { u64::MAX } else { 0 }, 0);
         removed(self.paid.remove_where(|key, _| gone(key.slot)));
         removed(self.types.remove_where(|key, _| gone(key.slot as u32)));
         removed(self.sites.remove_where(|key, _| gone(key.slot as u32)));
-        removed(self.sockets.remove_where(|_, value| gone(value.slot)));
-        removed(self.listeners.remove_where(|key, _| !is_target(key.tgid)));
-    }
-
-    /// Removes the ports that a process listened on as another program.
-    pub fn forget_ports(&mut self, pid: u32) {
-        removed(self.listeners.remove_where(|key, _| key.tgid == pid));
+        removed(self.connecting.remove_where(|_, value| gone(value.slot)));
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {

@@ -32,8 +32,6 @@ pub struct Duty {
     pub refused: Option<u32>,
     /// Until when figures are settled.
     pub settled: MonoNs,
-    /// Hits since the window was asked for.
-    hits: u64,
     /// Cost of one of late, ns; 0 before the first.
     each: f64,
     /// Windows that the kernel side ended by itself, as their allowance was used up.
@@ -68,32 +66,27 @@ impl Duty {
             waits: None,
             refused: None,
             settled: now,
-            hits: 0,
             each: 0.0,
             cuts: 0,
         }
     }
 
-    /// A window is about to be opened.
-    pub fn begin(&mut self) {
-        self.hits = 0;
-    }
-
     /// Takes note of hits since the last turn.
     pub fn note(&mut self, part: Part) {
-        self.hits += part.hits;
         if part.hits > 0 {
             self.each = part.cost / part.hits as f64;
         }
     }
 
-    /// Hits that the window may have, those that it had among them: what there is to spend pays for no more.
-    pub fn allowance(&self) -> u64 {
-        match &self.ledger {
+    /// What hits in windows may rise to, on all CPUs together, where `used` is what they are now: what there is to spend pays for no
+    /// more.
+    pub fn allowance(&self, used: u64) -> u64 {
+        let more = match &self.ledger {
             None => u64::MAX,
             Some(_) if self.each == 0.0 => FIRST,
-            Some(ledger) => self.hits + (ledger.left().max(0.0) / self.each) as u64,
-        }
+            Some(ledger) => (ledger.left().max(0.0) / self.each) as u64,
+        };
+        used.saturating_add(more)
     }
 
     /// What keeps windows from being more, of late.

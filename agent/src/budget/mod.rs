@@ -7,6 +7,8 @@
 //! windows must be for the service's latency (pure), `cost` and `calibrate` measure, `worth` shares out (pure), `window` acts, `weigh` makes
 //! unbiased figures of what the windows saw (pure); `duty` holds it for one target.
 
+#[cfg(test)]
+mod allowance_tests;
 pub mod calibrate;
 pub mod cost;
 pub mod duty;

@@ -3,6 +3,7 @@
 
 pub mod census;
 pub mod namespace;
+pub mod objects;
 pub mod process;
 pub mod select;
 

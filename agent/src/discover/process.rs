@@ -16,7 +16,7 @@ use nix::{
 };
 use procfs::{
     ProcError,
-    process::{FDTarget, Stat},
+    process::{MemoryMaps, Stat},
 };
 
 use crate::{
@@ -188,8 +188,12 @@ impl Process {
 
     /// What its executable is; the inner error is about the file's contents.
     pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
-        let file = File::open(self.exe_path()).and_then(inspect::inspect_file);
-        file.map_err(|source| self.io("exe", source))
+        self.open_exe().map(|file| inspect::inspect_file(&file))
+    }
+
+    /// The file of its executable.
+    pub fn open_exe(&self) -> Result<File, ProcessError> {
+        File::open(self.exe_path()).map_err(|source| self.io("exe", source))
     }
 
     /// Run-time less link-time address of the executable's code: the kernel tells a new program where its first instruction is (AT_ENTRY,
@@ -205,29 +209,6 @@ impl Process {
             pid: self.pid,
             entry: *entry,
         })
-    }
-
-    /// TCP ports the process listens on, IPv4 and IPv6.
-    pub fn listening_ports(&self) -> Result<HashSet<u16>, ProcessError> {
-        let found = open(self.pid)?;
-        let error = |what| move |source| proc_error(self.pid, what, source);
-        let descriptors = found.fd().map_err(error("descriptors"))?;
-        let sockets: HashSet<u64> = descriptors
-            .flatten()
-            .filter_map(|descriptor| match descriptor.target {
-                FDTarget::Socket(inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
-        let v4 = found.tcp().map_err(error("net/tcp"))?;
-        // A kernel without IPv6 has no such file.
-        let v6 = found.tcp6().unwrap_or_default();
-        Ok(v4
-            .into_iter()
-            .chain(v6)
-            .filter(|entry| entry.state == procfs::net::TcpState::Listen && sockets.contains(&entry.inode))
-            .map(|entry| entry.local_address.port())
-            .collect())
     }
 
     /// A descriptor that becomes readable when this process ends; none is had for another process of the same pid.
@@ -251,6 +232,11 @@ impl Process {
             _ => ProcessError::Io { pid, what, source },
         }
     }
+}
+
+/// What the process has mapped.
+pub(super) fn maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
+    open(pid)?.maps().map_err(|source| proc_error(pid, "maps", source))
 }
 
 /// The threads of a process, by their tids.
@@ -280,8 +266,6 @@ fn proc_error(pid: u32, what: &'static str, source: ProcError) -> ProcessError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]
@@ -294,15 +278,6 @@ mod tests {
             ..own.clone()
         };
         assert!(!another.is_alive(), "a later process of the same pid is another one");
-    }
-
-    #[test]
-    fn listening_ports_are_those_of_the_process() {
-        let v4 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ports = Process::read(std::process::id()).unwrap().listening_ports().unwrap();
-        assert!(ports.contains(&listener.local_addr().unwrap().port()));
-        assert!(!ports.contains(&v4), "a closed listener is none");
     }
 
     #[test]

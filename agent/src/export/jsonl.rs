@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek as _, SeekFrom, Write as _},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,7 +14,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    ExportError, FilesConfig, Outgoing, encode,
+    ExportError, FilesConfig, encode,
+    queue::Queued,
     stats::{Cause, ExportStats},
 };
 
@@ -50,12 +52,13 @@ impl Writer {
         vec![self.traces.path.clone(), self.metrics.path.clone()]
     }
 
-    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
-        while let Some(batch) = queue.blocking_recv() {
-            for (request, items) in encode::trace_requests(&batch) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        while let Some(queued) = queue.blocking_recv() {
+            let batch = &queued.outgoing;
+            for (request, items) in encode::trace_requests(batch) {
                 self.traces.deliver(&request, items, &self.stats);
             }
-            for (request, items) in encode::metric_requests(&batch) {
+            for (request, items) in encode::metric_requests(batch) {
                 self.metrics.deliver(&request, items, &self.stats);
             }
         }
@@ -65,21 +68,25 @@ impl Writer {
 struct Rotating {
     path: PathBuf,
     file: File,
+    /// Bytes of whole lines in it.
     size: u64,
     limit: u64,
     /// The last write failed, and that was said.
     failed: bool,
 }
 
+// Of the crates that rotate files, file-rotate 0.8 takes what it cannot write for written when its file cannot be opened again
+// (its Write, where `file` is None), and panics when a directory cannot be made.
 impl Rotating {
     fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
-            rotate(path)?;
+        if fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
+            shift(path)?;
         }
+        let (file, size) = append(path)?;
         Ok(Self {
             path: path.to_owned(),
-            file: create(path)?,
-            size: 0,
+            file,
+            size,
             limit,
             failed: false,
         })
@@ -109,24 +116,54 @@ impl Rotating {
         strip_nulls(&mut message);
         let mut line = serde_json::to_vec(&message)?;
         line.push(b'\n');
+        self.follow()?;
         if self.size > 0 && self.size + line.len() as u64 > self.limit {
-            rotate(&self.path)?;
-            self.file = create(&self.path)?;
-            self.size = 0;
+            shift(&self.path)?;
+            (self.file, self.size) = append(&self.path)?;
         }
         if self.failed {
             // A full disk may have taken half a line.
             self.file.set_len(self.size)?;
-            self.file.seek(SeekFrom::Start(self.size))?;
         }
         self.file.write_all(&line)?;
         self.size += line.len() as u64;
         Ok(())
     }
+
+    /// Begins a new file where the one that is written was removed or replaced, its directory with it or not: what is written
+    /// into a file without a name is lost, and no limit is ever kept.
+    fn follow(&mut self) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => {
+                // Somebody may have emptied it.
+                self.size = self.size.min(own.len());
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(directory) = self.path.parent() {
+                    fs::create_dir_all(directory)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        (self.file, self.size) = append(&self.path)?;
+        info!("{} was removed or replaced: it is begun again", self.path.display());
+        Ok(())
+    }
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(true).write(true).open(path)
+/// The file, which what is written is added to, and its size. What is no file, such as a pipe without a reader, is refused at once.
+fn append(path: &Path) -> io::Result<(File, u64)> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok((file, meta.len()))
 }
 
 /// An absent field is written as null by the messages' own serializer, which receivers do not take for a number.
@@ -141,16 +178,23 @@ fn strip_nulls(value: &mut Value) {
     }
 }
 
-/// traces.jsonl.3 → .4, …, traces.jsonl → .1.
-fn rotate(path: &Path) -> io::Result<()> {
+/// traces.jsonl.3 → .4, …, traces.jsonl → .1; no further than to the first number that is free: a try that failed halfway left
+/// one, and the next moves no old file again.
+fn shift(path: &Path) -> io::Result<()> {
     let numbered = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
-    for number in (1..KEPT).rev() {
-        match fs::rename(numbered(number), numbered(number + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    let free = (1..KEPT).find(|number| fs::symlink_metadata(numbered(*number)).is_err());
+    for number in (1..free.unwrap_or(KEPT)).rev() {
+        rename(&numbered(number), &numbered(number + 1))?;
     }
-    fs::rename(path, numbered(1))
+    rename(path, &numbered(1))
+}
+
+/// Moves a file; one that somebody removed meanwhile is gone.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +223,73 @@ mod tests {
             "a new run keeps the last one's file"
         );
     }
+
+    /// Lines of 9 bytes into files of 20, and what is done to them after `after` lines; what is there then, in order, and what was
+    /// counted: sent, lost.
+    fn written(after: usize, meddle: impl Fn(&Path)) -> (Vec<String>, [u64; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("out");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("x.jsonl");
+        let (mut file, stats) = (Rotating::open(&path, 20).unwrap(), ExportStats::default());
+        for line in 0..8 {
+            if line == after {
+                meddle(&path);
+            }
+            file.deliver(&format!("line {line}"), 1, &stats);
+        }
+        let names = [".4", ".3", ".2", ".1", ""].map(|suffix| format!("{}{suffix}", path.display()));
+        let texts = names.map(|name| fs::read_to_string(name).unwrap_or_default());
+        let lines = texts.concat().lines().map(|line| line.replace(['"'], "")).collect();
+        (lines, [stats.total_sent(), stats.dropped_by(Cause::WriteError)])
+    }
+
+    #[test]
+    fn a_file_that_is_removed_is_begun_again_and_older_ones_stay() {
+        let names = |numbers: &[usize]| -> Vec<String> { numbers.iter().map(|n| format!("line {n}")).collect() };
+        let remove = |path: &Path| fs::remove_file(path).unwrap();
+        // Lines 0, 1 and 2, 3 stand in files of their own, 4 was in the one that is removed.
+        assert_eq!(written(5, remove), (names(&[0, 1, 2, 3, 5, 6, 7]), [8, 0]));
+        let directory = |path: &Path| fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(written(5, directory), (names(&[5, 6, 7]), [8, 0]));
+        let replace = |path: &Path| {
+            fs::rename(path, path.with_extension("elsewhere")).unwrap();
+            fs::write(path, "line x\n").unwrap();
+        };
+        let mut expected = names(&[0, 1, 2, 3, 5, 6, 7]);
+        expected.insert(4, "line x".to_owned());
+        assert_eq!(written(5, replace), (expected, [8, 0]));
+        let empty = |path: &Path| drop(File::create(path).unwrap());
+        assert_eq!(written(5, empty), (names(&[0, 1, 2, 3, 5, 6, 7]), [8, 0]));
+    }
+
+    #[test]
+    fn tries_that_fail_move_no_old_file_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.jsonl");
+        let numbered = |number: u32| directory.path().join(format!("x.jsonl.{number}"));
+        for number in 1..=2 {
+            fs::write(numbered(number), number.to_string()).unwrap();
+        }
+        for _ in 0..5 {
+            shift(&path).unwrap();
+        }
+        let there = |number: u32| fs::read_to_string(numbered(number)).ok();
+        assert_eq!(
+            [there(1), there(2), there(3), there(4)],
+            [None, Some("1".into()), Some("2".into()), None]
+        );
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(Rotating::open(&path, 20).is_err());
+    }
+
     #[test]
     fn of_a_line_that_fails_nothing_stays() {
         let directory = tempfile::tempdir().unwrap();

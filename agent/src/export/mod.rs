@@ -4,6 +4,7 @@ pub mod config;
 mod encode;
 mod jsonl;
 mod otlp;
+mod queue;
 pub mod stats;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{self, error::TrySendError},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -21,13 +21,12 @@ use tokio::{
 pub use config::OtlpConfig;
 pub use stats::{Cause, ExportStats, Signal};
 
+use queue::Queue;
+
 use crate::{
     clock::Anchor,
     model::{Batch, Point},
 };
-
-/// Batches that wait for a sink; one a target and second.
-const QUEUE: usize = 256;
 
 /// Where to.
 #[derive(Clone, Debug)]
@@ -96,7 +95,7 @@ impl Times {
 
 struct Sink {
     signals: &'static [Signal],
-    aggregate_to_export: mpsc::Sender<Arc<Outgoing>>,
+    queue: Queue,
     task: JoinHandle<()>,
 }
 
@@ -119,22 +118,22 @@ impl Exporter {
             for (signals, endpoint) in OWN.into_iter().zip([&otlp.traces, &otlp.metrics]) {
                 let Some(endpoint) = endpoint else { continue };
                 let worker = otlp::Worker::new(signals[0], endpoint, stats.clone())?;
-                let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
+                let (queue, waiting) = queue::queue();
                 sinks.push(Sink {
                     signals,
-                    aggregate_to_export,
-                    task: aside.spawn(worker.run(queue)),
+                    queue,
+                    task: aside.spawn(worker.run(waiting)),
                 });
             }
         }
         if let Some(config) = config.files {
             let writer = jsonl::Writer::open(&config, stats.clone())?;
             files = writer.paths();
-            let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
+            let (queue, waiting) = queue::queue();
             sinks.push(Sink {
                 signals: &Signal::ALL,
-                aggregate_to_export,
-                task: aside.spawn_blocking(move || writer.run(queue)),
+                queue,
+                task: aside.spawn_blocking(move || writer.run(waiting)),
             });
         }
         let run = Anchor::take();
@@ -156,12 +155,15 @@ impl Exporter {
 
     /// Hands a batch to every sink, waiting for room.
     pub async fn send_all(&self, batch: Batch) {
-        let outgoing = self.outgoing(batch);
+        let (bytes, outgoing) = (batch.bytes(), self.outgoing(batch));
         for sink in &self.sinks {
             let items = sink.items(&outgoing.batch);
+            if items == 0 {
+                continue;
+            }
             self.stats.produced(items);
-            if items > 0 && sink.aggregate_to_export.send(outgoing.clone()).await.is_err() {
-                self.stats.dropped(items, Cause::Closed);
+            if let Err(cause) = sink.queue.wait(outgoing.clone(), bytes).await {
+                self.stats.dropped(items, cause);
             }
         }
     }
@@ -171,19 +173,16 @@ impl Exporter {
         if batch.spans.is_empty() && batch.metrics.is_empty() {
             return;
         }
-        let outgoing = self.outgoing(batch);
+        let (bytes, outgoing) = (batch.bytes(), self.outgoing(batch));
         for sink in &self.sinks {
             let items = sink.items(&outgoing.batch);
             if items == 0 {
                 continue;
             }
             self.stats.produced(items);
-            let cause = match sink.aggregate_to_export.try_send(outgoing.clone()) {
-                Ok(()) => continue,
-                Err(TrySendError::Full(_)) => Cause::QueueFull,
-                Err(TrySendError::Closed(_)) => Cause::Closed,
-            };
-            self.stats.dropped(items, cause);
+            if let Err(cause) = sink.queue.offer(outgoing.clone(), bytes) {
+                self.stats.dropped(items, cause);
+            }
         }
     }
 
@@ -196,11 +195,7 @@ impl Exporter {
     /// Sends what is queued, for at most `deadline`; what is left then is counted as dropped.
     pub async fn shutdown(self, deadline: Duration) -> Arc<ExportStats> {
         self.stats.begin_shutdown();
-        let (queues, tasks): (Vec<_>, Vec<_>) = self
-            .sinks
-            .into_iter()
-            .map(|sink| (sink.aggregate_to_export, sink.task))
-            .unzip();
+        let (queues, tasks): (Vec<_>, Vec<_>) = self.sinks.into_iter().map(|sink| (sink.queue, sink.task)).unzip();
         drop(queues);
         let until = Instant::now() + deadline;
         for task in tasks {

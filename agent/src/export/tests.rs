@@ -16,6 +16,7 @@ use crate::{
     telemetry::agent::EVENTS_RECEIVED,
 };
 
+mod hang;
 mod receiver;
 
 fn batch(spans: usize, points: usize) -> Batch {
@@ -62,13 +63,9 @@ fn exporter(otlp: &OtlpConfig) -> Exporter {
     let stats = Arc::new(ExportStats::default());
     let sink = |signals: &'static [Signal], endpoint: &Option<config::Endpoint>| {
         let worker = otlp::Worker::new(signals[0], endpoint.as_ref().unwrap(), stats.clone()).unwrap();
-        let (aggregate_to_export, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(worker.hurry().run(queue));
-        Sink {
-            signals,
-            aggregate_to_export,
-            task,
-        }
+        let (queue, waiting) = queue::queue();
+        let task = tokio::spawn(worker.hurry().run(waiting));
+        Sink { signals, queue, task }
     };
     Exporter {
         sinks: vec![
@@ -239,14 +236,32 @@ async fn nothing_waits_for_an_endpoint_that_is_not_there() {
         &Handle::current(),
     )
     .unwrap();
-    for _ in 0..QUEUE + 10 {
-        exporter.send(batch(1, 0));
+    // As many targets with as many spans as there may be in four minutes: bytes are counted, not batches.
+    let (spans, most) = (1000, queue::ROOM << 10);
+    let bytes = batch(spans, 0).bytes();
+    let fits = most / (bytes / 1024 + 1) / 1024;
+    assert!((10..100).contains(&fits), "{bytes} bytes a batch");
+    for _ in 0..256 {
+        exporter.send(batch(spans, 0));
     }
+    let full = exporter.stats.dropped_by(Cause::QueueFull);
+    assert_eq!(full, (256 - fits) as u64 * spans as u64);
     let stats = exporter.shutdown(Duration::from_millis(200)).await;
-    assert_eq!((stats.total_produced(), stats.total_sent()), (QUEUE as u64 + 10, 0));
+    assert_eq!((stats.total_produced(), stats.total_sent()), (256 * spans as u64, 0));
     assert_eq!(stats.total_dropped(), stats.total_produced());
-    assert!(stats.dropped_by(Cause::QueueFull) >= 9);
     assert!(stats.dropped_by(Cause::Closed) + stats.dropped_by(Cause::Unreachable) > 0);
+}
+
+/// A batch that is larger than the queue goes alone, and its room is free again for the next.
+#[tokio::test]
+async fn batches_larger_than_the_queue_are_sent() {
+    let receiver = Receiver::default();
+    let exporter = exporter(&config(&receiver.serve().await, &[]));
+    let spans = (queue::ROOM << 10) / (batch(1, 0).bytes() / 2);
+    for _ in 0..2 {
+        exporter.send_all(batch(spans, 0)).await;
+    }
+    assert_eq!(settled(exporter).await.total_sent(), 2 * spans as u64);
 }
 
 #[tokio::test]

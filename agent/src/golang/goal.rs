@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::GoRuntime;
+use super::{GoRuntime, NONE};
 use crate::inspect::FieldLoc;
 
 impl GoRuntime {
@@ -28,7 +28,7 @@ impl GoRuntime {
         let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else {
             return Ok(Some(by_percent));
         };
-        if limit >= i64::MAX as u64 {
+        if limit >= NONE {
             return Ok(Some(by_percent));
         }
         let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;

@@ -123,28 +123,62 @@ mod tests {
         }
     }
 
+    /// An event of every kind, with its type.
+    macro_rules! kinds {
+        ($each:ident) => {
+            $each!(Exec, Exec);
+            $each!(GcCycle, Cycle);
+            $each!(GoWait, Wait);
+            $each!(TokioPoll, Poll);
+            $each!(Connect, Connect);
+            $each!(Request, Request);
+            $each!(GoStop, Stop);
+            $each!(GoAssists, Assists);
+            $each!(Syscall, Syscall);
+        };
+    }
+
     #[test]
-    fn events_come_back_as_they_were_written() {
-        let wait = Wait {
-            header: header(Kind::GoWait as u32),
-            since: 5,
-            goid: 42,
-            wait_reason: 9,
-            ..Wait::default()
-        };
-        check(bytemuck::bytes_of(&wait), Ok(Event::GoWait(wait)));
-        let poll = Poll {
-            header: header(Kind::TokioPoll as u32),
-            future: 3,
-            ..Poll::default()
-        };
-        check(bytemuck::bytes_of(&poll), Ok(Event::TokioPoll(poll)));
-        let cycle = Cycle {
-            header: header(Kind::GcCycle as u32),
-            number: 12,
-            ..Cycle::default()
-        };
-        check(bytemuck::bytes_of(&cycle), Ok(Event::GcCycle(cycle)));
+    fn events_of_every_kind_come_back_as_they_were_written() {
+        let mut seen = 0;
+        macro_rules! each {
+            ($kind:ident, $type:ty) => {
+                // Every byte after the header is another than its neighbours.
+                let size = size_of::<$type>();
+                let mut bytes: Vec<u8> = (0..size).map(|index| (index * 7 + 1) as u8).collect();
+                let head = header(Kind::$kind as u32);
+                bytes[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&head));
+                let event = Event::$kind(bytemuck::pod_read_unaligned(&bytes));
+                assert_eq!(event.header(), &head);
+                check(&bytes, Ok(event));
+                // As a ring buffer of another build may hold it: one byte less, one more.
+                for found in [size - 1, size + 1] {
+                    bytes.resize(found, 0);
+                    let expected = DecodeError::Size {
+                        kind: Kind::$kind as u32,
+                        found,
+                        expected: size,
+                    };
+                    let short = found < size_of::<Header>();
+                    check(
+                        &bytes,
+                        Err(if short {
+                            DecodeError::NoHeader(found)
+                        } else {
+                            expected
+                        }),
+                    );
+                }
+                seen += 1;
+            };
+        }
+        kinds!(each);
+        // The next kind is none: there are no others.
+        check(
+            bytemuck::bytes_of(&header(seen + 1)),
+            Err(DecodeError::UnknownKind(seen + 1)),
+        );
+        check(bytemuck::bytes_of(&header(0)), Err(DecodeError::UnknownKind(0)));
     }
 
     #[test]

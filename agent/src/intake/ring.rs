@@ -7,6 +7,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::{DecodeError, Event, decode};
 
+/// Bytes before each record, which is padded to 8 (Linux, include/uapi/linux/bpf.h, BPF_RINGBUF_HDR_SZ).
+const HEAD: u64 = 8;
+
 /// The kernel's ring buffer, with counts of what came out of it.
 pub struct Ring {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -14,11 +17,18 @@ pub struct Ring {
     pub received: u64,
     /// Records that were no event.
     pub rejected: u64,
+    /// Bytes of the ring that they took.
+    pub taken: u64,
+    size: u64,
 }
 
 impl Ring {
     /// Takes over the `EVENTS` map.
     pub fn new(map: Map) -> Result<Self, RingError> {
+        let size = match &map {
+            Map::RingBuf(data) => u64::from(data.info()?.max_entries()),
+            _ => 0,
+        };
         // SAFETY: the RingBuf owns its map's descriptor and gives the same one for as long as it lives, inside the AsyncFd.
         #[expect(unsafe_code, reason = "aya's RingBuf does not promise I/O safety by type")]
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(map)?) };
@@ -27,7 +37,14 @@ impl Ring {
             ring,
             received: 0,
             rejected: 0,
+            taken: 0,
+            size,
         })
+    }
+
+    /// Most bytes that it holds.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Waits until there is something to [`Self::drain`]. Cancel-safe.
@@ -43,6 +60,7 @@ impl Ring {
             };
             let event = decode(&record);
             self.received += 1;
+            self.taken += (HEAD + record.len() as u64).next_multiple_of(8);
             self.rejected += u64::from(event.is_err());
             each(&record, event);
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use log::debug;
 
-use super::Pipeline;
+use super::{Fault, Pipeline};
 use crate::{
     account,
     aggregate::store::Reading,
@@ -53,7 +53,7 @@ impl Pipeline {
     }
 
     /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
-    pub(super) fn bury(&mut self, reading: &Reading) -> anyhow::Result<()> {
+    pub(super) fn bury(&mut self, reading: &Reading) {
         for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
             let spans = self.collector.take_of(target.slot);
             if why == Why::Refused {
@@ -77,8 +77,9 @@ impl Pipeline {
                 }
             );
         }
-        self.store.forget(reading)?;
-        Ok(())
+        if let Err(error) = self.store.forget(reading) {
+            self.faults.note(Fault::Maps, error);
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the pipeline does about the agent itself: keeps its limits, and shows.
 
-use anyhow::Context as _;
-
-use super::Pipeline;
+use super::{Fault, Pipeline};
 use crate::{
     aggregate::store::Reading,
     clock,
     limits::{self, Use},
+    output,
+    recording::Recorder,
     summary::{self, View},
     target::Target,
 };
@@ -46,7 +46,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn draw(&mut self, reading: &Reading) -> anyhow::Result<()> {
+    pub(super) fn draw(&mut self, reading: &Reading) {
         let mut targets: Vec<&Target> = self.watch.targets.values().collect();
         targets.sort_by_key(|target| target.slot);
         let view = View {
@@ -62,8 +62,28 @@ impl Pipeline {
             spans: self.collector.made,
             ended: self.watch.ended,
         };
-        self.screen
-            .draw(&summary::render(&view))
-            .context("cannot write to standard output")
+        let picture = summary::render(&view);
+        if let Err(error) = self.screen.draw(&picture) {
+            self.faults.note(Fault::Screen, error);
+        }
+    }
+
+    /// Takes note of what others could not do, aside from the loop.
+    pub(super) fn note_faults(&mut self) {
+        if let Some((count, error)) = self.screen.failed() {
+            self.faults.note_many(Fault::Screen, count, error);
+        }
+        if let Some((count, error)) = self.recorder.as_mut().and_then(Recorder::failed) {
+            self.faults.note_many(Fault::Recording, count, error);
+        }
+        for (fault, total) in [
+            (Fault::Pictures, self.screen.left_out),
+            (Fault::Log, output::log_lost()),
+        ] {
+            let new = total.saturating_sub(self.faults.counts[fault as usize]);
+            if new > 0 {
+                self.faults.note_many(fault, new, format_args!("{new} were left out"));
+            }
+        }
     }
 }

@@ -9,18 +9,18 @@ use crate::{account, aggregate::store::Reading, clock, heap, limits, model::Batc
 
 impl Pipeline {
     /// Once a second; metrics leave where they are `due`.
-    pub(super) fn tick(&mut self, due: bool) -> anyhow::Result<()> {
+    pub(super) fn tick(&mut self, due: bool) {
         self.chores();
         // The kernel's maps are large, and services need the core: they are walked only for who looks at them.
         if due || self.screen.is_live() || !self.unsettled.is_empty() || self.watch.has_retired() {
-            self.report(due)?;
+            self.report(due);
         }
-        Ok(())
     }
 
-    /// Takes events, reads plane 0, sends spans, tidies.
+    /// Takes some events, reads plane 0, sends spans, tidies.
     pub(super) fn chores(&mut self) {
-        self.intake();
+        self.burst();
+        self.note_faults();
         self.read_runtimes();
         self.keep_limits();
         if Instant::now() >= self.clear {
@@ -42,16 +42,15 @@ impl Pipeline {
     }
 
     /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
-    pub(super) fn report(&mut self, due: bool) -> anyhow::Result<Reading> {
-        let reading = self.read()?;
-        self.bury(&reading)?;
+    pub(super) fn report(&mut self, due: bool) {
+        let Some(reading) = self.read() else { return };
+        self.bury(&reading);
         if due {
             self.export_metrics(&reading);
         }
         if due || self.screen.is_live() {
-            self.draw(&reading)?;
+            self.draw(&reading);
         }
-        Ok(reading)
     }
 
     fn read_runtimes(&mut self) {
@@ -88,6 +87,7 @@ impl Pipeline {
             skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,
+            faults: &self.faults,
             used: limits::measure().unwrap_or_default(),
         };
         let metrics = account::own_metrics(reading, &own);

@@ -2,6 +2,8 @@
 //! root. The format is described in docs/design/recording.md.
 
 mod format;
+#[cfg(test)]
+mod golden_tests;
 mod read;
 pub mod replay;
 mod write;
@@ -13,7 +15,7 @@ use crate::model::{Resource, Value};
 pub use format::{Described, End, Frames, Preface, RecordingError, VERSION};
 use format::{END, EVENT, FRAMES, LONGEST, MAGIC, TARGET};
 pub use read::{Reader, Record};
-pub use write::Recorder;
+pub use write::{Finished, Recorder};
 
 fn to_json(resource: &Resource) -> Vec<(String, serde_json::Value)> {
     let value = |value: &Value| match value {

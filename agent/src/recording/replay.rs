@@ -14,6 +14,7 @@ use crate::{
     export::{self, Exporter},
     intake::{Event, decode},
     model::{Batch, MonoNs},
+    say,
     signals::process::quota::Quotas,
     target::Target,
 };
@@ -119,7 +120,7 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
     }
     let files = exporter.files.clone();
     let stats = exporter.shutdown(FLUSH).await;
-    println!(
+    say!(
         "replayed {} events: {} spans, {} exported, {} dropped; {} no events, {} of no target",
         replay.events,
         replay.collector.made,
@@ -129,10 +130,10 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
         replay.strangers
     );
     for file in files {
-        println!("written: {}", file.display());
+        say!("written: {}", file.display());
     }
     match end {
-        Some(end) if end.lost > 0 => println!("while it was taken, {} events were lost", end.lost),
+        Some(end) if end.lost > 0 => say!("while it was taken, {} events were lost", end.lost),
         Some(_) => {}
         None => warn!(
             "{}: it was not closed in order; what is there was replayed",

@@ -1,30 +1,67 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{self, BufWriter, Write as _},
+    io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use log::warn;
 use serde::Serialize;
 
 use super::{Described, END, EVENT, End, FRAMES, Frames, MAGIC, Preface, RecordingError, TARGET, VERSION, to_json};
-use crate::{clock::Anchor, inspect::Image, intake::Event, signals, target::Target};
+use crate::{
+    aside::{Aside, Failure},
+    clock::Anchor,
+    inspect::Image,
+    intake::Event,
+    signals,
+    target::Target,
+};
 
-/// Writes a recording. What it cannot write ends it, which is said once, and by [`Self::finish`].
+/// Bytes that may wait for a slow disk.
+const ROOM: usize = 4 << 20;
+/// Bytes that are handed on together.
+const TOGETHER: usize = 32 << 10;
+
+/// Writes a recording, in a thread of its own: a disk that stands still delays nothing, and what there is no room for is counted. What
+/// cannot be written ends it, which is said by [`Self::failed`] or [`Self::finish`].
 pub struct Recorder {
     path: PathBuf,
-    file: BufWriter<File>,
+    out: Aside,
     described: HashSet<u32>,
     /// Addresses that were told, by slot.
     told: HashSet<(u32, u64)>,
+    /// Records of events that were not handed on yet, and how many they are.
+    pending: Vec<u8>,
+    held: u64,
+    /// Events that were handed on, and those that there was no room for.
     events: u64,
+    refused: u64,
     failed: Option<io::Error>,
+}
+
+/// A recording that was written.
+#[derive(Debug)]
+pub struct Finished {
+    pub path: PathBuf,
+    /// Events in it.
+    pub events: u64,
+    /// Events that are not, as it could not be written as fast.
+    pub lost: u64,
 }
 
 impl Recorder {
     /// Begins a recording in a new file.
     pub fn create(path: &Path) -> Result<Self, RecordingError> {
+        let begin = || Self::begin(File::create_new(path)?, path);
+        begin().map_err(|source| RecordingError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Begins a recording; `path` is for messages.
+    fn begin(mut file: impl Write + Send + 'static, path: &Path) -> io::Result<Self> {
         let (mono, wall) = Anchor::take().parts();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let preface = Preface {
@@ -33,25 +70,23 @@ impl Recorder {
             mono,
             wall,
         };
-        let begin = || {
-            let mut file = BufWriter::new(File::create_new(path)?);
-            let preface = serde_json::to_vec(&preface)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&VERSION.to_le_bytes())?;
-            file.write_all(&(preface.len() as u32).to_le_bytes())?;
-            file.write_all(&preface)?;
-            Ok(file)
-        };
-        let file = begin().map_err(|source| RecordingError::Write {
-            path: path.to_owned(),
-            source,
-        })?;
+        let preface = serde_json::to_vec(&preface)?;
+        let head = [
+            &MAGIC[..],
+            &VERSION.to_le_bytes(),
+            &(preface.len() as u32).to_le_bytes(),
+            &preface,
+        ];
+        file.write_all(&head.concat())?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            out: Aside::begin("recording", file, ROOM, Failure::Ends)?,
             described: HashSet::new(),
             told: HashSet::new(),
+            pending: Vec::new(),
+            held: 0,
             events: 0,
+            refused: 0,
             failed: None,
         })
     }
@@ -61,20 +96,26 @@ impl Recorder {
         if self.described.insert(target.slot) {
             self.json(TARGET, &describe(target));
         }
-        let addresses = match event {
+        // Of a function that a goroutine was started with, what the goroutine is called by.
+        let (starts, places) = match event {
             Event::GoWait(wait) => {
                 let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
-                vec![wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
+                (
+                    vec![wait.startpc, first, second, third],
+                    vec![wait.gopc.saturating_sub(1)],
+                )
             }
-            Event::GoStop(stop) => signals::go::stw::addresses(stop),
-            Event::GoAssists(assists) => assists.payers.iter().map(|payer| payer.startpc).collect(),
-            Event::Syscall(call) => vec![call.startpc],
-            _ => Vec::new(),
+            Event::GoStop(stop) => (vec![stop.startpc, stop.late_startpc], signals::go::stw::places(stop)),
+            Event::GoAssists(assists) => (assists.payers.iter().map(|payer| payer.startpc).collect(), Vec::new()),
+            Event::Syscall(call) => (vec![call.startpc], Vec::new()),
+            _ => (Vec::new(), Vec::new()),
         };
-        let new = addresses.into_iter().filter(|address| *address != 0);
+        let starts = starts.into_iter().map(|start| (start, target.go_start(start)));
+        let places = places.into_iter().map(|place| (place, place));
+        let new = starts.chain(places).filter(|(_, place)| *place != 0);
         let frames: Vec<_> = new
-            .filter(|address| self.told.insert((target.slot, *address)))
-            .filter_map(|address| Some((address, target.go_frame(address)?)))
+            .filter(|(address, _)| self.told.insert((target.slot, *address)))
+            .filter_map(|(address, place)| Some((address, target.go_frame(place)?)))
             .collect();
         if !frames.is_empty() {
             let slot = target.slot;
@@ -85,52 +126,82 @@ impl Recorder {
 
     /// A record of the ring buffer that belongs to no target, or is no event at all.
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.events += 1;
-        self.record(EVENT, bytes);
+        record(&mut self.pending, EVENT, bytes);
+        self.held += 1;
+        if self.pending.len() >= TOGETHER {
+            self.hand_on();
+        }
     }
 
-    /// Ends the recording: the file, and how many events are in it.
-    pub fn finish(mut self, lost: u64) -> Result<(PathBuf, u64), RecordingError> {
-        let events = self.events;
-        self.json(END, &End { events, lost });
-        let outcome = match self.failed.take() {
-            Some(error) => Err(error),
-            None => self.file.flush(),
+    /// Hands on what is held back; to be called when there are no more events for the moment.
+    pub fn hand_on(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held == 0 {
+            return;
+        }
+        if self.out.offer(std::mem::take(&mut self.pending)) {
+            self.events += held;
+        } else {
+            self.refused += held;
+        }
+    }
+
+    /// How many parts could not be written since the last call, and why the last one could not: the recording ends there.
+    pub fn failed(&mut self) -> Option<(u64, String)> {
+        let (count, error) = self.out.failed()?;
+        let said = error.to_string();
+        self.failed = Some(error);
+        Some((count, said))
+    }
+
+    /// Ends the recording, waiting for the disk no longer than `most`. `lost` is what the kernel side lost.
+    pub fn finish(mut self, lost: u64, most: Duration) -> Result<Finished, RecordingError> {
+        self.hand_on();
+        let (events, refused) = (self.events, self.refused);
+        let end = End {
+            events,
+            lost: lost + refused,
         };
-        match outcome {
-            Ok(()) => Ok((self.path, events)),
-            Err(source) => Err(RecordingError::Write {
+        self.json(END, &end);
+        let in_time = self.out.finish(most);
+        let late = || {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("not all of it was written within {most:?}"),
+            )
+        };
+        let failed = self.failed.take().or_else(|| Some(self.out.failed()?.1));
+        match failed.or_else(|| (!in_time).then(late)) {
+            None => Ok(Finished {
+                path: self.path,
+                events,
+                lost: refused,
+            }),
+            Some(source) => Err(RecordingError::Write {
                 path: self.path,
                 source,
             }),
         }
     }
 
+    /// What events need; little, and never left out. It goes before those that are held back.
     fn json(&mut self, kind: u32, what: &impl Serialize) {
         match serde_json::to_vec(what) {
-            Ok(json) => self.record(kind, &json),
-            Err(error) => self.fail(error.into()),
+            Ok(json) => {
+                let mut bytes = Vec::new();
+                record(&mut bytes, kind, &json);
+                self.out.force(bytes);
+            }
+            Err(error) => self.failed = Some(error.into()),
         }
     }
+}
 
-    fn record(&mut self, kind: u32, bytes: &[u8]) {
-        if self.failed.is_some() {
-            return;
-        }
-        let mut write = || {
-            self.file.write_all(&(bytes.len() as u32).to_le_bytes())?;
-            self.file.write_all(&kind.to_le_bytes())?;
-            self.file.write_all(bytes)
-        };
-        if let Err(error) = write() {
-            self.fail(error);
-        }
-    }
-
-    fn fail(&mut self, error: io::Error) {
-        warn!("the recording {} ends here: {error}", self.path.display());
-        self.failed = Some(error);
-    }
+/// Adds a record to bytes.
+pub(super) fn record(to: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
+    to.extend((bytes.len() as u32).to_le_bytes());
+    to.extend(kind.to_le_bytes());
+    to.extend(bytes);
 }
 
 fn describe(target: &Target) -> Described {
@@ -148,5 +219,85 @@ fn describe(target: &Target) -> Described {
             .quotas
             .as_ref()
             .and_then(|quotas| quotas.throttling().map(str::to_owned)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Reader, Record};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Writes events of 1000 bytes into a pipe that nobody reads before all were handed on. What was told; what is in it: events, and
+    /// its end.
+    fn recorded(events: u64) -> (Finished, u64, End) {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut recorder = Recorder::begin(writer, Path::new("x.rec")).unwrap();
+        for _ in 0..events {
+            recorder.raw(&[7; 1000]);
+        }
+        recorder.hand_on();
+        let read = std::thread::spawn(move || {
+            let mut reader = Reader::new(reader, Path::new("x.rec")).unwrap();
+            let (mut count, mut end) = (0, None);
+            while let Some(record) = reader.read().unwrap() {
+                match record {
+                    Record::Event(bytes) => {
+                        assert_eq!(bytes, [7; 1000]);
+                        count += 1;
+                    }
+                    Record::End(found) => end = Some(found),
+                    other => panic!("{other:?}"),
+                }
+            }
+            (count, end.unwrap())
+        });
+        let finished = recorder.finish(3, LONG).unwrap();
+        let (count, end) = read.join().unwrap();
+        (finished, count, end)
+    }
+
+    #[test]
+    fn what_a_disk_that_stands_still_does_not_take_is_counted() {
+        let (finished, count, end) = recorded(100);
+        assert_eq!((finished.events, finished.lost, count), (100, 0, 100));
+        assert_eq!(end, End { events: 100, lost: 3 });
+        // Nobody waited: what there is room for is there.
+        let (finished, count, end) = recorded(20_000);
+        assert!(finished.lost > 0 && finished.events > 4000, "{finished:?}");
+        assert_eq!(finished.events + finished.lost, 20_000);
+        assert_eq!(count, finished.events);
+        assert_eq!((end.events, end.lost), (finished.events, finished.lost + 3));
+    }
+
+    #[test]
+    fn a_disk_that_never_comes_back_is_not_waited_for() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut recorder = Recorder::begin(writer, Path::new("x.rec")).unwrap();
+        for _ in 0..1000 {
+            recorder.raw(&[7; 1000]);
+        }
+        let error = recorder.finish(0, Duration::from_millis(10)).unwrap_err();
+        assert!(
+            error.to_string().contains("x.rec: not all of it was written"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_ends_it_and_is_told() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = Recorder::begin(full, Path::new("x.rec")).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let (reader, writer) = io::pipe().unwrap();
+        let mut recorder = Recorder::begin(writer, Path::new("x.rec")).unwrap();
+        drop(reader);
+        recorder.raw(b"lost");
+        let error = recorder.finish(0, LONG).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot write the recording x.rec: "),
+            "{error}"
+        );
     }
 }

@@ -113,6 +113,16 @@ pub static RESERVED: MetricDef = MetricDef {
     source: "agent",
     attributes: &[],
 };
+pub static FAULTS: MetricDef = MetricDef {
+    name: "whywait.agent.faults",
+    unit: "{fault}",
+    instrument: Counter,
+    description: "What went wrong around the agent and did not end the run: `screen`, standard output could not be written; \
+                  `pictures`, it stood still, and summaries were left out; `log`, standard error likewise; `maps`, the kernel's \
+                  maps could not be read; `ring`, the ring buffer could not be waited for; `recording`.",
+    source: "agent",
+    attributes: &[CAUSE],
+};
 pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
     name: "whywait.quota.exceeded",
     unit: "{value}",
@@ -161,6 +171,7 @@ pub static METRICS: &[&MetricDef] = &[
     &WINDOW_TIME,
     &WINDOW_CUT,
     &RESERVED,
+    &FAULTS,
     &QUOTA_EXCEEDED,
     &SHED,
     &CPU_TIME,

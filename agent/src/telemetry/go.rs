@@ -78,7 +78,7 @@ def!(
     "%",
     UpDownCounter,
     &[],
-    "GOGC; -1 when off.",
+    "GOGC; absent when off.",
     "memory: gcController.gcPercent"
 );
 def!(
@@ -132,7 +132,7 @@ def!(
     "By",
     UpDownCounter,
     &[],
-    "Heap size the current GC cycle aims at.",
+    "Heap size the current GC cycle aims at; absent while GOGC is off and there is no GOMEMLIMIT.",
     "memory: as gcController.heapGoal"
 );
 def!(
@@ -267,7 +267,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_GOGC,
         kind: "int",
-        description: "GOGC, %; -1 when off.",
+        description: "GOGC, %; absent when off.",
     },
     AttributeDef {
         key: GC_MEMORY_LIMIT,
@@ -332,7 +332,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_HEAP_GOAL,
         kind: "int",
-        description: "Heap goal of the cycle, bytes.",
+        description: "Heap goal of the cycle, bytes; absent when there was none.",
     },
     AttributeDef {
         key: GC_MAX_PROCS,

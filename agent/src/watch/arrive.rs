@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use log::{Level, debug, info, log, warn};
+use log::{Level, debug, log, warn};
 
 use super::{Settled, Watch, Why, images};
 use crate::{
@@ -134,21 +134,12 @@ impl Watch {
         match self.inspect(&process) {
             Ok(Some(image)) => {
                 if let Err(error) = self.admit(process.clone(), Some(image), None) {
-                    let level = if process.is_alive() {
-                        self.undecided.push(pid);
-                        self.once(&process)
-                    } else {
-                        Level::Debug
-                    };
-                    log!(level, "process {pid} ({}): {error:#}", process.exe.display());
+                    self.not_admitted(&process, &error);
                 }
             }
             Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
                 if explicit {
-                    info!(
-                        "process {pid} ({}) was named but is neither Go nor tokio",
-                        process.exe.display()
-                    );
+                    self.consider_host(process);
                 }
             }
             Err(Refused::Inspect(error)) => {
@@ -157,6 +148,17 @@ impl Watch {
             }
             Err(Refused::Process(error)) => debug!("{error}"),
         }
+    }
+
+    /// Says why a process is not watched, if it still lives; then it is looked at again.
+    pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
+        let level = if process.is_alive() {
+            self.undecided.push(process.pid);
+            self.once(process)
+        } else {
+            Level::Debug
+        };
+        log!(level, "process {} ({}): {error:#}", process.pid, process.exe.display());
     }
 
     pub(super) fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {

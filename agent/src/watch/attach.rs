@@ -2,12 +2,13 @@
 
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
+use log::warn;
 
-use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, govern};
+use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, done};
 use crate::{
     attach::{
         plan::{Plan, Probe},
-        uprobe::{self, Place},
+        uprobe::Place,
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
     discover::ProcessError,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 impl Watch {
-    /// Opens a Go process' memory; None where there is no runtime to read or the user wants none. An error is why nothing that
+    /// Opens a Go process' memory; None where there is no runtime to read. An error is why nothing that
     /// was found of the runtime may be used.
     pub(super) fn open_runtime(
         &self,
@@ -33,14 +34,11 @@ impl Watch {
         };
         let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals.clone(), offsets.clone())?;
         runtime.prove(&image.version.raw)?;
-        let left_out = |name: &String| name == signals::go::runtime::NAME;
-        Ok(Some(runtime)
-            .filter(|_| !self.options.without.iter().any(left_out))
-            .map(|runtime| GoState {
-                bounds: runtime.bounds().into(),
-                runtime,
-                latest: None,
-            }))
+        Ok(Some(GoState {
+            bounds: runtime.bounds().into(),
+            runtime,
+            latest: None,
+        }))
     }
 
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
@@ -61,26 +59,21 @@ impl Watch {
             let reason = format!(
                 "{types} of {all} types of tasks are not told apart, nor whether they block: the kernel side has no room for more"
             );
-            govern::note_failure(target, signals::tokio::poll::NAME, reason);
+            lessen(target, signals::tokio::poll::NAME, &reason);
         }
         if sites > 0 {
             let all = plan.sites.len();
             let reason = format!(
                 "{sites} of {all} places where tasks are woken are not seen: the kernel side has no room for more"
             );
-            govern::note_failure(target, signals::tokio::wake::NAME, reason);
+            lessen(target, signals::tokio::wake::NAME, &reason);
         }
         target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
         target.known.index = index;
         if let Some(go) = &target.go {
             target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
         }
-        if !self
-            .options
-            .without
-            .iter()
-            .any(|name| name == signals::process::quota::NAME)
-        {
+        if !target.is_off(signals::process::quota::NAME) {
             signals::process::quota::begin(target);
         }
         let ledger = self.options.limits.map(|limits| {
@@ -95,36 +88,34 @@ impl Watch {
             .limits
             .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(target.slot)));
         target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance();
+        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(0);
         target.spent.turned = target.since;
         target.spent.clock = target.process.cpu_time().unwrap_or_default();
         if self.hook_set.want(target.slot, &self.windows) {
             target.known.flags |= HOOKS_OPEN;
             target.known.hooks_since = target.since.0;
+            target.known.threads_since = self.threads_since(target.since);
             target.hooks.window = Window::Open { since: target.since };
         } else {
             target.hooks.window = Window::Busy;
         }
-        // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
-        // that has just started may begin to listen at any moment.
-        self.tell_ports(target);
         self.maps
             .admit(pid, &target.known)
             .context("cannot tell the kernel side of the target")?;
-        self.tell_ports(target);
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
             .cloned()
             .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
         let place = Place::of(&target.process);
-        for probe in &always {
-            let outcome = uprobe::attach(&mut self.windows.object(), &place, probe, &mut target.links);
-            if let Err(error) = outcome {
-                anyhow::ensure!(target.process.is_alive(), ProcessError::Ended { pid });
-                govern::note_failure(target, probe.signal, error.to_string());
-            }
-        }
+        let outcome = self.windows.attach(&place, &always);
+        anyhow::ensure!(
+            outcome.failures.is_empty() || target.process.is_alive(),
+            ProcessError::Ended { pid }
+        );
+        (target.links, target.missing) = (outcome.links, outcome.missing);
+        target.failures.hooks = self.hook_set.failures();
+        done::note(target, |failures| &mut failures.always, outcome.failures);
         let ledger = self
             .options
             .limits
@@ -132,17 +123,15 @@ impl Watch {
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
     }
+}
 
-    fn tell_ports(&mut self, target: &mut Target) {
-        let ports = target.process.listening_ports().unwrap_or_default();
-        let left_out = self.maps.listens(target.process.pid, ports);
-        if left_out > 0 {
-            let reason = format!(
-                "requests at {left_out} ports are told as made, not served: the kernel side has no room for more"
-            );
-            govern::note_failure(target, signals::net::request::NAME, reason);
-        }
+/// Takes note of what the kernel side has no room for, as long as the target lasts.
+fn lessen(target: &mut Target, signal: &str, reason: &str) {
+    warn!("process {}: {signal}: {reason}", target.process.pid);
+    for state in target.planned.iter_mut().filter(|state| state.signal == signal) {
+        state.coverage.lessen(reason);
     }
+    target.restate();
 }
 
 /// Why nothing of a Go runtime can be read.

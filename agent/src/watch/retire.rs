@@ -50,9 +50,6 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
-        if why == Why::Execed {
-            self.maps.forget_ports(pid);
-        }
         self.hook_set.release(slot, &self.windows);
         for links in [&mut target.links, &mut target.probes.links] {
             self.windows.detach(std::mem::take(links));
@@ -119,8 +116,7 @@ impl Watch {
         let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.target.slot));
         self.retired = recent;
         if !over.is_empty() {
-            let targets = &self.targets;
-            self.maps.forget(gone, |pid| targets.contains_key(&pid));
+            self.maps.forget(gone);
         }
         // Only now: programs go by what stands at their index.
         self.free.extend(over.iter().map(|retired| retired.target.known.index));

@@ -35,7 +35,13 @@ impl Grpc {
             .user_agent(concat!("whywait/", env!("CARGO_PKG_VERSION")))
             .map_err(bad)?
             .timeout(endpoint.timeout)
-            .connect_timeout(endpoint.timeout);
+            .connect_timeout(endpoint.timeout)
+            // A connection that swallows everything, as after a firewall forgot it, is found out with the request that it swallowed,
+            // and the next try gets another. Not while idle: servers of grpc-go's answer pings without requests by closing
+            // (keepalive.EnforcementPolicy), and take two without an answer of theirs between.
+            .http2_keep_alive_interval(endpoint.timeout / 2)
+            .keep_alive_timeout(endpoint.timeout / 2)
+            .keep_alive_while_idle(false);
         if endpoint.url.scheme_str() == Some("https") {
             // A given authority is trusted alone.
             let mut tls = match &endpoint.tls.certificate {

@@ -14,9 +14,9 @@ use opentelemetry_proto::tonic::collector::{
 use tokio::sync::mpsc;
 
 use super::{
-    Outgoing,
     config::{ConfigError, Endpoint, Protocol},
     encode,
+    queue::Queued,
     stats::{Cause, ExportStats, Signal},
 };
 
@@ -98,14 +98,15 @@ impl Worker {
         self
     }
 
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Arc<Outgoing>>) {
-        while let Some(batch) = queue.recv().await {
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        while let Some(queued) = queue.recv().await {
+            let batch = &queued.outgoing;
             let requests: Vec<(Message, u64)> = match self.signal {
-                Signal::Traces => encode::trace_requests(&batch)
+                Signal::Traces => encode::trace_requests(batch)
                     .into_iter()
                     .map(|(request, items)| (Message::Traces(request), items))
                     .collect(),
-                Signal::Metrics => encode::metric_requests(&batch)
+                Signal::Metrics => encode::metric_requests(batch)
                     .into_iter()
                     .map(|(request, items)| (Message::Metrics(request), items))
                     .collect(),

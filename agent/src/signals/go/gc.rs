@@ -8,6 +8,7 @@ use agent_common::go::{
 
 use super::{assist, stw};
 use crate::{
+    golang::NONE,
     model::{Attribute, MonoNs, Span, SpanKind},
     target::Target,
     telemetry::go::{
@@ -30,7 +31,6 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
         Attribute::new(GC_HEAP_BEFORE, cycle.heap_before as i64),
         Attribute::new(GC_HEAP_AFTER, cycle.heap_after as i64),
         Attribute::new(GC_HEAP_LIVE, cycle.heap_live as i64),
-        Attribute::new(GC_HEAP_GOAL, cycle.heap_goal as i64),
         Attribute::new(GC_FORCED, cycle.forced != 0),
         Attribute::new(GC_MAX_PROCS, i64::from(cycle.max_procs)),
         Attribute::new(GC_PAUSE_TOTAL, cycle.pause),
@@ -65,18 +65,25 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
     spans
 }
 
-/// GOGC, GOMEMLIMIT, and which of the two set the heap's goal: the goal is below what GOGC asks for only by the other
+/// GOGC, GOMEMLIMIT, the heap's goal, as far as there are any, and which of the two set it: the goal is below what GOGC asks for only by the other
 /// (go1.26, runtime/mgcpacer.go, heapGoalInternal). `begin` is the stop that began the cycle.
 fn pacing(cycle: &Cycle, begin: Option<&Stop>) -> Vec<Attribute> {
-    let mut attributes = vec![Attribute::new(GC_GOGC, cycle.gogc)];
+    let mut attributes = Vec::new();
+    if cycle.gogc >= 0 {
+        attributes.push(Attribute::new(GC_GOGC, cycle.gogc));
+    }
     let limited = cycle.memory_limit != i64::MAX;
     if limited {
         attributes.push(Attribute::new(GC_MEMORY_LIMIT, cycle.memory_limit));
     }
+    // 0: the version keeps none.
+    if (1..NONE).contains(&cycle.heap_goal) {
+        attributes.push(Attribute::new(GC_HEAP_GOAL, cycle.heap_goal as i64));
+    }
     let percent_goal = begin.map_or(0, |stop| stop.percent_goal);
     let by = match (cycle.heap_goal, percent_goal) {
-        _ if !limited => Some("gogc"),
-        (0, _) | (_, 0) => None,
+        _ if !limited => (cycle.gogc >= 0).then_some("gogc"),
+        (0 | NONE.., _) | (_, 0) => None,
         (goal, percent_goal) if goal < percent_goal => Some("gomemlimit"),
         _ => Some("gogc"),
     };
@@ -87,10 +94,20 @@ fn pacing(cycle: &Cycle, begin: Option<&Stop>) -> Vec<Attribute> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Value;
 
     #[track_caller]
-    fn check((goal, limit, percent_goal): (u64, i64, Option<u64>), expected: Option<&'static str>) {
+    fn check(cycle: (u64, i64, Option<u64>), expected: Option<&'static str>) {
+        check_of(100, cycle, expected);
+        if expected != Some("gogc") {
+            check_of(-1, cycle, expected);
+        }
+    }
+
+    #[track_caller]
+    fn check_of(gogc: i64, (goal, limit, percent_goal): (u64, i64, Option<u64>), expected: Option<&'static str>) {
         let cycle = Cycle {
+            gogc,
             heap_goal: goal,
             memory_limit: limit,
             ..Cycle::default()
@@ -107,6 +124,21 @@ mod tests {
             attributes.contains(&Attribute::new(GC_MEMORY_LIMIT, limit)),
             limit != i64::MAX
         );
+        let number = |key: &str| match attributes.iter().find(|attribute| attribute.key == key)?.value {
+            Value::I64(number) => Some(number),
+            _ => None,
+        };
+        let there = (goal != 0 && goal != u64::MAX).then_some(goal as i64);
+        assert_eq!(number(GC_HEAP_GOAL), there);
+        assert_eq!(number(GC_GOGC), (gogc >= 0).then_some(gogc));
+    }
+
+    #[test]
+    fn what_is_off_is_absent() {
+        // GOGC=off, no GOMEMLIMIT, and runtime.GC() asked for it: nothing sets a goal.
+        check_of(-1, (u64::MAX, i64::MAX, Some(u64::MAX)), None);
+        check_of(-1, (60 << 20, 64 << 20, Some(u64::MAX)), Some("gomemlimit"));
+        check_of(0, (4 << 20, i64::MAX, Some(4 << 20)), Some("gogc"));
     }
 
     #[test]

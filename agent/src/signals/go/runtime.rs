@@ -47,7 +47,6 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     let mut metrics = vec![
         gauge(&GOROUTINE_COUNT, snapshot.goroutines),
         gauge(&PROCESSOR_LIMIT, snapshot.gomaxprocs),
-        one(&CONFIG_GOGC, target.gauge(snapshot.gogc, time, Vec::new())),
         gauge(&MEMORY_RELEASED, snapshot.released_bytes),
         sum(&MEMORY_ALLOCATED, snapshot.allocated_bytes),
         sum(&MEMORY_ALLOCATIONS, snapshot.allocated_objects),
@@ -81,6 +80,7 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
             forced(true, snapshot.gc_cycles_forced),
         ],
     ));
+    metrics.extend(snapshot.gogc.map(|percent| gauge(&CONFIG_GOGC, percent)));
     metrics.extend(snapshot.memory_limit.map(|limit| gauge(&MEMORY_LIMIT, limit)));
     metrics.extend(snapshot.heap_goal.map(|goal| gauge(&MEMORY_GC_GOAL, goal)));
     let histogram = |of: &TimeHistogram, attributes| point(of, &go.bounds, target.started, time, attributes);
