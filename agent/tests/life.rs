@@ -14,11 +14,29 @@ use std::{
 
 use agent_common::{
     histogram::{Bucket, Key},
+    net::Peer,
     thread::{run_queue::Thread, syscall::Call},
     tokio::poll::Thread as Worker,
 };
 use common::{Agent, Output, privileged};
-use processes::{NEVER, PROGRAM, built, entries, map, nothing_is_kept, start, step, wait_for};
+use processes::{NEVER, PROGRAM, built, map, start, step, wait_for};
+
+fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
+    map(agent, name).iter().filter_map(Result::ok).collect()
+}
+
+/// Waits until the kernel side holds nothing of any target.
+fn nothing_is_kept(agent: &Agent) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
+        if kept == 0 {
+            return;
+        }
+        assert!(Instant::now() < end, "{kept} entries are kept of targets that ended");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
 
 fn has(output: &Output, service: &str, metric: &str) -> bool {
     !output.points(service, metric).is_empty()

@@ -34,12 +34,12 @@ pub struct Reading {
     /// By cause, in [`Loss::ALL`]'s order.
     pub loss: [u64; Loss::COUNT as usize],
     /// What slots hold that are gone: see [`Store::forget`].
-    gone: Gone,
+    pub gone: Gone,
 }
 
 /// Keys of the kernel's maps whose slots are nobody's.
 #[derive(Clone, Debug, Default)]
-struct Gone {
+pub struct Gone {
     /// Slots that are not.
     kept: HashSet<u32>,
     histograms: Vec<Key>,

@@ -9,10 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::{
-    histogram::{Bucket, Key},
-    net::Peer,
-};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 
 use crate::common::{Agent, Service};
@@ -57,28 +53,11 @@ pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapDa
     Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap()
 }
 
-pub fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
-    map(agent, name).iter().filter_map(Result::ok).collect()
-}
-
 /// Waits until a program has written something.
 pub fn wait_for(said: &Path) {
     let end = Instant::now() + Duration::from_secs(60);
     while fs::read_to_string(said).unwrap_or_default().is_empty() {
         assert!(Instant::now() < end, "the program does not come to its end");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// Waits until the kernel side holds nothing of any target.
-pub fn nothing_is_kept(agent: &Agent) {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
-        if kept == 0 {
-            return;
-        }
-        assert!(Instant::now() < end, "{kept} entries are kept of targets that ended");
         thread::sleep(Duration::from_millis(100));
     }
 }
