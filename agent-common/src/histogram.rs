@@ -65,6 +65,8 @@ pub enum Series {
     Syscall = 18,
     /// Sum and count of system calls that goroutines made, ns, in one part; the series' id is as of [`Series::GoTime`].
     GoSyscall = 19,
+    /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
+    TokioUnended = 20,
 }
 
 shared! {

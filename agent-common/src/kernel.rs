@@ -34,12 +34,30 @@ shared! {
         pub sk_v6_daddr: u32,
         /// sock.sk_protocol (a u16 since 5.6).
         pub sk_protocol: u32,
+        /// sock.__sk_common.skc_hash: of both ends' addresses and ports.
+        pub sk_hash: u32,
+        /// sock.__sk_common.skc_state.
+        pub sk_state: u32,
+        /// sock.sk_max_ack_backlog.
+        pub sk_max_ack_backlog: u32,
         /// socket.sk.
         pub socket_sk: u32,
+        /// tcp_sock.write_seq: the end of what was written.
+        pub tcp_write_seq: u32,
+        /// tcp_sock.snd_nxt: the end of what was sent.
+        pub tcp_snd_nxt: u32,
+        /// tcp_sock.snd_una: the end of what was acknowledged.
+        pub tcp_snd_una: u32,
+        /// tcp_sock.bytes_sent, bytes_retrans and bytes_acked.
+        pub tcp_bytes_sent: u32,
+        pub tcp_bytes_retrans: u32,
+        pub tcp_bytes_acked: u32,
+        /// mptcp_sock.pm.server_side; 0 on a kernel without MPTCP.
+        pub mptcp_server_side: u32,
     }
 }
 
-layout!(Layout: 60);
+layout!(Layout: 100);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -58,6 +76,16 @@ impl Layout {
         sk_daddr: 0,
         sk_v6_daddr: 0,
         sk_protocol: 0,
+        sk_hash: 0,
+        sk_state: 0,
+        sk_max_ack_backlog: 0,
         socket_sk: 0,
+        tcp_write_seq: 0,
+        tcp_snd_nxt: 0,
+        tcp_snd_una: 0,
+        tcp_bytes_sent: 0,
+        tcp_bytes_retrans: 0,
+        tcp_bytes_acked: 0,
+        mptcp_server_side: 0,
     };
 }

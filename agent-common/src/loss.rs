@@ -26,11 +26,13 @@ pub enum Loss {
     GoListTooLong = 9,
     /// The map of Ps, or that of who pays for the GC, was full: an assist was not counted for its cycle.
     GoAssistFull = 10,
+    /// An answer was read before the kernel told that its request was sent: how long that took is not known.
+    RequestUnordered = 11,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -45,6 +47,7 @@ impl Loss {
         (Self::ReadFault, "read_fault"),
         (Self::GoListTooLong, "go_list_too_long"),
         (Self::GoAssistFull, "go_assist_full"),
+        (Self::RequestUnordered, "request_unordered"),
     ];
 }
 

@@ -34,6 +34,9 @@ shared! {
         pub probes_since: u64,
         /// The same for the hooks: connects, requests, waits for a core.
         pub hooks_since: u64,
+        /// Since when those on the kernel's scheduler are among them, which can be left out, refused or late; 0: they are not, and
+        /// nothing is known of when threads left their cores.
+        pub threads_since: u64,
         /// What [`Cut::used`](crate::hits::Cut) may rise to, by [`Plane`]: what is over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
@@ -53,4 +56,4 @@ shared! {
     }
 }
 
-layout!(Target: 88 + 232);
+layout!(Target: 96 + 232);

@@ -10,7 +10,7 @@ use agent_common::{
     hits::{Account, Cut, Plane, Probe, TOGETHER},
     kernel::Layout,
     loss::Loss,
-    net::{Listener, PEER_LIMIT, Peer, Socket},
+    net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
     target::{HOOKS_OPEN, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
@@ -71,17 +71,14 @@ pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 
 /// Woken at, ns.
 #[map]
 pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);
-/// By address of the kernel's struct sock.
+/// Both by address of the kernel's struct sock. Connects that are under way:
+#[map]
+pub static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(16 * 1024, 0);
 #[map]
 pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(64 * 1024, 0);
+/// Peers by the ids their values are counted under.
 #[map]
-pub static LISTENERS: HashMap<Listener, u32> = HashMap::with_max_entries(4096, 0);
-/// Peers and the ids their values are counted under.
-#[map]
-pub static PEERS: HashMap<Peer, u32> = HashMap::with_max_entries(PEER_LIMIT, 0);
-/// Peers numbered on each CPU so far.
-#[map]
-pub static PEER_COUNT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+pub static PEERS: HashMap<u32, Peer> = HashMap::with_max_entries(PEER_LIMIT, 0);
 /// By tid.
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(64 * 1024, 0);

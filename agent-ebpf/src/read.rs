@@ -3,6 +3,7 @@
 use agent_common::{
     event::{ACTOR_GOROUTINE, ACTOR_NONE, ACTOR_TASK, Actor},
     target::{IS_GO, IS_TOKIO, PROBES_OPEN, Target},
+    tokio::poll::UNENDED,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user, generated};
 
@@ -71,6 +72,8 @@ pub fn actor(target: &Target, tid: u32) -> Actor {
         && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
         && thread.slot == target.slot
         && thread.task != 0
+        // One that is not seen to end cannot be said to be under way.
+        && thread.future & UNENDED == 0
         && thread.since >= target.probes_since
     {
         return Actor {

@@ -50,7 +50,8 @@ fn measure(path: &str, times: usize) -> Result<serde_json::Value> {
     for _ in 0..times {
         drop(last.take());
         let began = Instant::now();
-        let outcome = File::open(path).and_then(inspect_file);
+        let file = File::open(path);
+        let outcome = file.map(|file| inspect_file(&file));
         ms.push(began.elapsed().as_secs_f64() * 1e3);
         last = Some(outcome.with_context(|| format!("cannot read {path}"))?);
     }

@@ -84,7 +84,7 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
             }
             Coverage::Full => ("full", None),
             Coverage::Partial(cause) => ("partial", Some(cause.clone())),
-            Coverage::Off(cause) => ("off", Some(cause.clone())),
+            Coverage::Off(cause) | Coverage::Lacking(cause) => ("off", Some(cause.clone())),
         };
         let mut attributes = vec![
             Attribute::new(defs::SIGNAL, state.signal),

@@ -3,24 +3,29 @@
 use anyhow::Context as _;
 
 use crate::{
-    attach::plan::{self, Coverage},
+    attach::{
+        kernel::{self, ALL},
+        plan::{self, Coverage, SignalState},
+    },
     budget::calibrate,
     cli::TargetArgs,
-    discover::Process,
-    exit::Exit,
+    discover::{Process, objects},
+    exit::{Exit, Fatal, of_process},
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
     memory::Memory,
-    pipeline, say, signals,
+    pipeline, say,
+    signals::{self, process::quota},
 };
 
-/// Prints the findings; ends with the code of the first that keeps whywait from working at all.
+/// Prints the findings; ends with the code that a run on these targets would.
 pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
+    let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     say!("kernel {}", release.trim());
     let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
-        Ok((mut object, hooks)) => {
+        Ok((mut object, found)) => {
             match &object.refused {
                 None => say!("  {:<18} {}", "uprobes by", object.way()),
                 Some(reason) => match object.without_uprobes() {
@@ -36,18 +41,19 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
                 ),
                 Err(error) => say!("  {:<18} cannot be measured: {error:#}", "trap of a probe"),
             }
-            for hook in &hooks {
+            for hook in &found {
                 match hook.taken {
                     Some(taken) => say!("  {:<18} {taken}", hook.signal),
                     None => say!("  {:<18} off", hook.signal),
                 }
                 for (alternative, reason) in &hook.refused {
                     match alternative {
-                        &"all" => say!("  {:<18} {reason}", ""),
+                        &ALL => say!("  {:<18} {reason}", ""),
                         _ => say!("  {:<18} refused {alternative}: {reason}", ""),
                     }
                 }
             }
+            hooks = kernel::states(&found).collect();
             object.without_uprobes().map(str::to_owned)
         }
         Err(error) => {
@@ -69,20 +75,40 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
     say!("signals: {}", signals::NAMES.join(", "));
     let selector = args.selector();
     for pid in &selector.pids {
-        Process::read(*pid).map_err(|error| crate::exit::Fatal::new(Exit::NoSuchProcess, error))?;
+        Process::read(*pid).map_err(|error| Fatal::new(of_process(&error), error))?;
     }
-    let mut found = 0;
+    let (mut found, mut exit) = (0, Exit::Ok);
     for process in Process::all().context("cannot list processes")? {
-        if selector.matches(&process) && report(&process, selector.is_explicit(), without_uprobes.as_deref()) {
-            found += 1;
+        if !selector.matches(&process) {
+            continue;
         }
+        let named = selector.pids.contains(&process.pid);
+        exit = match report(&process, selector.is_explicit(), &hooks, without_uprobes.as_deref()) {
+            Exit::Ok => {
+                found += 1;
+                exit
+            }
+            Exit::Partial => {
+                found += 1;
+                // A process that happens to run beside the others is no failure.
+                if exit == Exit::Ok && selector.is_explicit() {
+                    Exit::Partial
+                } else {
+                    exit
+                }
+            }
+            // Of the two the one that ends a run.
+            other if named && matches!(exit, Exit::Ok | Exit::Partial) => other,
+            _ => exit,
+        };
     }
     say!("{found} processes can be watched");
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
-/// Prints what is to say of a process; whether it can be watched.
-fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> bool {
+/// Prints what is to say of a process, and gives the code of a run on it alone; [`Exit::Partial`] where not all is to be had. `hooks` are
+/// the kernel's.
+fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let inspected = match process.inspect() {
         Ok(inspected) => inspected,
@@ -90,20 +116,26 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
             if explicit {
                 say!("{head}: {error}");
             }
-            return false;
+            return of_process(&error);
         }
     };
     let image = match inspected {
         Ok(Some(image)) => image,
         Ok(None) | Err(inspect::InspectError::NotElf) => {
-            if explicit {
-                say!("{head}: neither Go nor tokio");
+            if !explicit {
+                return Exit::NotATarget;
             }
-            return false;
+            let Some(error) = objects::runtime_in(process) else {
+                say!("{head}: neither Go nor tokio");
+                return Exit::NotATarget;
+            };
+            say!("{head}: runtime not watched: {error}");
+            return Exit::Partial;
         }
         Err(error) => {
             say!("{head}: runtime not watched: {error}");
-            return explicit;
+            // Its sockets and threads are, where it is named by its pid.
+            return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
     };
     let elf = match &image {
@@ -131,11 +163,16 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
     if let Some(reason) = without_uprobes {
         plan.without_probes(reason);
     }
-    for state in &plan.states {
+    let own = plan.states.len();
+    plan.states.extend(hooks.iter().cloned());
+    plan.states.push(quota::state(process.pid, &[]));
+    let states = plan::states_now(&plan.states, []);
+    for (at, state) in states.iter().enumerate() {
         match &state.coverage {
+            Coverage::Full if at >= own => {}
             Coverage::Full => say!("  {:<18} full", state.signal),
             Coverage::Partial(reason) => say!("  {:<18} in part: {reason}", state.signal),
-            Coverage::Off(reason) => say!("  {:<18} off: {reason}", state.signal),
+            Coverage::Off(reason) | Coverage::Lacking(reason) => say!("  {:<18} off: {reason}", state.signal),
         }
     }
     for probe in &plan.probes {
@@ -150,7 +187,11 @@ fn report(process: &Process, explicit: bool, without_uprobes: Option<&str>) -> b
             probe.site.file_offset
         );
     }
-    true
+    if plan::is_dark(&states) {
+        Exit::Partial
+    } else {
+        Exit::Ok
+    }
 }
 
 /// Holds what was found of a Go runtime against the process; others have nothing to prove.

@@ -20,7 +20,7 @@ pub enum Exit {
     NotATarget = 5,
     /// The kernel lacks what whywait needs.
     UnsupportedKernel = 6,
-    /// A named service could only be watched in part: stripped, or of an unsupported version.
+    /// A signal of a named service is off that was not left out: its build, its version or the kernel does not permit it.
     Partial = 7,
     /// Every named service ended before the run did.
     TargetEnded = 8,

@@ -230,11 +230,11 @@ impl GoRuntime {
             sched.g_free_no_stack_size.as_ref(),
         ];
         for field in dead.into_iter().flatten() {
-            count -= signed(self.at(globals.sched) + field.offset, field.size)?;
+            count = count.wrapping_sub(signed(self.at(globals.sched).wrapping_add(field.offset), field.size)?);
         }
         if let Some(free) = p.g_free_n.as_ref().or(p.g_free_size.as_ref()) {
             for pointer in self.procs()? {
-                count -= signed(pointer + free.offset, free.size)?;
+                count = count.wrapping_sub(signed(pointer.wrapping_add(free.offset), free.size)?);
             }
         }
         Ok(count.max(1) as u64)
@@ -250,7 +250,7 @@ impl GoRuntime {
         };
         let mut created = self.field(self.globals.sched, sched)?;
         for pointer in self.procs()? {
-            created = created.wrapping_add(self.memory.word(pointer + p.offset)?);
+            created = created.wrapping_add(self.memory.word(pointer.wrapping_add(p.offset))?);
         }
         Ok(Some(created))
     }
@@ -259,21 +259,22 @@ impl GoRuntime {
     fn procs(&self) -> io::Result<Vec<u64>> {
         let (base, length) = (
             self.memory.word(self.at(self.globals.allp))?,
-            self.memory.word(self.at(self.globals.allp) + 8)?,
+            self.memory.word(self.at(self.globals.allp).wrapping_add(8))?,
         );
         self.memory.words(base, length.min(MAX_PROCS) as usize)
     }
 
     fn histogram(&self, field: &FieldLoc) -> io::Result<TimeHistogram> {
         let layout = &self.offsets.time_histogram;
-        let base = self.at(self.globals.sched) + field.offset;
+        let base = self.at(self.globals.sched).wrapping_add(field.offset);
+        let at = |field: &FieldLoc| base.wrapping_add(field.offset);
         Ok(TimeHistogram {
-            underflow: self.memory.word(base + layout.underflow.offset)?,
-            counts: self.memory.words(base + layout.counts.offset, layout.buckets.count)?,
+            underflow: self.memory.word(at(&layout.underflow))?,
+            counts: self.memory.words(at(&layout.counts), layout.buckets.count)?,
             overflow: layout
                 .overflow
                 .as_ref()
-                .map_or(Ok(0), |overflow| self.memory.word(base + overflow.offset))?,
+                .map_or(Ok(0), |overflow| self.memory.word(at(overflow)))?,
         })
     }
 
@@ -281,7 +282,9 @@ impl GoRuntime {
     fn heap_stats(&self) -> io::Result<HeapStats> {
         let fields = &self.offsets.heap_stats;
         let size = self.offsets.heap_stats_size;
-        let base = self.at(self.globals.memstats) + self.offsets.memstats.heap_stats.offset;
+        let base = self
+            .at(self.globals.memstats)
+            .wrapping_add(self.offsets.memstats.heap_stats.offset);
         let words = self.memory.words(base, (size * 3 / 8) as usize)?;
         let sum = |offset: u64| {
             (0..3).fold(0u64, |sum, part| {

@@ -58,7 +58,7 @@ pub fn note(target: &mut Target, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
     for series in [Series::GoTime, Series::GoAssist, Series::GoSyscall] {
         for (origin, _, bucket) in reading.parts(target.slot, series) {
-            *times.entry(origin).or_default() += bucket.sum;
+            *times.entry(named(origin, target)).or_default() += bucket.sum;
         }
     }
     let Origins { shown, others, .. } = &mut target.origins;
@@ -93,6 +93,7 @@ fn is_throttled(part: u8) -> bool {
 pub fn by_origin(target: &Target, reading: &Reading, series: Series) -> HashMap<(Option<u32>, u8), Bucket> {
     let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
     for (origin, part, bucket) in reading.parts(target.slot, series) {
+        let origin = named(origin, target);
         let origin = target.origins.shown.contains(&origin).then_some(origin);
         let sum = sums.entry((origin, part)).or_default();
         sum.count += bucket.count;
@@ -177,26 +178,50 @@ pub fn syscalls(target: &Target, reading: &Reading) -> Vec<Metric> {
     metric(&GOROUTINE_SYSCALL_TIME, sums.into_iter().map(point).collect())
 }
 
-/// The function that an address lies in of which the low half is kept, such as an origin's.
-pub fn function(id: u32, target: &Target) -> String {
+/// The address that a low half of one is kept of, such as an origin's.
+fn address(id: u32, target: &Target) -> u64 {
+    if id == 0 {
+        return 0;
+    }
     // The executable is less than 4 GiB long: the upper half of an address is its begin's, or one more.
     let near = target.bias & !u64::from(u32::MAX) | u64::from(id);
-    let address = if near < target.bias { near + (1 << 32) } else { near };
-    target
-        .go_frame(address)
-        .map_or_else(|| "unknown".to_owned(), |frame| frame.function)
+    if near < target.bias { near + (1 << 32) } else { near }
+}
+
+/// The origin that one is a part of: several go statements may start one function, each by a wrapper of its own.
+fn named(id: u32, target: &Target) -> u32 {
+    target.go_start(address(id, target)) as u32
+}
+
+/// What a goroutine is called that was started with the function at `startpc`, everywhere: as the runtime does, or `unknown`.
+pub fn started_with(startpc: u64, target: &Target) -> String {
+    let frame = match target.go_start(startpc) {
+        0 => None,
+        start => target.go_frame(start),
+    };
+    frame.map_or_else(|| "unknown".to_owned(), |frame| frame.function)
+}
+
+/// What is said of a goroutine by the function that it was started with.
+pub fn function_attributes(startpc: u64, target: &Target) -> [Attribute; 2] {
+    let function = started_with(startpc, target);
+    [
+        Attribute::new(GOROUTINE_SYSTEM, is_system(&function)),
+        Attribute::new(GOROUTINE_FUNCTION, function),
+    ]
+}
+
+/// The function of an origin.
+pub fn function(id: u32, target: &Target) -> String {
+    started_with(address(id, target), target)
 }
 
 /// What a point says of its origin.
 pub fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
-    let Some(id) = id else {
-        return vec![Attribute::new(OVERFLOW, true)];
-    };
-    let function = function(id, target);
-    vec![
-        Attribute::new(GOROUTINE_SYSTEM, is_system(&function)),
-        Attribute::new(GOROUTINE_FUNCTION, function),
-    ]
+    match id {
+        Some(id) => function_attributes(address(id, target), target).into(),
+        None => vec![Attribute::new(OVERFLOW, true)],
+    }
 }
 
 /// State, and what it is due to.

@@ -19,10 +19,7 @@ use tokio::{
 
 use crate::{
     aggregate::{Store, store::Reading},
-    attach::{
-        maps::TargetMaps,
-        plan::{Coverage, SignalState},
-    },
+    attach::{maps::TargetMaps, plan},
     budget::{Meter, Plane},
     cli::RunArgs,
     clock,
@@ -345,10 +342,8 @@ impl Pipeline {
         self.report(true);
         self.screen.keep();
         // Of what was named: a process that happens to run beside the others is reported, and no failure.
-        let partial = self.watch.targets.values().any(|target| {
-            let dark = |state: &SignalState| state.signal == "runtime" && matches!(state.coverage, Coverage::Off(_));
-            self.watch.names(target) && target.states.iter().any(dark)
-        });
+        let mut targets = self.watch.targets.values();
+        let partial = targets.any(|target| self.watch.names(target) && plan::is_dark(&target.states));
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;

@@ -149,7 +149,7 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
             target
                 .states
                 .iter()
-                .any(|state| state.signal == signal && !matches!(state.coverage, Coverage::Off(_)))
+                .any(|state| state.signal == signal && !state.coverage.is_off())
         };
         let silent = checks(target).filter(|(signal, _, count)| is_on(signal) && count(reading, target) == 0);
         silent
@@ -176,7 +176,7 @@ fn report(watch: &Watch, reading: &Reading) {
                     target.process.pid,
                     state.signal
                 ),
-                Coverage::Off(reason) => {
+                Coverage::Off(reason) | Coverage::Lacking(reason) => {
                     say!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)
                 }
             }

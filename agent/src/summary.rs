@@ -316,7 +316,7 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
             Coverage::Partial(reason) => {
                 line!(text, "  {}: in part: {reason}", state.signal);
             }
-            Coverage::Off(reason) => {
+            Coverage::Off(reason) | Coverage::Lacking(reason) => {
                 line!(text, "  {}: off: {reason}", state.signal);
             }
         }

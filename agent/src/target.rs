@@ -1,16 +1,24 @@
 //! One watched process: its facts, and what is remembered of it between events. Facts live here, never in statics.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use agent_common::{go::assist::Assists, histogram::Series};
 
 use crate::{
-    attach::{plan::SignalState, uprobe::Links},
+    attach::{
+        plan::{self, Failure, Probe, SignalState},
+        uprobe::Links,
+    },
     budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
-    discover::Process,
+    discover::{Process, ProcessError},
     golang::{GoRuntime, Snapshot},
-    inspect::{Frame, Image},
+    inspect::{Frame, GoImage, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
     origins::Origins,
     room::Room,
@@ -24,6 +32,17 @@ use crate::{
 /// Exemplars kept for a series between two exports.
 const EXEMPLARS: usize = 4;
 
+/// Addresses whose places in the source are remembered, of each target.
+const PLACES: usize = 1024;
+
+/// What was read of an executable's symbols.
+#[derive(Debug, Default)]
+struct Known {
+    frames: HashMap<u64, Option<Frame>>,
+    /// By address of a function that a goroutine was started with: where the one begins that it is called by.
+    starts: HashMap<u64, u64>,
+}
+
 /// A watched process.
 pub struct Target {
     pub process: Process,
@@ -35,6 +54,8 @@ pub struct Target {
     pub slot: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
     pub image: Option<Arc<Image>>,
+    /// Its file, of a Go executable: open as long as the process is watched, and no longer.
+    pub exe: Option<File>,
     /// Run-time address less link-time address.
     pub bias: u64,
     pub resource: Arc<Resource>,
@@ -42,10 +63,16 @@ pub struct Target {
     pub since: MonoNs,
     /// When the process started: begin of the runtime's own counts.
     pub started: MonoNs,
-    /// What is on, in part, or off, and why.
+    /// What there could be of each signal.
+    pub planned: Vec<SignalState>,
+    /// What is on now, in part, or off, and why: see [`Self::restate`].
     pub states: Vec<SignalState>,
+    /// What could not be attached of late.
+    pub failures: Failures,
     /// Probes that are always in place.
     pub links: Links,
+    /// Those of them that could not be attached yet.
+    pub missing: Vec<Probe>,
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
@@ -77,6 +104,18 @@ pub struct Target {
     /// GC cycles exported, and numbers that were skipped.
     pub cycles: Cycles,
     exemplars: HashMap<(u16, u32), Vec<Exemplar>>,
+    symbols: Mutex<Known>,
+}
+
+/// What could not be attached when it was last tried, of each plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Probes that are always in place.
+    pub always: Vec<Failure>,
+    /// Those of windows.
+    pub probes: Vec<Failure>,
+    /// The kernel's hooks.
+    pub hooks: Vec<Failure>,
 }
 
 /// A Go process' runtime and its last reading.
@@ -137,12 +176,16 @@ impl Target {
             quotas: None,
             slot,
             image: None,
+            exe: None,
             bias: 0,
             resource,
             since,
             started,
+            planned: Vec::new(),
             states: Vec::new(),
+            failures: Failures::default(),
             links: Links::default(),
+            missing: Vec::new(),
             known: agent_common::target::Target::default(),
             hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
             guest: None,
@@ -160,7 +203,28 @@ impl Target {
             goroutines: Goroutines::default(),
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
+            symbols: Mutex::default(),
         }
+    }
+
+    /// Opens what functions' names are read of as they are asked for: also when the process has ended.
+    pub fn open_exe(&mut self) -> Result<(), ProcessError> {
+        if let Some(Image::Go(_)) = self.image.as_deref() {
+            self.exe = Some(self.process.open_exe()?);
+        }
+        Ok(())
+    }
+
+    /// Says anew what there is of each signal.
+    pub fn restate(&mut self) {
+        let Failures { always, probes, hooks } = &self.failures;
+        self.states = plan::states_now(&self.planned, always.iter().chain(probes).chain(hooks));
+    }
+
+    /// Whether a signal was left out, or cannot be had.
+    pub fn is_off(&self, signal: &str) -> bool {
+        let mut states = self.states.iter();
+        states.any(|state| state.signal == signal && state.coverage.is_off())
     }
 
     /// Takes note of a GC cycle; false when it was seen before.
@@ -191,9 +255,38 @@ impl Target {
 
     /// The place in the source of an address in a Go process.
     pub fn go_frame(&self, address: u64) -> Option<Frame> {
+        let Some((image, exe)) = self.go_symbols() else {
+            return self.frames.get(&address).cloned();
+        };
+        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.frames.len() == PLACES {
+            known.frames.clear();
+        }
+        let found = || image.symbols.lookup(exe, address.wrapping_sub(self.bias));
+        known.frames.entry(address).or_insert_with(found).clone()
+    }
+
+    /// Where the function begins by which the runtime calls a goroutine that was started with the one at `startpc`; 0 for one of
+    /// a thread that C made, and of a plugin, which have none in the executable.
+    pub fn go_start(&self, startpc: u64) -> u64 {
+        let Some((image, exe)) = self.go_symbols() else {
+            return startpc;
+        };
+        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.starts.len() == PLACES {
+            known.starts.clear();
+        }
+        let found = || {
+            let start = image.symbols.start(exe, startpc.wrapping_sub(self.bias));
+            start.map_or(0, |start| start.wrapping_add(self.bias))
+        };
+        *known.starts.entry(startpc).or_insert_with(found)
+    }
+
+    fn go_symbols(&self) -> Option<(&GoImage, &File)> {
         match self.image.as_deref() {
-            Some(Image::Go(image)) => image.symbols.lookup(address.wrapping_sub(self.bias)),
-            _ => self.frames.get(&address).cloned(),
+            Some(Image::Go(image)) => Some((image, self.exe.as_ref()?)),
+            _ => None,
         }
     }
 
@@ -212,8 +305,10 @@ impl Target {
 
     /// Reads plane 0, if there is any and the runtime has started.
     pub fn read_runtime(&mut self, now: MonoNs) -> io::Result<()> {
+        let off = self.is_off(signals::go::runtime::NAME);
         let Some(go) = &mut self.go else { return Ok(()) };
-        if go.runtime.is_started() {
+        // Others read it too: the user may want their part only.
+        if !off && go.runtime.is_started() {
             go.latest = Some((now, go.runtime.snapshot()?));
         }
         Ok(())

@@ -14,7 +14,7 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::{
     attach::{
-        kernel::HookState,
+        kernel::{self, HookState},
         maps::TargetMaps,
         plan::{self, Coverage, Plan, SignalState},
         uprobe::{Links, Object},
@@ -27,10 +27,12 @@ use crate::{
     golang::ProofError,
     inspect::{Image, InspectError},
     room::Host,
+    signals,
     target::Target,
 };
 
 mod attach;
+mod done;
 mod early;
 mod govern;
 mod hooks;
@@ -194,10 +196,7 @@ impl Watch {
             }
             Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
                 if explicit {
-                    info!(
-                        "process {pid} ({}) was named but is neither Go nor tokio",
-                        process.exe.display()
-                    );
+                    self.consider_host(process);
                 }
             }
             Err(Refused::Inspect(error)) => {
@@ -291,19 +290,20 @@ impl Watch {
         }
         let mut target = Target::new(process, slot, resource, clock::now());
         target.bias = bias;
-        target.states = plan.states.clone();
-        if let Some(error) = error {
-            target.states.push(SignalState {
-                signal: "runtime",
-                coverage: Coverage::Off(error),
-            });
-        }
-        target
-            .states
-            .extend(self.hooks.iter().skip(1).filter_map(HookState::coverage));
+        let runtime = error.map(|error| SignalState {
+            signal: "runtime",
+            coverage: Coverage::Off(error),
+        });
+        let quota = signals::process::quota::state(target.process.pid, &self.options.without);
+        target.planned = std::mem::take(&mut plan.states);
+        target.planned.extend(runtime);
+        target.planned.extend(kernel::states(&self.hooks));
+        target.planned.push(quota);
+        target.restate();
         target.futures = plan.futures.clone();
         target.go = go;
         target.image = image;
+        target.open_exe()?;
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
@@ -357,7 +357,7 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
-        self.maps.forget(pid, slot);
+        self.maps.forget(slot);
         self.hook_set.release(slot, &self.windows);
     }
 

@@ -17,14 +17,19 @@ use go_build::{Live, build, check_live, check_sites, go, go_image};
 /// Function, file and line as `go tool addr2line` has them, at the start and within each of many functions.
 fn check_symbols(toolchain: &str, path: &Path, image: &GoImage) {
     use std::io::Write;
+    let file = &std::fs::File::open(path).expect("the binary");
     let start = image
         .symbols
-        .function_range(image.sites[&GoHook::Execute].as_ref().expect("execute").vaddr)
+        .function_range(file, image.sites[&GoHook::Execute].as_ref().expect("execute").vaddr)
         .expect("a range")
         .start;
     let mut addresses = Vec::new();
     let mut at = start;
-    while let Some(range) = image.symbols.function_range(at).filter(|_| addresses.len() < 4000) {
+    while let Some(range) = image
+        .symbols
+        .function_range(file, at)
+        .filter(|_| addresses.len() < 4000)
+    {
         addresses.extend([range.start, range.start + (range.end - range.start) / 2, range.end - 1]);
         at = range.end;
     }
@@ -45,7 +50,7 @@ fn check_symbols(toolchain: &str, path: &Path, image: &GoImage) {
     let mut lines = output.lines();
     for address in addresses {
         let (function, place) = (lines.next().expect("a function"), lines.next().expect("a place"));
-        let frame = image.symbols.lookup(address).expect("a frame");
+        let frame = image.symbols.lookup(file, address).expect("a frame");
         // addr2line takes names from .symtab, where assembly functions carry their ABI.
         let function = function.trim_end_matches(".abi0");
         // Padding and the linker's markers have no line: a negative number there, 0 here.
@@ -60,8 +65,8 @@ fn check_symbols(toolchain: &str, path: &Path, image: &GoImage) {
             "{address:#x}"
         );
     }
-    assert_eq!(image.symbols.lookup(0), None);
-    assert_eq!(image.symbols.lookup(u64::MAX), None);
+    assert_eq!(image.symbols.lookup(file, 0), None);
+    assert_eq!(image.symbols.lookup(file, u64::MAX), None);
 }
 
 #[test]

@@ -263,9 +263,14 @@ func sleep(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pingPong makes two goroutines switch to each other: 2n goroutine starts by waits on channels.
+// pingPong makes two goroutines switch to each other: 2n goroutine starts by waits on channels. It rests
+// for us before each round trip.
 func pingPong(w http.ResponseWriter, r *http.Request) {
 	n, ok := intParam(w, r, "n", 1000, 1, 10_000_000)
+	if !ok {
+		return
+	}
+	us, ok := intParam(w, r, "us", 0, 0, 1000*maxMillis/n)
 	if !ok {
 		return
 	}
@@ -277,6 +282,9 @@ func pingPong(w http.ResponseWriter, r *http.Request) {
 	}()
 	begin := monotonic()
 	for ball := range n {
+		if us > 0 {
+			time.Sleep(time.Duration(us) * time.Microsecond)
+		}
 		ping <- ball
 		<-pong
 	}

@@ -7,6 +7,21 @@ use crate::{
 };
 
 shared! {
+    /// What is known of a socket while it connects.
+    pub struct Connecting {
+        /// CLOCK_MONOTONIC, ns: SYN sent.
+        pub since: u64,
+        /// The target's slot.
+        pub slot: u32,
+        pub tgid: u32,
+        /// Id of the peer in the `PEERS` map.
+        pub peer: u32,
+        /// Thread that connects.
+        pub tid: u32,
+        /// Who connects.
+        pub actor: Actor,
+    }
+
     pub struct Connect {
         /// `tid` is the thread that called connect().
         pub header: Header,
@@ -17,4 +32,4 @@ shared! {
     }
 }
 
-layout!(Connect: 72);
+layout!(Connecting: 40, Connect: 72);

@@ -14,6 +14,27 @@ pub const SENT: u8 = 1;
 pub const RECEIVED: u8 = 2;
 
 shared! {
+    /// What is known of one socket.
+    pub struct Socket {
+        /// Which connection it was: the kernel uses a socket's address again, for another.
+        pub connection: u64,
+        /// CLOCK_MONOTONIC, ns: begin of the last request.
+        pub since: u64,
+        /// The target's slot.
+        pub slot: u32,
+        /// Id of the peer in the `PEERS` map.
+        pub peer: u32,
+        /// What the target had written when it last read: tcp_sock.write_seq.
+        pub written: u32,
+        /// A `ROLE_*`.
+        pub role: u8,
+        /// Last direction: [`IDLE`], [`SENT`], [`RECEIVED`].
+        pub last: u8,
+        /// 1 for MPTCP, whose sockets are no tcp_sock.
+        pub multipath: u8,
+        pub pad: u8,
+    }
+
     pub struct Request {
         pub header: Header,
         /// CLOCK_MONOTONIC, ns. Server: the request's first byte was read. Client: it was sent. The answer's first byte
@@ -25,4 +46,4 @@ shared! {
     }
 }
 
-layout!(Request: 72);
+layout!(Socket: 32, Request: 72);

@@ -33,6 +33,9 @@ shared! {
 
     /// What a thread does, and whose it is.
     pub struct Thread {
+        /// CLOCK_MONOTONIC, ns: since when all that it does is seen. Before [`crate::target::Target::threads_since`]: it is not, and
+        /// what stands here is of an earlier window, or of a thread that had its tid.
+        pub known: u64,
         /// CLOCK_MONOTONIC, ns: since when it waits for a core; 0 when it does not.
         pub since: u64,
         /// CLOCK_MONOTONIC, ns: since when it is asleep; 0 when it is not.
@@ -52,4 +55,4 @@ shared! {
     }
 }
 
-layout!(Off: 24, Away: 24, Thread: 64 + 24 * KEPT as usize + 8);
+layout!(Off: 24, Away: 24, Thread: 72 + 24 * KEPT as usize + 8);

@@ -4,6 +4,8 @@ use crate::{event::Header, layout, shared};
 
 /// In a type id: the task is a blocking-pool closure, not a future.
 pub const BLOCKING: u32 = 1 << 31;
+/// In a type id: the ends of such polls are not all seen, so nobody knows how long they take, nor whether one is still under way.
+pub const UNENDED: u32 = 1 << 30;
 
 shared! {
     /// Key of a type of tasks: its vtable, which every task's header points to.

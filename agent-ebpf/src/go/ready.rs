@@ -46,7 +46,7 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
     goroutine.since = now;
     goroutine.source = source as u32;
     goroutine.tid = tid;
-    goroutine.off = off::sums(target, tid, target.hooks_since, now).unwrap_or_default();
+    goroutine.off = off::begin(target, tid, now);
     goroutine.queue = UNREAD;
     goroutine.idle = UNREAD;
     if p != 0

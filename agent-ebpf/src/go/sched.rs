@@ -178,6 +178,6 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
     goroutine.state = RUNNING;
     goroutine.since = now;
     goroutine.tid = tid;
-    goroutine.off = off::sums(target, tid, target.hooks_since, now).unwrap_or_default();
+    goroutine.off = off::begin(target, tid, now);
     0
 }

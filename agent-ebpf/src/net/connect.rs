@@ -1,34 +1,31 @@
-//! From the SYN of a target's connect() to the established connection; and the life of its sockets.
+//! From the SYN of a target's connect() to the established connection.
 
 use agent_common::{
     event::Kind,
     histogram::Series,
     hits::Probe,
     loss::Loss,
-    net::{Listener, Peer, ROLE_CLIENT, Socket, connect::Connect, request::IDLE},
+    net::{
+        ROLE_CLIENT,
+        connect::{Connect, Connecting},
+    },
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use super::{endpoints, peer_id};
+use super::{CLOSE, ESTABLISHED, IPPROTO_TCP, SYN_SENT, peer, peer_id};
 use crate::{
-    maps::{LISTENERS, SOCKETS, hooked, target},
-    read, record,
+    maps::{CONNECTING, hooked},
+    read::{self, kernel},
+    record,
 };
-
-// include/net/tcp_states.h
-const ESTABLISHED: i32 = 1;
-const SYN_SENT: i32 = 2;
-const CLOSE: i32 = 7;
-const LISTEN: i32 = 10;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn net_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     let new: i32 = ctx.arg(2);
-    match new {
-        // Both in the caller's own context.
+    match new as u8 {
+        // In the caller's own context.
         SYN_SENT => begin(sk),
-        LISTEN => listen(sk),
         // Both mostly in a softirq: the caller is known by the socket.
         ESTABLISHED => established(sk),
         CLOSE => closed(sk),
@@ -43,110 +40,71 @@ fn begin(sk: u64) {
     let Some(target) = hooked(tgid, Probe::NetState) else {
         return;
     };
-    let Some((address, port, _)) = endpoints(sk) else {
+    // An MPTCP socket has no address yet, and connects by a TCP socket of its own, which comes next (linux,
+    // net/mptcp/protocol.c, mptcp_connect).
+    if read::field::<u16>(sk, kernel!(sk_protocol)) != Some(IPPROTO_TCP) {
+        return;
+    }
+    let Some(peer) = peer(sk, ROLE_CLIENT, target.slot) else {
         return;
     };
-    let peer = Peer {
-        address,
-        port,
-        role: ROLE_CLIENT,
-        pad: 0,
-        slot: target.slot,
-    };
-    let socket = Socket {
+    let connecting = Connecting {
         since: read::now(),
         slot: target.slot,
         tgid,
         peer: peer_id(&peer),
-        role: ROLE_CLIENT,
-        last: IDLE,
-        connecting: 1,
-        pad: 0,
         tid,
-        pad2: 0,
         actor: read::actor(target, tid),
     };
-    if SOCKETS.insert(sk, socket, 0).is_err() {
+    if CONNECTING.insert(sk, connecting, 0).is_err() {
         record::lost(Loss::SocketFull);
     }
 }
 
+/// What is known of a connect that is over.
+#[inline(always)]
+fn end(sk: u64) -> Option<Connecting> {
+    // SAFETY: copied before it is removed; a socket changes its state in one place at a time.
+    let connecting = unsafe { CONNECTING.get(sk) }.copied()?;
+    let _ = CONNECTING.remove(sk);
+    Some(connecting)
+}
+
 #[inline(always)]
 fn established(sk: u64) {
-    let Some(socket) = SOCKETS.get_ptr_mut(sk) else { return };
-    // SAFETY: the entry stays until this socket's CLOSE, which the kernel orders after this transition.
-    let socket = unsafe { &mut *socket };
-    if socket.connecting == 0 {
-        return;
-    }
-    let since = socket.since;
-    socket.connecting = 0;
-    socket.since = 0;
-    let Some(target) = hooked(socket.tgid, Probe::NetState) else {
+    let Some(connecting) = end(sk) else { return };
+    let since = connecting.since;
+    let Some(target) = hooked(connecting.tgid, Probe::NetState) else {
         return;
     };
-    if target.slot != socket.slot || since < target.hooks_since {
+    if target.slot != connecting.slot || since < target.hooks_since {
         return;
     }
     let now = read::now();
     let took = now.saturating_sub(since);
-    record::value(target, Series::Connect, socket.peer, took);
+    record::value(target, Series::Connect, connecting.peer, took);
     if took >= target.slow_request
-        && let Some((address, port, _)) = endpoints(sk)
+        && let Some(peer) = peer(sk, ROLE_CLIENT, connecting.slot)
     {
-        let mut header = record::header(Kind::Connect, socket.slot, now);
-        header.tgid = socket.tgid;
-        header.tid = socket.tid;
-        let peer = Peer {
-            address,
-            port,
-            role: ROLE_CLIENT,
-            pad: 0,
-            slot: socket.slot,
-        };
+        let mut header = record::header(Kind::Connect, connecting.slot, now);
+        header.tgid = connecting.tgid;
+        header.tid = connecting.tid;
         record::event(Connect {
             header,
             since,
             peer,
-            actor: socket.actor,
+            actor: connecting.actor,
         });
     }
 }
 
 #[inline(always)]
 fn closed(sk: u64) {
-    // SAFETY: copied before it is removed.
-    let Some(socket) = (unsafe { SOCKETS.get(sk) }).copied() else {
-        return;
-    };
-    let _ = SOCKETS.remove(sk);
-    if socket.connecting != 0
-        && let Some(target) = hooked(socket.tgid, Probe::NetState)
-        && socket.since >= target.hooks_since
+    if let Some(connecting) = end(sk)
+        && let Some(target) = hooked(connecting.tgid, Probe::NetState)
+        && target.slot == connecting.slot
+        && connecting.since >= target.hooks_since
     {
-        record::count(target, Series::ConnectFailed, socket.peer);
-    }
-}
-
-#[inline(always)]
-fn listen(sk: u64) {
-    let (tgid, _) = read::current();
-    // Ports are remembered whether the hooks count or not.
-    if target(tgid).is_none() {
-        return;
-    }
-    if let Some((_, _, local)) = endpoints(sk)
-        && LISTENERS
-            .insert(
-                Listener {
-                    tgid,
-                    port: u32::from(local),
-                },
-                1,
-                0,
-            )
-            .is_err()
-    {
-        record::lost(Loss::SocketFull);
+        record::count(target, Series::ConnectFailed, connecting.peer);
     }
 }

@@ -3,27 +3,33 @@ pub mod request;
 
 use agent_common::{
     loss::Loss,
-    net::{PEER_OTHER, Peer},
+    net::{
+        PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT, ROLE_SERVER,
+        request::{IDLE, Socket},
+    },
+    target::Target,
 };
 
 use crate::{
-    maps::{PEER_COUNT, PEERS},
+    maps::{PEERS, SOCKETS},
     read::{self, kernel},
     record,
 };
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
-/// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a TCP socket; None for any other.
+// include/net/tcp_states.h
+pub const ESTABLISHED: u8 = 1;
+pub const SYN_SENT: u8 = 2;
+pub const CLOSE: u8 = 7;
+pub const CLOSE_WAIT: u8 = 8;
+
+/// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a socket.
 #[inline(always)]
-pub fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
-    let protocol: u16 = read::field(sk, kernel!(sk_protocol))?;
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
-        return None;
-    }
+fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
     let address = match read::field::<u16>(sk, kernel!(sk_family))? {
         AF_INET => {
             let v4: [u8; 4] = read::field(sk, kernel!(sk_daddr))?;
@@ -37,31 +43,105 @@ pub fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
     Some((address, remote, local))
 }
 
-/// The id under which a peer's values are counted; new ones are numbered per CPU, so no two share an id.
+/// The other end of a socket, with the server's port.
+#[inline(always)]
+pub fn peer(sk: u64, role: u8, slot: u32) -> Option<Peer> {
+    let (address, remote, local) = endpoints(sk)?;
+    Some(Peer {
+        address,
+        port: if role == ROLE_CLIENT { remote } else { local },
+        role,
+        pad: 0,
+        slot,
+    })
+}
+
+/// Which side of an established connection a socket is, told by the socket alone, however old: its listener may be closed.
+///
+/// An accepted socket is a copy of its listener, with what listen() was told of the queue (linux, net/core/sock.c,
+/// sk_clone_lock; net/ipv4/af_inet.c, inet_listen); one that connected never had any. Where listen() was told 0, by what was
+/// acknowledged: the SYN counts as a byte of it for who connected (net/ipv4/tcp_input.c, tcp_snd_una_update by way of
+/// tcp_rcv_synsent_state_process), and for who accepted it is over before the socket is there (net/ipv4/tcp_minisocks.c,
+/// tcp_create_openreq_child). MPTCP keeps it (net/mptcp/pm.c, mptcp_pm_new_connection).
+#[inline(always)]
+fn role(sk: u64, multipath: bool) -> Option<u8> {
+    let is_server = if multipath {
+        read::field::<u8>(sk, kernel!(mptcp_server_side))? != 0
+    } else {
+        read::field::<u32>(sk, kernel!(sk_max_ack_backlog))? != 0 || {
+            let sent: u64 = read::field(sk, kernel!(tcp_bytes_sent))?;
+            let again: u64 = read::field(sk, kernel!(tcp_bytes_retrans))?;
+            let acknowledged: u64 = read::field(sk, kernel!(tcp_bytes_acked))?;
+            let end: u32 = read::field(sk, kernel!(tcp_snd_nxt))?;
+            let since: u32 = read::field(sk, kernel!(tcp_snd_una))?;
+            sent.wrapping_sub(again) == acknowledged.wrapping_add(u64::from(end.wrapping_sub(since)))
+        }
+    };
+    Some(if is_server { ROLE_SERVER } else { ROLE_CLIENT })
+}
+
+/// The id under which a peer's values are counted. It comes from the peer itself, and is claimed by an insert that fails where
+/// another was first: programs that run at once, or interrupt each other on one CPU, cannot give two peers the same.
 #[inline(always)]
 pub fn peer_id(peer: &Peer) -> u32 {
-    // SAFETY: ids are written once and never changed.
-    if let Some(id) = unsafe { PEERS.get(peer) } {
-        return *id;
+    for nth in 0..PEER_IDS {
+        let id = peer.id(nth);
+        // SAFETY: a peer is written once, and removed only after its target is gone.
+        if unsafe { PEERS.get(id) }.is_some_and(|other| other.is(peer)) {
+            return id;
+        }
     }
-    let Some(count) = PEER_COUNT.get_ptr_mut(0) else {
-        return PEER_OTHER;
-    };
-    // SAFETY: this CPU's own counter.
-    let id = unsafe {
-        *count += 1;
-        (*count << 12) | (aya_ebpf::helpers::bpf_get_smp_processor_id() & 0xfff)
-    };
-    if PEERS
-        .insert(peer, id, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
-        .is_ok()
-    {
-        return id;
-    }
-    // SAFETY: as above; another CPU was first, or the map is full.
-    if let Some(id) = unsafe { PEERS.get(peer) } {
-        return *id;
+    for nth in 0..PEER_IDS {
+        let id = peer.id(nth);
+        if PEERS
+            .insert(id, peer, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
+            .is_ok()
+        {
+            return id;
+        }
+        // SAFETY: as above; another CPU may have claimed it for the same peer.
+        if unsafe { PEERS.get(id) }.is_some_and(|other| other.is(peer)) {
+            return id;
+        }
     }
     record::lost(Loss::PeerFull);
     PEER_OTHER
+}
+
+/// The socket's entry; made at the first bytes that are seen of a connection.
+#[inline(always)]
+pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
+    let hash: u32 = read::argument(sk, kernel!(sk_hash));
+    let remote: u16 = read::argument(sk, kernel!(sk_dport));
+    let local: u16 = read::argument(sk, kernel!(sk_num));
+    let connection = u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local);
+    if let Some(socket) = SOCKETS.get_ptr_mut(sk) {
+        // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.
+        let (slot, of) = unsafe { ((*socket).slot, (*socket).connection) };
+        if slot == target.slot && of == connection {
+            return Some(socket);
+        }
+    }
+    let multipath = match read::field(sk, kernel!(sk_protocol))? {
+        IPPROTO_TCP => false,
+        IPPROTO_MPTCP => true,
+        _ => return None,
+    };
+    let role = role(sk, multipath)?;
+    let peer = peer(sk, role, target.slot)?;
+    let socket = Socket {
+        connection,
+        since: 0,
+        slot: target.slot,
+        peer: peer_id(&peer),
+        written: 0,
+        role,
+        last: IDLE,
+        multipath: u8::from(multipath),
+        pad: 0,
+    };
+    if SOCKETS.insert(sk, socket, 0).is_err() {
+        record::lost(Loss::SocketFull);
+    }
+    SOCKETS.get_ptr_mut(sk)
 }

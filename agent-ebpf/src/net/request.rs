@@ -2,6 +2,10 @@
 //!
 //! Alternatives in order: the tracepoints sock_send_length and sock_recv_length (6.3 and later), then fexit on the
 //! protocol's own sendmsg and recvmsg. Both see the bytes' count once the call is done.
+//!
+//! So what is sent may be answered, and the answer be read by another thread, before the program runs that tells of the
+//! sending: where the kernel is fully preemptible the one that is woken often comes first. The order is therefore that of the
+//! bytes, by the connection's sequence numbers, and not that of the calls.
 
 use agent_common::{
     event::Kind,
@@ -9,8 +13,8 @@ use agent_common::{
     hits::Probe,
     loss::Loss,
     net::{
-        Listener, Peer, ROLE_CLIENT, ROLE_SERVER, Socket,
-        request::{IDLE, RECEIVED, Request, SENT},
+        ROLE_SERVER,
+        request::{IDLE, RECEIVED, Request, SENT, Socket},
     },
     target::Target,
 };
@@ -19,9 +23,9 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FExitContext},
 };
 
-use super::{endpoints, peer_id};
+use super::{CLOSE, CLOSE_WAIT, ESTABLISHED, known, peer};
 use crate::{
-    maps::{LISTENERS, SOCKETS, hooked},
+    maps::{SOCKETS, hooked},
     read::{self, kernel},
     record,
 };
@@ -66,11 +70,19 @@ pub fn net_recv_inet6(ctx: FExitContext) -> i32 {
     0
 }
 
+/// A socket's entry ends with it.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
+    let new: i32 = ctx.arg(2);
+    if new as u8 == CLOSE {
+        let _ = SOCKETS.remove(ctx.arg::<u64>(0));
+    }
+    0
+}
+
 #[inline(always)]
 fn through_socket(socket: u64, length: i32, direction: u8) {
-    if let Some(sk) = read::field(socket, kernel!(socket_sk)) {
-        moved(sk, length, direction);
-    }
+    moved(read::argument(socket, kernel!(socket_sk)), length, direction);
 }
 
 /// `length` bytes went `direction` (or an errno, or 0 at the end of the stream) in the caller's context.
@@ -83,7 +95,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
     let Some(target) = hooked(tgid, Probe::NetMoved) else {
         return;
     };
-    let Some(socket) = known(sk, target, tgid, tid) else {
+    let Some(socket) = known(sk, target) else {
         return;
     };
     // SAFETY: the entry stays until this socket's CLOSE; reads and writes of one socket by two threads at once can mix up
@@ -93,90 +105,89 @@ fn moved(sk: u64, length: i32, direction: u8) {
         // What came since was not seen.
         socket.last = IDLE;
     }
-    let (opens, series) = if socket.role == ROLE_SERVER {
-        (RECEIVED, Series::ServerRequest)
-    } else {
-        (SENT, Series::ClientRequest)
-    };
-    if socket.last == direction {
-        return;
-    }
     let before = socket.last;
+    let serves = socket.role == ROLE_SERVER;
+    let opens = serves == (direction == RECEIVED);
+    // Of a request that was begun.
+    let mut ends = before != IDLE && before != direction;
+    if direction == SENT {
+        if before == SENT || before == RECEIVED && is_late(sk, socket, length) {
+            return;
+        }
+        ends &= serves;
+    } else {
+        if before == RECEIVED {
+            if !was_answered(sk, socket) {
+                return;
+            }
+            // Something was sent since the last reading, and the program that tells of it is yet to run.
+            if !serves {
+                record::lost(Loss::RequestUnordered);
+            }
+            ends = serves;
+        } else {
+            ends &= !serves;
+        }
+        if socket.multipath == 0
+            && let Some(written) = read::field(sk, kernel!(tcp_write_seq))
+        {
+            socket.written = written;
+        }
+    }
     socket.last = direction;
     let now = read::now();
-    if direction == opens {
+    if ends {
+        ended(sk, target, socket, now, tid);
+    }
+    if opens {
         socket.since = now;
-    } else if before != IDLE {
-        let since = socket.since;
-        let took = now.saturating_sub(since);
-        record::value(target, series, socket.peer, took);
-        if took >= target.slow_request {
-            slow(sk, target, socket.role, since, now, tid);
-        }
     }
 }
 
-/// The socket's entry; made at the first bytes of a connection that was there before, or that was accepted.
+/// Whether the call that wrote the last `length` bytes began before what was read last had been.
 #[inline(always)]
-fn known(sk: u64, target: &Target, tgid: u32, tid: u32) -> Option<*mut Socket> {
-    if let Some(socket) = SOCKETS.get_ptr_mut(sk) {
-        // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.
-        if unsafe { (*socket).slot } == target.slot {
-            return Some(socket);
-        }
+fn is_late(sk: u64, socket: &Socket, length: i32) -> bool {
+    if socket.multipath != 0 {
+        return false;
     }
-    let (address, remote, local) = endpoints(sk)?;
-    // SAFETY: only its presence matters.
-    let server = unsafe {
-        LISTENERS.get(Listener {
-            tgid,
-            port: u32::from(local),
-        })
+    let Some(end) = read::field::<u32>(sk, kernel!(tcp_write_seq)) else {
+        return false;
+    };
+    (socket.written.wrapping_sub(end.wrapping_sub(length as u32)) as i32) > 0
+}
+
+/// Whether the peer has acknowledged anything that was written since the target last read. A FIN is acknowledged too.
+#[inline(always)]
+fn was_answered(sk: u64, socket: &Socket) -> bool {
+    if socket.multipath != 0 {
+        return false;
     }
-    .is_some();
-    let (role, port) = if server {
-        (ROLE_SERVER, local)
+    let Some(acknowledged) = read::field::<u32>(sk, kernel!(tcp_snd_una)) else {
+        return false;
+    };
+    (acknowledged.wrapping_sub(socket.written) as i32) > 0
+        && matches!(read::field(sk, kernel!(sk_state)), Some(ESTABLISHED | CLOSE_WAIT))
+}
+
+/// A request is over.
+#[inline(always)]
+fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
+    let (since, role) = (socket.since, socket.role);
+    let took = now.saturating_sub(since);
+    let series = if role == ROLE_SERVER {
+        Series::ServerRequest
     } else {
-        (ROLE_CLIENT, remote)
+        Series::ClientRequest
     };
-    let peer = Peer {
-        address,
-        port,
-        role,
-        pad: 0,
-        slot: target.slot,
-    };
-    let socket = Socket {
-        slot: target.slot,
-        tgid,
-        peer: peer_id(&peer),
-        role,
-        last: IDLE,
-        tid,
-        ..Socket::default()
-    };
-    if SOCKETS.insert(sk, socket, 0).is_err() {
-        record::lost(Loss::SocketFull);
+    record::value(target, series, socket.peer, took);
+    if took >= target.slow_request
+        && let Some(peer) = peer(sk, role, target.slot)
+    {
+        record::event(Request {
+            header: record::header(Kind::Request, target.slot, now),
+            since,
+            peer,
+            actor: read::actor(target, tid),
+        });
     }
-    SOCKETS.get_ptr_mut(sk)
-}
-
-#[inline(always)]
-fn slow(sk: u64, target: &Target, role: u8, since: u64, now: u64, tid: u32) {
-    let Some((address, remote, local)) = endpoints(sk) else {
-        return;
-    };
-    let port = if role == ROLE_CLIENT { remote } else { local };
-    record::event(Request {
-        header: record::header(Kind::Request, target.slot, now),
-        since,
-        peer: Peer {
-            address,
-            port,
-            role,
-            pad: 0,
-            slot: target.slot,
-        },
-        actor: read::actor(target, tid),
-    });
 }

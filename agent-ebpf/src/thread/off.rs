@@ -1,13 +1,16 @@
 //! What is known of a thread: how long it was off its core, and when.
 
 use agent_common::{
+    loss::Loss,
     target::{HOOKS_OPEN, Target},
     thread::run_queue::{ASLEEP, Away, KEPT, Off, THROTTLED, Thread},
 };
+use aya_ebpf::bindings::BPF_NOEXIST;
 
-use crate::maps::THREADS;
+use crate::{maps::THREADS, record};
 
 pub static NEW: Thread = Thread {
+    known: 0,
     since: 0,
     asleep: 0,
     off: Off {
@@ -27,20 +30,63 @@ pub static NEW: Thread = Thread {
     aways: 0,
 };
 
-/// How long a thread of `target` was off its core until `now`; None unless the hooks have counted since `from`.
+/// Whether the hooks on the kernel's scheduler have counted since `from`.
+#[inline(always)]
+fn counted(target: &Target, from: u64) -> bool {
+    target.flags & HOOKS_OPEN != 0 && target.threads_since != 0 && from >= target.threads_since
+}
+
+/// What is kept of a thread, and whether it was not followed until now: what its hooks did not see is not believed. None where
+/// there is no room for it.
+#[inline(always)]
+pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
+    let found = THREADS.get_ptr_mut(tid).or_else(|| {
+        if THREADS.insert(tid, &NEW, u64::from(BPF_NOEXIST)).is_err() {
+            record::lost(Loss::ThreadFull);
+        }
+        THREADS.get_ptr_mut(tid)
+    })?;
+    // SAFETY: changed for this thread only: under its run queue's lock, or while it runs, by itself.
+    let found = unsafe { &mut *found };
+    if found.slot != target.slot {
+        *found = NEW;
+        found.slot = target.slot;
+    }
+    let new = found.known < target.threads_since;
+    if new {
+        (found.since, found.asleep) = (0, 0);
+    }
+    Some((found, new))
+}
+
+/// A stretch begins on the current thread, of `target`: it is followed from now on. What it was off its core so far.
+#[inline(always)]
+pub fn begin(target: &Target, tid: u32, now: u64) -> Off {
+    if !counted(target, now) {
+        return NEW.off;
+    }
+    let Some((thread, new)) = thread(target, tid) else {
+        return NEW.off;
+    };
+    if new {
+        thread.known = now;
+    }
+    // A wake that came while it was on its core still may have been taken for the end of a sleep.
+    thread.since = 0;
+    thread.off
+}
+
+/// How long a thread of `target` was off its core until `now`; None unless it was followed since `from`.
 #[inline(always)]
 pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
-    if target.flags & HOOKS_OPEN == 0 || from < target.hooks_since {
+    if !counted(target, from) {
         return None;
     }
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
-        // It never left its core.
-        return Some(Off::default());
-    };
+    let thread = THREADS.get_ptr_mut(tid)?;
     // SAFETY: read only; a concurrent change gives sums from just before it or after.
     let thread = unsafe { &*thread };
-    if thread.slot != target.slot {
-        return Some(Off::default());
+    if thread.slot != target.slot || thread.known < target.threads_since || thread.known > from {
+        return None;
     }
     let mut off = thread.off;
     if thread.since >= from && thread.since < now {
@@ -69,21 +115,25 @@ pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
     (end - begin, thread.throttled != 0)
 }
 
-/// Of the time from `from` to `to`, which are both over, what a thread was off its core, as far as the last times are
-/// remembered; None unless the hooks have counted since `from`.
+/// Of the time from `from` to `to`, which are both over, what a thread that ran at `to` was off its core, as far as the last times
+/// are remembered; None unless it was followed since `from`.
 #[inline(always)]
 pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
-    if target.flags & HOOKS_OPEN == 0 || from < target.hooks_since {
+    if !counted(target, from) {
         return None;
     }
-    let mut off = Off::default();
+    let mut off = NEW.off;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
-        return Some(off);
+        // It has not left its core since they count, or there was no room to say so.
+        return THREADS.insert(tid, &NEW, u64::from(BPF_NOEXIST)).is_ok().then_some(off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
-    if thread.slot != target.slot {
+    if thread.slot != target.slot || thread.known < target.threads_since {
         return Some(off);
+    }
+    if thread.known > from {
+        return None;
     }
     for away in &thread.away {
         let time = away.end.min(to).saturating_sub(away.begin.max(from));

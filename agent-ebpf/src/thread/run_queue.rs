@@ -3,13 +3,12 @@
 use agent_common::{
     histogram::Series,
     hits::Probe,
-    loss::Loss,
     target::Target,
     thread::run_queue::{ASLEEP, Away, KEPT, RUN_QUEUE, THROTTLED, TOLD, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use super::off::NEW;
+use super::off::thread;
 use crate::{
     maps::{THREADS, hooked},
     read::{self, kernel},
@@ -46,38 +45,27 @@ fn of_target(task: u64, probe: Probe) -> Option<(&'static Target, u32)> {
     Some((target, read::argument(task, kernel!(task_pid))))
 }
 
-/// What is kept of a thread.
-#[inline(always)]
-fn thread(target: &Target, tid: u32) -> Option<&'static mut Thread> {
-    let found = THREADS.get_ptr_mut(tid).or_else(|| {
-        if THREADS.insert(tid, NEW, 0).is_err() {
-            record::lost(Loss::ThreadFull);
-        }
-        THREADS.get_ptr_mut(tid)
-    })?;
-    // SAFETY: changed for this thread only, under its run queue's lock.
-    let found = unsafe { &mut *found };
-    if found.slot != target.slot {
-        *found = NEW;
-        found.slot = target.slot;
-    }
-    Some(found)
-}
-
 #[inline(always)]
 fn woken(task: u64) {
     let Some((target, tid)) = of_target(task, Probe::ThreadWakeup) else {
         return;
     };
     let now = read::now();
-    if let Some(thread) = thread(target, tid) {
-        if thread.asleep >= target.hooks_since {
-            thread.off.blocked += now.saturating_sub(thread.asleep);
-            remember(thread, thread.asleep, now, ASLEEP);
-        }
+    let Some((thread, new)) = thread(target, tid) else {
+        return;
+    };
+    if new {
+        // It slept until now, or is a new one.
+        thread.known = now;
+    } else if thread.asleep == 0 {
+        // It had not left its core yet (linux, kernel/sched/core.c, ttwu_runnable), or waits for one already.
+        return;
+    } else {
+        thread.off.blocked += now.saturating_sub(thread.asleep);
+        remember(thread, thread.asleep, now, ASLEEP);
         thread.asleep = 0;
-        waits(thread, task, now);
     }
+    waits(thread, task, now);
 }
 
 #[inline(always)]
@@ -91,7 +79,11 @@ fn leaves(task: u64, preempted: bool) {
         return;
     }
     let now = read::now();
-    if let Some(thread) = thread(target, tid) {
+    if let Some((thread, new)) = thread(target, tid) {
+        if new {
+            // It has been on its core since they count: its coming would have been seen.
+            thread.known = target.threads_since;
+        }
         // TASK_RUNNING is 0: it left the core but not the run queue.
         if preempted || state == 0 {
             waits(thread, task, now);
@@ -133,15 +125,16 @@ fn runs(task: u64) {
     let Some((target, tid)) = of_target(task, Probe::ThreadSwitch) else {
         return;
     };
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
+    let Some((thread, new)) = thread(target, tid) else {
         return;
     };
-    // SAFETY: changed for this thread only, under its run queue's lock.
-    let thread = unsafe { &mut *thread };
+    if new {
+        thread.known = read::now();
+    }
     let since = thread.since;
     thread.since = 0;
     thread.asleep = 0;
-    if since == 0 || since < target.hooks_since || thread.slot != target.slot {
+    if since == 0 {
         return;
     }
     let now = read::now();

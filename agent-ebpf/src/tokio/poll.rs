@@ -6,7 +6,7 @@ use agent_common::{
     hits::Probe,
     loss::Loss,
     target::Target,
-    tokio::poll::{BLOCKING, Poll, Thread, TypeKey},
+    tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
@@ -30,6 +30,9 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let now = read::now();
     if future & BLOCKING == 0 {
         wake::polled(target, task, hit);
+    }
+    if future & UNENDED != 0 {
+        record::count(target, Series::TokioUnended, future);
     }
     if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
         // SAFETY: an entry of this thread's own; user space removes it only after the target's probes are gone.

@@ -49,11 +49,11 @@ impl<K: aya::Pod + AnyBitPattern, V: aya::Pod + AnyBitPattern> Table<K, V> {
         }
     }
 
-    /// Removes the entries whose keys `gone` names; one that vanishes meanwhile is gone too.
-    pub fn remove(&mut self, gone: impl Fn(&K) -> bool) -> Result<(), MapError> {
+    /// Removes the entries that `gone` names; one that vanishes meanwhile is gone too.
+    pub fn remove(&mut self, gone: impl Fn(&K, &V) -> bool) -> Result<(), MapError> {
         let entries = self.entries()?;
         let mut map = HashMap::<_, K, V>::try_from(&mut self.map)?;
-        for (key, _) in entries.iter().filter(|(key, _)| gone(key)) {
+        for (key, _) in entries.iter().filter(|(key, value)| gone(key, value)) {
             let _ = map.remove(key);
         }
         Ok(())

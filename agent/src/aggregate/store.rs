@@ -15,7 +15,7 @@ use crate::{clock, model::MonoNs};
 /// The kernel's aggregates.
 pub struct Store {
     histograms: Table<Key, Bucket>,
-    peers: Table<Peer, u32>,
+    peers: Table<u32, Peer>,
     loss: PerCpuArray<MapData, u64>,
 }
 
@@ -70,7 +70,7 @@ impl Store {
             }
         }
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
-        reading.peers = peers.into_iter().map(|(peer, id)| (id, peer)).collect();
+        reading.peers = peers.into_iter().collect();
         for (cause, _) in Loss::ALL {
             let values = self.loss.get(&(cause as u32), 0).map_err(failed("LOSS"))?;
             reading.loss[cause as usize] = values.iter().sum();
@@ -81,9 +81,9 @@ impl Store {
     /// Removes what was kept for a slot that is never used again.
     pub fn forget(&mut self, slot: u32) -> Result<(), StoreError> {
         self.histograms
-            .remove(|key| key.slot == slot)
+            .remove(|key, _| key.slot == slot)
             .map_err(failed("HISTOGRAMS"))?;
-        self.peers.remove(|peer| peer.slot == slot).map_err(failed("PEERS"))
+        self.peers.remove(|_, peer| peer.slot == slot).map_err(failed("PEERS"))
     }
 }
 

@@ -10,11 +10,14 @@ use aya::{
     programs::{BtfTracePoint, FExit, Program, ProgramError, fexit::FExitLinkId, tp_btf::BtfTracePointLinkId},
 };
 
-use super::plan::{Coverage, SignalState};
+use super::plan::{Coverage, LEFT_OUT, SignalState};
 use crate::exit::causes;
 
+/// In place of an alternative's name: none was tried.
+pub const ALL: &str = "all";
+
 /// How one program is attached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// A BTF-typed raw tracepoint, by its name.
     TpBtf(&'static str),
@@ -45,9 +48,32 @@ pub struct Hook {
 /// A program of a hook, and where it goes.
 pub type HookProgram = (&'static str, Point);
 
+/// The programs of a hook that is detached for now: they stay loaded, and are attached together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetachedHook {
+    pub signal: &'static str,
+    pub programs: Vec<HookProgram>,
+}
+
+/// A hook that is attached.
+#[derive(Debug)]
+pub struct AttachedHook {
+    pub signal: &'static str,
+    links: Vec<HookLink>,
+}
+
+#[cfg(test)]
+impl AttachedHook {
+    /// One of no programs.
+    pub fn bare(signal: &'static str) -> Self {
+        let links = Vec::new();
+        Self { signal, links }
+    }
+}
+
 /// A program of a hook that is attached.
 #[derive(Debug)]
-pub struct HookLink {
+struct HookLink {
     program: HookProgram,
     id: LinkId,
 }
@@ -69,7 +95,7 @@ pub struct HookState {
     /// Alternatives that were refused, and why.
     pub refused: Vec<(&'static str, String)>,
     /// Its links, when it is [`Hook::windowed`].
-    pub links: Vec<HookLink>,
+    pub attached: Option<AttachedHook>,
 }
 
 impl HookState {
@@ -78,11 +104,11 @@ impl HookState {
         let coverage = match self.taken {
             Some(_) => Coverage::Full,
             None => {
-                let refused: Vec<String> = self
-                    .refused
-                    .iter()
-                    .map(|(name, reason)| format!("{name}: {reason}"))
-                    .collect();
+                let said = |(name, reason): &(&str, String)| match *name {
+                    ALL => reason.clone(),
+                    name => format!("{name}: {reason}"),
+                };
+                let refused: Vec<String> = self.refused.iter().map(said).collect();
                 Coverage::Off(refused.join("; "))
             }
         };
@@ -91,6 +117,11 @@ impl HookState {
             coverage,
         })
     }
+}
+
+/// What the hooks of targets' signals are worth, each; the one for new processes is the agent's own.
+pub fn states(hooks: &[HookState]) -> impl Iterator<Item = SignalState> {
+    hooks.iter().skip(1).filter_map(HookState::coverage)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +175,7 @@ pub fn attach(
     let btf = Btf::from_sys_fs()?;
     let left_out = |hook: &Hook| {
         if without.iter().any(|name| name == hook.signal) {
-            return Some("left out by --without".to_owned());
+            return Some(LEFT_OUT.to_owned());
         }
         let why = hook.asked?;
         let asked = with.iter().any(|name| name == hook.signal);
@@ -155,8 +186,8 @@ pub fn attach(
             signal: hook.signal,
             wanted: hook.asked.is_none(),
             taken: None,
-            refused: vec![("all", reason)],
-            links: Vec::new(),
+            refused: vec![(ALL, reason)],
+            attached: None,
         },
         None => attach_hook(ebpf, &btf, hook),
     };
@@ -169,7 +200,7 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
         wanted: true,
         taken: None,
         refused: Vec::new(),
-        links: Vec::new(),
+        attached: None,
     };
     for alternative in hook.alternatives {
         let outcome: Result<Vec<HookLink>, String> = alternative
@@ -181,7 +212,8 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
             Ok(links) => {
                 state.taken = Some(alternative.name);
                 if hook.windowed {
-                    state.links = links;
+                    let signal = hook.signal;
+                    state.attached = Some(AttachedHook { signal, links });
                 }
                 break;
             }
@@ -212,8 +244,35 @@ fn load_program(ebpf: &mut Ebpf, btf: &Btf, (name, point): HookProgram) -> Resul
     outcome.map_err(|error| chain(&error))
 }
 
+/// Attaches a hook again. Where one of its programs is refused the others come off: half of them would count nonsense.
+pub fn attach_again(ebpf: &mut Ebpf, hook: DetachedHook) -> Result<AttachedHook, (DetachedHook, String)> {
+    let DetachedHook { signal, programs } = hook;
+    let mut links = Vec::new();
+    for program in &programs {
+        match attach_program(ebpf, *program) {
+            Ok(link) => links.push(link),
+            Err(reason) => {
+                for link in links {
+                    detach_program(ebpf, link);
+                }
+                return Err((DetachedHook { signal, programs }, reason));
+            }
+        }
+    }
+    Ok(AttachedHook { signal, links })
+}
+
+/// Detaches a hook, whose programs stay loaded.
+pub fn detach(ebpf: &mut Ebpf, hook: AttachedHook) -> DetachedHook {
+    let AttachedHook { signal, links } = hook;
+    DetachedHook {
+        signal,
+        programs: links.into_iter().map(|link| detach_program(ebpf, link)).collect(),
+    }
+}
+
 /// Attaches a program that is loaded.
-pub fn attach_program(ebpf: &mut Ebpf, hook: HookProgram) -> Result<HookLink, String> {
+fn attach_program(ebpf: &mut Ebpf, hook: HookProgram) -> Result<HookLink, String> {
     let (name, point) = hook;
     let loaded = program(ebpf, name)?;
     let id = match point {
@@ -229,7 +288,7 @@ pub fn attach_program(ebpf: &mut Ebpf, hook: HookProgram) -> Result<HookLink, St
 }
 
 /// Detaches a program, which stays loaded, and gives it back.
-pub fn detach_program(ebpf: &mut Ebpf, link: HookLink) -> HookProgram {
+fn detach_program(ebpf: &mut Ebpf, link: HookLink) -> HookProgram {
     let HookLink { program, id } = link;
     let outcome = match (ebpf.program_mut(program.0), id) {
         (Some(Program::BtfTracePoint(loaded)), LinkId::TpBtf(id)) => loaded.detach(id),

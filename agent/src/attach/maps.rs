@@ -7,7 +7,7 @@ use agent_common::{
         sched::{Goroutine, GoroutineKey},
     },
     hits::{Cut, Plane},
-    net::{Listener, Socket},
+    net::{connect::Connecting, request::Socket},
     target::{PIDS_A_WORD, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
@@ -24,7 +24,6 @@ pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
-    listeners: HashMap<MapData, Listener, u32>,
     types: HashMap<MapData, TypeKey, u32>,
     sites: HashMap<MapData, SiteKey, u32>,
     goroutines: HashMap<MapData, GoroutineKey, Goroutine>,
@@ -32,6 +31,7 @@ pub struct TargetMaps {
     paid: HashMap<MapData, PayerKey, Payer>,
     woken: HashMap<MapData, WokenKey, u64>,
     workers: HashMap<MapData, u32, Worker>,
+    connecting: HashMap<MapData, u64, Connecting>,
     sockets: HashMap<MapData, u64, Socket>,
     threads: HashMap<MapData, u32, Thread>,
     syscalls: HashMap<MapData, u32, Call>,
@@ -44,7 +44,6 @@ impl TargetMaps {
             targets: open(take, "TARGETS")?,
             indices: open(take, "TARGET_INDEX")?,
             cuts: open(take, "CUTS")?,
-            listeners: open(take, "LISTENERS")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
@@ -52,6 +51,7 @@ impl TargetMaps {
             paid: open(take, "PAID")?,
             woken: open(take, "TOKIO_WOKEN")?,
             workers: open(take, "TOKIO_THREADS")?,
+            connecting: open(take, "CONNECTING")?,
             sockets: open(take, "SOCKETS")?,
             threads: open(take, "THREADS")?,
             syscalls: open(take, "SYSCALLS")?,
@@ -74,7 +74,7 @@ impl TargetMaps {
             .try_for_each(|(ip, place)| self.sites.insert(SiteKey { ip: *ip, slot }, place, 0))
     }
 
-    /// Makes a process a target: from here on the kernel side sees what it does, ports that it listens on among it.
+    /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
         self.targets.set(target.index, target, 0)?;
@@ -113,27 +113,17 @@ impl TargetMaps {
         self.cuts.set(target.index, cut, 0)
     }
 
-    /// Tells the ports that a target listened on before it was admitted.
-    pub fn listens(&mut self, pid: u32, ports: impl IntoIterator<Item = u16>) -> Result<(), MapError> {
-        ports.into_iter().try_for_each(|port| {
-            let listener = Listener {
-                tgid: pid,
-                port: u32::from(port),
-            };
-            self.listeners.insert(listener, 1, 0)
-        })
-    }
-
     /// Stops events of a process; what was counted stays until [`Self::forget`].
     pub fn dismiss(&mut self, pid: u32) -> Result<(), MapError> {
         self.set_index(pid, 0)
     }
 
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
-    /// window's, but it takes room. Sockets stay: they are known from their connect on.
+    /// window's, but it takes room: a socket that is closed while no hook sees it stays here.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
         remove_where(&mut self.threads, |_, value| closed(value.slot));
         remove_where(&mut self.syscalls, |_, value| closed(value.slot));
+        remove_where(&mut self.sockets, |_, value| closed(value.slot));
     }
 
     /// The same of what the probes had in progress.
@@ -145,15 +135,14 @@ impl TargetMaps {
     }
 
     /// Removes what was in progress for a target whose probes are gone.
-    pub fn forget(&mut self, pid: u32, slot: u32) {
+    pub fn forget(&mut self, slot: u32) {
         let wide = u64::from(slot);
         self.clear_hooks(|of| of == slot);
         self.clear_probes(|of| of == slot);
         remove_where(&mut self.paid, |key, _| key.slot == slot);
-        remove_where(&mut self.listeners, |key, _| key.tgid == pid);
         remove_where(&mut self.types, |key, _| key.slot == wide);
         remove_where(&mut self.sites, |key, _| key.slot == wide);
-        remove_where(&mut self.sockets, |_, value| value.slot == slot);
+        remove_where(&mut self.connecting, |_, value| value.slot == slot);
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {

@@ -2,30 +2,50 @@
 
 mod go;
 mod handoff;
+mod needs;
+#[cfg(test)]
+mod tests;
+mod tokio;
 
 use std::collections::HashMap;
 
-use agent_common::{
-    hits::Plane,
-    target::{IS_TOKIO, Target},
-    tokio::{
-        poll::BLOCKING,
-        wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK},
-    },
-};
+use agent_common::{hits::Plane, target::Target};
 
 use crate::{
-    inspect::{ArgLocation, HeaderLayout, Image, ProbeSite, SiteError, TaskKind, TokioHook, TokioImage, X86Register},
+    inspect::{ArgLocation, Image, ProbeSite, SiteError},
     signals,
 };
+
+/// Why a signal is off that the user did not want.
+pub const LEFT_OUT: &str = "left out by --without";
 
 /// One probe of the plan.
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub signal: &'static str,
+    /// Another signal that is nothing without it, and has it where the first is left out.
+    pub also: Option<&'static str>,
+    /// Whether the signal is nothing without it.
+    pub essential: bool,
     /// Program name in the object.
     pub program: &'static str,
     pub site: ProbeSite,
+}
+
+impl Probe {
+    /// The signals that it is for.
+    pub fn signals(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.signal).chain(self.also)
+    }
+}
+
+/// A probe or a hook that was wanted and could not be attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub signal: &'static str,
+    /// Whether the signal is nothing without it.
+    pub essential: bool,
+    pub reason: String,
 }
 
 /// How much of a signal there is.
@@ -35,6 +55,31 @@ pub enum Coverage {
     /// Something is missing; the figures say less than they could.
     Partial(String),
     Off(String),
+    /// Off since this version of the runtime has nothing of the kind: nothing is missing that there could be.
+    Lacking(String),
+}
+
+impl Coverage {
+    /// Whether nothing comes of the signal.
+    pub fn is_off(&self) -> bool {
+        matches!(self, Self::Off(_) | Self::Lacking(_))
+    }
+
+    /// Adds something that is missing; what was off stays off, for its own reason.
+    pub fn lessen(&mut self, reason: &str) {
+        *self = match std::mem::replace(self, Self::Full) {
+            Self::Full => Self::Partial(reason.to_owned()),
+            Self::Partial(before) => Self::Partial(format!("{before}; {reason}")),
+            off => off,
+        };
+    }
+
+    /// Takes it away; what was off keeps its own reason.
+    pub fn end(&mut self, reason: &str) {
+        if !self.is_off() {
+            *self = Self::Off(reason.to_owned());
+        }
+    }
 }
 
 /// A signal of one target.
@@ -61,142 +106,37 @@ pub struct Plan {
     pub futures: HashMap<u32, String>,
 }
 
+/// Whether a signal is off that the user wanted, and that there could be.
+pub fn is_dark(states: &[SignalState]) -> bool {
+    let dark = |state: &SignalState| matches!(&state.coverage, Coverage::Off(reason) if reason != LEFT_OUT);
+    states.iter().any(dark)
+}
+
+/// What there is of each signal now: what was `planned`, but for what could not be attached.
+pub fn states_now<'a>(planned: &[SignalState], failures: impl IntoIterator<Item = &'a Failure>) -> Vec<SignalState> {
+    let mut states = planned.to_vec();
+    for failure in failures {
+        let of = states.iter_mut().filter(|state| state.signal == failure.signal);
+        for state in of {
+            if failure.essential {
+                state.coverage.end(&failure.reason);
+            } else {
+                state.coverage.lessen(&failure.reason);
+            }
+        }
+    }
+    needs::resolve(&mut states);
+    states
+}
+
 /// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
 pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
     let mut plan = match image {
         Image::Go(image) => go::plan(image, bias),
-        Image::Tokio(image) => plan_tokio(image, bias),
+        Image::Tokio(image) => tokio::plan(image, bias),
     };
-    plan.probes
-        .retain(|probe| !without.iter().any(|name| name == probe.signal));
-    for state in &mut plan.states {
-        if without.iter().any(|name| name == state.signal) {
-            state.coverage = Coverage::Off("left out by --without".to_owned());
-        }
-    }
+    plan.leave_out(without);
     plan
-}
-
-fn plan_tokio(image: &TokioImage, bias: u64) -> Plan {
-    let mut plan = Plan {
-        flags: IS_TOKIO,
-        ..Plan::default()
-    };
-    plan.tokio_vtable = image.header.vtable_offset as u32;
-    plan.tokio_id_offset = (HeaderLayout::ID_WORD * 8) as u32;
-    for (index, vtable) in image.vtables.iter().enumerate() {
-        let id = (index as u32 + 1) | if vtable.kind == TaskKind::Blocking { BLOCKING } else { 0 };
-        plan.types.push((vtable.vaddr.wrapping_add(bias), id));
-        plan.futures
-            .insert(id, vtable.future.label().unwrap_or_else(|| "unknown".to_owned()));
-    }
-    plan_tokio_poll(image, &mut plan);
-    plan_tokio_wake(image, bias, &mut plan);
-    plan
-}
-
-fn plan_tokio_poll(image: &TokioImage, plan: &mut Plan) {
-    let signal = signals::tokio::poll::NAME;
-    let mut missing = Vec::new();
-    let essential = [
-        (TokioHook::PollBegin, "tokio_poll_begin"),
-        (TokioHook::PollEndPending, "tokio_poll_end"),
-        (TokioHook::PollEndComplete, "tokio_poll_end"),
-    ];
-    let mut probes = Vec::new();
-    for (hook, program) in essential {
-        for site in sites(image, hook) {
-            match usable(Some(site), &[ArgLocation::Register(X86Register::Rdi)]) {
-                Ok(site) => probes.push(Probe { signal, program, site }),
-                Err(reason) => return plan.set(signal, Coverage::Off(reason)),
-            }
-        }
-    }
-    for site in sites(image, TokioHook::Park) {
-        match usable(Some(site), &[]) {
-            Ok(site) => probes.push(Probe {
-                signal,
-                program: "tokio_park",
-                site,
-            }),
-            Err(reason) => missing.push(reason),
-        }
-    }
-    plan.probes.extend(probes);
-    let endless = image
-        .vtables
-        .iter()
-        .filter(|vtable| !vtable.calls_poll_end && vtable.kind == TaskKind::Async)
-        .count();
-    if endless > 0 {
-        missing.push(format!(
-            "{endless} of {} types of tasks have no visible end of poll (inlined, as with LTO)",
-            image.vtables.len()
-        ));
-    }
-    if image.rejected_vtables > 0 {
-        missing.push(format!(
-            "{} places refer to poll functions but are no task vtable as known",
-            image.rejected_vtables
-        ));
-    }
-    plan.set(signal, coverage(missing));
-}
-
-fn plan_tokio_wake(image: &TokioImage, bias: u64, plan: &mut Plan) {
-    let signal = signals::tokio::wake::NAME;
-    // Without the end of the wait there is nothing to measure.
-    if !plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin") {
-        return plan.set(signal, Coverage::Off("no poll can be seen in this binary".to_owned()));
-    }
-    let (mut probes, mut missing) = (Vec::new(), Vec::new());
-    let hooks = [
-        (TokioHook::Schedule, "tokio_schedule"),
-        (TokioHook::Yield, "tokio_schedule"),
-        (TokioHook::Spawn, "tokio_spawn"),
-    ];
-    for (hook, program) in hooks {
-        for site in sites(image, hook) {
-            let found = site
-                .as_ref()
-                .map_err(ToString::to_string)
-                .and_then(|site| Ok((site, place(site)?)));
-            match found {
-                Ok((site, place)) => {
-                    plan.sites.push((site.vaddr.wrapping_add(bias), place));
-                    probes.push(Probe {
-                        signal,
-                        program,
-                        site: site.clone(),
-                    });
-                }
-                Err(reason) => missing.push(reason),
-            }
-        }
-    }
-    if probes.is_empty() {
-        return plan.set(signal, Coverage::Off(missing.join("; ")));
-    }
-    plan.probes.extend(probes);
-    plan.set(signal, coverage(missing));
-}
-
-/// Where a site's only argument is, in the kernel side's code.
-fn place(site: &ProbeSite) -> Result<u32, String> {
-    match site.args.as_slice() {
-        [ArgLocation::Register(X86Register::Rdi)] => Ok(IN_RDI),
-        [ArgLocation::Register(X86Register::Rsi)] => Ok(IN_RSI),
-        [ArgLocation::Register(X86Register::Rdx)] => Ok(IN_RDX),
-        [ArgLocation::Stack(offset)] if *offset >= 0 => Ok(ON_STACK | *offset as u32),
-        _ => Err(format!(
-            "{}: its argument is where no program looks for it",
-            site.function
-        )),
-    }
-}
-
-fn sites(image: &TokioImage, hook: TokioHook) -> &[Result<ProbeSite, SiteError>] {
-    image.hooks.get(&hook).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn coverage(missing: Vec<String>) -> Coverage {
@@ -229,33 +169,49 @@ fn in_registers(site: &ProbeSite, registers: &[ArgLocation]) -> Result<ProbeSite
 }
 
 impl Plan {
+    /// Takes the signals in `without` out of it.
+    fn leave_out(&mut self, without: &[String]) {
+        let is_left_out = |signal: &str| without.iter().any(|name| name == signal);
+        for state in self.states.iter_mut().filter(|state| is_left_out(state.signal)) {
+            state.coverage = Coverage::Off(LEFT_OUT.to_owned());
+        }
+        self.drop_probes(is_left_out);
+    }
+
     /// Takes all that hangs on the Go runtime's memory out of the plan; `reason` is why. What was off keeps its own reason.
     pub fn without_go(&mut self, reason: &str) {
         self.flags = 0;
-        for signal in [
-            signals::go::runtime::NAME,
-            signals::go::goroutines::NAME,
-            signals::go::gc::NAME,
-            signals::go::stw::NAME,
-            signals::go::assist::NAME,
-            signals::go::sched::NAME,
-            signals::go::handoff::NAME,
-        ] {
-            self.probes.retain(|probe| probe.signal != signal);
-            let off = Coverage::Off(reason.to_owned());
+        for signal in signals::go::NAMES {
             match self.states.iter_mut().find(|state| state.signal == signal) {
-                Some(state) if matches!(state.coverage, Coverage::Off(_)) => {}
-                Some(state) => state.coverage = off,
-                None => self.set(signal, off),
+                Some(state) => state.coverage.end(reason),
+                None => self.set(signal, Coverage::Off(reason.to_owned())),
             }
         }
+        self.drop_probes(|signal| signals::go::NAMES.contains(&signal));
+    }
+
+    /// Drops the probes of some signals, but for those that another signal has as well.
+    fn drop_probes(&mut self, gone: impl Fn(&str) -> bool) {
+        self.probes = std::mem::take(&mut self.probes)
+            .into_iter()
+            .filter_map(|probe| {
+                let mut left = probe.signals().filter(|signal| !gone(signal));
+                let signal = left.next()?;
+                Some(Probe {
+                    signal,
+                    also: left.next(),
+                    ..probe
+                })
+            })
+            .collect();
     }
 
     /// Takes all probes out of the plan; `reason` is why. Signals that are nothing without theirs are off.
     pub fn without_probes(&mut self, reason: &str) {
         for state in &mut self.states {
-            if self.probes.iter().any(|probe| probe.signal == state.signal) {
-                state.coverage = Coverage::Off(reason.to_owned());
+            let mut signals = self.probes.iter().flat_map(Probe::signals);
+            if signals.any(|signal| signal == state.signal) {
+                state.coverage.end(reason);
             }
         }
         self.probes.clear();
@@ -265,7 +221,13 @@ impl Plan {
     fn set_one(&mut self, signal: &'static str, program: &'static str, site: Result<ProbeSite, String>) {
         let coverage = match site {
             Ok(site) => {
-                self.probes.push(Probe { signal, program, site });
+                self.probes.push(Probe {
+                    signal,
+                    also: None,
+                    essential: true,
+                    program,
+                    site,
+                });
                 Coverage::Full
             }
             Err(reason) => Coverage::Off(reason),
@@ -288,6 +250,7 @@ impl Plan {
             pad: 0,
             probes_since: 0,
             hooks_since: 0,
+            threads_since: 0,
             slow_wait,
             // Said when the runtime's memory is read.
             told_reasons: 0,

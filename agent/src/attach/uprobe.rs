@@ -8,7 +8,7 @@ use std::{
         unix::fs::FileExt as _,
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aya::{
@@ -21,7 +21,11 @@ use aya::{
 
 use tokio::sync::Semaphore;
 
-use super::{kernel::chain, multi::Multi, plan::Probe};
+use super::{
+    kernel::chain,
+    multi::Multi,
+    plan::{Failure, Probe},
+};
 use crate::{bpf, bpf::Runs, discover::Process, kernel::Preemption};
 
 /// Every uprobe program of the object, by its name there.
@@ -245,10 +249,70 @@ pub fn attach(object: &mut Object, place: &Place, probe: &Probe, links: &mut Lin
     Ok(())
 }
 
+/// What became of probes that were to be attached.
+#[derive(Default)]
+pub struct Outcome {
+    pub links: Links,
+    pub failures: Vec<Failure>,
+    /// Those that are not in place.
+    pub missing: Vec<Probe>,
+}
+
+/// Attaches all probes that can be. Of a signal that is nothing without one that failed none stays.
+pub fn attach_all(object: &Mutex<Object>, place: &Place, probes: &[Probe]) -> Outcome {
+    let (mut attached, mut failed) = (Vec::new(), Vec::new());
+    for probe in probes {
+        let mut links = Links::default();
+        // Taken for each: the agent's loop may wait for it.
+        let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
+        match attach(&mut object, place, probe, &mut links) {
+            Ok(()) => attached.push((probe, links)),
+            Err(error) => failed.push((probe, error.to_string())),
+        }
+    }
+    let in_place: Vec<&Probe> = attached.iter().map(|(probe, _)| *probe).collect();
+    let failures = failures(&in_place, &failed);
+    let (kept, dark): (Vec<_>, Vec<_>) = attached.into_iter().partition(|(probe, _)| {
+        let is_dark = |signal| {
+            failures
+                .iter()
+                .any(|failure| failure.essential && failure.signal == signal)
+        };
+        !probe.signals().all(is_dark)
+    });
+    let dark = dark.into_iter().map(|(probe, _)| probe);
+    Outcome {
+        links: Links {
+            links: kept.into_iter().flat_map(|(_, links)| links.links).collect(),
+        },
+        missing: failed.iter().map(|(probe, _)| *probe).chain(dark).cloned().collect(),
+        failures,
+    }
+}
+
+/// What the signals of probes that `failed` lack. Of several places of one program, one that is left keeps the signal on.
+fn failures(in_place: &[&Probe], failed: &[(&Probe, String)]) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for (probe, reason) in failed {
+        let another = in_place.iter().any(|other| other.program == probe.program);
+        failures.extend(probe.signals().map(|signal| Failure {
+            signal,
+            essential: probe.essential && !another,
+            reason: reason.clone(),
+        }));
+    }
+    failures
+}
+
 impl Links {
     /// Number of probes in place.
     pub fn len(&self) -> usize {
         self.links.len()
+    }
+
+    /// Takes others in.
+    pub fn extend(&mut self, others: Self) {
+        self.links.extend(others.links);
     }
 
     /// Detaches, as many at once as there are `permits`: each waits for the kernel, and waiting side by side takes as long
@@ -271,5 +335,55 @@ impl Links {
     /// Whether no probe is in place.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::{ProbeSite, SiteCost};
+
+    fn probe(program: &'static str, also: Option<&'static str>, essential: bool) -> Probe {
+        Probe {
+            signal: "one",
+            also,
+            essential,
+            program,
+            site: ProbeSite {
+                function: program.to_owned(),
+                vaddr: 0,
+                file_offset: 0,
+                bytes: Vec::new(),
+                cost: SiteCost::Emulated,
+                behind_stack_check: false,
+                may_repeat: false,
+                args: Vec::new(),
+            },
+        }
+    }
+
+    #[track_caller]
+    fn check(in_place: &[Probe], failed: Probe, expected: &[(&str, bool)]) {
+        let in_place: Vec<&Probe> = in_place.iter().collect();
+        let failures = failures(&in_place, &[(&failed, "refused".to_owned())]);
+        let found: Vec<_> = failures.iter().map(|of| (of.signal, of.essential)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_signal_is_off_where_no_place_of_what_it_needs_is_left() {
+        check(&[], probe("begin", None, true), &[("one", true)]);
+        check(&[], probe("park", None, false), &[("one", false)]);
+        check(&[], probe("begin", Some("two"), true), &[("one", true), ("two", true)]);
+        check(
+            &[probe("begin", None, true)],
+            probe("begin", None, true),
+            &[("one", false)],
+        );
+        check(
+            &[probe("park", None, false)],
+            probe("begin", None, true),
+            &[("one", true)],
+        );
     }
 }

@@ -20,6 +20,7 @@ const OF_PROBES: &[Series] = &[
     Series::GoTime,
     Series::GoAssist,
     Series::GoHandoff,
+    Series::TokioUnended,
     Series::TokioPoll,
     Series::TokioWake,
     Series::TokioUnmatched,

@@ -10,9 +10,9 @@ use tokio::{
 
 use crate::{
     attach::{
-        kernel::{self, HookLink, HookProgram},
+        kernel::{self, AttachedHook, DetachedHook},
         plan::Probe,
-        uprobe::{self, Links, Object, Place},
+        uprobe::{self, Links, Object, Outcome, Place},
     },
     model::MonoNs,
 };
@@ -56,9 +56,9 @@ pub enum Done {
 /// What became of a target's probes.
 pub enum Change {
     Opened {
-        links: Links,
-        /// Signals with what could not be attached, and why.
-        failures: Vec<(&'static str, String)>,
+        outcome: Outcome,
+        /// Of the probes that are always in place: what was missing and was tried again.
+        always: Outcome,
     },
     Closed,
 }
@@ -66,11 +66,11 @@ pub enum Change {
 /// What became of the kernel's hooks.
 pub enum Hooks {
     Attached {
-        links: Vec<HookLink>,
-        /// Why others could not be.
-        failures: Vec<String>,
+        hooks: Vec<AttachedHook>,
+        /// Others that could not be, and why.
+        refused: Vec<(DetachedHook, String)>,
     },
-    Detached(Vec<HookProgram>),
+    Detached(Vec<DetachedHook>),
 }
 
 /// Attaches and detaches in tasks of their own.
@@ -103,49 +103,50 @@ impl Windows {
         self.object.try_lock().ok()
     }
 
-    /// Attaches `probes`; [`Change::Opened`] follows.
-    pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>) {
+    /// Attaches probes here and now.
+    pub fn attach(&self, place: &Place, probes: &[Probe]) -> Outcome {
+        uprobe::attach_all(&self.object, place, probes)
+    }
+
+    /// Attaches `probes`, and those that are `missing` of what is always in place; [`Change::Opened`] follows.
+    pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
-            let (mut links, mut failures) = (Links::default(), Vec::new());
-            for probe in probes.iter() {
-                let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = uprobe::attach(&mut object, &place, probe, &mut links) {
-                    failures.push((probe.signal, error.to_string()));
-                }
-            }
-            let change = Change::Opened { links, failures };
+            let change = Change::Opened {
+                outcome: uprobe::attach_all(&object, &place, &probes),
+                always: uprobe::attach_all(&object, &place, &missing),
+            };
             // The watch is gone only when the agent ends; then the links go with the message.
             let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
         });
     }
 
     /// Attaches the kernel's hooks; [`Hooks::Attached`] follows.
-    pub fn attach_hooks(&self, programs: Vec<HookProgram>) {
+    pub fn attach_hooks(&self, detached: Vec<DetachedHook>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
-            let (mut links, mut failures) = (Vec::new(), Vec::new());
-            for program in programs {
+            let (mut hooks, mut refused) = (Vec::new(), Vec::new());
+            for hook in detached {
                 let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
-                match kernel::attach_program(&mut object.ebpf, program) {
-                    Ok(link) => links.push(link),
-                    Err(error) => failures.push(error),
+                match kernel::attach_again(&mut object.ebpf, hook) {
+                    Ok(hook) => hooks.push(hook),
+                    Err(failure) => refused.push(failure),
                 }
             }
-            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Attached { links, failures }));
+            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Attached { hooks, refused }));
         });
     }
 
     /// Detaches the kernel's hooks; [`Hooks::Detached`] follows.
-    pub fn detach_hooks(&self, links: Vec<HookLink>) {
+    pub fn detach_hooks(&self, attached: Vec<AttachedHook>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
-            let mut programs = Vec::new();
-            for link in links {
+            let mut detached = Vec::new();
+            for hook in attached {
                 let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
-                programs.push(kernel::detach_program(&mut object.ebpf, link));
+                detached.push(kernel::detach(&mut object.ebpf, hook));
             }
-            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Detached(programs)));
+            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Detached(detached)));
         });
     }
 

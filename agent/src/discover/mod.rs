@@ -1,5 +1,6 @@
 //! Stage discover: which processes to watch. New ones are learnt from exec events, ends from pidfds.
 
+pub mod objects;
 pub mod process;
 pub mod select;
 

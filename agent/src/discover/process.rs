@@ -1,7 +1,6 @@
 //! One process as /proc shows it.
 
 use std::{
-    collections::HashSet,
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
@@ -14,7 +13,7 @@ use nix::{
     time::{clock_getcpuclockid, clock_gettime},
     unistd::Pid,
 };
-use procfs::{ProcError, process::FDTarget};
+use procfs::{ProcError, process::MemoryMaps};
 
 use crate::inspect::{self, ElfFacts, Image, InspectError};
 
@@ -136,15 +135,17 @@ impl Process {
 
     /// What its executable is; the inner error is about the file's contents.
     pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
-        let file = File::open(self.exe_path()).and_then(inspect::inspect_file);
-        file.map_err(|source| self.io("exe", source))
+        self.open_exe().map(|file| inspect::inspect_file(&file))
+    }
+
+    /// The file of its executable.
+    pub fn open_exe(&self) -> Result<File, ProcessError> {
+        File::open(self.exe_path()).map_err(|source| self.io("exe", source))
     }
 
     /// Where the executable's file offset 0 is mapped: the lowest mapping of the executable itself, and its file offset.
     pub fn mapped_at(&self) -> Result<(u64, u64), ProcessError> {
-        let maps = open(self.pid)?
-            .maps()
-            .map_err(|source| proc_error(self.pid, "maps", source))?;
+        let maps = maps(self.pid)?;
         let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
         let lowest = maps
             .into_iter()
@@ -158,29 +159,6 @@ impl Process {
     pub fn bias(&self, elf: &ElfFacts) -> Result<u64, ProcessError> {
         let (address, offset) = self.mapped_at()?;
         elf.bias(address, offset).ok_or(ProcessError::Ended { pid: self.pid })
-    }
-
-    /// TCP ports the process listens on, IPv4 and IPv6.
-    pub fn listening_ports(&self) -> Result<HashSet<u16>, ProcessError> {
-        let found = open(self.pid)?;
-        let error = |what| move |source| proc_error(self.pid, what, source);
-        let descriptors = found.fd().map_err(error("descriptors"))?;
-        let sockets: HashSet<u64> = descriptors
-            .flatten()
-            .filter_map(|descriptor| match descriptor.target {
-                FDTarget::Socket(inode) => Some(inode),
-                _ => None,
-            })
-            .collect();
-        let v4 = found.tcp().map_err(error("net/tcp"))?;
-        // A kernel without IPv6 has no such file.
-        let v6 = found.tcp6().unwrap_or_default();
-        Ok(v4
-            .into_iter()
-            .chain(v6)
-            .filter(|entry| entry.state == procfs::net::TcpState::Listen && sockets.contains(&entry.inode))
-            .map(|entry| entry.local_address.port())
-            .collect())
     }
 
     /// A descriptor that becomes readable when this process ends; none is had for another process of the same pid.
@@ -206,6 +184,11 @@ impl Process {
     }
 }
 
+/// What the process has mapped.
+pub(super) fn maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
+    open(pid)?.maps().map_err(|source| proc_error(pid, "maps", source))
+}
+
 fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
     i32::try_from(pid)
         .map_err(|_| ProcessError::NotFound(pid))
@@ -222,8 +205,6 @@ fn proc_error(pid: u32, what: &'static str, source: ProcError) -> ProcessError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
     #[test]
@@ -238,15 +219,6 @@ mod tests {
         assert!(!another.is_alive(), "a later process of the same pid is another one");
         let (address, offset) = own.mapped_at().unwrap();
         assert_eq!((address % 4096, offset), (0, 0));
-    }
-
-    #[test]
-    fn listening_ports_are_those_of_the_process() {
-        let v4 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let ports = Process::read(std::process::id()).unwrap().listening_ports().unwrap();
-        assert!(ports.contains(&listener.local_addr().unwrap().port()));
-        assert!(!ports.contains(&v4), "a closed listener is none");
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl GoRuntime {
         if self.text_at(self.at(globals.build_version), version.len() as u64)? != version.as_bytes() {
             return refuted("runtime.buildVersion is not the build info's".to_owned());
         }
-        let length = memory.word(self.at(globals.allp) + 8)?;
+        let length = memory.word(self.at(globals.allp).wrapping_add(8))?;
         if procs > MAX_PROCS || procs != length {
             return refuted(format!("gomaxprocs is {procs}, allp has {length}"));
         }
@@ -97,7 +97,7 @@ impl GoRuntime {
         let count = self.memory.word(self.at(globals.allglen))?;
         let (base, length) = (
             self.memory.word(self.at(globals.allgs))?,
-            self.memory.word(self.at(globals.allgs) + 8)?,
+            self.memory.word(self.at(globals.allgs).wrapping_add(8))?,
         );
         if count == 0 || count > length || length - count > 4096 {
             return Err(ProofError::Refuted(format!("allglen is {count}, allgs has {length}")));

@@ -5,8 +5,14 @@ use std::io;
 
 use super::GoRuntime;
 
-/// Goroutines looked at in a walk, at most: what is kept of each is some 40 bytes.
+/// Goroutines alive that a walk takes note of, at most: what is kept of each is some 40 bytes.
 pub const MOST: usize = 100_000;
+/// Entries of allgs that a walk looks at, at most, the dead ones among them: some 450 MB of the target's memory.
+const ENTRIES: u64 = 1_000_000;
+/// Entries that are read at once.
+const BATCH: u64 = 8192;
+/// allgs moves when it grows; of as many tries one meets no move.
+const TRIES: u32 = 8;
 /// Gs that lie nearer to each other than this are read at once, bytes; the allocator puts them side by side.
 const NEAR: u64 = 2048;
 /// Bytes read at once, at most.
@@ -72,37 +78,57 @@ pub struct Seen {
 #[derive(Clone, Debug, Default)]
 pub struct Walk {
     pub goroutines: Vec<Seen>,
-    /// Gs that were not looked at: more than [`MOST`], or not to be read.
+    /// Gs that were not looked at: behind the last of [`ENTRIES`], not to be read, or alive and behind the last of [`MOST`].
     pub left_out: u64,
 }
 
 impl GoRuntime {
-    /// Looks at every goroutine, the runtime's own among them.
+    /// Looks at every goroutine, the runtime's own among them. The dead, of which a burst leaves a long table, cost a reading
+    /// each and nothing more.
     pub fn walk(&self) -> io::Result<Walk> {
         let (allgs, allglen) = (self.at(self.globals.allgs), self.at(self.globals.allglen));
-        let length = self.memory.word(allglen)?.min(self.memory.word(allgs + 8)?);
-        let looked_at = length.min(MOST as u64);
-        let mut pointers;
-        // The array may be replaced by a longer one while it is read, and the old one's memory be used for other things.
-        loop {
-            let array = self.memory.word(allgs)?;
-            pointers = self.memory.words(array, looked_at as usize)?;
-            if self.memory.word(allgs)? == array {
-                break;
-            }
-        }
-        pointers.retain(|pointer| *pointer != 0);
-        pointers.sort_unstable();
+        let length = self.memory.word(allglen)?.min(self.memory.word(allgs.wrapping_add(8))?);
+        let looked_at = length.min(ENTRIES);
         let mut walk = Walk {
             goroutines: Vec::new(),
             left_out: length - looked_at,
         };
-        let size = self.extent();
         let has_c = self.has_c()?;
+        let mut bytes = Vec::new();
+        let mut from = 0;
+        while from < looked_at {
+            let batch = (looked_at - from).min(BATCH);
+            match self.entries(allgs, from, batch)? {
+                Some(pointers) => self.look(pointers, has_c, &mut bytes, &mut walk),
+                None => walk.left_out += batch,
+            }
+            from += batch;
+        }
+        Ok(walk)
+    }
+
+    /// The entries of allgs from `from` on. The array may be replaced by a longer one while it is read, and the old one's memory
+    /// be used for other things; None when it was at each try.
+    fn entries(&self, allgs: u64, from: u64, count: u64) -> io::Result<Option<Vec<u64>>> {
+        for _ in 0..TRIES {
+            let array = self.memory.word(allgs)?;
+            let entries = self.memory.words(array.wrapping_add(from * 8), count as usize);
+            if self.memory.word(allgs)? == array {
+                return entries.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at some goroutines; `bytes` is room to read them into.
+    fn look(&self, mut pointers: Vec<u64>, has_c: bool, bytes: &mut Vec<u8>, walk: &mut Walk) {
+        pointers.retain(|pointer| *pointer != 0);
+        pointers.sort_unstable();
+        let size = self.extent();
         for run in runs(&pointers, size) {
             let begin = run[0];
-            let mut bytes = vec![0; (run[run.len() - 1] - begin + size) as usize];
-            if self.memory.read(begin, &mut bytes).is_err() {
+            bytes.resize((run[run.len() - 1] - begin + size) as usize, 0);
+            if self.memory.read(begin, bytes).is_err() {
                 walk.left_out += run.len() as u64;
                 continue;
             }
@@ -110,13 +136,16 @@ impl GoRuntime {
                 let Some((mut seen, m)) = self.seen(&bytes[(g - begin) as usize..]) else {
                     continue;
                 };
+                if walk.goroutines.len() == MOST {
+                    walk.left_out += 1;
+                    continue;
+                }
                 if has_c && seen.state == State::Syscall && self.is_in_c(*g, m) {
                     seen.state = State::C;
                 }
                 walk.goroutines.push(seen);
             }
         }
-        Ok(walk)
     }
 
     /// Bytes of a g from its begin to the last field that is read.
@@ -160,7 +189,7 @@ fn runs(addresses: &[u64], size: u64) -> impl Iterator<Item = &[u64]> {
     let mut rest = addresses;
     std::iter::from_fn(move || {
         let begin = *rest.first()?;
-        let near = |pair: &[u64]| pair[1] - pair[0] <= NEAR && pair[1] - begin + size <= STRETCH;
+        let near = |pair: &[u64]| pair[1] - pair[0] <= NEAR && (pair[1] - begin).saturating_add(size) <= STRETCH;
         let length = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
         let (run, after) = rest.split_at(length);
         rest = after;

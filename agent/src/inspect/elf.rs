@@ -1,16 +1,21 @@
 //! The ELF file: addresses ↔ file offsets, sections, symbols, relocations, build ids.
+//!
+//! Nothing of the file is kept but its headers and its relocations: what is asked for is read when it is, and what may be large,
+//! such as constants with the assets of a program in them, is looked at in stretches.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+mod headers;
+mod relocations;
+mod symbols;
 
-use object::LittleEndian;
+use std::ops::Range;
+
 use object::elf;
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::read::{CompressionFormat, Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, ReadRef};
+use object::read::{CompressedData, CompressionFormat};
 
 use super::InspectError;
-use super::arch::Arch;
-use super::source::Source;
+use super::source::{Bytes, Windows};
+pub(crate) use headers::Section;
+pub(crate) use relocations::Relocation;
 
 /// How the executable is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,23 +65,6 @@ impl ElfFacts {
     }
 }
 
-/// A symbol of .symtab that has an address.
-pub(crate) struct Symbol<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) vaddr: u64,
-    pub(crate) size: u64,
-    pub(crate) is_function: bool,
-}
-
-/// An applied relocation of the loaded image.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Relocation {
-    pub(crate) place: u64,
-    pub(crate) kind: u32,
-    pub(crate) symbol: u32,
-    pub(crate) addend: i64,
-}
-
 /// EI_CLASS and EI_DATA say 32 bit or big endian: no executable of a supported machine.
 pub(crate) fn is_foreign(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF") && matches!(head.get(4..6), Some(ident) if ident != [2, 1])
@@ -84,119 +72,71 @@ pub(crate) fn is_foreign(head: &[u8]) -> bool {
 
 /// A parsed ELF file, by link-time address.
 pub(crate) struct Binary<'a> {
-    source: Source<'a>,
-    file: ElfFile64<'a, LittleEndian, Source<'a>>,
+    pub(crate) file: Windows<'a>,
+    sections: Vec<Section>,
     relocations: Vec<Relocation>,
     pub(crate) facts: ElfFacts,
     /// Size and alignment of PT_TLS, bytes.
     pub(crate) tls: Option<(u64, u64)>,
 }
 
-/// No section that is read is larger unpacked; what claims to be is refused before memory is allocated for it.
-const MAX_SECTION: u64 = 256 << 20;
+/// No section that is read whole is larger, unpacked; what claims to be is refused before memory is allocated for it.
+pub(crate) const MAX_SECTION: u64 = 32 << 20;
 /// Deflate can't expand further than this.
 const MAX_EXPANSION: u64 = 1100;
-/// Linkers make four or five; each is looked at for every address.
-const MAX_SEGMENTS: usize = 64;
-/// An executable has some forty, whose names are a few hundred bytes; they are searched for each that is asked for.
-const MAX_SECTIONS: usize = 1024;
-const MAX_SECTION_NAMES: u64 = 256 << 10;
-/// Names overlap when one is the other's end, which saves a linker little: all of them are no longer than this many tables.
-const MAX_OVERLAP: usize = 4;
+/// Bytes that are read at an address at once, at most: code of a function, a string.
+const MAX_AT_ONCE: u64 = 1 << 20;
+/// Notes are some hundred bytes.
+const MAX_NOTES: u64 = 64 << 10;
 
 impl<'a> Binary<'a> {
-    pub(crate) fn parse(source: Source<'a>) -> Result<Self, InspectError> {
-        if source.read_bytes_at(0, 4) != Ok(b"\x7fELF") {
+    pub(crate) fn parse(bytes: &'a dyn Bytes) -> Result<Self, InspectError> {
+        let file = Windows::new(bytes);
+        if file.copy(0, 4).as_deref() != Some(b"\x7fELF") {
             return Err(InspectError::NotElf);
         }
-        let file = ElfFile64::<LittleEndian, Source<'a>>::parse(source)
-            .map_err(|_| InspectError::Malformed { part: "ELF header" })?;
-        let header = file.elf_header();
-        let endian = LittleEndian;
-        let sections = file.elf_section_table();
-        let names = header
-            .shstrndx(endian, source)
-            .ok()
-            .map(|at| sections.section(object::SectionIndex(at as usize)));
-        let names = names.and_then(Result::ok).map_or(0, |names| names.sh_size(endian));
-        if sections.len() > MAX_SECTIONS || names > MAX_SECTION_NAMES {
-            return Err(InspectError::Malformed {
-                part: "section headers",
-            });
-        }
-        let kind = match header.e_type(endian) {
-            elf::ET_EXEC => ElfKind::Exec,
-            elf::ET_DYN => ElfKind::Pie,
-            _ => return Err(InspectError::NotElf),
-        };
-        let mut segments = Vec::new();
-        let (mut is_static, mut tls) = (true, None);
-        for ph in file.elf_program_headers() {
-            match ph.p_type(endian) {
-                elf::PT_LOAD => segments.push(LoadSegment {
-                    vaddr: ph.p_vaddr(endian),
-                    memory_size: ph.p_memsz(endian),
-                    file_offset: ph.p_offset(endian),
-                    file_size: ph.p_filesz(endian),
-                    executable: ph.p_flags(endian).contains(elf::PF_X),
-                    writable: ph.p_flags(endian).contains(elf::PF_W),
-                }),
-                elf::PT_INTERP => is_static = false,
-                elf::PT_TLS => tls = Some((ph.p_memsz(endian), ph.p_align(endian))),
-                _ => {}
-            }
-        }
-        if segments.is_empty() {
-            return Err(InspectError::Malformed { part: "no PT_LOAD" });
-        }
-        // No address of a program is in the kernel's half: sums of addresses and sizes do not overflow after this.
-        let fits = |s: &LoadSegment| {
-            let end = s.vaddr.checked_add(s.memory_size.max(s.file_size));
-            end.is_some_and(|end| end <= i64::MAX as u64) && s.file_offset.checked_add(s.file_size).is_some()
-        };
-        if segments.len() > MAX_SEGMENTS || !segments.iter().all(fits) {
-            return Err(InspectError::Malformed { part: "PT_LOAD" });
-        }
-        let facts = ElfFacts {
-            kind,
-            machine: header.e_machine(endian).0,
-            gnu_build_id: file.build_id().ok().flatten().map(hex),
-            go_build_id: None,
-            segments,
-            is_static,
-        };
-        let relocations = read_relocations(&file, source)?;
+        let headers = headers::read(&file)?;
+        let relocations = relocations::read(&file, &headers.sections)?;
         let mut binary = Self {
-            source,
             file,
+            sections: headers.sections,
             relocations,
-            facts,
-            tls,
+            facts: ElfFacts {
+                kind: headers.kind,
+                machine: headers.machine,
+                gnu_build_id: None,
+                go_build_id: None,
+                segments: headers.segments,
+                is_static: headers.is_static,
+            },
+            tls: headers.tls,
         };
+        binary.facts.gnu_build_id = binary.gnu_build_id(&headers.notes);
         binary.facts.go_build_id = binary.go_build_id();
         Ok(binary)
     }
 
-    /// The file's bytes for `len` bytes of memory at `vaddr`; None when a part isn't file-backed.
-    pub(crate) fn read(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
+    /// The file's bytes for `len` bytes of memory at `vaddr`; None when a part isn't file-backed, or where it is more than is read at
+    /// once.
+    pub(crate) fn read(&self, vaddr: u64, len: u64) -> Option<Vec<u8>> {
         let available = self.read_up_to(vaddr, len)?;
         (available.len() as u64 == len).then_some(available)
     }
 
     /// As [`read`](Self::read), but fewer bytes where the segment ends earlier.
-    pub(crate) fn read_up_to(&self, vaddr: u64, len: u64) -> Option<&'a [u8]> {
+    pub(crate) fn read_up_to(&self, vaddr: u64, len: u64) -> Option<Vec<u8>> {
         let (segment, within) = self.locate(vaddr)?;
         let start = segment.file_offset.checked_add(within)?;
-        let left = self.source.len().ok()?.checked_sub(start)?;
-        let len = len.min(segment.file_size - within).min(left);
-        self.source.read_bytes_at(start, len).ok()
+        let left = self.file.size().checked_sub(start)?;
+        self.file
+            .copy(start, len.min(segment.file_size - within).min(left).min(MAX_AT_ONCE))
     }
 
-    /// As [`read`](Self::read), of what is to be kept.
-    pub(crate) fn read_owned(&self, vaddr: u64, len: u64) -> Option<Vec<u8>> {
+    /// The 64-bit word at `vaddr`, as it is in the file.
+    pub(crate) fn word(&self, vaddr: u64) -> Option<u64> {
         let (segment, within) = self.locate(vaddr)?;
-        let fits = len <= segment.file_size - within;
-        fits.then(|| self.source.read_owned(segment.file_offset.checked_add(within)?, len))?
+        let fits = segment.file_size - within >= 8;
+        fits.then(|| self.file.long(segment.file_offset.checked_add(within)?))?
     }
 
     pub(crate) fn file_offset(&self, vaddr: u64) -> Option<u64> {
@@ -208,118 +148,83 @@ impl<'a> Binary<'a> {
         self.locate(vaddr).is_some_and(|(s, _)| s.executable)
     }
 
-    /// The pointer stored at `vaddr` as the loader leaves it (before the bias is added).
-    pub(crate) fn pointer(&self, vaddr: u64) -> Option<u64> {
-        match self.relocation(vaddr) {
-            Some(r) if self.is_relative(r) => Some(r.addend as u64),
-            Some(r) if self.is_absolute(r) => {
-                let symbol = self.dynamic_symbol(r.symbol)?;
-                (symbol != 0).then(|| symbol.wrapping_add(r.addend as u64))
-            }
-            Some(_) => None,
-            None => Some(u64::from_le_bytes(self.read(vaddr, 8)?.try_into().ok()?)),
-        }
-    }
-
-    pub(crate) fn relocation(&self, place: u64) -> Option<Relocation> {
-        let at = self.relocations.binary_search_by_key(&place, |r| r.place).ok()?;
-        self.relocations.get(at).copied()
-    }
-
-    /// The loader adds the bias to the addend.
-    fn is_relative(&self, relocation: Relocation) -> bool {
-        relocation.kind
-            == match Arch::of(self.facts.machine) {
-                Some(Arch::Arm64) => elf::R_AARCH64_RELATIVE.0,
-                _ => elf::R_X86_64_RELATIVE.0,
-            }
-    }
-
-    /// The loader puts the symbol's address there.
-    fn is_absolute(&self, relocation: Relocation) -> bool {
-        let kinds = match Arch::of(self.facts.machine) {
-            Some(Arch::Arm64) => [elf::R_AARCH64_ABS64.0, elf::R_AARCH64_GLOB_DAT.0],
-            _ => [elf::R_X86_64_64.0, elf::R_X86_64_GLOB_DAT.0],
-        };
-        kinds.contains(&relocation.kind)
-    }
-
-    /// The places at which the loader puts one of these addresses.
-    pub(crate) fn pointers_to<'s>(&'s self, targets: &'s HashSet<u64>) -> impl Iterator<Item = u64> + 's {
-        let relative = self.relocations.iter().filter(|r| self.is_relative(**r));
-        relative
-            .filter(|r| targets.contains(&(r.addend as u64)))
-            .map(|r| r.place)
-    }
-
-    /// st_value of a dynamic symbol (0 when undefined).
-    pub(crate) fn dynamic_symbol(&self, index: u32) -> Option<u64> {
-        let index = object::SymbolIndex(index as usize);
-        Some(self.file.dynamic_symbol_table()?.symbol_by_index(index).ok()?.address())
-    }
-
-    /// Address and contents of a section, decompressed.
-    pub(crate) fn section(&self, name: &str) -> Option<(u64, Cow<'a, [u8]>)> {
-        let section = self.file.section_by_name(name)?;
-        let range = section.compressed_file_range().ok()?;
-        if range.format != CompressionFormat::None
-            && (range.uncompressed_size > MAX_SECTION
-                || range.uncompressed_size / MAX_EXPANSION > range.compressed_size)
-        {
-            return None;
-        }
-        let data = section.compressed_data().ok()?;
-        Some((section.address(), data.decompress().ok()?))
-    }
-
-    /// Address and contents of a section that is to be kept.
-    pub(crate) fn section_owned(&self, name: &str) -> Option<(u64, Vec<u8>)> {
-        let section = self.file.section_by_name(name)?;
-        let (offset, size) = section.file_range()?;
-        match section.compressed_file_range().ok()?.format {
-            CompressionFormat::None => Some((section.address(), self.source.read_owned(offset, size)?)),
-            _ => self.section(name).map(|(vaddr, data)| (vaddr, data.into_owned())),
-        }
-    }
-
-    /// The addresses of a section, whether the file has its bytes or not.
-    pub(crate) fn range_of(&self, name: &str) -> Option<std::ops::Range<u64>> {
-        let section = self.file.section_by_name(name)?;
-        Some(section.address()..section.address().checked_add(section.size())?)
+    pub(crate) fn section(&self, name: &str) -> Option<&Section> {
+        self.sections.iter().find(|section| section.name == name)
     }
 
     pub(crate) fn has_section(&self, name: &str) -> bool {
-        self.file.section_by_name(name).is_some()
+        self.section(name).is_some()
     }
 
-    /// The symbols of .symtab that have a name and an address. It ends where names are longer, all in all, than a linker makes
-    /// them: each is searched for its end.
-    pub(crate) fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a, '_> {
-        let endian = LittleEndian;
-        let table = self.file.elf_symbol_table();
-        let strings = self.file.elf_section_table().section(table.string_section());
-        let strings = strings.and_then(|section| section.data(endian, self.source));
-        let strings = strings.unwrap_or_default();
-        let mut left = strings.len().saturating_mul(MAX_OVERLAP);
-        let defined = table.iter().filter(move |symbol| {
-            let section = symbol.st_shndx(endian);
-            let defined = !section.is_special() || section == elf::SHN_XINDEX;
-            defined && matches!(symbol.st_type(), elf::STT_FUNC | elf::STT_OBJECT | elf::STT_NOTYPE)
-        });
-        let named = defined.map_while(move |symbol| {
-            let rest = strings.get(symbol.st_name(endian) as usize..).unwrap_or_default();
-            let end = rest.iter().take(left + 1).position(|byte| *byte == 0);
-            left = left.checked_sub(end.unwrap_or(0))?;
-            Some((symbol, end.map(|end| &rest[..end])))
-        });
-        named.filter_map(move |(symbol, name)| {
-            Some(Symbol {
-                name: std::str::from_utf8(name?).ok()?,
-                vaddr: symbol.st_value(endian),
-                size: symbol.st_size(endian),
-                is_function: symbol.st_type() == elf::STT_FUNC,
-            })
+    /// The contents of a section that is not large, decompressed; also of one that cmd/link of old compressed (`.zdebug_info`).
+    pub(crate) fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let (range, format, size) = self.packed(name)?;
+        let packed = range.end - range.start;
+        if size > MAX_SECTION || packed > MAX_SECTION || size / MAX_EXPANSION > packed {
+            return None;
+        }
+        let data = self.file.copy(range.start, packed)?;
+        if format == CompressionFormat::None {
+            return Some(data);
+        }
+        let packed = CompressedData {
+            format,
+            data: &data,
+            uncompressed_size: size,
+        };
+        Some(packed.decompress().ok()?.into_owned())
+    }
+
+    /// How large a section is, decompressed.
+    pub(crate) fn size_of(&self, name: &str) -> Option<u64> {
+        self.packed(name).map(|(.., size)| size)
+    }
+
+    /// Where a section's data is in the file, how it is compressed, and how large it is when it is not.
+    fn packed(&self, name: &str) -> Option<(Range<u64>, CompressionFormat, u64)> {
+        let Some(section) = self.section(name) else {
+            // "ZLIB" and the size, big endian.
+            let old = self.section(&name.replacen(".debug_", ".zdebug_", 1))?;
+            let range = old.file_range()?;
+            let head = self.file.copy(range.start, 12)?;
+            let size = u64::from_be_bytes(head.strip_prefix(b"ZLIB")?.try_into().ok()?);
+            return Some((range.start + 12..range.end, CompressionFormat::Zlib, size))
+                .filter(|(range, ..)| range.start <= range.end);
+        };
+        let range = section.file_range()?;
+        if !section.is_compressed() {
+            let size = range.end - range.start;
+            return Some((range, CompressionFormat::None, size));
+        }
+        let head = self.file.copy(range.start, 24)?;
+        let format = match elf::CompressionType(word(&head, 0)) {
+            elf::ELFCOMPRESS_ZLIB => CompressionFormat::Zlib,
+            elf::ELFCOMPRESS_ZSTD => CompressionFormat::Zstandard,
+            _ => return None,
+        };
+        let data = range.start + 24..range.end;
+        (data.start <= data.end).then(|| (data, format, long(&head, 8)))
+    }
+
+    /// Shows `visit` a section in stretches, each with its address and the last `overlap` bytes of the one before, until it has an
+    /// answer.
+    pub(crate) fn scan<T>(
+        &self,
+        name: &str,
+        overlap: usize,
+        mut visit: impl FnMut(u64, &[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let section = self.section(name).filter(|section| !section.is_compressed())?;
+        let (range, address) = (section.file_range()?, section.address);
+        self.file.scan(range.clone(), overlap, |at, bytes| {
+            visit(address.checked_add(at - range.start)?, bytes)
         })
+    }
+
+    /// The addresses of a section, whether the file has its bytes or not.
+    pub(crate) fn range_of(&self, name: &str) -> Option<Range<u64>> {
+        let section = self.section(name)?;
+        Some(section.address..section.address.checked_add(section.size)?)
     }
 
     fn locate(&self, vaddr: u64) -> Option<(&LoadSegment, u64)> {
@@ -329,46 +234,56 @@ impl<'a> Binary<'a> {
         })
     }
 
+    /// NT_GNU_BUILD_ID of the owner GNU, in a segment or, of an object without, a section of notes.
+    fn gnu_build_id(&self, segments: &[(u64, u64)]) -> Option<String> {
+        let sections = self.sections.iter().filter(|s| s.kind == elf::SHT_NOTE.0);
+        let places = segments.iter().copied().chain(sections.map(|s| (s.offset, s.size)));
+        let ids = places.filter_map(|(offset, size)| {
+            let notes = self.file.copy(offset, size.min(MAX_NOTES))?;
+            note(&notes, b"GNU\0", elf::NT_GNU_BUILD_ID.0).map(hex)
+        });
+        ids.into_iter().next()
+    }
+
     /// The note that cmd/link writes (go1.26, cmd/link/internal/ld/elf.go, elfwritegobuildid): name "Go", type 4.
     fn go_build_id(&self) -> Option<String> {
-        let (_, note) = self.section(".note.go.buildid")?;
-        let size = u32::from_le_bytes(note.get(4..8)?.try_into().ok()?) as usize;
-        let id = note.get(16..16usize.checked_add(size)?)?;
-        String::from_utf8(id.to_vec()).ok()
+        let section = self.section(".note.go.buildid")?;
+        let notes = self.file.copy(section.offset, section.size.min(MAX_NOTES))?;
+        String::from_utf8(note(&notes, b"Go\0\0", 4)?.to_vec()).ok()
     }
 }
 
-/// Relocations of the loaded image, by place. Sections that overlap are refused: each entry is kept.
-fn read_relocations<'a>(
-    file: &ElfFile64<'a, LittleEndian, Source<'a>>,
-    source: Source<'a>,
-) -> Result<Vec<Relocation>, InspectError> {
-    let endian = LittleEndian;
-    let malformed = InspectError::Malformed { part: "relocations" };
-    let mut left = source.len().map_err(|()| malformed.clone())?;
-    let mut all = Vec::new();
-    for section in file.elf_section_table().iter() {
-        let allocated = section.sh_flags(endian).contains(elf::SHF_ALLOC);
-        if section.sh_type(endian) != elf::SHT_RELA || !allocated {
-            continue;
+/// What a note of this owner and kind says: sizes of name and description, the kind, and both, each padded to 4 bytes.
+fn note<'n>(notes: &'n [u8], owner: &[u8], kind: u32) -> Option<&'n [u8]> {
+    let mut rest = notes;
+    while let Some((head, body)) = rest.split_first_chunk::<12>() {
+        let padded = |size: u32| (size as usize).checked_next_multiple_of(4);
+        let (name, description) = (padded(word(head, 0))?, padded(word(head, 4))?);
+        let end = name.checked_add(description)?;
+        if word(head, 8) == kind && body.get(..name)? == owner {
+            return body.get(name..name.checked_add(word(head, 4) as usize)?);
         }
-        left = left.checked_sub(section.sh_size(endian)).ok_or(malformed.clone())?;
-        let Ok(data) = section.data(endian, source) else {
-            continue;
-        };
-        for entry in data.chunks_exact(24) {
-            let word = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or(0);
-            let info = word(8);
-            all.push(Relocation {
-                place: word(0),
-                kind: info as u32,
-                symbol: (info >> 32) as u32,
-                addend: word(16) as i64,
-            });
-        }
+        rest = body.get(end..)?;
     }
-    all.sort_by_key(|r| r.place);
-    Ok(all)
+    None
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(number(bytes, at))
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(number(bytes, at))
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(number(bytes, at))
+}
+
+/// Bytes of a number; zeros where it is not there.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.copied().unwrap_or([0; N])
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -391,7 +306,7 @@ mod tests {
             ),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(Binary::parse(Source::Bytes(bytes)).err(), Some(expected));
+            assert_eq!(Binary::parse(&bytes).err(), Some(expected));
         }
     }
 }

@@ -9,6 +9,23 @@ pub enum InspectError {
         "the ELF file is truncated or malformed ({part}): compare it with the build's original and deploy it again"
     )]
     Malformed { part: &'static str },
+    #[error(
+        "the file has {found} {what}, more than the {most} that fit into the agent's memory: its runtime cannot be looked at"
+    )]
+    TooLarge { what: &'static str, found: u64, most: u64 },
+    #[error(
+        "the Go binary is obfuscated ({sign}), as garble makes them: its functions cannot be told. Watch a build without garble"
+    )]
+    Obfuscated { sign: String },
+    #[error(
+        "built by {toolchain}, whose runtime is another than that of the Go toolchain, {supported}: build it with that one"
+    )]
+    OtherToolchain {
+        toolchain: &'static str,
+        supported: &'static str,
+    },
+    #[error("{runtime} is in its shared object {object}, and a runtime is watched only where it is in the executable")]
+    InObject { runtime: String, object: String },
     #[error("{runtime} on machine {machine}: only builds for {supported} are supported; use such a build")]
     UnsupportedMachine {
         runtime: &'static str,
@@ -37,6 +54,10 @@ pub enum InspectError {
         found: String,
         supported: &'static str,
     },
+    #[error(
+        "tokio in a dev build: without optimisation (opt-level 0) its functions are not as they are known. Build it with --release, or with `opt-level = 2` or 3 in its profile"
+    )]
+    Unoptimised,
     #[error(
         "{what} isn't where this agent expects it ({detail}): report the toolchain's version, and use one within {supported} until then"
     )]

@@ -41,11 +41,9 @@ pub use tokio::names::{FutureName, TaskKind};
 pub use tokio::vtable::{HeaderLayout, TaskVtable};
 pub use tokio::{PollSite, TOKIO_SUPPORTED, TokioImage};
 
+pub use source::Bytes;
+
 use std::fs::File;
-
-use object::read::ReadRef as _;
-
-use source::{Parts, Source};
 
 /// What a binary is, with everything an attach plan needs to know about it.
 #[derive(Debug)]
@@ -56,18 +54,30 @@ pub enum Image {
 
 /// Recognises a Go or tokio executable and collects its facts. A Go binary that embeds Rust is Go.
 pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
-    inspect_source(Source::Bytes(bytes))
+    look(&bytes)
 }
 
-/// As [`inspect`], but reads of the file no more than it takes: of a stripped Go executable, about a quarter.
-pub fn inspect_file(file: File) -> std::io::Result<Result<Option<Image>, InspectError>> {
-    let parts = Parts::of(file)?;
-    Ok(inspect_source(Source::File(&parts)))
+/// As [`inspect`], but reads of the file no more than it takes, and keeps little of it at a time, however large it is.
+pub fn inspect_file(file: &File) -> Result<Option<Image>, InspectError> {
+    look(file)
 }
 
-fn inspect_source(source: Source<'_>) -> Result<Option<Image>, InspectError> {
-    if source.read_bytes_at(0, 6).is_ok_and(elf::is_foreign) {
-        return match go::is_marked(source) {
+/// The runtime in a shared object, such as `tokio 1.54.1`.
+pub fn runtime_of_object(file: &File) -> Option<String> {
+    let binary = elf::Binary::parse(file).ok()?;
+    if let Ok(Some(version)) = go::version(&binary) {
+        return Some(format!("a Go runtime ({version})"));
+    }
+    tokio::mentions_tokio(&binary).then(|| match tokio::version(&binary) {
+        Some(version) => format!("tokio {version}"),
+        None => "tokio".to_owned(),
+    })
+}
+
+fn look(bytes: &dyn Bytes) -> Result<Option<Image>, InspectError> {
+    let mut head = [0; 6];
+    if bytes.read_at(0, &mut head) == head.len() && elf::is_foreign(&head) {
+        return match go::is_marked(bytes) {
             true => Err(InspectError::UnsupportedMachine {
                 runtime: "Go",
                 machine: "32 bit or big endian".into(),
@@ -76,15 +86,26 @@ fn inspect_source(source: Source<'_>) -> Result<Option<Image>, InspectError> {
             false => Ok(None),
         };
     }
-    let binary = elf::Binary::parse(source)?;
-    if let Some(image) = go::inspect(&binary)? {
-        return Ok(Some(Image::Go(Box::new(image))));
+    let binary = elf::Binary::parse(bytes)?;
+    let found = match go::inspect(&binary)? {
+        Some(image) => Some(Image::Go(Box::new(image))),
+        None => match tokio::inspect(&binary)? {
+            Some(image) => Some(Image::Tokio(Box::new(image))),
+            None => go::other_toolchain(&binary).map_or(Ok(None), Err)?,
+        },
+    };
+    match found {
+        None if binary.file.is_exhausted() => Err(InspectError::TooLarge {
+            what: "bytes",
+            found: binary.file.size(),
+            most: source::MAX_READ,
+        }),
+        found => Ok(found),
     }
-    Ok(tokio::inspect(&binary)?.map(|image| Image::Tokio(Box::new(image))))
 }
 
 /// For `cargo xtask offsets`: the version of a Go executable and, from its DWARF, every location that [`GoOffsets`] is made
 /// of. Any 64-bit little-endian machine.
 pub fn go_fields(bytes: &[u8]) -> Result<(GoVersion, GoFields), InspectError> {
-    go::fields(&elf::Binary::parse(Source::Bytes(bytes))?)
+    go::fields(&elf::Binary::parse(&bytes)?)
 }

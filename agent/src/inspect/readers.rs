@@ -7,7 +7,6 @@
 mod seed;
 
 use super::elf::Binary;
-use super::source::Source;
 use super::{go, tokio};
 
 /// Reads bytes, and neither panics nor takes longer or more memory than their number allows for.
@@ -27,7 +26,7 @@ pub const READERS: [(&str, Reader); 6] = [
 fn image(bytes: &[u8]) {
     let _ = super::inspect(bytes);
     let _ = super::go_fields(bytes);
-    if let Ok(binary) = Binary::parse(Source::Bytes(bytes)) {
+    if let Ok(binary) = Binary::parse(&bytes) {
         let segments = binary.facts.segments.clone();
         for at in segments.iter().flat_map(|s| [s.vaddr, s.vaddr + s.file_size / 2]) {
             let _ = (
@@ -36,7 +35,8 @@ fn image(bytes: &[u8]) {
                 binary.file_offset(at),
             );
         }
-        let _ = (binary.symbols().count(), binary.facts.bias(0, 0));
+        binary.each_symbol(|_| {});
+        let _ = binary.facts.bias(0, 0);
     }
 }
 
@@ -109,7 +109,7 @@ fn section(name: usize, kind: u32, address: u64, offset: usize, size: u64, link:
 
 /// The address of section `number` (from 1) of an [`executable`].
 pub(super) fn address_of(executable: &[u8], name: &str) -> u64 {
-    let binary = Binary::parse(Source::Bytes(executable)).ok();
+    let binary = Binary::parse(&executable).ok();
     binary
         .and_then(|binary| binary.range_of(name))
         .map_or(0, |range| range.start)
@@ -132,7 +132,7 @@ mod tests {
 
     /// Where the parts of an executable begin and end.
     fn edges(bytes: &[u8]) -> Vec<usize> {
-        let Ok(binary) = Binary::parse(Source::Bytes(bytes)) else {
+        let Ok(binary) = Binary::parse(&bytes) else {
             return Vec::new();
         };
         let word = |at: usize| usize::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -185,7 +185,7 @@ mod tests {
         let check = |at: usize, value: &[u8]| {
             let mut bytes = good.clone();
             bytes[at..at + value.len()].copy_from_slice(value);
-            Binary::parse(Source::Bytes(&bytes)).err()
+            Binary::parse(&bytes).err()
         };
         assert_eq!(check(0, b"\x7f"), None);
         // A segment whose end is beyond all addresses, in memory and in the file.
@@ -210,6 +210,6 @@ mod tests {
             header[32..40].copy_from_slice(&(data.len() as u64).to_le_bytes());
         }
         let refused = Some(crate::inspect::InspectError::Malformed { part: "relocations" });
-        assert_eq!(Binary::parse(Source::Bytes(&bytes)).err(), refused);
+        assert_eq!(Binary::parse(&bytes).err(), refused);
     }
 }

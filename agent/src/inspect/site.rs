@@ -94,7 +94,7 @@ pub(super) fn located(
     let code = binary
         .read_up_to(function.vaddr, function.size.clamp(1, MAX_FUNCTION))
         .ok_or_else(no_code)?;
-    let mut site = choose(code)?;
+    let mut site = choose(&code)?;
     site.file_offset = binary.file_offset(site.vaddr).ok_or_else(no_code)?;
     Ok(site)
 }

@@ -30,6 +30,7 @@ pub fn read() -> Result<(Layout, Preemption), LayoutError> {
 
 fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
     let sock = |path| offset(btf, "sock", path);
+    let tcp = |path| offset(btf, "tcp_sock", path);
     let task = |path| offset(btf, "task_struct", path);
     Ok(Layout {
         task_pid: task("pid")?,
@@ -62,7 +63,18 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
         sk_daddr: sock("__sk_common.skc_daddr")?,
         sk_v6_daddr: sock("__sk_common.skc_v6_daddr")?,
         sk_protocol: sock("sk_protocol")?,
+        sk_hash: sock("__sk_common.skc_hash")?,
+        sk_state: sock("__sk_common.skc_state")?,
+        sk_max_ack_backlog: sock("sk_max_ack_backlog")?,
         socket_sk: offset(btf, "socket", "sk")?,
+        tcp_write_seq: tcp("write_seq")?,
+        tcp_snd_nxt: tcp("snd_nxt")?,
+        tcp_snd_una: tcp("snd_una")?,
+        tcp_bytes_sent: tcp("bytes_sent")?,
+        tcp_bytes_retrans: tcp("bytes_retrans")?,
+        tcp_bytes_acked: tcp("bytes_acked")?,
+        // A config option: without it no socket is of that protocol.
+        mptcp_server_side: offset(btf, "mptcp_sock", "pm.server_side").unwrap_or(0),
     })
 }
 

@@ -96,20 +96,26 @@ impl Recorder {
         if self.described.insert(target.slot) {
             self.json(TARGET, &describe(target));
         }
-        let addresses = match event {
+        // Of a function that a goroutine was started with, what the goroutine is called by.
+        let (starts, places) = match event {
             Event::GoWait(wait) => {
                 let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
-                vec![wait.startpc, wait.gopc.saturating_sub(1), first, second, third]
+                (
+                    vec![wait.startpc, first, second, third],
+                    vec![wait.gopc.saturating_sub(1)],
+                )
             }
-            Event::GoStop(stop) => signals::go::stw::addresses(stop),
-            Event::GoAssists(assists) => assists.payers.iter().map(|payer| payer.startpc).collect(),
-            Event::Syscall(call) => vec![call.startpc],
-            _ => Vec::new(),
+            Event::GoStop(stop) => (vec![stop.startpc, stop.late_startpc], signals::go::stw::places(stop)),
+            Event::GoAssists(assists) => (assists.payers.iter().map(|payer| payer.startpc).collect(), Vec::new()),
+            Event::Syscall(call) => (vec![call.startpc], Vec::new()),
+            _ => (Vec::new(), Vec::new()),
         };
-        let new = addresses.into_iter().filter(|address| *address != 0);
+        let starts = starts.into_iter().map(|start| (start, target.go_start(start)));
+        let places = places.into_iter().map(|place| (place, place));
+        let new = starts.chain(places).filter(|(_, place)| *place != 0);
         let frames: Vec<_> = new
-            .filter(|address| self.told.insert((target.slot, *address)))
-            .filter_map(|address| Some((address, target.go_frame(address)?)))
+            .filter(|(address, _)| self.told.insert((target.slot, *address)))
+            .filter_map(|(address, place)| Some((address, target.go_frame(place)?)))
             .collect();
         if !frames.is_empty() {
             let slot = target.slot;

@@ -157,7 +157,7 @@ def!(
     "{goroutine}",
     Gauge,
     &[],
-    "Entries of runtime.allgs that the last look left out: more than 100,000, or not to be read.",
+    "Entries of runtime.allgs that the last look left out: beyond 1,000,000 of them or 100,000 alive, or not to be read.",
     "memory: runtime.allgs"
 );
 
@@ -238,7 +238,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_FUNCTION,
         kind: "string",
-        description: "The function the goroutine was started with.",
+        description: "The function the goroutine was started with, as the runtime's own execution trace names it; `unknown` where it has none in the executable: on a thread that C made, and in a plugin.",
     },
     AttributeDef {
         key: GOROUTINE_SYSTEM,

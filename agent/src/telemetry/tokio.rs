@@ -42,6 +42,14 @@ pub static POLL_UNMATCHED: MetricDef = MetricDef {
     source: "uprobes: as tokio.task.poll.duration",
     attributes: &[],
 };
+pub static POLL_UNENDED: MetricDef = MetricDef {
+    name: "tokio.task.poll.unended",
+    unit: "{poll}",
+    instrument: Counter,
+    description: "Polls of futures whose ends are not all to be seen, since the compiler inlined them: as many there were, whatever is told of how long they took.",
+    source: "uprobes: State::transition_to_running",
+    attributes: &[TOKIO_TASK_FUTURE],
+};
 pub static WAKE_TO_POLL_DURATION: MetricDef = MetricDef {
     name: "tokio.task.wake_to_poll.duration",
     unit: "s",
@@ -56,6 +64,7 @@ pub static METRICS: &[&MetricDef] = &[
     &BLOCKING_DURATION,
     &BUSY_DURATION,
     &POLL_UNMATCHED,
+    &POLL_UNENDED,
     &WAKE_TO_POLL_DURATION,
 ];
 

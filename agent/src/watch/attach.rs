@@ -3,11 +3,11 @@
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 
-use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, govern};
+use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, done};
 use crate::{
     attach::{
         plan::{Plan, Probe},
-        uprobe::{self, Place},
+        uprobe::Place,
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
     golang::{GoRuntime, ProofError},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Watch {
-    /// Opens a Go process' memory; None where there is no runtime to read or the user wants none. An error is why nothing that
+    /// Opens a Go process' memory; None where there is no runtime to read. An error is why nothing that
     /// was found of the runtime may be used.
     pub(super) fn open_runtime(
         &self,
@@ -32,14 +32,11 @@ impl Watch {
         };
         let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals.clone(), offsets.clone())?;
         runtime.prove(&image.version.raw)?;
-        let left_out = |name: &String| name == signals::go::runtime::NAME;
-        Ok(Some(runtime)
-            .filter(|_| !self.options.without.iter().any(left_out))
-            .map(|runtime| GoState {
-                bounds: runtime.bounds().into(),
-                runtime,
-                latest: None,
-            }))
+        Ok(Some(GoState {
+            bounds: runtime.bounds().into(),
+            runtime,
+            latest: None,
+        }))
     }
 
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
@@ -62,12 +59,7 @@ impl Watch {
         if let Some(go) = &target.go {
             target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
         }
-        if !self
-            .options
-            .without
-            .iter()
-            .any(|name| name == signals::process::quota::NAME)
-        {
+        if !target.is_off(signals::process::quota::NAME) {
             signals::process::quota::begin(target);
         }
         let ledger = self.options.limits.map(|limits| {
@@ -88,41 +80,29 @@ impl Watch {
         if self.hook_set.want(target.slot, &self.windows) {
             target.known.flags |= HOOKS_OPEN;
             target.known.hooks_since = target.since.0;
+            target.known.threads_since = self.threads_since(target.since);
             target.hooks.window = Window::Open { since: target.since };
         } else {
             target.hooks.window = Window::Busy;
         }
-        // Twice: before its first bytes are seen, so that no connection is taken for a client's; and after, since a process
-        // that has just started may begin to listen at any moment.
-        self.tell_ports(target)?;
         self.maps
             .admit(pid, &target.known)
             .context("cannot tell the kernel side of the target")?;
-        self.tell_ports(target)?;
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
             .cloned()
             .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
         let place = Place::of(&target.process);
-        for probe in &always {
-            let outcome = uprobe::attach(&mut self.windows.object(), &place, probe, &mut target.links);
-            if let Err(error) = outcome {
-                govern::note_failure(target, probe.signal, error.to_string());
-            }
-        }
+        let outcome = self.windows.attach(&place, &always);
+        (target.links, target.missing) = (outcome.links, outcome.missing);
+        target.failures.hooks = self.hook_set.failures();
+        done::note(target, |failures| &mut failures.always, outcome.failures);
         let ledger = self
             .options
             .limits
             .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(target.slot)));
         target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
         Ok(())
-    }
-
-    fn tell_ports(&mut self, target: &Target) -> anyhow::Result<()> {
-        let ports = target.process.listening_ports().unwrap_or_default();
-        self.maps
-            .listens(target.process.pid, ports)
-            .context("cannot tell the kernel side of the target's ports")
     }
 }

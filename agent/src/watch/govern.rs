@@ -9,7 +9,7 @@ use agent_common::{
     hits::Probe,
     target::{HOOKS_OPEN, PROBES_OPEN},
 };
-use log::{debug, info, warn};
+use log::{info, warn};
 
 use super::{
     Watch,
@@ -17,15 +17,8 @@ use super::{
     turn::turn,
 };
 use crate::{
-    attach::{
-        plan::Coverage,
-        uprobe::{Links, Place},
-    },
-    budget::{
-        Duty, Plane, Turn, Window,
-        weigh::Stretch,
-        window::{Change, Done, Hooks},
-    },
+    attach::uprobe::Place,
+    budget::{Duty, Plane, Turn, Window, weigh::Stretch},
     clock,
     model::MonoNs,
     room::Room,
@@ -55,6 +48,8 @@ impl Watch {
         for pid in self.early.due() {
             self.execed(pid);
         }
+        // One that was refused is tried again.
+        self.hook_set.turn(&self.windows);
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
         self.host.turn(now);
         let scales = self.scales();
@@ -135,7 +130,7 @@ impl Watch {
     }
 
     /// Hits in a target's windows so far.
-    fn used(&self, target: &Target, plane: Plane) -> u64 {
+    pub(super) fn used(&self, target: &Target, plane: Plane) -> u64 {
         // An array's element is always there.
         self.maps.used(&target.known, plane).unwrap_or_default()
     }
@@ -199,7 +194,7 @@ impl Watch {
         }
     }
 
-    fn hooks_opened(&mut self, target: &mut Target) {
+    pub(super) fn hooks_opened(&mut self, target: &mut Target) {
         let now = clock::now();
         let first = target.known.hooks_since == 0;
         if first {
@@ -207,6 +202,7 @@ impl Watch {
             target.hooks.settled = now;
         }
         target.known.hooks_since = now.0;
+        target.known.threads_since = self.threads_since(now);
         target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(self.used(target, Plane::Hooks));
         target.known.flags |= HOOKS_OPEN;
         target.hooks.window = Window::Open { since: now };
@@ -233,8 +229,12 @@ impl Watch {
     pub(super) fn open_probes(&mut self, target: &mut Target) {
         target.room = Room::of(target.process.pid);
         target.probes.window = Window::Busy;
-        self.windows
-            .open(target.slot, Place::of(&target.process), target.probes.probes.clone());
+        self.windows.open(
+            target.slot,
+            Place::of(&target.process),
+            target.probes.probes.clone(),
+            target.missing.clone(),
+        );
     }
 
     /// Ends what the window counts, and detaches.
@@ -249,85 +249,13 @@ impl Watch {
         settled
     }
 
-    /// Takes note of probes and hooks that are attached or detached now.
-    pub fn done(&mut self, done: Done) {
-        match done {
-            Done::Probes { slot, change } => self.probes_done(slot, change),
-            Done::Hooks(hooks) => self.hooks_done(hooks),
-        }
-    }
-
-    /// A target, taken out for the moment so that `self` is free.
-    fn take(&mut self, slot: u32) -> Option<Target> {
-        let pid = self.by_slot.get(&slot)?;
-        self.targets.remove(pid)
-    }
-
-    fn probes_done(&mut self, slot: u32, change: Change) {
-        let target = self.take(slot);
-        match (target, change) {
-            (Some(mut target), Change::Opened { links, failures }) => {
-                self.opened(&mut target, links, failures);
-                self.targets.insert(target.process.pid, target);
-            }
-            (Some(mut target), Change::Closed) => {
-                target.probes.window = Window::Closed;
-                if let Some(ledger) = &mut target.probes.ledger {
-                    ledger.closed();
-                }
-                self.targets.insert(target.process.pid, target);
-            }
-            // The target ended meanwhile.
-            (None, Change::Opened { links, .. }) => drop(self.windows.detach(links)),
-            (None, Change::Closed) => {}
-        }
-    }
-
-    fn hooks_done(&mut self, done: Hooks) {
-        for slot in self.hook_set.done(done, &self.windows) {
-            let Some(mut target) = self.take(slot) else {
-                continue;
-            };
-            if target.hooks.window == Window::Busy {
-                self.hooks_opened(&mut target);
-            }
-            self.targets.insert(target.process.pid, target);
-        }
-    }
-
-    fn opened(&mut self, target: &mut Target, links: Links, failures: Vec<(&'static str, String)>) {
-        let first = target.known.probes_since == 0;
-        for (signal, reason) in failures {
-            if first {
-                note_failure(target, signal, reason);
-            } else {
-                debug!("process {}: {reason}", target.process.pid);
-            }
-        }
-        let now = clock::now();
-        target.probes.links = links;
-        target.known.probes_since = now.0;
-        target.known.allowance[Plane::Probes as usize] = target.probes.allowance(self.used(target, Plane::Probes));
-        self.clear_cut(target, Plane::Probes);
-        target.known.flags |= PROBES_OPEN;
-        target.probes.window = Window::Open { since: now };
-        if first {
-            // What was before the first window is not what windows stand for.
-            target.probes.settled = now;
-        }
-        self.tell(target, PROBES_OPEN);
-        if first {
-            announce(target);
-        }
-    }
-
-    fn clear_cut(&mut self, target: &Target, plane: Plane) {
+    pub(super) fn clear_cut(&mut self, target: &Target, plane: Plane) {
         if let Err(error) = self.maps.clear_cut(&target.known, plane) {
             warn!("process {}: cannot open a window: {error}", target.process.pid);
         }
     }
 
-    fn tell(&mut self, target: &Target, opened: u32) {
+    pub(super) fn tell(&mut self, target: &Target, opened: u32) {
         if let Err(error) = self.maps.update(&target.known, opened) {
             warn!(
                 "process {}: cannot tell the kernel side of its windows: {error}",
@@ -349,17 +277,6 @@ pub(super) fn announce(target: &Target) {
         target.process.pid,
         target.links.len() + target.probes.links.len()
     );
-}
-
-/// Takes note of a probe that could not be attached.
-pub(super) fn note_failure(target: &mut Target, signal: &str, reason: String) {
-    warn!("process {}: {reason}", target.process.pid);
-    if let Some(state) = target.states.iter_mut().find(|state| state.signal == signal) {
-        state.coverage = match &state.coverage {
-            Coverage::Partial(before) => Coverage::Partial(format!("{before}; {reason}")),
-            _ => Coverage::Partial(reason),
-        };
-    }
 }
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {

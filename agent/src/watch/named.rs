@@ -1,8 +1,10 @@
 //! A process that the user named by its pid: it must be there and be of use, or the run ends.
 
+use log::{info, warn};
+
 use super::{Refused, Watch};
 use crate::{
-    discover::Process,
+    discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::InspectError,
 };
@@ -13,6 +15,7 @@ impl Watch {
         let image = self.inspect(&process);
         let (image, error) = match image {
             Ok(Some(image)) => (Some(image), None),
+            Ok(None) if let Some(error) = objects::runtime_in(&process) => (None, Some(error)),
             Ok(None) => {
                 let message = format!(
                     "process {pid} ({}) is neither a Go nor a tokio program that can be recognised",
@@ -32,5 +35,22 @@ impl Watch {
             Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
         };
         self.admit(process, image, error)
+    }
+
+    /// A process that the user named, if not by its pid, and whose executable is of no runtime that is known: a host of shared objects
+    /// may have one in them.
+    pub(super) fn consider_host(&mut self, process: Process) {
+        let pid = process.pid;
+        match objects::runtime_in(&process) {
+            Some(error) => {
+                if let Err(error) = self.admit(process, None, Some(error)) {
+                    warn!("process {pid}: {error:#}");
+                }
+            }
+            None => info!(
+                "process {pid} ({}) was named but is neither Go nor tokio",
+                process.exe.display()
+            ),
+        }
     }
 }

@@ -10,7 +10,9 @@ use agent::inspect::{Arch, GoHook, GoImage, Image, SiteCost, inspect};
 const PROGRAM: &str = include_str!("../fixtures/go_facts.go.txt");
 const TLS_PROGRAM: &str = include_str!("../fixtures/go_tls.go.txt");
 const LIFE_PROGRAM: &str = include_str!("../fixtures/go_life.go.txt");
-/// Belongs to it; Go leaves it out of builds without cgo.
+const NAMES_PROGRAM: &str = include_str!("../fixtures/go_names.go.txt");
+const SHARED_PROGRAM: &str = include_str!("../fixtures/go_shared.go.txt");
+/// Belongs to the one that lives; Go leaves it out of builds without cgo.
 const IN_C: &str = include_str!("../fixtures/go_in_c.go.txt");
 
 /// Go itself, of a version or (`local`) the one in PATH.
@@ -40,6 +42,8 @@ pub fn build_in(folder: &Path, name: &str, toolchain: &str, flags: &[&str], env:
     let program = match name.split('-').next() {
         Some("tls") => TLS_PROGRAM,
         Some("life") => LIFE_PROGRAM,
+        Some("names") => NAMES_PROGRAM,
+        Some("shared") => SHARED_PROGRAM,
         _ => PROGRAM,
     };
     std::fs::write(dir.join("main.go"), program).expect("main.go");
@@ -261,12 +265,14 @@ pub fn check_live(path: &Path, image: &GoImage) {
     ids.retain(|id| *id != 0);
     ids.sort_unstable();
     assert!(ids.contains(&1) && ids.windows(2).all(|w| w[0] != w[1]), "{ids:?}");
+    let file = std::fs::File::open(path).expect("the binary");
     let sleeper = (0..count).map(|i| live.word(all_g + i * 8, 8)).find(|gp| {
         let start = live.word(gp + o.g.startpc.offset, 8).wrapping_sub(live.bias);
         image
             .symbols
-            .lookup(start)
-            .is_some_and(|f| f.function.starts_with("main.sleep"))
+            .start(&file, start)
+            .and_then(|start| image.symbols.lookup(&file, start))
+            .is_some_and(|f| f.function == "main.sleep")
     });
     assert!(sleeper.is_some(), "no goroutine that was started with main.sleep");
 }
@@ -286,7 +292,7 @@ pub fn check_sites(bytes: &[u8], image: &GoImage) {
         // On arm64 the site may be the stack check's own branch, which repeats only where a stack grows: these run on the runtime's own.
         let on_check = image.arch == Arch::Arm64 && !site.behind_stack_check;
         assert!(!site.may_repeat || on_own_stack || on_check, "{hook:?}");
-        let function = image.symbols.lookup(site.vaddr).expect("a function").function;
+        let function = image.symbols.lookup(&bytes, site.vaddr).expect("a function").function;
         assert!(hook.candidates().contains(&function.as_str()), "{hook:?} in {function}");
     }
 }

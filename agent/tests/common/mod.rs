@@ -239,7 +239,7 @@ impl Agent {
 
     fn watching(self, targets: usize) -> Self {
         let mut agent = self;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(if is_slow() { 300 } else { 60 });
         let mut watching = 0;
         while watching < targets {
             let left = deadline.saturating_duration_since(Instant::now());

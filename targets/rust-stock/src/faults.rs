@@ -24,17 +24,25 @@ pub(crate) struct Waited {
 pub(crate) struct Sleep {
     #[serde(default = "default_sleep_ms")]
     ms: u64,
+    #[serde(default = "once")]
+    n: u64,
+}
+
+fn once() -> u64 {
+    1
 }
 
 fn default_sleep_ms() -> u64 {
     30
 }
 
-/// Answers `/sleep`: a timer, no worker is held.
-pub(crate) async fn sleep(Query(Sleep { ms }): Query<Sleep>) -> Result<Json<Waited>, Refusal> {
-    let duration = bounded(ms)?;
+/// Answers `/sleep`: a timer, n times; no worker is held.
+pub(crate) async fn sleep(Query(Sleep { ms, n }): Query<Sleep>) -> Result<Json<Waited>, Refusal> {
+    bounded(ms.saturating_mul(n))?;
     let begin_ns = monotonic_ns();
-    tokio::time::sleep(duration).await;
+    for _ in 0..n {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
     Ok(Json(waited("timer", begin_ns)))
 }
 

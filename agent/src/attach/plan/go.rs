@@ -73,11 +73,13 @@ fn plan_stw(image: &GoImage, plan: &mut Plan) {
     let signal = signals::go::stw::NAME;
     let coverage = match usable(image.sites.get(&GoHook::StartWorld), &image.arch.go_arguments()) {
         _ if plan.go.world_stop == go::stw::NONE => {
-            Coverage::Off("the runtime says why it stops the world from go1.22 on".to_owned())
+            Coverage::Lacking("the runtime says why it stops the world from go1.22 on".to_owned())
         }
         Ok(site) => {
             plan.probes.push(Probe {
                 signal,
+                also: None,
+                essential: true,
                 program: "go_stw",
                 site,
             });
@@ -86,6 +88,8 @@ fn plan_stw(image: &GoImage, plan: &mut Plan) {
                 (_, Ok(site)) => {
                     plan.probes.push(Probe {
                         signal,
+                        also: None,
+                        essential: false,
                         program: "go_stop",
                         site,
                     });
@@ -119,7 +123,13 @@ fn plan_sched(image: &GoImage, plan: &mut Plan) {
             SiteCost::SingleStepped => Err(format!("{}: no instruction that the kernel emulates", site.function)),
         });
         match site {
-            Ok(site) => probes.push(Probe { signal, program, site }),
+            Ok(site) => probes.push(Probe {
+                signal,
+                also: None,
+                essential,
+                program,
+                site,
+            }),
             Err(reason) if essential => return plan.set(signal, Coverage::Off(reason)),
             Err(reason) => missing.push(reason),
         }

@@ -4,11 +4,9 @@
 
 use std::fmt;
 
-use object::read::ReadRef as _;
-
 use super::super::InspectError;
 use super::super::elf::Binary;
-use super::super::source::Source;
+use super::super::source::{Bytes, Windows};
 
 /// A Go toolchain's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +44,17 @@ const ALIGN: usize = 16;
 const HEADER: usize = 32;
 const INLINE_STRINGS: u8 = 2;
 /// Module lists of the largest binaries are some 100 KB.
-const MAX_STRING: usize = 16 << 20;
+const MAX_STRING: usize = 1 << 20;
+const MAX_SECTION: u64 = 4 << 20;
 
 /// Whether the magic stands anywhere in a file that can't be parsed further.
-pub(in crate::inspect) fn is_marked(source: Source<'_>) -> bool {
-    const WINDOW: u64 = 1 << 20;
-    let end = source.len().unwrap_or(0);
-    let mut windows = (0..end).step_by(WINDOW as usize);
-    windows.any(|at| {
-        let bytes = source.read_owned(at, WINDOW.min(end - at)).unwrap_or_default();
-        bytes.chunks(ALIGN).any(|chunk| chunk.starts_with(MAGIC))
-    })
+pub(in crate::inspect) fn is_marked(bytes: &dyn Bytes) -> bool {
+    let file = Windows::new(bytes);
+    let found = file.scan(0..file.size(), 0, |_, bytes| {
+        let mut chunks = bytes.chunks(ALIGN);
+        chunks.any(|chunk| chunk.starts_with(MAGIC)).then_some(())
+    });
+    found.is_some()
 }
 
 /// Ok(None) when the binary has no build info: it isn't Go's.
@@ -70,18 +68,25 @@ pub(super) fn read(binary: &Binary<'_>) -> Result<Option<BuildInfo>, InspectErro
         };
     };
     let (version, modules) = strings(binary, &blob).ok_or(broken.clone())?;
-    let version = parse_version(&version).ok_or(broken)?;
+    let version = parse_version(&version).ok_or_else(|| InspectError::Obfuscated {
+        sign: format!("its build info calls the version {version:?}"),
+    })?;
     Ok(Some(summarise(version, &modules)))
 }
 
 /// The bytes from the magic on, in the section of that name or at the start of the data segment.
-fn find<'a>(binary: &Binary<'a>) -> Option<Vec<u8>> {
-    let data: Vec<u8> = match binary.section(".go.buildinfo") {
-        Some((_, data)) => data.into_owned(),
+fn find(binary: &Binary<'_>) -> Option<Vec<u8>> {
+    let data = match binary.section(".go.buildinfo") {
+        Some(section) => {
+            let range = section.file_range()?;
+            binary
+                .file
+                .copy(range.start, (range.end - range.start).min(MAX_SECTION))?
+        }
         None => {
             let segment = binary.facts.segments.iter().find(|s| s.writable && s.file_size > 0)?;
             // The linker puts it near the segment's beginning (cmd/link/internal/ld, Link.buildinfo).
-            binary.read_up_to(segment.vaddr, 1 << 20)?.to_vec()
+            binary.read_up_to(segment.vaddr, 1 << 20)?
         }
     };
     let at = (0..data.len())
@@ -98,12 +103,15 @@ fn strings(binary: &Binary<'_>, blob: &[u8]) -> Option<(String, String)> {
         return Some((text(version)?, module_text(modules)));
     }
     // Before go1.18: addresses of two Go string headers.
-    let pointed = |at: usize| -> Option<&[u8]> {
+    let pointed = |at: usize| -> Option<Vec<u8>> {
         let header = u64::from_le_bytes(header.get(at..at + 8)?.try_into().ok()?);
-        let len = u64::from_le_bytes(binary.read(header.checked_add(8)?, 8)?.try_into().ok()?);
+        let len = binary.word(header.checked_add(8)?)?;
         (len <= MAX_STRING as u64).then(|| binary.read(binary.pointer(header)?, len))?
     };
-    Some((text(pointed(16)?)?, pointed(24).map(module_text).unwrap_or_default()))
+    Some((
+        text(&pointed(16)?)?,
+        pointed(24).as_deref().map(module_text).unwrap_or_default(),
+    ))
 }
 
 fn varint_string(data: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -46,7 +46,7 @@ pub(super) fn find(
     };
     let any = |rule: &Rule| one(rule, &|_| true, 2);
     let names_version = |at: u64| string(binary, at).is_some_and(|text| text == version.raw.as_bytes());
-    let begins_with_sizes = |at: u64| binary.read(at, 6) == Some(&[0, 0, 8, 0, 16, 0]);
+    let begins_with_sizes = |at: u64| binary.read(at, 6).is_some_and(|sizes| sizes == [0, 0, 8, 0, 16, 0]);
     Ok(GoGlobals {
         sched: any(&SCHED)?,
         work: any(&WORK)?,
@@ -104,7 +104,7 @@ impl Code {
         let names: Vec<&'static str> = functions().into_iter().collect();
         let mut functions: HashMap<&'static str, References> = HashMap::new();
         let mut wait_reasons = None;
-        for (name, ranges) in symbols.functions_named(&names) {
+        for (name, ranges) in symbols.functions_named(&binary.file, &names) {
             // An ABI wrapper of the same name refers to none of them.
             let known = functions.entry(name).or_default();
             for range in ranges {
@@ -169,13 +169,13 @@ impl References {
         const LONGEST: u64 = 1 << 16;
         let code = binary.read_up_to(range.start, (range.end - range.start).min(LONGEST))?;
         if arch == Arch::Arm64 {
-            let found = a64::references(code, range.start);
+            let found = a64::references(&code, range.start);
             self.addresses.extend(found.addresses);
             self.values.extend(found.values);
             return found.compared;
         }
         let mut compared = None;
-        for i in Decoder::with_ip(64, code, range.start, DecoderOptions::NONE).iter() {
+        for i in Decoder::with_ip(64, &code, range.start, DecoderOptions::NONE).iter() {
             if i.is_invalid() {
                 break;
             }
@@ -236,12 +236,11 @@ impl References {
 }
 
 /// The bytes of the Go string whose header is at `at` in the file.
-fn string<'a>(binary: &Binary<'a>, at: u64) -> Option<&'a [u8]> {
+fn string(binary: &Binary<'_>, at: u64) -> Option<Vec<u8>> {
     const LONGEST: u64 = 256;
-    let length = u64::from_le_bytes(binary.read(at.checked_add(8)?, 8)?.try_into().ok()?);
-    match length {
-        0 => Some(&[]),
-        1..=LONGEST => binary.read(binary.pointer(at)?, length),
+    match binary.word(at.checked_add(8)?)? {
+        0 => Some(Vec::new()),
+        length @ 1..=LONGEST => binary.read(binary.pointer(at)?, length),
         _ => None,
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Only the compile units named `runtime` are walked, and of them only the names; a type's members are read when asked for.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
@@ -34,19 +33,23 @@ struct Unit<'d> {
 type Entry<'d> = DebuggingInformationEntry<Slice<'d>>;
 
 /// The DWARF sections, decompressed, which [`Types`] borrows.
-pub(crate) struct Sections<'a>(HashMap<&'static str, Cow<'a, [u8]>>);
+pub(crate) struct Sections(HashMap<&'static str, Vec<u8>>);
 
 const SECTIONS: [&str; 4] = [".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str"];
 
-impl<'a> Sections<'a> {
+impl Sections {
     /// None when the binary has no DWARF.
-    pub(crate) fn of(binary: &Binary<'a>) -> Option<Self> {
-        let read = |name: &'static str| {
-            // cmd/link -compressdwarf of old: `.zdebug_info`, which the object crate finds by the plain name as well.
-            binary.section(name).map(|(_, data)| (name, data))
-        };
+    pub(crate) fn of(binary: &Binary<'_>) -> Option<Self> {
+        let read = |name: &'static str| binary.contents(name).map(|data| (name, data));
         let found: HashMap<_, _> = SECTIONS.into_iter().filter_map(read).collect();
         found.contains_key(".debug_info").then_some(Self(found))
+    }
+
+    /// Bytes that they take, decompressed; None without DWARF.
+    pub(crate) fn size(binary: &Binary<'_>) -> Option<u64> {
+        let info = binary.size_of(".debug_info")?;
+        let others = SECTIONS[1..].iter().filter_map(|name| binary.size_of(name));
+        Some(others.fold(info, u64::saturating_add))
     }
 }
 
@@ -89,6 +92,8 @@ pub(crate) enum Unreadable {
 
 /// Typedef chains and nested embedded fields end long before.
 const MAX_DEPTH: usize = 16;
+/// Bytes of a struct up to the end of a field that is read: runtime.mheap, the largest, has some 200 KB.
+const MAX_STRUCT: u64 = 4 << 20;
 /// Names that are looked for are shorter; longer ones may be the same bytes for every entry.
 const MAX_NAME: usize = 128;
 /// Names of the runtime's types and variables that are kept: it has some 1500.
@@ -98,9 +103,9 @@ const MAX_PER_BYTE: usize = 2;
 const MAX_BESIDE: usize = 4 << 20;
 
 impl<'d> Types<'d> {
-    pub(crate) fn index(sections: &'d Sections<'_>) -> Result<Self, Unreadable> {
+    pub(crate) fn index(sections: &'d Sections) -> Result<Self, Unreadable> {
         let dwarf = Dwarf::load(|id| -> gimli::Result<_> {
-            let data = sections.0.get(id.name()).map_or(&[][..], |d| d.as_ref());
+            let data = sections.0.get(id.name()).map_or(&[][..], Vec::as_slice);
             Ok(EndianSlice::new(data, LittleEndian))
         })?;
         let size = sections.0.get(".debug_info").map_or(0, |data| data.len());
@@ -151,7 +156,8 @@ impl<'d> Types<'d> {
             size = self.size(type_at, 0)?;
             at = type_at;
         }
-        Some(FieldLoc { offset, size })
+        let end = offset.checked_add(size)?;
+        (end <= MAX_STRUCT).then_some(FieldLoc { offset, size })
     }
 
     /// Size of a named type in bytes.

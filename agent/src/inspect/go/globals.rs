@@ -68,20 +68,22 @@ pub struct Table {
 impl GoGlobals {
     /// From .symtab, else from DWARF; None when there is neither.
     pub(super) fn read(binary: &Binary<'_>, types: Option<&Types<'_>>) -> Option<Result<Self, InspectError>> {
-        let mut found: HashMap<&str, u64> = HashMap::new();
-        for symbol in binary.symbols() {
-            if NAMES.contains(&symbol.name) {
-                found.insert(symbol.name, symbol.vaddr);
+        let mut found: HashMap<&str, Table> = HashMap::new();
+        binary.each_symbol(|symbol| {
+            if let Some(name) = NAMES.into_iter().find(|name| *name == symbol.name) {
+                let (address, size) = (symbol.vaddr, symbol.size);
+                found.insert(name, Table { address, size });
             }
-        }
+        });
         if found.is_empty() && types.is_none() {
             return None;
         }
-        Some(Self::named(binary, types, &found))
+        Some(Self::named(types, &found))
     }
 
-    fn named(binary: &Binary<'_>, types: Option<&Types<'_>>, found: &HashMap<&str, u64>) -> Result<Self, InspectError> {
-        let maybe = |name: &str| found.get(name).copied().or_else(|| types?.address(name));
+    fn named(types: Option<&Types<'_>>, found: &HashMap<&str, Table>) -> Result<Self, InspectError> {
+        let symbol = |name: &str| found.get(name).map(|symbol| symbol.address);
+        let maybe = |name: &str| symbol(name).or_else(|| types?.address(name));
         let need = |name: &str| {
             maybe(name).ok_or_else(|| InspectError::UnexpectedLayout {
                 what: name.into(),
@@ -102,14 +104,8 @@ impl GoGlobals {
             gcphase: need("runtime.gcphase")?,
             iscgo: need("runtime.iscgo")?,
             size_class_to_size: maybe(SIZE_CLASSES[0]).map_or_else(|| need(SIZE_CLASSES[1]), Ok)?,
-            tlsg: found.get("runtime.tlsg").copied(),
-            wait_reason_strings: binary
-                .symbols()
-                .find(|symbol| symbol.name == "runtime.waitReasonStrings")
-                .map(|symbol| Table {
-                    address: symbol.vaddr,
-                    size: symbol.size,
-                }),
+            tlsg: symbol("runtime.tlsg"),
+            wait_reason_strings: found.get("runtime.waitReasonStrings").copied(),
             heap: maybe("runtime.mheap_"),
             sweep: maybe("runtime.sweep"),
             scavenge: maybe("runtime.scavenge"),
@@ -121,7 +117,8 @@ impl GoGlobals {
 }
 
 const SIZE_CLASSES: [&str; 2] = ["internal/runtime/gc.SizeClassToSize", "runtime.class_to_size"];
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
+    "runtime.waitReasonStrings",
     "runtime.sched",
     "runtime.work",
     "runtime.memstats",

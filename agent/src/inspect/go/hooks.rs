@@ -108,7 +108,7 @@ pub(super) fn sites(
     symbols: &GoSymbolizer,
 ) -> BTreeMap<GoHook, Result<ProbeSite, SiteError>> {
     let wanted: Vec<&str> = GoHook::ALL.iter().flat_map(|h| h.candidates()).copied().collect();
-    let found = symbols.functions_named(&wanted);
+    let found = symbols.functions_named(&binary.file, &wanted);
     let site = |hook: GoHook| {
         let present = hook
             .candidates()

@@ -12,6 +12,8 @@ pub(super) mod offsets;
 pub(super) mod pclntab;
 #[cfg(any(test, fuzzing))]
 pub(super) mod readers;
+#[cfg(test)]
+mod sample;
 pub(super) mod tls;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,7 @@ use self::offsets::GoOffsets;
 use self::pclntab::GoSymbolizer;
 use self::tls::TlsG;
 use super::arch::Arch;
-use super::elf::{Binary, ElfFacts};
+use super::elf::{Binary, ElfFacts, MAX_SECTION};
 use super::{InspectError, ProbeSite, SiteError};
 
 /// The Go toolchains whose binaries are known. A newer one's are read as far as they say themselves what is where.
@@ -33,6 +35,9 @@ pub const GO_SUPPORTED: &str = "go1.18 to go1.27";
 /// The register ABI and its pclntab came with it.
 const OLDEST_MINOR: u32 = 18;
 const NEWEST_MINOR: u32 = 27;
+/// Bytes of DWARF that is read though the table has the version, and of any that is.
+const LARGE_DWARF: u64 = 12 << 20;
+const MAX_DWARF: u64 = MAX_SECTION;
 
 /// What is known of a Go executable.
 #[derive(Debug)]
@@ -70,6 +75,22 @@ pub(super) fn fields(binary: &Binary<'_>) -> Result<(GoVersion, GoFields), Inspe
     Ok((info.version, layouts::record(&types)?))
 }
 
+/// The toolchain's version; None when it is not Go's.
+pub(super) fn version(binary: &Binary<'_>) -> Result<Option<GoVersion>, InspectError> {
+    Ok(buildinfo::read(binary)?.map(|info| info.version))
+}
+
+/// A toolchain that compiles Go, but with another runtime: gccgo keeps its export data (gcc/go/go-backend.c, GO_EXPORT_SECTION_NAME),
+/// TinyGo has functions of its own (tinygo, src/internal/task and src/runtime, asm_*.S), where symbols are left.
+pub(super) fn other_toolchain(binary: &Binary<'_>) -> Option<InspectError> {
+    let gccgo = binary.has_section(".go_export").then_some("gccgo");
+    let tinygo = || binary.symbols(|symbol| symbol.name.starts_with("tinygo_").then_some("TinyGo"));
+    gccgo.or_else(tinygo).map(|toolchain| InspectError::OtherToolchain {
+        toolchain,
+        supported: GO_SUPPORTED,
+    })
+}
+
 pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectError> {
     let Some(info) = buildinfo::read(binary)? else {
         return Ok(None);
@@ -88,12 +109,24 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
         machine: format!("e_machine {}", binary.facts.machine),
         supported: "linux/amd64 or linux/arm64",
     })?;
-    let symbols = match pclntab::read(binary) {
+    let symbols = match pclntab::read(binary, &version) {
         // A table of another form is a newer version's right.
         Err(_) if version.minor > NEWEST_MINOR => return Err(unsupported()),
         symbols => symbols?,
     };
-    let sections = Sections::of(binary);
+    let of_release = layouts::of_release(&version, arch.name());
+    // What DWARF says is in the table as well, for a release's version: that takes less than some hundred MB would.
+    let sections = match Sections::size(binary) {
+        Some(size) if size > LARGE_DWARF && of_release.is_ok() => None,
+        Some(size) if size > MAX_DWARF => {
+            return Err(InspectError::TooLarge {
+                what: "bytes of DWARF",
+                found: size,
+                most: MAX_DWARF,
+            });
+        }
+        _ => Sections::of(binary),
+    };
     let types = sections
         .as_ref()
         .map(Types::index)
@@ -104,7 +137,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
             let offsets = GoOffsets::read(&types);
             (Some(types), offsets, OffsetsSource::Dwarf)
         }
-        Ok(None) => (None, layouts::of_release(&version, arch.name()), OffsetsSource::Table),
+        Ok(None) => (None, of_release, OffsetsSource::Table),
         Err(e) => (None, Err(e), OffsetsSource::Dwarf),
     };
     let (globals, globals_source) = match GoGlobals::read(binary, types.as_ref()) {
@@ -118,7 +151,7 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<GoImage>, InspectErr
     let is_cgo = globals
         .as_ref()
         .ok()
-        .map(|g| matches!(binary.read(g.iscgo, 1), Some([1])));
+        .map(|g| binary.read(g.iscgo, 1).is_some_and(|flag| flag == [1]));
     let is_cgo = is_cgo.unwrap_or(info.cgo_enabled);
     Ok(Some(GoImage {
         elf: binary.facts.clone(),

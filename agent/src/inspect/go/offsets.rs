@@ -34,6 +34,7 @@ macro_rules! offsets {
     };
 }
 
+mod check;
 mod gc;
 
 pub use gc::{HeapOffsets, LimiterOffsets, ScavengeOffsets, SweepOffsets};
@@ -357,6 +358,12 @@ pub struct GoOffsets {
 
 impl GoOffsets {
     pub(super) fn read(types: &impl Layouts) -> Result<Self, InspectError> {
+        let offsets = Self::found(types)?;
+        offsets.check()?;
+        Ok(offsets)
+    }
+
+    fn found(types: &impl Layouts) -> Result<Self, InspectError> {
         Ok(Self {
             g: GOffsets::read(types)?,
             m: MOffsets::read(types)?,

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
+use super::super::source::{Bytes, Windows};
 pub(super) use place::read;
 
 /// A place in the source.
@@ -21,27 +22,73 @@ pub struct Frame {
     pub line: u32,
 }
 
-/// Link-time addresses → functions, files and lines. Holds its own copy of the table.
+/// Link-time addresses → functions, files and lines. It knows where the table is; the table, which has a tenth of a large
+/// executable, stays in its file, from which each look-up reads what it needs.
 #[derive(Clone)]
 pub struct GoSymbolizer {
-    table: Vec<u8>,
+    /// Where in the file the table begins, and the end of what it may be in.
+    place: Range<u64>,
     /// runtime.text, which all addresses in the table are relative to.
     text: u64,
     header: Header,
+    /// Where in the file go:func.* is: what functions' data is relative to. None where it is not known.
+    data: Option<u64>,
+}
+
+#[cfg(test)]
+impl GoSymbolizer {
+    /// One that knows no function.
+    pub fn empty() -> Self {
+        let header = Header {
+            form: Form::Go120,
+            quantum: 1,
+            functions: 0,
+            names: 0,
+            units: 0,
+            files: 0,
+            pc_values: 0,
+            funcs: 0,
+        };
+        Self {
+            place: 0..0,
+            text: 0,
+            header,
+            data: None,
+        }
+    }
 }
 
 /// What the table's header says; places are bytes from the table's begin.
 #[derive(Clone)]
 struct Header {
+    /// Which words a `_func` has.
+    form: Form,
     /// What pc deltas are multiplied by.
     quantum: u64,
-    functions: usize,
-    names: usize,
-    units: usize,
-    files: usize,
-    pc_values: usize,
+    functions: u64,
+    names: u64,
+    units: u64,
+    files: u64,
+    pc_values: u64,
     /// The functab, and the base of the offsets in it.
-    funcs: usize,
+    funcs: u64,
+}
+
+/// The layouts of a `_func` (runtime/runtime2.go): of go1.18 and go1.19, and of go1.20 on, where startLine was added.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Go118,
+    Go120,
+}
+
+impl Form {
+    /// Bytes up to the arrays of pcdata and funcdata; the last of them is nfuncdata.
+    fn size(self) -> u64 {
+        match self {
+            Self::Go118 => 40,
+            Self::Go120 => 44,
+        }
+    }
 }
 
 /// Steps of a pc-value table: the longest function of a large program has some ten thousand.
@@ -49,36 +96,35 @@ const MAX_STEPS: usize = 1 << 18;
 const MAX_NAME: usize = 1 << 16;
 /// A function of a name that is looked for, and the wrapper for the other ABI; of more nothing could be told.
 const MAX_NAMESAKES: usize = 4;
+/// abi.FUNCDATA_WrapInfo: of a wrapper, what it wraps (go1.18–1.27, internal/abi/symtab.go).
+const WRAP_INFO: u64 = 7;
 
 impl GoSymbolizer {
-    /// The name, file and line of the instruction at `vaddr` (link-time). For a return address, ask for the byte before it.
-    pub fn lookup(&self, vaddr: u64) -> Option<Frame> {
-        let offset = u32::try_from(vaddr.checked_sub(self.text)?).ok()?;
-        let index = self.find(offset)?;
-        let func = self.func(index)?;
-        let (name, pcfile, pcln, unit) = (func.field(1)?, func.field(5)?, func.field(6)?, func.field(8)?);
-        let entry = u64::from(func.field(0)?);
-        let file = self
-            .pc_value(pcfile, entry, u64::from(offset))
-            .and_then(|n| self.file(unit, n));
-        let line = self
-            .pc_value(pcln, entry, u64::from(offset))
-            .and_then(|n| u32::try_from(n).ok());
-        Some(Frame {
-            function: self.string(self.header.names, name)?,
-            file: file.unwrap_or_default(),
-            line: line.unwrap_or(0),
-        })
+    /// The name, file and line of the instruction at `vaddr` (link-time), by the executable's bytes. For a return address, ask for
+    /// the byte before it.
+    pub fn lookup(&self, file: &dyn Bytes, vaddr: u64) -> Option<Frame> {
+        self.on(&Windows::new(file)).frame(vaddr)
+    }
+
+    /// The first address of the function that a goroutine was started with, as the runtime names it: the compiler wraps `go f(x)`
+    /// into a function without arguments, which says what it wraps (go1.26, runtime/tracestack.go, startPCForTrace). None where no
+    /// function is.
+    pub fn start(&self, file: &dyn Bytes, vaddr: u64) -> Option<u64> {
+        let windows = Windows::new(file);
+        let table = self.on(&windows);
+        let entry = table.entry(table.find(self.offset(vaddr)?)?)?;
+        table.wrapped(vaddr).or_else(|| self.text.checked_add(entry.into()))
     }
 
     /// The address range of the function at `vaddr`.
-    pub fn function_range(&self, vaddr: u64) -> Option<Range<u64>> {
-        let index = self.find(u32::try_from(vaddr.checked_sub(self.text)?).ok()?)?;
-        self.range(index)
+    pub fn function_range(&self, file: &dyn Bytes, vaddr: u64) -> Option<Range<u64>> {
+        let windows = Windows::new(file);
+        let table = self.on(&windows);
+        table.range(table.find(self.offset(vaddr)?)?)
     }
 
     /// How many functions the table has.
-    pub fn len(&self) -> usize {
+    pub fn len(&self) -> u64 {
         self.header.functions
     }
 
@@ -87,35 +133,114 @@ impl GoSymbolizer {
     }
 
     /// All functions of these names: usually one each, two where an ABI wrapper has the same name.
-    pub(super) fn functions_named<'n>(&self, names: &[&'n str]) -> HashMap<&'n str, Vec<Range<u64>>> {
+    pub(super) fn functions_named<'n>(
+        &self,
+        file: &Windows<'_>,
+        names: &[&'n str],
+    ) -> HashMap<&'n str, Vec<Range<u64>>> {
+        let table = self.on(file);
         let wanted: HashMap<&[u8], &'n str> = names.iter().map(|name| (name.as_bytes(), *name)).collect();
         // A name is searched for its end no further than it could be one of these: all of them may end at the same place.
         let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
         let mut found: HashMap<&str, Vec<Range<u64>>> = HashMap::new();
+        let mut bytes = Vec::new();
         for index in 0..self.header.functions {
-            let bytes = self
-                .func(index)
-                .and_then(|f| self.text_at(self.header.names, f.field(1)?, longest + 1));
-            if let Some(name) = bytes.and_then(|bytes| wanted.get(bytes))
-                && let Some(range) = self.range(index)
+            let named = table.func(index).and_then(|func| {
+                let at = table.field(func, 1)?;
+                table.text_at(self.header.names, at, longest, &mut bytes)
+            });
+            if named.is_some()
+                && let Some(name) = wanted.get(bytes.as_slice())
+                && let Some(range) = table.range(index)
             {
                 let ranges = found.entry(name).or_default();
                 if ranges.len() < MAX_NAMESAKES {
                     ranges.push(range);
                 }
             }
+            if file.is_exhausted() {
+                break;
+            }
         }
         found
     }
 
-    fn range(&self, index: usize) -> Option<Range<u64>> {
-        let start = self.text.checked_add(u64::from(self.entry(index)?))?;
-        let end = self.text.checked_add(u64::from(self.entry(index + 1)?))?;
+    fn offset(&self, vaddr: u64) -> Option<u32> {
+        u32::try_from(vaddr.checked_sub(self.text)?).ok()
+    }
+
+    fn on<'t>(&'t self, file: &'t Windows<'t>) -> Table<'t> {
+        Table {
+            symbols: self,
+            header: &self.header,
+            file,
+        }
+    }
+}
+
+impl fmt::Debug for GoSymbolizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "GoSymbolizer({} functions from {:#x})",
+            self.header.functions, self.text
+        )
+    }
+}
+
+/// The table in its file.
+struct Table<'t> {
+    symbols: &'t GoSymbolizer,
+    header: &'t Header,
+    file: &'t Windows<'t>,
+}
+
+/// A `_func`, by its place: 32-bit words entryOff, nameOff, args, deferreturn, pcsp, pcfile, pcln, npcdata, cuOffset, …
+#[derive(Clone, Copy)]
+struct Func(u64);
+
+impl Table<'_> {
+    fn frame(&self, vaddr: u64) -> Option<Frame> {
+        let offset = self.symbols.offset(vaddr)?;
+        let func = self.func(self.find(offset)?)?;
+        let field = |n| self.field(func, n);
+        let (name, pcfile, pcln, unit) = (field(1)?, field(5)?, field(6)?, field(8)?);
+        let entry = u64::from(field(0)?);
+        let value = |of| self.pc_value(of, entry, u64::from(offset));
+        Some(Frame {
+            function: self.string(self.header.names, name)?,
+            file: value(pcfile).and_then(|n| self.source(unit, n)).unwrap_or_default(),
+            line: value(pcln).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        })
+    }
+
+    /// The function that the one at `vaddr` wraps. What is said must be a function's first byte.
+    fn wrapped(&self, vaddr: u64) -> Option<u64> {
+        let func = self.func(self.find(self.symbols.offset(vaddr)?)?)?;
+        let size = self.header.form.size();
+        let counted = self.file.byte(self.at(func.0.checked_add(size - 1)?)?)?;
+        if u64::from(counted) <= WRAP_INFO {
+            return None;
+        }
+        let data = u64::from(self.field(func, 7)?).checked_add(WRAP_INFO)?;
+        let offset = self.word(func.0.checked_add(size)?.checked_add(data * 4)?)?;
+        if offset == u32::MAX {
+            return None;
+        }
+        let wrapped = self.file.word(self.symbols.data?.checked_add(offset.into())?)?;
+        let is_one = self.entry(self.find(wrapped)?)? == wrapped;
+        is_one.then(|| self.symbols.text.checked_add(wrapped.into()))?
+    }
+
+    fn range(&self, index: u64) -> Option<Range<u64>> {
+        let text = self.symbols.text;
+        let start = text.checked_add(u64::from(self.entry(index)?))?;
+        let end = text.checked_add(u64::from(self.entry(index + 1)?))?;
         (start < end).then_some(start..end)
     }
 
     /// Index of the last function that starts at or before `offset`.
-    fn find(&self, offset: u32) -> Option<usize> {
+    fn find(&self, offset: u32) -> Option<u64> {
         let (mut low, mut high) = (0, self.header.functions);
         if offset < self.entry(0)? || offset >= self.entry(self.header.functions)? {
             return None;
@@ -132,37 +257,44 @@ impl GoSymbolizer {
     }
 
     /// Entry of function `index`, relative to text; of `functions` itself, the end of the last.
-    fn entry(&self, index: usize) -> Option<u32> {
+    fn entry(&self, index: u64) -> Option<u32> {
         self.word(self.header.funcs.checked_add(index.checked_mul(8)?)?)
     }
 
-    fn func(&self, index: usize) -> Option<Func<'_>> {
+    fn func(&self, index: u64) -> Option<Func> {
         let at = self.word(self.header.funcs.checked_add(index.checked_mul(8)?)?.checked_add(4)?)?;
-        Some(Func {
-            table: self,
-            at: self.header.funcs.checked_add(at as usize)?,
-        })
+        Some(Func(self.header.funcs.checked_add(at.into())?))
     }
 
-    fn word(&self, at: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(
-            self.table.get(at..at.checked_add(4)?)?.try_into().ok()?,
-        ))
+    fn field(&self, func: Func, n: u64) -> Option<u32> {
+        self.word(func.0.checked_add(n * 4)?)
     }
 
-    fn text_at(&self, base: usize, offset: u32, longest: usize) -> Option<&[u8]> {
-        let rest = self.table.get(base.checked_add(offset as usize)?..)?;
-        let end = rest.iter().take(longest).position(|b| *b == 0)?;
-        Some(&rest[..end])
+    /// A place of the table in the file.
+    fn at(&self, place: u64) -> Option<u64> {
+        let at = self.symbols.place.start.checked_add(place)?;
+        (at < self.symbols.place.end).then_some(at)
     }
 
-    fn string(&self, base: usize, offset: u32) -> Option<String> {
-        Some(String::from_utf8_lossy(self.text_at(base, offset, MAX_NAME)?).into_owned())
+    fn word(&self, place: u64) -> Option<u32> {
+        let at = self.at(place)?;
+        (self.symbols.place.end - at >= 4).then(|| self.file.word(at))?
+    }
+
+    fn text_at(&self, base: u64, offset: u32, longest: usize, text: &mut Vec<u8>) -> Option<()> {
+        let at = self.at(base.checked_add(offset.into())?)?;
+        self.file.name(at, self.symbols.place.end, longest, text)
+    }
+
+    fn string(&self, base: u64, offset: u32) -> Option<String> {
+        let mut text = Vec::new();
+        self.text_at(base, offset, MAX_NAME, &mut text)?;
+        Some(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// File number `n` of a compile unit: cutab maps it to an offset in the file table (symtab.go, funcfile).
-    fn file(&self, unit: u32, n: i32) -> Option<String> {
-        let slot = (unit as usize).checked_add(usize::try_from(n).ok()?)?;
+    fn source(&self, unit: u32, n: i32) -> Option<String> {
+        let slot = u64::from(unit).checked_add(u64::try_from(n).ok()?)?;
         let offset = self.word(self.header.units.checked_add(slot.checked_mul(4)?)?)?;
         (offset != u32::MAX).then(|| self.string(self.header.files, offset))?
     }
@@ -172,7 +304,7 @@ impl GoSymbolizer {
         if table == 0 {
             return None;
         }
-        let mut at = self.header.pc_values.checked_add(table as usize)?;
+        let mut at = self.header.pc_values.checked_add(table.into())?;
         let (mut pc, mut value) = (entry, -1i32);
         for step in 0..MAX_STEPS {
             let delta = self.varint(&mut at)?;
@@ -189,10 +321,10 @@ impl GoSymbolizer {
         None
     }
 
-    fn varint(&self, at: &mut usize) -> Option<u32> {
+    fn varint(&self, at: &mut u64) -> Option<u32> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {
-            let byte = *self.table.get(*at)?;
+            let byte = self.file.byte(self.at(*at)?)?;
             *at += 1;
             value |= u32::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
             if byte & 0x80 == 0 {
@@ -200,30 +332,6 @@ impl GoSymbolizer {
             }
         }
         None
-    }
-}
-
-impl fmt::Debug for GoSymbolizer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "GoSymbolizer({} functions from {:#x}, {} bytes)",
-            self.header.functions,
-            self.text,
-            self.table.len()
-        )
-    }
-}
-
-/// A `_func`: 32-bit words entryOff, nameOff, args, deferreturn, pcsp, pcfile, pcln, npcdata, cuOffset, …
-struct Func<'t> {
-    table: &'t GoSymbolizer,
-    at: usize,
-}
-
-impl Func<'_> {
-    fn field(&self, n: usize) -> Option<u32> {
-        self.table.word(self.at.checked_add(n * 4)?)
     }
 }
 
@@ -240,10 +348,58 @@ mod tests {
         // One function 0..16 whose _func is in the table itself, then steps that never reach the target.
         table.extend([0, 0, 0, 0, 12, 0, 0, 0, 16, 0, 0, 0]);
         table.extend([1; 4096]);
-        let mut symbolizer = place::parse(table).expect("a table");
+        let place = 0..table.len() as u64;
+        let mut symbolizer = place::parse(&Windows::new(&table), place).expect("a table");
         symbolizer.text = 0x1000;
         for vaddr in [0, 0xfff, 0x1000, 0x100f, 0x1010, u64::MAX] {
-            let _ = symbolizer.lookup(vaddr);
+            let _ = (symbolizer.lookup(&table, vaddr), symbolizer.start(&table, vaddr));
         }
+    }
+
+    /// Three functions of 16 bytes, the last of which says that it wraps what is at `wrapped`.
+    #[track_caller]
+    fn check(wrapped: u32, funcdata: u8, data: Option<u64>, expected: &str) {
+        let names = b"\0main.a\0main.b\0main.main.gowrap1\0";
+        let mut file = wrapped.to_le_bytes().to_vec();
+        let mut table = vec![0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+        let funcs = 72 + names.len() as u64;
+        for word in [3, 0, 0, 72, funcs, funcs, funcs, funcs] {
+            table.extend(word.to_le_bytes());
+        }
+        table.extend(names);
+        for (i, at) in [(0u32, 28u32), (16, 72), (32, 116)] {
+            table.extend([i, at].map(u32::to_le_bytes).as_flattened());
+        }
+        table.extend(48u32.to_le_bytes());
+        for (entry, name) in [(0u32, 1u32), (16, 8), (32, 15)] {
+            let mut func = vec![0; 44];
+            func[..4].copy_from_slice(&entry.to_le_bytes());
+            func[4..8].copy_from_slice(&name.to_le_bytes());
+            func[43] = if entry == 32 { funcdata } else { 0 };
+            table.extend(func);
+        }
+        for number in 0..u32::from(funcdata) {
+            let offset = if number == 7 { 0u32 } else { u32::MAX };
+            table.extend(offset.to_le_bytes());
+        }
+        file.extend(&table);
+        let place = 4..file.len() as u64;
+        let mut symbolizer = place::parse(&Windows::new(&file), place).expect("a table");
+        (symbolizer.text, symbolizer.data) = (0x1000, data);
+        let start = symbolizer.start(&file, 0x1024).expect("a function");
+        assert_eq!(symbolizer.lookup(&file, start).unwrap().function, expected);
+        assert_eq!(symbolizer.lookup(&file, 0x1020).unwrap().function, "main.main.gowrap1");
+    }
+
+    #[test]
+    fn a_wrapper_is_called_what_it_wraps() {
+        check(16, 8, Some(0), "main.b");
+        check(0, 8, Some(0), "main.a");
+        // Not a function's begin; beyond all; none said; nothing known of the data; the data beyond the file.
+        check(17, 8, Some(0), "main.main.gowrap1");
+        check(48, 8, Some(0), "main.main.gowrap1");
+        check(16, 7, Some(0), "main.main.gowrap1");
+        check(16, 8, None, "main.main.gowrap1");
+        check(16, 8, Some(1 << 40), "main.main.gowrap1");
     }
 }

@@ -5,17 +5,20 @@ use std::collections::BTreeSet;
 use super::super::arch::Arch;
 use super::super::elf::Binary;
 use super::super::readers::{BASE, address_of, executable};
-use super::super::source::Source;
 use super::hooks::GoHook;
 use super::{buildinfo as info, code as globals, hooks, layouts, pclntab as table, tls};
 
 /// The inline form of build info: go1.26.0, no modules.
 const INFO: &[u8] = b"\xff Go buildinf:\x08\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x08go1.26.0\0";
 
+fn newest() -> info::GoVersion {
+    info::parse_version("go1.27.0").expect("a version")
+}
+
 /// The section .go.buildinfo.
 pub(in crate::inspect) fn buildinfo(bytes: &[u8]) {
     let file = executable(&[(".go.buildinfo", bytes, 0)]);
-    if let Ok(binary) = Binary::parse(Source::Bytes(&file)) {
+    if let Ok(binary) = Binary::parse(&file) {
         let _ = info::read(&binary);
     }
 }
@@ -31,14 +34,16 @@ fn pclntab_in(section: &str, bytes: &[u8]) {
     const CODE: u64 = 1 << 20;
     let text = vec![0xcc; CODE as usize];
     let file = executable(&[(section, bytes, 0), (".text", &text, 0)]);
-    let Ok(binary) = Binary::parse(Source::Bytes(&file)) else {
+    let Ok(binary) = Binary::parse(&file) else {
         return;
     };
-    let Ok(symbols) = table::read(&binary) else { return };
-    let _ = symbols.functions_named(&["runtime.execute", "main.main"]);
+    let Ok(symbols) = table::read(&binary, &newest()) else {
+        return;
+    };
+    let _ = symbols.functions_named(&binary.file, &["runtime.execute", "main.main"]);
     let text = address_of(&file, ".text");
     for at in (text..text + CODE).step_by(64 << 10).chain(text..text + 64) {
-        let _ = (symbols.lookup(at), symbols.function_range(at));
+        let _ = (symbols.lookup(&file, at), symbols.function_range(&file, at));
     }
 }
 
@@ -58,7 +63,7 @@ pub(in crate::inspect) fn dwarf(bytes: &[u8]) {
         (".debug_abbrev", abbreviations, 0),
         (".debug_str", strings, 0),
     ]);
-    if let Ok(binary) = Binary::parse(Source::Bytes(&file)) {
+    if let Ok(binary) = Binary::parse(&file) {
         let _ = super::fields(&binary);
     }
 }
@@ -80,10 +85,10 @@ pub(in crate::inspect) fn code(bytes: &[u8]) {
     let text = address_of(&executable(&sections), ".text");
     let pclntab = pclntab_of(&names, size as u32, text);
     let file = executable(&[&sections[..], &[(".gopclntab", &pclntab, 0)]].concat());
-    let Ok(binary) = Binary::parse(Source::Bytes(&file)) else {
+    let Ok(binary) = Binary::parse(&file) else {
         return;
     };
-    let (Ok(symbols), Some(version)) = (table::read(&binary), info::parse_version("go1.26.0")) else {
+    let (Ok(symbols), Some(version)) = (table::read(&binary, &newest()), info::parse_version("go1.26.0")) else {
         return;
     };
     let _ = tls::find(&binary, &symbols);
@@ -132,21 +137,22 @@ pub(in crate::inspect) fn pclntab_of(names: &[&str], size: u32, text: u64) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::InspectError;
     use crate::inspect::go::dwarf::{Sections, Types, Unreadable};
 
     /// The parts fit: what the readers are given is taken as far as it is meant to be.
     #[test]
     fn a_section_that_is_in_order_is_read() {
         let file = executable(&[(".go.buildinfo", INFO, 0)]);
-        let binary = Binary::parse(Source::Bytes(&file)).unwrap();
+        let binary = Binary::parse(&file).unwrap();
         assert_eq!(info::read(&binary).unwrap().unwrap().version.raw, "go1.26.0");
 
         let code = vec![0x90; 64];
         let text = address_of(&executable(&[(".text", &code, 0)]), ".text");
         let table = pclntab_of(&["main.main", "runtime.execute"], 32, text);
         let file = executable(&[(".text", &code, 0), (".gopclntab", &table, 0)]);
-        let symbols = super::table::read(&Binary::parse(Source::Bytes(&file)).unwrap()).unwrap();
-        assert_eq!(symbols.lookup(text + 40).unwrap().function, "runtime.execute");
+        let symbols = super::table::read(&Binary::parse(&file).unwrap(), &newest()).unwrap();
+        assert_eq!(symbols.lookup(&file, text + 40).unwrap().function, "runtime.execute");
     }
 
     /// Where GNU ld and lld put it in a PIE: between other things, behind what only looks like its begin.
@@ -169,13 +175,48 @@ mod tests {
         }
         shared.extend([7; 100]);
         let file = executable(&[(".text", &code, 0), (".data.rel.ro", &shared, 0)]);
-        let symbols = super::table::read(&Binary::parse(Source::Bytes(&file)).unwrap()).unwrap();
-        assert_eq!(symbols.lookup(text + 40).unwrap().function, "runtime.execute");
+        let symbols = super::table::read(&Binary::parse(&file).unwrap(), &newest()).unwrap();
+        assert_eq!(symbols.lookup(&file, text + 40).unwrap().function, "runtime.execute");
         let without = executable(&[(".text", &code, 0), (".data.rel.ro", &[1; 8], 0)]);
-        let error = super::table::read(&Binary::parse(Source::Bytes(&without)).unwrap()).err();
+        let error = super::table::read(&Binary::parse(&without).unwrap(), &newest()).err();
+        assert!(matches!(error, Some(InspectError::NotFound { .. })), "{error:?}");
+    }
+
+    /// What garble makes is no broken file, and what gccgo makes is no Go program that is known.
+    #[test]
+    fn what_is_another_is_called_so() {
+        let code = vec![0x90; 64];
+        let text = address_of(&executable(&[(".text", &code, 0)]), ".text");
+        let good = pclntab_of(&["main.main", "runtime.execute"], 32, text);
+        let check = |table: &[u8], info: &[u8], expected: fn(&InspectError) -> bool| {
+            let sections = [
+                (".text", &code[..], 0),
+                (".gopclntab", table, 0),
+                (".go.buildinfo", info, 0),
+            ];
+            let found = crate::inspect::inspect(&executable(&sections)).err();
+            assert!(found.as_ref().is_some_and(expected), "{found:?}");
+        };
+        let obfuscated = |error: &InspectError| matches!(error, InspectError::Obfuscated { .. });
+        let mut table = good.clone();
+        table[..4].copy_from_slice(&0x1234_5678u32.to_le_bytes());
+        check(&table, INFO, obfuscated);
+        let mut unknown = INFO.to_vec();
+        unknown[32] = 7;
+        unknown.truncate(33);
+        unknown.extend(b"unknown\0");
+        check(&good, &unknown, obfuscated);
+        // A table that is broken besides is broken.
+        table[4] = 1;
+        check(&table, INFO, |error| {
+            *error == InspectError::Malformed { part: "pclntab" }
+        });
+
+        let file = executable(&[(".text", &code, 0), (".go_export", b"v3;", 0)]);
+        let other = crate::inspect::inspect(&file).err();
         assert!(
-            matches!(error, Some(crate::inspect::InspectError::NotFound { .. })),
-            "{error:?}"
+            matches!(other, Some(InspectError::OtherToolchain { toolchain: "gccgo", .. })),
+            "{other:?}"
         );
     }
 
@@ -199,10 +240,10 @@ mod tests {
         table.extend(vec![b'x'; 1 << 20]);
         let code = [0x90; 64];
         let file = executable(&[(".text", &code, 0), (".gopclntab", &table, 0)]);
-        let binary = Binary::parse(Source::Bytes(&file)).unwrap();
-        let symbols = super::table::read(&binary).unwrap();
-        assert_eq!(symbols.len() as u64, functions);
-        assert!(symbols.functions_named(&["runtime.execute"]).is_empty());
+        let binary = Binary::parse(&file).unwrap();
+        let symbols = super::table::read(&binary, &newest()).unwrap();
+        assert_eq!(symbols.len(), functions);
+        assert!(symbols.functions_named(&binary.file, &["runtime.execute"]).is_empty());
     }
 
     /// A unit of the runtime (version 4) of these entries behind its own, which has abbreviation 1.
@@ -215,7 +256,7 @@ mod tests {
     }
 
     fn types<T>(file: &[u8], ask: impl FnOnce(Result<Types<'_>, Unreadable>) -> T) -> T {
-        let binary = Binary::parse(Source::Bytes(file)).unwrap();
+        let binary = Binary::parse(&file).unwrap();
         let sections = Sections::of(&binary).unwrap();
         ask(Types::index(&sections))
     }

@@ -57,7 +57,7 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &GoSymbolizer) -> Result<TlsG, 
         function: FUNCTION.into(),
         reason: reason.into(),
     };
-    let found = symbols.functions_named(&[FUNCTION]);
+    let found = symbols.functions_named(&binary.file, &[FUNCTION]);
     let range = found
         .get(FUNCTION)
         .and_then(|ranges| ranges.first())
@@ -68,7 +68,7 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &GoSymbolizer) -> Result<TlsG, 
         function: FUNCTION.into(),
         vaddr: range.start,
     })?;
-    let instructions: Vec<Instruction> = Decoder::with_ip(64, code, range.start, DecoderOptions::NONE)
+    let instructions: Vec<Instruction> = Decoder::with_ip(64, &code, range.start, DecoderOptions::NONE)
         .iter()
         .take_while(|i| !i.is_invalid())
         .collect();
@@ -113,7 +113,7 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &GoSymbolizer) -> Result<TlsG, 
 
 fn got_slot(binary: &Binary<'_>, slot: u64) -> Option<i64> {
     let Some(relocation) = binary.relocation(slot) else {
-        return Some(u64::from_le_bytes(binary.read(slot, 8)?.try_into().ok()?) as i64);
+        return binary.word(slot).map(|offset| offset as i64);
     };
     if relocation.kind != TPOFF64 {
         return None;

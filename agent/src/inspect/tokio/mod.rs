@@ -10,6 +10,8 @@ pub(super) mod vtable;
 
 use std::collections::BTreeMap;
 
+use memchr::memmem;
+
 use self::hooks::TokioHook;
 use self::names::{FutureName, TaskKind};
 use self::symbols::Symbols;
@@ -51,6 +53,9 @@ pub struct PollSite {
 /// What stays in a stripped binary: source paths in panic messages, and the workers' thread name (runtime/builder.rs).
 const TRACES: [&[u8]; 3] = [b"/tokio-1.", b"tokio-runtime-worker", b"tokio-rt-worker"];
 
+/// Bytes of what is looked for, at most.
+const LONGEST: usize = 64;
+
 pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, InspectError> {
     let symbols = Symbols::of(binary);
     let is_poll = |n: &str| names::is(n, "tokio::runtime::task::raw::poll");
@@ -82,6 +87,9 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         ));
     }
     let header = vtable::header_layout(binary, &symbols).ok_or_else(|| {
+        if is_unoptimised(&symbols) {
+            return InspectError::Unoptimised;
+        }
         unexpected(
             "the task header",
             "raw::schedule doesn't load the vtable from it as known".into(),
@@ -121,30 +129,26 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
     }))
 }
 
-fn mentions_tokio(binary: &Binary<'_>) -> bool {
-    let Some((_, data)) = binary.section(".rodata") else {
-        return false;
-    };
-    TRACES.iter().any(|name| find(&data, name).is_some())
+/// Whether a function that only gives a field of its argument back was not inlined, which each level above 0 does.
+fn is_unoptimised(symbols: &Symbols) -> bool {
+    let accessor = |name: &str| names::is(name, "tokio::runtime::task::raw::RawTask::header_ptr");
+    symbols.matching(accessor).next().is_some()
+}
+
+pub(super) fn mentions_tokio(binary: &Binary<'_>) -> bool {
+    let finders = TRACES.map(memmem::Finder::new);
+    let found = binary.scan(".rodata", LONGEST, |_, data| {
+        finders.iter().any(|finder| finder.find(data).is_some()).then_some(())
+    });
+    found.is_some()
 }
 
 /// The version in `…/tokio-1.54.1/src/…`.
-fn version(binary: &Binary<'_>) -> Option<String> {
-    let (_, data) = binary.section(".rodata")?;
-    let at = find(&data, b"/tokio-1.")? + b"/tokio-".len();
-    let end = data.get(at..)?.iter().take(32).position(|b| *b == b'/')?;
-    Some(String::from_utf8_lossy(data.get(at..at + end)?).into_owned())
-}
-
-fn find(data: &[u8], wanted: &[u8]) -> Option<usize> {
-    let first = *wanted.first()?;
-    let mut from = 0;
-    while let Some(at) = data.get(from..)?.iter().position(|b| *b == first) {
-        let at = from + at;
-        if data.get(at..)?.starts_with(wanted) {
-            return Some(at);
-        }
-        from = at + 1;
-    }
-    None
+pub(super) fn version(binary: &Binary<'_>) -> Option<String> {
+    let finder = memmem::Finder::new(TRACES[0]);
+    binary.scan(".rodata", LONGEST, |_, data| {
+        let version = data.get(finder.find(data)? + b"/tokio-".len()..)?;
+        let end = version.iter().take(LONGEST / 2).position(|b| *b == b'/')?;
+        Some(String::from_utf8_lossy(&version[..end]).into_owned())
+    })
 }

@@ -2,7 +2,6 @@
 
 use super::super::elf::Binary;
 use super::super::readers::{address_of, executable};
-use super::super::source::Source;
 use super::names;
 
 /// Functions that are looked for, by the names their symbols have here: not mangled.
@@ -64,7 +63,7 @@ pub(in crate::inspect) fn tokio(bytes: &[u8]) {
     };
     let data: Vec<u8> = words.iter().flat_map(|byte| word(byte).to_le_bytes()).collect();
     let file = file(&symbols, &strings, &data);
-    if let Ok(binary) = Binary::parse(Source::Bytes(&file)) {
+    if let Ok(binary) = Binary::parse(&file) {
         let _ = super::inspect(&binary);
     }
 }

@@ -35,28 +35,29 @@ const MAX_CODE: u64 = 256 << 20;
 /// Names of one function: those whose code the linker merged.
 const MAX_NAMES: usize = 64;
 /// Bytes of all names.
-const MAX_TEXT: usize = 64 << 20;
+const MAX_TEXT: usize = 24 << 20;
 
 impl Symbols {
     pub(super) fn of(binary: &Binary<'_>) -> Self {
         let mut functions: BTreeMap<u64, Function> = BTreeMap::new();
         let mut left = MAX_TEXT;
-        for symbol in binary.symbols().filter(|s| s.is_function && s.name.contains("tokio")) {
+        binary.symbols(|symbol| {
+            if !symbol.is_function || !symbol.name.contains("tokio") {
+                return None;
+            }
             let function = functions.entry(symbol.vaddr).or_insert(Function {
                 size: 0,
                 names: Vec::new(),
             });
             function.size = function.size.max(symbol.size);
             if function.names.len() == MAX_NAMES {
-                continue;
+                return None;
             }
             let name = names::demangle(symbol.name);
             left = left.saturating_sub(name.len());
             function.names.push(name);
-            if left == 0 {
-                break;
-            }
-        }
+            (left == 0).then_some(())
+        });
         Self {
             functions,
             left: Cell::new(MAX_CODE),
@@ -127,7 +128,7 @@ impl Symbols {
         if self.is_exhausted() {
             return Vec::new();
         }
-        let decoder = Decoder::with_ip(64, code, vaddr, DecoderOptions::NONE);
+        let decoder = Decoder::with_ip(64, &code, vaddr, DecoderOptions::NONE);
         decoder.into_iter().take_while(|i| !i.is_invalid()).collect()
     }
 }

@@ -75,15 +75,19 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, 
         .map(|(vaddr, ..)| vaddr)
         .collect();
     let mut places: BTreeSet<u64> = binary.pointers_to(&polls).take(MAX_PLACES).collect();
-    for (start, data) in [".data.rel.ro", ".rodata"]
-        .iter()
-        .filter_map(|name| binary.section(name))
-    {
-        for (i, word) in data.chunks_exact(8).enumerate() {
-            if places.len() < MAX_PLACES && word.try_into().is_ok_and(|w| polls.contains(&u64::from_le_bytes(w))) {
-                places.insert(start.saturating_add(i as u64 * 8));
+    // Most words of the constants, such as a program's assets, are far from any function.
+    let (first, last) = (polls.iter().min().copied(), polls.iter().max().copied());
+    let polled = first.unwrap_or(u64::MAX)..=last.unwrap_or(0);
+    for section in [".data.rel.ro", ".rodata"] {
+        binary.scan(section, 0, |start, data| {
+            for (i, word) in data.as_chunks::<8>().0.iter().enumerate() {
+                let word = u64::from_le_bytes(*word);
+                if polled.contains(&word) && polls.contains(&word) && places.len() < MAX_PLACES {
+                    places.insert(start.saturating_add(i as u64 * 8));
+                }
             }
-        }
+            None::<()>
+        });
     }
     let verified: Vec<(u64, [u64; 10])> = places
         .iter()

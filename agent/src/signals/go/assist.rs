@@ -7,7 +7,7 @@ use agent_common::{go::assist::Payer, histogram::Series};
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric},
-    origins::{by_origin, origin_attributes},
+    origins::{by_origin, origin_attributes, started_with},
     signals::metric,
     target::Target,
     telemetry::gc::{ASSIST_COUNT, ASSIST_FUNCTIONS, ASSIST_OTHERS, ASSIST_TIME},
@@ -45,8 +45,7 @@ pub fn payers(cycle: u64, target: &Target) -> Vec<Attribute> {
     payers.sort_unstable_by_key(|payer| Reverse(payer.time));
     let others: u64 = payers.iter().skip(TOLD).map(|payer| payer.time).sum();
     let told = payers.iter().take(TOLD).map(|payer| {
-        let frame = target.go_frame(payer.startpc);
-        let function = frame.map_or_else(|| "unknown".to_owned(), |frame| frame.function);
+        let function = started_with(payer.startpc, target);
         format!("{function} {}", payer.time)
     });
     let mut attributes = vec![Attribute::new(ASSIST_FUNCTIONS, told.collect::<Vec<String>>())];

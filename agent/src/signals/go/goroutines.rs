@@ -8,17 +8,15 @@ use std::{
 };
 
 use crate::{
-    attach::plan::{Coverage, SignalState},
     golang::{Seen, State, Walk},
-    model::{Attribute, Metric, MonoNs, Point},
-    origins::is_system,
+    model::{Attribute, Metric, MonoNs, Point, PointData},
+    origins::{function_attributes, is_system, started_with},
     signals::metric,
     target::Target,
     telemetry::{
         goroutine::{
             GOROUTINE_ALIVE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE,
-            GOROUTINE_FOUND, GOROUTINE_FUNCTION, GOROUTINE_GONE, GOROUTINE_LEFT_OUT, GOROUTINE_STATE, GOROUTINE_SYSTEM,
-            GOROUTINE_WAIT_REASON,
+            GOROUTINE_FOUND, GOROUTINE_GONE, GOROUTINE_LEFT_OUT, GOROUTINE_STATE, GOROUTINE_WAIT_REASON,
         },
         net::OVERFLOW,
     },
@@ -158,16 +156,28 @@ fn origin(seen: &Seen) -> Origin {
 pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<()> {
     let Some(go) = &target.go else { return Ok(()) };
     let begin = Instant::now();
-    let off = |state: &SignalState| state.signal == NAME && matches!(state.coverage, Coverage::Off(_));
     let early = target.goroutines.next.is_some_and(|next| begin < next);
-    if early || target.states.iter().any(off) || !go.runtime.is_started() {
+    if early || target.is_off(NAME) || !go.runtime.is_started() {
         return Ok(());
     }
-    let walk = go.runtime.walk()?;
+    let mut walk = go.runtime.walk()?;
+    name(&mut walk.goroutines, target);
     target.goroutines.note(&walk, now);
     let took = begin.elapsed();
     target.goroutines.next = Some(Instant::now() + took * SHARE);
     Ok(())
+}
+
+/// Makes one origin of what has one name: wrappers of a function, and what has none.
+fn name(goroutines: &mut [Seen], target: &Target) {
+    let mut known: HashMap<Origin, Origin> = HashMap::new();
+    for seen in goroutines {
+        let (startpc, gopc) = *known.entry(origin(seen)).or_insert_with(|| {
+            let made = target.go_frame(seen.gopc.saturating_sub(1));
+            (target.go_start(seen.startpc), made.map_or(0, |_| seen.gopc))
+        });
+        (seen.startpc, seen.gopc) = (startpc, gopc);
+    }
 }
 
 /// The last walk as metrics.
@@ -187,12 +197,9 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     let sum = |(shown, count): (&Shown, &u64)| target.sum_from(first, *count, time, attributes(target, *shown));
     let left_out = vec![target.gauge(goroutines.left_out as i64, time, Vec::new())];
     [
-        metric(
-            &GOROUTINE_ALIVE,
-            goroutines.counts.iter().map(alive).collect::<Vec<Point>>(),
-        ),
-        metric(&GOROUTINE_FOUND, goroutines.found.iter().map(sum).collect()),
-        metric(&GOROUTINE_GONE, goroutines.gone.iter().map(sum).collect()),
+        metric(&GOROUTINE_ALIVE, merged(goroutines.counts.iter().map(alive))),
+        metric(&GOROUTINE_FOUND, merged(goroutines.found.iter().map(sum))),
+        metric(&GOROUTINE_GONE, merged(goroutines.gone.iter().map(sum))),
         metric(&GOROUTINE_LEFT_OUT, left_out),
     ]
     .into_iter()
@@ -200,15 +207,27 @@ pub fn metrics(target: &Target) -> Vec<Metric> {
     .collect()
 }
 
+/// One point for each set of attributes: go statements in one line are one place.
+fn merged(points: impl Iterator<Item = Point>) -> Vec<Point> {
+    let mut merged: Vec<Point> = Vec::new();
+    for point in points {
+        let same = merged.iter_mut().find(|known| known.attributes == point.attributes);
+        match (same.map(|known| &mut known.data), &point.data) {
+            (Some(PointData::Gauge(sum)), PointData::Gauge(more))
+            | (Some(PointData::Sum(sum)), PointData::Sum(more)) => {
+                *sum += more;
+            }
+            _ => merged.push(point),
+        }
+    }
+    merged
+}
+
 fn attributes(target: &Target, shown: Shown) -> Vec<Attribute> {
     let Some((startpc, gopc)) = shown.map(|number| target.goroutines.shown[number]) else {
         return vec![Attribute::new(OVERFLOW, true)];
     };
-    let mut attributes = Vec::new();
-    if let Some(frame) = target.go_frame(startpc) {
-        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&frame.function)));
-        attributes.push(Attribute::new(GOROUTINE_FUNCTION, frame.function));
-    }
+    let mut attributes: Vec<Attribute> = function_attributes(startpc, target).into();
     // gopc is the return address of the call: the statement is just before it.
     if let Some(frame) = target.go_frame(gopc.saturating_sub(1)) {
         attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, frame.function));
@@ -224,16 +243,17 @@ pub fn fastest_growing(target: &Target) -> Option<String> {
     const FEW: i64 = 10;
     let goroutines = &target.goroutines;
     let (first, last) = (goroutines.first?, goroutines.walked?);
-    let name = |pc| target.go_frame(pc);
-    let named = |startpc| name(startpc).map_or_else(|| "unknown".to_owned(), |frame| frame.function);
+    let named = |startpc| started_with(startpc, target);
     let of_user = goroutines.growth().filter(|(_, _, more)| *more >= FEW);
     let of_user = of_user.map(|((startpc, gopc), alive, more)| (named(startpc), gopc, alive, more));
     let of_user = of_user.filter(|(function, ..)| !is_system(function));
     let (function, gopc, alive, more) = of_user.max_by_key(|(.., more)| *more)?;
-    let place = name(gopc.saturating_sub(1)).map_or_else(String::new, |frame| {
-        let file = frame.file.rsplit('/').next().unwrap_or_default().to_owned();
-        format!(", made by {} at {file}:{}", frame.function, frame.line)
-    });
+    let place = target
+        .go_frame(gopc.saturating_sub(1))
+        .map_or_else(String::new, |frame| {
+            let file = frame.file.rsplit('/').next().unwrap_or_default().to_owned();
+            format!(", made by {} at {file}:{}", frame.function, frame.line)
+        });
     let took = Duration::from_secs(last.0.saturating_sub(first.0) / 1_000_000_000);
     Some(format!(
         "{function} +{more} in {}, {alive} alive{place}",

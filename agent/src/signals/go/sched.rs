@@ -11,17 +11,16 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
-    origins::{self, is_system},
+    origins::{self, function_attributes, started_with},
     signals::{count, distribution, process::quota, slow_span},
     target::Target,
     telemetry::{
         go::GC_MAX_PROCS,
         goroutine::{
-            GOROUTINE_CAUSE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE,
-            GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION,
-            GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_SYSTEM, GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_DURATION,
-            GOROUTINE_WAIT_REASON, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID, GOROUTINE_WAKERS, PROCESSOR_IDLE,
-            RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
+            GOROUTINE_CAUSE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_ID,
+            GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_UNSTAMPED,
+            GOROUTINE_WAIT_DURATION, GOROUTINE_WAIT_REASON, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID,
+            GOROUTINE_WAKERS, PROCESSOR_IDLE, RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
         },
         thread::THREAD_ID,
     },
@@ -87,15 +86,14 @@ impl Waits {
 /// A slow wait: a goroutine that waited for its turn, or for something before that as well. What it waited for and its turn are
 /// parts then.
 pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
-    let function = target.go_frame(wait.startpc).map(|frame| frame.function);
-    let who = function.as_deref().unwrap_or("goroutine");
+    let who = started_with(wait.startpc, target);
     let ran = wait.header.time;
     let links: Vec<Link> = wait
         .wakers
         .iter()
         .filter_map(|waker| target.waits.links.get(&(waker.goid, waker.ran)).copied())
         .collect();
-    let attributes = attributes(wait, function.clone(), target);
+    let attributes = attributes(wait, target);
     let mut spans = if wait.waited != 0 {
         let times = (MonoNs(wait.parked), MonoNs(ran));
         let series = (Series::GoWaiting, wait.wait_reason);
@@ -131,7 +129,7 @@ pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
 }
 
 /// Who waited, what for, and who woke it.
-fn attributes(wait: &Wait, function: Option<String>, target: &Target) -> Vec<Attribute> {
+fn attributes(wait: &Wait, target: &Target) -> Vec<Attribute> {
     let mut attributes = vec![
         Attribute::new(GOROUTINE_ID, wait.goid as i64),
         Attribute::new(THREAD_ID, i64::from(wait.header.tid)),
@@ -140,10 +138,7 @@ fn attributes(wait: &Wait, function: Option<String>, target: &Target) -> Vec<Att
     if wait.parent_goid != 0 {
         attributes.push(Attribute::new(GOROUTINE_PARENT_ID, wait.parent_goid as i64));
     }
-    if let Some(function) = function {
-        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&function)));
-        attributes.push(Attribute::new(GOROUTINE_FUNCTION, function));
-    }
+    attributes.extend(function_attributes(wait.startpc, target));
     // gopc is the return address of the call: the statement is just before it.
     if let Some(creator) = target.go_frame(wait.gopc.saturating_sub(1)) {
         attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, creator.function));
@@ -153,21 +148,19 @@ fn attributes(wait: &Wait, function: Option<String>, target: &Target) -> Vec<Att
     let wakers: Vec<&Waker> = wait.wakers.iter().take_while(|waker| waker.goid != 0).collect();
     if let Some(waker) = wakers.first() {
         attributes.push(Attribute::new(GOROUTINE_WAKER_ID, waker.goid as i64));
-        attributes.push(Attribute::new(GOROUTINE_WAKER_FUNCTION, started_with(waker, target)));
+        attributes.push(Attribute::new(
+            GOROUTINE_WAKER_FUNCTION,
+            started_with(waker.startpc, target),
+        ));
     }
     if wakers.len() > 1 {
         let chain: Vec<String> = wakers
             .iter()
-            .map(|waker| format!("{} {}", started_with(waker, target), waker.goid))
+            .map(|waker| format!("{} {}", started_with(waker.startpc, target), waker.goid))
             .collect();
         attributes.push(Attribute::new(GOROUTINE_WAKERS, chain));
     }
     attributes
-}
-
-fn started_with(waker: &Waker, target: &Target) -> String {
-    let frame = target.go_frame(waker.startpc);
-    frame.map_or_else(|| "unknown".to_owned(), |frame| frame.function)
 }
 
 /// How it came to be runnable, and why it did not run at once.

@@ -12,12 +12,12 @@ use crate::{
     inspect::Frame,
     intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    origins::is_system,
+    origins::{function_attributes, started_with},
     signals::{distribution, process::quota},
     target::Target,
     telemetry::{
         go::GC_TRIGGER,
-        goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
+        goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID},
         stw::{
             STW_ASKED_AT, STW_ASKER_RUN_QUEUE, STW_ASKER_THROTTLED, STW_DURATION, STW_LATE_ASLEEP, STW_LATE_AT,
             STW_LATE_FUNCTION, STW_LATE_ID, STW_LATE_RUN_QUEUE, STW_LATE_STOPPED, STW_LATE_THREAD, STW_LATE_THROTTLED,
@@ -119,10 +119,7 @@ fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
         return Vec::new();
     }
     let mut attributes = vec![Attribute::new(GOROUTINE_ID, stop.goid as i64)];
-    if let Some(frame) = target.go_frame(stop.startpc) {
-        attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&frame.function)));
-        attributes.push(Attribute::new(GOROUTINE_FUNCTION, frame.function));
-    }
+    attributes.extend(function_attributes(stop.startpc, target));
     if let Some(frame) = target.go_frame(stop.gopc.saturating_sub(1)) {
         attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, frame.function));
     }
@@ -130,14 +127,9 @@ fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
     attributes
 }
 
-/// Every address whose place in the source a stop's spans may name.
-pub fn addresses(stop: &Stop) -> Vec<u64> {
-    let own = [
-        stop.startpc,
-        stop.gopc.saturating_sub(1),
-        stop.late_startpc,
-        stop.late_top.saturating_sub(1),
-    ];
+/// Every address whose place in the source a stop's spans may name, but for those of the functions that goroutines were started with.
+pub fn places(stop: &Stop) -> Vec<u64> {
+    let own = [stop.gopc.saturating_sub(1), stop.late_top.saturating_sub(1)];
     own.into_iter()
         .chain(lines(&stop.frames))
         .chain(lines(&stop.late_frames))
@@ -169,9 +161,8 @@ pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
         return attributes;
     }
     attributes.push(Attribute::new(STW_LATE_ID, stop.late_goid as i64));
-    if let Some(frame) = target.go_frame(stop.late_startpc) {
-        attributes.push(Attribute::new(STW_LATE_FUNCTION, frame.function));
-    }
+    let late = started_with(stop.late_startpc, target);
+    attributes.push(Attribute::new(STW_LATE_FUNCTION, late));
     // One that gave way at a function's begin did not do so before: what it did is the caller's.
     let began = target
         .go_frame(stop.late_frames[0])

@@ -21,6 +21,9 @@ use crate::{
 
 pub const NAME: &str = "net.request";
 
+/// A socket's entry ends with it.
+const CLOSED: (&str, Point) = ("net_closed", Point::TpBtf("inet_sock_set_state"));
+
 pub const HOOK: Hook = Hook {
     signal: NAME,
     alternatives: &[
@@ -30,6 +33,7 @@ pub const HOOK: Hook = Hook {
             programs: &[
                 ("net_send", Point::TpBtf("sock_send_length")),
                 ("net_recv", Point::TpBtf("sock_recv_length")),
+                CLOSED,
             ],
         },
         Alternative {
@@ -39,6 +43,7 @@ pub const HOOK: Hook = Hook {
                 ("net_recv_inet", Point::FExit("inet_recvmsg")),
                 ("net_send_inet6", Point::FExit("inet6_sendmsg")),
                 ("net_recv_inet6", Point::FExit("inet6_recvmsg")),
+                CLOSED,
             ],
         },
         // A kernel without IPv6 lacks the last two.
@@ -47,6 +52,7 @@ pub const HOOK: Hook = Hook {
             programs: &[
                 ("net_send_inet", Point::FExit("inet_sendmsg")),
                 ("net_recv_inet", Point::FExit("inet_recvmsg")),
+                CLOSED,
             ],
         },
     ],

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    attach::plan::{Coverage, SignalState},
+    attach::plan::{Coverage, LEFT_OUT, SignalState},
     cgroup::{self, Cgroup, Usage},
     clock,
     model::{Attribute, Metric, MonoNs, Point, PointData},
@@ -93,13 +93,18 @@ impl Quotas {
     }
 }
 
+/// How much there is to see of the quotas of a process, unless the user wants none of it.
+pub fn state(pid: u32, without: &[String]) -> SignalState {
+    let coverage = match cgroup::of(pid) {
+        _ if without.iter().any(|name| name == NAME) => Coverage::Off(LEFT_OUT.to_owned()),
+        Some(_) => Coverage::Full,
+        None => Coverage::Lacking("its cgroup is not to be seen from here".to_owned()),
+    };
+    SignalState { signal: NAME, coverage }
+}
+
 /// Begins to follow the quotas of a process.
 pub fn begin(target: &mut Target) {
-    let coverage = match cgroup::of(target.process.pid) {
-        Some(_) => Coverage::Full,
-        None => Coverage::Off("its cgroup is not to be seen from here".to_owned()),
-    };
-    target.states.push(SignalState { signal: NAME, coverage });
     target.quotas = Some(Quotas::default());
     look(target);
 }

@@ -8,11 +8,11 @@ use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    origins::{self, is_system},
+    origins::{self, function_attributes},
     signals::{distribution, slow_span},
     target::Target,
     telemetry::{
-        goroutine::{GOROUTINE_FUNCTION, GOROUTINE_ID, GOROUTINE_SYSTEM},
+        goroutine::GOROUTINE_ID,
         syscall::{SYSCALL_DURATION, SYSCALL_NAME},
         thread::THREAD_ID,
     },
@@ -60,10 +60,7 @@ pub fn span(call: &Syscall, target: &mut Target) -> Span {
     ];
     if call.goid != 0 {
         attributes.push(Attribute::new(GOROUTINE_ID, call.goid as i64));
-        if let Some(frame) = target.go_frame(call.startpc) {
-            attributes.push(Attribute::new(GOROUTINE_SYSTEM, is_system(&frame.function)));
-            attributes.push(Attribute::new(GOROUTINE_FUNCTION, frame.function));
-        }
+        attributes.extend(function_attributes(call.startpc, target));
     }
     slow_span(
         target,

@@ -1,15 +1,20 @@
 //! Polls of tasks: how long each took, per future; which were slow, and where the thread's worker was busy.
 
+use std::collections::BTreeMap;
+
 use agent_common::{histogram::Series, tokio::poll::Poll};
 
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::{count, distribution, slow_span},
+    signals::{count, distribution, metric, slow_span},
     target::Target,
     telemetry::{
         thread::{THREAD_ID, THREAD_NAME},
-        tokio::{BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNMATCHED, TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
+        tokio::{
+            BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNENDED, POLL_UNMATCHED, TOKIO_TASK_FUTURE,
+            TOKIO_TASK_ID,
+        },
     },
 };
 
@@ -55,5 +60,21 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         |tid| vec![Attribute::new(THREAD_ID, i64::from(tid))],
     ));
     metrics.extend(count(&POLL_UNMATCHED, target, Series::TokioUnmatched, reading));
+    metrics.extend(unended(target, reading));
     metrics
+}
+
+/// Polls of types whose ends are not all seen, per future; types of the same name are one.
+fn unended(target: &Target, reading: &Reading) -> Vec<Metric> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for ((slot, series, id), count) in &reading.counters {
+        if (*slot, *series) == (target.slot, Series::TokioUnended as u16) {
+            *counts.entry(target.future(*id)).or_default() += count;
+        }
+    }
+    let points = counts.into_iter().map(|(future, count)| {
+        let attributes = vec![Attribute::new(TOKIO_TASK_FUTURE, future.to_owned())];
+        target.sum(count, reading.time, attributes)
+    });
+    metric(&POLL_UNENDED, points.collect())
 }

@@ -1,0 +1,270 @@
+//! Plans as tables: what a binary lacks, what is left out and what the kernel refuses → what is attached, and what is said of each
+//! signal.
+
+use super::*;
+use crate::inspect::{GoHook, GoImage, InspectError, SiteCost, X86Register};
+
+mod needs;
+mod tokio;
+
+const BIAS: u64 = 0x5555_0000_0000;
+
+/// What is expected of signals that are not full.
+type Signals = &'static [(&'static str, &'static str)];
+/// Programs that are not attached.
+type Gone = &'static [&'static str];
+
+/// A state in a few words.
+fn said(coverage: &Coverage) -> String {
+    match coverage {
+        Coverage::Full => "full".to_owned(),
+        Coverage::Partial(reason) => format!("in part: {reason}"),
+        Coverage::Off(reason) => format!("off: {reason}"),
+        Coverage::Lacking(reason) => format!("lacking: {reason}"),
+    }
+}
+
+/// All signals are full, but for those that are named, of which each says what is expected; what is off has no probe.
+#[track_caller]
+fn check(plan: &Plan, expected: &[(&str, &str)]) {
+    for state in &plan.states {
+        let text = said(&state.coverage);
+        let expected = expected.iter().find(|(signal, _)| *signal == state.signal);
+        let (_, expected) = expected.unwrap_or(&("", "full"));
+        assert!(text.contains(expected), "{}: {text}, not {expected}", state.signal);
+        let probed = plan
+            .probes
+            .iter()
+            .any(|probe| probe.signals().any(|of| of == state.signal));
+        assert!(
+            !(state.coverage.is_off() && probed),
+            "{} is off and paid for",
+            state.signal
+        );
+    }
+    for (signal, _) in expected {
+        assert!(
+            plan.states.iter().any(|state| state.signal == *signal),
+            "nothing of {signal}"
+        );
+    }
+}
+
+fn programs(plan: &Plan) -> Vec<&'static str> {
+    let mut programs: Vec<_> = plan.probes.iter().map(|probe| probe.program).collect();
+    programs.sort_unstable();
+    programs.dedup();
+    programs
+}
+
+const WHOLE: [&str; 13] = [
+    "go_assist",
+    "go_execute",
+    "go_exit",
+    "go_exitsyscall",
+    "go_gc_cycle",
+    "go_gosched",
+    "go_handoff",
+    "go_injectglist",
+    "go_netpoll",
+    "go_park",
+    "go_runqput",
+    "go_stop",
+    "go_stw",
+];
+
+fn go(minor: u32, change: impl FnOnce(&mut GoImage)) -> Plan {
+    let mut image = GoImage::sample(minor);
+    change(&mut image);
+    plan(&Image::Go(Box::new(image)), BIAS, &[])
+}
+
+#[test]
+fn a_go_program_of_each_version_is_seen_whole_but_for_what_it_lacks() {
+    for minor in 18..=27 {
+        let plan = go(minor, |_| {});
+        let expected: &[(&str, &str)] = match minor {
+            ..22 => &[(
+                "go.stw",
+                "lacking: the runtime says why it stops the world from go1.22 on",
+            )],
+            22 => &[("go.stw", "in part: when all had stopped is kept from go1.23 on")],
+            _ => &[],
+        };
+        check(&plan, expected);
+        let lacks: &[&str] = match minor {
+            ..22 => &["go_stop", "go_stw"],
+            22 => &["go_stop"],
+            _ => &[],
+        };
+        let whole: Vec<_> = WHOLE.into_iter().filter(|program| !lacks.contains(program)).collect();
+        assert_eq!(programs(&plan), whole, "go1.{minor}");
+        assert_eq!(plan.flags, agent_common::target::IS_GO);
+        assert_eq!(plan.go.sched, BIAS + 0x8000);
+    }
+}
+
+#[test]
+fn each_place_that_is_missing_is_missed() {
+    let table: [(GoHook, Signals, Gone); 13] = [
+        (
+            GoHook::Execute,
+            &[("go.sched", "off: no function of the names [\"runtime.execute\"]")],
+            &[
+                "go_execute",
+                "go_exit",
+                "go_exitsyscall",
+                "go_gosched",
+                "go_injectglist",
+                "go_netpoll",
+                "go_park",
+                "go_runqput",
+            ],
+        ),
+        (
+            GoHook::RunqPut,
+            &[("go.sched", "off: no function of the names [\"runtime.runqput\"]")],
+            &[
+                "go_execute",
+                "go_exit",
+                "go_exitsyscall",
+                "go_gosched",
+                "go_injectglist",
+                "go_netpoll",
+                "go_park",
+                "go_runqput",
+            ],
+        ),
+        (
+            GoHook::Gosched,
+            &[(
+                "go.sched",
+                "in part: no function of the names [\"runtime.goschedImpl\"]",
+            )],
+            &["go_gosched"],
+        ),
+        (
+            GoHook::ExitSyscallNoP,
+            &[("go.sched", "in part: ")],
+            &["go_exitsyscall"],
+        ),
+        (GoHook::NetpollReady, &[("go.sched", "in part: ")], &["go_netpoll"]),
+        (GoHook::InjectGlist, &[("go.sched", "in part: ")], &["go_injectglist"]),
+        (GoHook::Park, &[("go.sched", "in part: ")], &["go_park"]),
+        (GoHook::Exit, &[("go.sched", "in part: ")], &["go_exit"]),
+        (GoHook::GcCycleEnd, &[("go.gc", "off: ")], &["go_gc_cycle"]),
+        (GoHook::StartWorld, &[("go.stw", "off: ")], &["go_stop", "go_stw"]),
+        (
+            GoHook::StopProcessor,
+            &[("go.stw", "in part: who is late to stop is not seen")],
+            &["go_stop"],
+        ),
+        (GoHook::AssistEnd, &[("go.assist", "off: ")], &["go_assist"]),
+        (GoHook::HandOff, &[("go.handoff", "off: ")], &["go_handoff"]),
+    ];
+    for (hook, expected, gone) in table {
+        let plan = go(26, |image| {
+            let candidates = hook.candidates().iter().map(|name| (*name).to_owned()).collect();
+            image.sites.insert(hook, Err(SiteError::NoSuchFunction { candidates }));
+        });
+        check(&plan, expected);
+        let left: Vec<_> = WHOLE.into_iter().filter(|program| !gone.contains(program)).collect();
+        assert_eq!(programs(&plan), left, "{hook:?}");
+    }
+}
+
+#[test]
+fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
+    let site = |image: &mut GoImage, hook, change: fn(&mut ProbeSite)| {
+        change(image.sites.get_mut(&hook).unwrap().as_mut().unwrap());
+    };
+    let dear = "no instruction that the kernel emulates";
+    for (hook, expected) in [
+        (GoHook::Execute, ("go.sched", format!("off: runtime.execute: {dear}"))),
+        (GoHook::Park, ("go.sched", format!("in part: runtime.park_m: {dear}"))),
+        (
+            GoHook::HandOff,
+            ("go.handoff", format!("off: runtime.handoffp: {dear}")),
+        ),
+        // Once a cycle or a stop it may cost what it does.
+        (GoHook::GcCycleEnd, ("go.gc", "full".to_owned())),
+        (GoHook::StartWorld, ("go.stw", "full".to_owned())),
+    ] {
+        let plan = go(26, |image| {
+            site(image, hook, |site| site.cost = SiteCost::SingleStepped)
+        });
+        check(&plan, &[(expected.0, &expected.1)]);
+    }
+    let elsewhere: fn(&mut ProbeSite) = |site| site.args = vec![ArgLocation::Register(X86Register::Rsi)];
+    for (hook, signal, expected) in [
+        (
+            GoHook::RunqPut,
+            "go.sched",
+            "off: runtime.runqput: its arguments are not in their registers",
+        ),
+        (
+            GoHook::StartWorld,
+            "go.stw",
+            "off: runtime.startTheWorldWithSema: its arguments are not",
+        ),
+        (
+            GoHook::HandOff,
+            "go.handoff",
+            "off: runtime.handoffp: where it returns to is not known",
+        ),
+    ] {
+        check(&go(26, |image| site(image, hook, elsewhere)), &[(signal, expected)]);
+    }
+}
+
+#[test]
+fn without_the_runtimes_memory_nothing_of_go_is_left() {
+    let stripped = || InspectError::Stripped { runtime: "Go" };
+    let all = signals::go::NAMES.map(|name| (name, "off: the Go binary is stripped"));
+    let plans = [
+        go(26, |image| image.offsets = Err(stripped())),
+        go(26, |image| image.globals = Err(stripped())),
+    ];
+    for plan in plans {
+        check(&plan, &all);
+        assert_eq!((plan.probes.len(), plan.flags), (0, 0));
+    }
+    // Found in the file, and not so in the process; what was off keeps its own reason.
+    let mut plan = go(26, |image| {
+        image.sites.remove(&GoHook::GcCycleEnd);
+    });
+    plan.without_go("not proved");
+    let all = signals::go::NAMES.map(|name| match name {
+        "go.gc" => (name, "off: not looked for in this binary"),
+        name => (name, "off: not proved"),
+    });
+    check(&plan, &all);
+    assert_eq!((plan.probes.len(), plan.flags), (0, 0));
+}
+
+#[test]
+fn a_variable_without_a_home_is_a_figure_less() {
+    let expected = ("go.runtime", "in part: runtime.sweep was not found in this binary");
+    check(
+        &go(26, |image| image.globals.as_mut().unwrap().sweep = None),
+        &[expected],
+    );
+}
+
+#[test]
+fn where_uprobes_are_refused_what_is_read_from_memory_is_left() {
+    let mut plan = go(21, |_| {});
+    plan.without_probes("the kernel shares their stacks");
+    let off = "off: the kernel shares their stacks";
+    check(
+        &plan,
+        &[
+            ("go.gc", off),
+            ("go.assist", off),
+            ("go.sched", off),
+            ("go.handoff", off),
+            ("go.stw", "lacking: "),
+        ],
+    );
+    assert!(plan.probes.is_empty());
+}

@@ -1,0 +1,270 @@
+//! tokio's plans.
+
+use std::collections::BTreeMap;
+
+use agent_common::tokio::{
+    poll::{BLOCKING, UNENDED},
+    wake::{IN_RDI, IN_RSI, ON_STACK},
+};
+
+use super::*;
+use crate::inspect::{
+    ElfFacts, ElfKind, FutureName, HeaderLayout, PollSite, TaskKind, TaskVtable, TokioHook, TokioImage,
+};
+
+fn site(function: &str, vaddr: u64, arg: Option<X86Register>) -> ProbeSite {
+    ProbeSite {
+        function: function.to_owned(),
+        vaddr,
+        file_offset: vaddr,
+        bytes: vec![0x55],
+        cost: SiteCost::Emulated,
+        behind_stack_check: false,
+        may_repeat: false,
+        args: arg.into_iter().map(ArgLocation::Register).collect(),
+    }
+}
+
+fn vtable(number: u64, future: &str, kind: TaskKind) -> TaskVtable {
+    TaskVtable {
+        vaddr: 0x100 * number,
+        poll: 0x1000 * number,
+        schedule: 0x1000 * number + 0x100,
+        future: FutureName::Known(future.to_owned()),
+        kind,
+        scheduler: None,
+        calls_poll_begin: true,
+        calls_poll_end: true,
+        id_offset: 40,
+        scheduler_offset: 32,
+    }
+}
+
+/// One in which everything was found: two futures and a closure.
+pub(super) fn sample() -> TokioImage {
+    let hook = |(index, hook): (usize, TokioHook)| {
+        let site = site(
+            &format!("{hook:?}"),
+            0x10 * (index as u64 + 1),
+            hook.registers().first().copied(),
+        );
+        (hook, vec![Ok(site)])
+    };
+    let vtables = vec![
+        vtable(1, "pay", TaskKind::Async),
+        vtable(2, "ship", TaskKind::Async),
+        vtable(3, "read", TaskKind::Blocking),
+    ];
+    let polls = vtables.iter().map(|vtable| PollSite {
+        site: Ok(site("raw::poll", vtable.poll, Some(X86Register::Rdi))),
+        future: vtable.future.clone(),
+        kind: vtable.kind,
+        poll_fn: vtable.poll,
+    });
+    TokioImage {
+        elf: ElfFacts {
+            kind: ElfKind::Pie,
+            machine: object::elf::EM_X86_64.0,
+            gnu_build_id: None,
+            go_build_id: None,
+            segments: Vec::new(),
+            is_static: true,
+        },
+        version: Some("1.54.1".to_owned()),
+        rejected_vtables: 0,
+        header: HeaderLayout { vtable_offset: 16 },
+        hooks: TokioHook::ALL
+            .into_iter()
+            .enumerate()
+            .map(hook)
+            .collect::<BTreeMap<_, _>>(),
+        polls: polls.collect(),
+        vtables,
+    }
+}
+
+fn tokio(change: impl FnOnce(&mut TokioImage)) -> Plan {
+    let mut image = sample();
+    change(&mut image);
+    plan(&Image::Tokio(Box::new(image)), BIAS, &[])
+}
+
+const WHOLE: [&str; 5] = [
+    "tokio_park",
+    "tokio_poll_begin",
+    "tokio_poll_end",
+    "tokio_schedule",
+    "tokio_spawn",
+];
+
+fn without(gone: &[&str]) -> Vec<&'static str> {
+    WHOLE.into_iter().filter(|program| !gone.contains(program)).collect()
+}
+
+fn no_such(image: &mut TokioImage, hook: TokioHook) {
+    let candidates = vec![format!("{hook:?}")];
+    image
+        .hooks
+        .insert(hook, vec![Err(SiteError::NoSuchFunction { candidates })]);
+}
+
+fn not_proved(image: &mut TokioImage, hook: TokioHook) {
+    let (function, reason) = (format!("{hook:?}"), "not shown".to_owned());
+    image
+        .hooks
+        .insert(hook, vec![Err(SiteError::NotProved { function, reason })]);
+}
+
+#[test]
+fn all_that_is_found_is_attached_at_its_bias() {
+    let plan = tokio(|_| {});
+    check(&plan, &[]);
+    assert_eq!(programs(&plan), WHOLE);
+    assert_eq!(
+        plan.types,
+        [(BIAS + 0x100, 1), (BIAS + 0x200, 2), (BIAS + 0x300, 3 | BLOCKING)]
+    );
+    assert_eq!(plan.futures[&(3 | BLOCKING)], "read");
+    let hook = |hook: TokioHook| TokioHook::ALL.iter().position(|other| *other == hook).unwrap() as u64 + 1;
+    let woken = [TokioHook::Schedule, TokioHook::Yield, TokioHook::Spawn];
+    assert_eq!(plan.sites, woken.map(|of| (BIAS + 0x10 * hook(of), IN_RSI)));
+    assert_eq!((plan.tokio_vtable, plan.tokio_id_offset), (16, 72));
+    assert_eq!(plan.flags, agent_common::target::IS_TOKIO);
+}
+
+const INLINED: Signals = &[(
+    "tokio.poll",
+    "2 of 2 types of tasks are not all to be seen (the compiler inlined them, as with LTO): how often these are polled is told, how long \
+     is not. A build with `lto = false`",
+)];
+const UNPROVED: Signals = &[(
+    "tokio.poll",
+    "2 of 2 types of tasks are not all to be seen (PollEndPending: not shown",
+)];
+
+#[test]
+fn each_hook_that_is_missing_is_missed() {
+    let table: [(fn(&mut TokioImage), Signals, Gone); 9] = [
+        // Both ends inlined: fat LTO.
+        (
+            |image| {
+                no_such(image, TokioHook::PollEndPending);
+                no_such(image, TokioHook::PollEndComplete);
+            },
+            INLINED,
+            &["tokio_poll_end"],
+        ),
+        (|image| no_such(image, TokioHook::PollEndComplete), INLINED, &[]),
+        // All three are there, and nobody knows what their argument points to: opt-level s.
+        (
+            |image| {
+                not_proved(image, TokioHook::PollBegin);
+                not_proved(image, TokioHook::PollEndPending);
+                not_proved(image, TokioHook::PollEndComplete);
+            },
+            UNPROVED,
+            &["tokio_poll_end"],
+        ),
+        (
+            |image| {
+                no_such(image, TokioHook::PollBegin);
+                image.polls.clear();
+            },
+            &[
+                ("tokio.poll", "off: no function of the names [\"PollBegin\"]"),
+                ("tokio.wake", "off: no poll can be seen in this binary"),
+            ],
+            &WHOLE,
+        ),
+        (
+            |image| no_such(image, TokioHook::Park),
+            &[("tokio.poll", "in part: no function of the names [\"Park\"]")],
+            &["tokio_park"],
+        ),
+        (
+            |image| no_such(image, TokioHook::Spawn),
+            &[("tokio.wake", "in part: no function of the names [\"Spawn\"]")],
+            &["tokio_spawn"],
+        ),
+        (
+            |image| no_such(image, TokioHook::Yield),
+            &[("tokio.wake", "in part: ")],
+            &[],
+        ),
+        (
+            |image| {
+                for hook in [TokioHook::Schedule, TokioHook::Yield, TokioHook::Spawn] {
+                    no_such(image, hook);
+                }
+            },
+            &[("tokio.wake", "off: no function of the names")],
+            &["tokio_schedule", "tokio_spawn"],
+        ),
+        (
+            |image| image.rejected_vtables = 3,
+            &[("tokio.poll", "in part: 3 places refer to poll functions")],
+            &[],
+        ),
+    ];
+    for (row, (change, expected, gone)) in table.into_iter().enumerate() {
+        let plan = tokio(change);
+        check(&plan, expected);
+        assert_eq!(programs(&plan), without(gone), "row {row}");
+    }
+}
+
+#[test]
+fn a_type_without_ends_is_marked_and_counted_apart() {
+    let plan = tokio(|image| image.vtables[1].calls_poll_end = false);
+    check(
+        &plan,
+        &[("tokio.poll", "in part: the ends of polls of 1 of 2 types of tasks")],
+    );
+    let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, [1, 2 | UNENDED, 3 | BLOCKING]);
+    // A closure is never pending.
+    let plan = tokio(|image| no_such(image, TokioHook::PollEndPending));
+    let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING]);
+}
+
+#[test]
+fn where_one_begin_is_not_to_be_used_each_type_has_its_own() {
+    let begins = |plan: &Plan| -> Vec<u64> {
+        let begins = plan.probes.iter().filter(|probe| probe.program == "tokio_poll_begin");
+        begins.map(|probe| probe.site.vaddr).collect()
+    };
+    assert_eq!(begins(&tokio(|_| {})), [0x10]);
+    let plan = tokio(|image| not_proved(image, TokioHook::PollBegin));
+    assert_eq!(begins(&plan), [0x1000, 0x2000, 0x3000]);
+    check(&plan, &[]);
+    // One of them cannot be used either: what there is is used, and the rest told.
+    let plan = tokio(|image| {
+        not_proved(image, TokioHook::PollBegin);
+        image.polls[1].site.as_mut().unwrap().args.clear();
+    });
+    assert_eq!(begins(&plan), [0x1000, 0x3000]);
+    check(
+        &plan,
+        &[("tokio.poll", "raw::poll: its arguments are not in their registers")],
+    );
+}
+
+#[test]
+fn a_wakes_argument_is_told_by_its_place() {
+    let place = |arg: ArgLocation| {
+        let plan = tokio(|image| {
+            let sites = image.hooks.get_mut(&TokioHook::Schedule).unwrap();
+            sites[0].as_mut().unwrap().args = vec![arg];
+        });
+        (plan.sites[0].1, said(&plan.states[1].coverage))
+    };
+    assert_eq!(
+        place(ArgLocation::Register(X86Register::Rdi)),
+        (IN_RDI, "full".to_owned())
+    );
+    assert_eq!(place(ArgLocation::Stack(24)), (ON_STACK | 24, "full".to_owned()));
+    let (next, text) = place(ArgLocation::Register(X86Register::Rax));
+    assert_eq!(next, IN_RSI);
+    assert_eq!(text, "in part: Schedule: its argument is where no program looks for it");
+}

@@ -1,0 +1,50 @@
+//! Runtimes in the shared objects of a process: a Go library in a Python host, an extension module with tokio in it. They are
+//! recognised, so that it can be said why nothing of them is watched.
+
+use std::{collections::HashSet, fs::File, os::unix::fs::MetadataExt as _};
+
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+
+use super::{Process, process::maps};
+use crate::inspect::{self, InspectError};
+
+/// Shared objects that are looked at: a host with many extensions has some hundred.
+const MOST: usize = 512;
+
+/// The first runtime that is in a shared object of the process, as what keeps it from being watched.
+pub fn runtime_in(process: &Process) -> Option<InspectError> {
+    let own = std::fs::metadata(process.exe_path()).ok()?.ino();
+    let mut seen = HashSet::from([own]);
+    let maps = maps(process.pid).ok()?;
+    let code = maps
+        .iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0);
+    let objects = code.filter(|map| seen.insert(map.inode)).take(MOST);
+    let mut found = objects.filter_map(|map| {
+        let runtime = inspect::runtime_of_object(&open(process.pid, map)?)?;
+        let MMapPath::Path(path) = &map.pathname else {
+            return None;
+        };
+        Some(InspectError::InObject {
+            runtime,
+            object: path.display().to_string(),
+        })
+    });
+    found.next()
+}
+
+/// The file of a mapping: itself, where that is allowed (CAP_CHECKPOINT_RESTORE), else by its path as the process has it.
+fn open(pid: u32, map: &MemoryMap) -> Option<File> {
+    let MMapPath::Path(path) = &map.pathname else {
+        return None;
+    };
+    let (from, to) = map.address;
+    let by_path = || {
+        let file = File::open(format!("/proc/{pid}/root{}", path.display())).ok()?;
+        let same = file.metadata().is_ok_and(|file| file.ino() == map.inode);
+        same.then_some(file)
+    };
+    File::open(format!("/proc/{pid}/map_files/{from:x}-{to:x}"))
+        .ok()
+        .or_else(by_path)
+}

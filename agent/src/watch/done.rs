@@ -1,0 +1,137 @@
+//! Takes note of what was attached or detached aside, and of what could not be: what there is of each signal is said anew.
+
+use agent_common::target::PROBES_OPEN;
+use log::{info, warn};
+
+use super::{Watch, govern::announce};
+use crate::{
+    attach::{plan::Failure, uprobe::Outcome},
+    budget::{
+        Plane, Window,
+        window::{Change, Done, Hooks},
+    },
+    clock,
+    model::MonoNs,
+    signals,
+    target::{Failures, Target},
+};
+
+impl Watch {
+    /// Takes note of probes and hooks that are attached or detached now.
+    pub fn done(&mut self, done: Done) {
+        match done {
+            Done::Probes { slot, change } => self.probes_done(slot, change),
+            Done::Hooks(hooks) => self.hooks_done(hooks),
+        }
+    }
+
+    /// A target, taken out for the moment so that `self` is free.
+    fn take(&mut self, slot: u32) -> Option<Target> {
+        let pid = self.by_slot.get(&slot)?;
+        self.targets.remove(pid)
+    }
+
+    fn probes_done(&mut self, slot: u32, change: Change) {
+        let target = self.take(slot);
+        match (target, change) {
+            (Some(mut target), Change::Opened { outcome, always }) => {
+                self.opened(&mut target, outcome, always);
+                self.targets.insert(target.process.pid, target);
+            }
+            (Some(mut target), Change::Closed) => {
+                target.probes.window = Window::Closed;
+                if let Some(ledger) = &mut target.probes.ledger {
+                    ledger.closed();
+                }
+                self.targets.insert(target.process.pid, target);
+            }
+            // The target ended meanwhile.
+            (None, Change::Opened { outcome, always }) => {
+                for links in [outcome.links, always.links] {
+                    drop(self.windows.detach(links));
+                }
+            }
+            (None, Change::Closed) => {}
+        }
+    }
+
+    fn hooks_done(&mut self, done: Hooks) {
+        let before = self.hook_set.failures();
+        for slot in self.hook_set.done(done, &self.windows) {
+            let Some(mut target) = self.take(slot) else {
+                continue;
+            };
+            if target.hooks.window == Window::Busy {
+                self.hooks_opened(&mut target);
+            }
+            self.targets.insert(target.process.pid, target);
+        }
+        let failures = self.hook_set.failures();
+        if failures == before {
+            return;
+        }
+        for slot in self.by_slot.keys().copied().collect::<Vec<_>>() {
+            let Some(mut target) = self.take(slot) else { continue };
+            target.failures.hooks.clone_from(&failures);
+            target.restate();
+            self.follow_threads(&mut target);
+            self.targets.insert(target.process.pid, target);
+        }
+    }
+
+    /// Since when threads are followed in windows of the hooks that begin `now`; 0 while they are not.
+    pub(super) fn threads_since(&self, now: MonoNs) -> u64 {
+        if self.hook_set.counts(signals::thread::run_queue::NAME) {
+            now.0
+        } else {
+            0
+        }
+    }
+
+    /// Tells the kernel side that the hooks on its scheduler came back while a window was open.
+    fn follow_threads(&mut self, target: &mut Target) {
+        if target.hooks.window.is_open() && target.known.threads_since == 0 {
+            target.known.threads_since = self.threads_since(clock::now());
+            self.tell(target, 0);
+        }
+    }
+
+    fn opened(&mut self, target: &mut Target, outcome: Outcome, always: Outcome) {
+        let first = target.known.probes_since == 0;
+        note(target, |failures| &mut failures.probes, outcome.failures);
+        if !target.missing.is_empty() {
+            target.links.extend(always.links);
+            target.missing = always.missing;
+            note(target, |failures| &mut failures.always, always.failures);
+        }
+        let now = clock::now();
+        target.probes.links = outcome.links;
+        target.known.probes_since = now.0;
+        target.known.allowance[Plane::Probes as usize] = target.probes.allowance(self.used(target, Plane::Probes));
+        self.clear_cut(target, Plane::Probes);
+        target.known.flags |= PROBES_OPEN;
+        target.probes.window = Window::Open { since: now };
+        if first {
+            // What was before the first window is not what windows stand for.
+            target.probes.settled = now;
+        }
+        self.tell(target, PROBES_OPEN);
+        if first {
+            announce(target);
+        }
+    }
+}
+
+/// Takes note of what could not be attached now, where something else was the last time: what there is of the signals is said anew.
+pub(super) fn note(target: &mut Target, of: fn(&mut Failures) -> &mut Vec<Failure>, now: Vec<Failure>) {
+    let pid = target.process.pid;
+    let before = std::mem::replace(of(&mut target.failures), now);
+    let now = &*of(&mut target.failures);
+    for Failure { signal, reason, .. } in now.iter().filter(|failure| !before.contains(failure)) {
+        warn!("process {pid}: {signal}: {reason}");
+    }
+    for Failure { signal, .. } in before.iter().filter(|failure| !now.contains(failure)) {
+        info!("process {pid}: {signal}: what could not be attached is in place now");
+    }
+    target.restate();
+}

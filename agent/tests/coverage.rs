@@ -1,0 +1,172 @@
+//! What there is of each signal, as it is now: where others are left out, and where the kernel refuses for a while what it permitted.
+
+mod common;
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use common::{Agent, Load, Output, attribute, number_of, privileged, shop, stock};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+/// A signal's coverage and cause in a state's point.
+fn state(points: &[Value], signal: &str) -> (String, String) {
+    let text = |point: &Value, key: &str| {
+        attribute(point, key).map_or_else(String::new, |value| value.as_str().unwrap_or_default().to_owned())
+    };
+    let of = points.iter().rfind(|point| text(point, "whywait.signal") == signal);
+    let of = of.unwrap_or_else(|| panic!("nothing of {signal}"));
+    (text(of, "whywait.coverage"), text(of, "whywait.cause"))
+}
+
+/// States and causes of goroutines' time.
+fn causes(output: &Output) -> BTreeSet<(String, String)> {
+    let points = output.points("go-shop", "go.goroutine.time");
+    let text = |point: &Value, key: &str| Some(attribute(point, key)?.as_str()?.to_owned());
+    let of = points.iter().filter(|point| number_of(&point["asInt"]) > 0);
+    of.filter_map(|point| Some((text(point, "go.goroutine.state")?, text(point, "go.goroutine.cause")?)))
+        .collect()
+}
+
+fn watched(args: &[&str]) -> Output {
+    let shop = shop(None, &[("GOMAXPROCS", "2")]);
+    let pid = shop.pid().to_string();
+    let agent = Agent::run(&[&["--pid", &pid], args].concat(), 1);
+    for _ in 0..50 {
+        shop.get("/item?id=1");
+    }
+    shop.get("/gc");
+    thread::sleep(Duration::from_millis(1500));
+    agent.stop()
+}
+
+/// Nobody saw when threads left their cores: that is not the same as that they never did.
+#[test]
+fn without_the_kernels_scheduler_time_is_not_split() {
+    if !privileged() {
+        return;
+    }
+    let output = watched(&["--without", "thread.run_queue"]);
+    let split = causes(&output);
+    let unsplit = |state: &str| (state.to_owned(), "unsplit".to_owned());
+    assert_eq!(split, [unsplit("runnable"), unsplit("running")].into());
+    let states = output.points("go-shop", "whywait.signal.state");
+    let (coverage, cause) = state(&states, "go.sched");
+    assert_eq!(coverage, "partial", "{cause}");
+    assert!(cause.contains("thread.run_queue is off"), "{cause}");
+    assert!(output.status.success(), "what the user left out is no failure");
+
+    // With it the same is split.
+    let split = causes(&watched(&[]));
+    assert!(
+        split.contains(&("running".to_owned(), "on_core".to_owned())),
+        "{split:?}"
+    );
+}
+
+/// The runtime's memory is others' too: goroutines alive, the names of wait reasons, which waits are told.
+#[test]
+fn without_the_runtimes_metrics_its_memory_is_read_for_others() {
+    if !privileged() {
+        return;
+    }
+    let output = watched(&["--without", "go.runtime"]);
+    assert!(output.points("go-shop", "go.goroutine.count").is_empty());
+    assert!(!output.points("go-shop", "go.goroutine.alive").is_empty());
+    let waits = output.points("go-shop", "go.goroutine.wait.duration");
+    let named = |point: &Value| {
+        attribute(point, "go.goroutine.wait_reason")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let names: Vec<_> = waits.iter().map(named).collect();
+    assert!(
+        !names.is_empty() && names.iter().all(|name| !name.starts_with("reason ")),
+        "{names:?}"
+    );
+}
+
+/// The begin of a poll is the end of the wait for it.
+#[test]
+fn without_polls_wakes_are_told() {
+    if !privileged() {
+        return;
+    }
+    let stock = stock(false);
+    let agent = Agent::run(&["--pid", &stock.pid().to_string(), "--without", "tokio.poll"], 1);
+    for _ in 0..50 {
+        stock.get("/stock/1");
+    }
+    let output = agent.stop();
+    let wakes = output.points("rust-stock", "tokio.task.wake_to_poll.duration");
+    let wakes: i64 = wakes.iter().map(|point| number_of(&point["count"])).sum();
+    assert!(wakes >= 100, "{wakes} wakes of 50 connections");
+    assert!(output.points("rust-stock", "tokio.task.poll.duration").is_empty());
+}
+
+/// The most files that a process may have open; it is its own fault to the kernel when more are asked for, a link of a hook's or of a
+/// probe's among them.
+fn files(pid: u32, most: u64) {
+    let pid = Pid::from_raw(pid as i32);
+    let limit = |current| Rlimit {
+        current: Some(current),
+        maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+    };
+    prlimit(pid, Resource::Nofile, limit(most)).unwrap();
+}
+
+/// Hooks and probes of a window that cannot be attached are told while it is so, and are there again when they can be.
+#[test]
+fn what_cannot_be_attached_is_told_until_it_can() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[]);
+    let settings = [
+        ("WHYWAIT_BUDGET", "1%"),
+        ("WHYWAIT_BUDGET_P99", "off"),
+        // Of a core: while no file can be opened, the target's own CPU time is not known.
+        ("WHYWAIT_BUDGET_FLOOR", "1%"),
+    ];
+    let args = ["--pid", &shop.pid().to_string(), "--metric-interval", "1s"];
+    let agent = Agent::run_with(&args, 1, &settings);
+    let load = Load::start(&[shop.url("/item?id=1")], 800, 120, 4);
+    let states = || agent.points("go-shop", "whywait.signal.state");
+    let wait_for = |what: &str, is: &dyn Fn(&[Value]) -> bool| {
+        for _ in 0..120 {
+            let states = states();
+            if !states.is_empty() && is(&states) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+        panic!("{what}: never so: {:?}", states());
+    };
+    let coverage = |states: &[Value], signal: &str| state(states, signal).0;
+    let windows = |states: &[Value]| {
+        ["thread.run_queue", "net.request", "go.sched"]
+            .into_iter()
+            .all(|signal| coverage(states, signal) == "windows")
+    };
+    wait_for("seen in windows", &windows);
+    files(agent.pid(), 3);
+    wait_for("both planes refused", &|states| {
+        ["thread.run_queue", "net.request", "go.sched"]
+            .into_iter()
+            .all(|signal| coverage(states, signal) == "off")
+    });
+    let (_, cause) = state(&states(), "thread.run_queue");
+    assert!(cause.contains("refused it just now"), "{cause}");
+    // What is always in place stays.
+    assert_eq!(coverage(&states(), "net.connect"), "windows");
+    files(agent.pid(), 1024);
+    wait_for("back", &windows);
+    load.stop();
+    let output = agent.stop();
+    assert!(
+        output.said.contains("thread.run_queue is seen again"),
+        "{}",
+        output.said
+    );
+}

@@ -1,0 +1,135 @@
+//! `whywait doctor` on real processes: what it says of each, and the code that a run on it would end with.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use common::{demo, privileged, shop, stock};
+
+const WHYWAIT: &str = env!("CARGO_BIN_EXE_whywait");
+
+/// A child that is ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The code that it ends with, and what it says on both streams.
+#[track_caller]
+fn check(args: &[&str], code: i32, words: &[&str], not: &[&str]) {
+    let output = Command::new(WHYWAIT).arg("doctor").args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(output.status.code(), Some(code), "{args:?}:\n{said}");
+    for word in words {
+        assert!(said.contains(word), "{args:?}: no {word:?} in:\n{said}");
+    }
+    for word in not {
+        assert!(!said.contains(word), "{args:?}: {word:?} in:\n{said}");
+    }
+}
+
+fn stripped(directory: &Path) -> PathBuf {
+    let path = directory.join("rust-stock-stripped");
+    std::fs::copy(demo("rust-stock"), &path).unwrap();
+    let status = Command::new("strip").arg(&path).status().expect("strip of binutils");
+    assert!(status.success());
+    path
+}
+
+#[test]
+fn what_is_there_is_said_and_what_a_run_would_end_with() {
+    if !privileged() {
+        return;
+    }
+    let (shop, stock) = (shop(None, &[]), stock(false));
+    let (go, tokio) = (shop.pid().to_string(), stock.pid().to_string());
+    let sleep = Ended(Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap());
+    let sleep = (sleep.0.id().to_string(), sleep);
+    let directory = tempfile::tempdir().unwrap();
+    let exe = stripped(directory.path());
+    let blind = common::Service::start(&exe, &["--listen", "127.0.0.1:0"], &[]);
+    let blind = (blind.pid().to_string(), blind);
+    // By a name that is nobody else's: whatever else runs here is no matter.
+    let glob = exe.to_str().unwrap();
+
+    check(
+        &["--pid", &go],
+        0,
+        &[
+            ": go1.",
+            "go.sched           full",
+            "go_execute",
+            "1 processes can be watched",
+        ],
+        &["off: ", "in part: "],
+    );
+    check(
+        &["--pid", &tokio],
+        0,
+        &[
+            ": tokio 1.",
+            "tokio.wake         full",
+            "tokio_poll_begin",
+            "1 processes can be watched",
+        ],
+        &["tokio.poll         off"],
+    );
+    let no_strip = "stripped of its symbols";
+    check(&["--pid", &blind.0], 7, &[no_strip, "1 processes can be watched"], &[]);
+    check(&["--exe", glob], 7, &[no_strip], &[]);
+    let neither = "neither Go nor tokio";
+    check(&["--pid", &sleep.0], 5, &[neither, "0 processes can be watched"], &[]);
+    // Of several, the one that a run ends with at once.
+    check(&["--pid", &blind.0, "--pid", &sleep.0], 5, &[neither, no_strip], &[]);
+    check(&["--pid", &sleep.0, "--pid", &go], 5, &[neither, ": go1."], &[]);
+    check(&["--pid", &go, "--pid", &blind.0], 7, &[no_strip, ": go1."], &[]);
+    check(&["--pid", "4194305"], 4, &["no process 4194305"], &[]);
+    // By name: others of that name are no failure.
+    check(
+        &["--exe", "sleep-that-nobody-has"],
+        0,
+        &["0 processes can be watched"],
+        &[],
+    );
+}
+
+/// Both as a user sees them: the codes are the same.
+#[test]
+fn a_run_ends_with_the_same_code() {
+    if !privileged() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let exe = stripped(directory.path());
+    let blind = common::Service::start(&exe, &["--listen", "127.0.0.1:0"], &[]);
+    let stock = stock(false);
+    let run = |args: &[&str]| {
+        let output = Command::new(WHYWAIT)
+            .args(["run", "--plain", "--duration", "2s", "--out"])
+            .arg(directory.path().join("out"))
+            .args(args)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let (blind, stock) = (blind.pid().to_string(), stock.pid().to_string());
+    for (args, code) in [
+        (&["--pid", &stock][..], 0),
+        // What the user left out is no failure.
+        (&["--pid", &stock, "--without", "tokio.poll,thread.run_queue"], 0),
+        (&["--pid", &blind], 7),
+        (&["--pid", &stock, "--pid", &blind], 7),
+    ] {
+        let (found, said) = run(args);
+        assert_eq!(found, Some(code), "{args:?}:\n{said}");
+    }
+}

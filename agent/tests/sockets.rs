@@ -1,0 +1,327 @@
+//! Connections of every kind: who connected, told by the socket; each its own, whatever address the kernel gives it; and every
+//! request of them, however busy the machine.
+
+mod common;
+#[path = "common/quota.rs"]
+#[expect(dead_code, reason = "the tests of quotas read its account, this one only needs one")]
+mod quota;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use common::{Agent, Output, attribute, list, load, number_of, privileged, shop, stock};
+use quota::{Of, Quota};
+use serde_json::Value;
+
+const PROGRAM: &str = include_str!("fixtures/go_sockets.go.txt");
+const SERVED: &str = "whywait.server.request.duration";
+const MADE: &str = "whywait.client.request.duration";
+const CONNECTS: &str = "whywait.tcp.connect.duration";
+/// For what is still on its way when a load ends.
+const SETTLE: Duration = Duration::from_millis(500);
+
+fn program() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sockets");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("main.go"), PROGRAM).unwrap();
+    fs::write(folder.join("go.mod"), "module example.org/sockets\ngo 1.22\n").unwrap();
+    let status = Command::new("go")
+        .current_dir(&folder)
+        .args(["build", "-o", "sockets", "."])
+        .status()
+        .unwrap_or_else(|error| panic!("go: {error}; `cargo xtask test` puts it into PATH"));
+    assert!(status.success(), "go build failed");
+    folder.join("sockets")
+}
+
+/// The program (fixtures/go_sockets.go.txt), with connections that are older than the agent.
+struct Sockets {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    ports: Vec<(String, i64)>,
+}
+
+impl Sockets {
+    fn start(kinds: &[&str]) -> Self {
+        let mut child = Command::new(program())
+            .arg(kinds.join(","))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut output = BufReader::new(output).lines();
+        let line = output.next().expect("it says its ports").unwrap();
+        let ports = line.strip_prefix("listening on ").unwrap().split(' ').map(|word| {
+            let (kind, port) = word.split_once('=').unwrap();
+            (kind.to_owned(), port.parse().unwrap())
+        });
+        let ports = ports.collect();
+        Self {
+            child,
+            input,
+            output,
+            ports,
+        }
+    }
+
+    fn watch(&self, args: &[&str]) -> Agent {
+        let pid = self.child.id().to_string();
+        let mut all = vec!["--pid", &pid];
+        all.extend(args);
+        Agent::run(&all, 1)
+    }
+
+    /// Does what `command` says; what it prints meanwhile.
+    fn run(&mut self, command: &str) -> Vec<String> {
+        writeln!(self.input, "{command}").unwrap();
+        let lines = self.output.by_ref().map(Result::unwrap);
+        let said: Vec<String> = lines.take_while(|line| line != "done").collect();
+        assert!(self.child.try_wait().unwrap().is_none(), "{command}: it ended");
+        said
+    }
+
+    /// The same, on new connections: the port they went to.
+    fn connect(&mut self, command: &str) -> i64 {
+        self.run(command)[0].parse().unwrap()
+    }
+
+    fn port(&self, kind: &str) -> i64 {
+        self.ports.iter().find(|(of, _)| of == kind).unwrap().1
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How many a metric counts, by the server's port; each of one point.
+fn by_port(output: &Output, metric: &str) -> Vec<(i64, i64)> {
+    let point = |point: &Value| {
+        let port = attribute(point, "server.port").expect("a port").as_i64().unwrap();
+        (port, number_of(&point["count"]))
+    };
+    let mut found: Vec<(i64, i64)> = output.points("sockets", metric).iter().map(point).collect();
+    found.sort_unstable();
+    found
+}
+
+fn sorted(mut ports: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    ports.sort_unstable();
+    ports
+}
+
+fn lost(output: &Output) -> Vec<(String, i64)> {
+    let points = output.points("whywait", "whywait.events.dropped");
+    let lost = points.iter().map(|point| {
+        let cause = attribute(point, "whywait.cause").expect("a cause");
+        (cause.as_str().unwrap().to_owned(), number_of(&point["asInt"]))
+    });
+    lost.filter(|(_, count)| *count != 0).collect()
+}
+
+#[test]
+fn who_connected_is_told_by_the_socket() {
+    if !privileged() {
+        return;
+    }
+    let mut kinds = vec!["v4", "v6", "dual", "bound", "backlog0", "reuseport"];
+    if Path::new("/proc/sys/net/mptcp/enabled").exists() {
+        kinds.push("multipath");
+    } else {
+        eprintln!("SKIPPED: this kernel has no MPTCP");
+    }
+    let mut sockets = Sockets::start(&kinds);
+    let agent = sockets.watch(&[]);
+    let mut expected = Vec::new();
+    for (count, kind) in (10..).zip(&kinds) {
+        sockets.run(&format!("request {kind} {count}"));
+        expected.push((sockets.port(kind), count));
+    }
+    let old = expected.len();
+    for (count, kind) in (5..).zip(&kinds) {
+        expected.push((sockets.connect(&format!("connect {kind} {count}")), count));
+    }
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    assert_eq!(by_port(&output, CONNECTS), sorted(expected[old..].to_vec()));
+    assert_eq!(by_port(&output, SERVED), sorted(expected.clone()));
+    assert_eq!(by_port(&output, MADE), sorted(expected));
+    assert_eq!(lost(&output), []);
+}
+
+#[test]
+fn an_answer_that_is_told_after_the_next_request_still_ends_its_own() {
+    const ROUNDS: i64 = 10;
+    if !privileged() {
+        return;
+    }
+    let mut sockets = Sockets::start(&["v4"]);
+    let agent = sockets.watch(&[]);
+    sockets.run(&format!("late-answer v4 {ROUNDS}"));
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    let expected = [(sockets.port("v4"), 1 + 2 * ROUNDS)];
+    assert_eq!(by_port(&output, SERVED), expected);
+    assert_eq!(by_port(&output, MADE), expected);
+    assert_eq!(lost(&output), []);
+}
+
+#[test]
+fn a_request_that_is_told_after_its_answer_is_counted_as_lost() {
+    const ROUNDS: i64 = 10;
+    if !privileged() {
+        return;
+    }
+    let mut sockets = Sockets::start(&["v4"]);
+    let agent = sockets.watch(&[]);
+    sockets.run(&format!("late-request v4 {ROUNDS}"));
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    assert_eq!(lost(&output), [("request_unordered".to_owned(), ROUNDS)]);
+    assert_eq!(by_port(&output, SERVED), [(sockets.port("v4"), 1 + 2 * ROUNDS)]);
+    assert_eq!(by_port(&output, MADE), [(sockets.port("v4"), 1 + ROUNDS)]);
+}
+
+/// Entries of an agent's map.
+fn entries(agent: &Agent, name: &str) -> usize {
+    let folder = format!("/proc/{}/fdinfo", agent.pid());
+    let held: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+        .collect();
+    let map = aya::maps::loaded_maps()
+        .filter_map(Result::ok)
+        .filter(|map| map.name_as_str() == Some(name))
+        .find(|map| {
+            let id = format!("map_id:\t{}\n", map.id());
+            held.iter().any(|info| info.contains(&id))
+        });
+    let id = map.expect("the agent's map").id();
+    let map = Map::HashMap(MapData::from_id(id).unwrap());
+    let map = HashMap::<_, u64, [u8; 32]>::try_from(&map).unwrap();
+    map.keys().filter_map(Result::ok).count()
+}
+
+#[test]
+fn a_sockets_address_that_is_used_again_is_another_connection() {
+    const CONNECTIONS: i64 = 40;
+    if !privileged() {
+        return;
+    }
+    for without in [&["--without", "net.connect"][..], &[]] {
+        let mut sockets = Sockets::start(&["v4"]);
+        let agent = sockets.watch(without);
+        let command = format!("connect v4 {CONNECTIONS}");
+        let ports = [(); 3].map(|()| (sockets.connect(&command), CONNECTIONS));
+        sockets.run("request v4 1");
+        thread::sleep(SETTLE);
+        assert_eq!(entries(&agent, "SOCKETS"), 2, "those that are open; {without:?}");
+        let output = agent.stop();
+        let mut expected = ports.to_vec();
+        expected.push((sockets.port("v4"), 1));
+        let expected = sorted(expected);
+        assert_eq!(by_port(&output, SERVED), expected, "{without:?}");
+        assert_eq!(by_port(&output, MADE), expected, "{without:?}");
+    }
+}
+
+#[test]
+fn each_of_many_peers_has_its_own_series() {
+    const PEERS: usize = 600;
+    if !privileged() {
+        return;
+    }
+    let mut sockets = Sockets::start(&["v4"]);
+    let agent = sockets.watch(&[]);
+    let port = sockets.connect(&format!("peers v4 {PEERS}"));
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    assert_eq!(lost(&output), []);
+    // So many points that they are in more than one request.
+    let served: BTreeMap<String, i64> = output
+        .metrics
+        .iter()
+        .flat_map(|request| list(&request["resourceMetrics"]))
+        .flat_map(|resource| list(&resource["scopeMetrics"]))
+        .flat_map(|scope| list(&scope["metrics"]))
+        .filter(|metric| metric["name"] == SERVED)
+        .flat_map(|metric| list(&metric["exponentialHistogram"]["dataPoints"]))
+        .map(|point| {
+            let client = attribute(point, "client.address").expect("a client");
+            (client.to_string(), number_of(&point["count"]))
+        })
+        .collect();
+    assert_eq!((served.len(), served.values().max()), (PEERS, Some(&1)));
+    assert_eq!(by_port(&output, MADE), [(port, PEERS as i64)]);
+}
+
+/// Processes that compute until this goes out of scope.
+struct Spinners(Vec<Child>);
+
+impl Spinners {
+    fn start(count: usize) -> Self {
+        let spin = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Self((0..count).map(|_| spin()).collect())
+    }
+}
+
+impl Drop for Spinners {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn every_request_is_told_on_a_busy_machine() {
+    const SECONDS: u32 = 4;
+    if !privileged() {
+        return;
+    }
+    let (stock, shop) = (stock(false), shop(None, &[]));
+    let pids = [stock.pid().to_string(), shop.pid().to_string()];
+    let args = ["--pid", &pids[0], "--pid", &pids[1], "--slow-request", "10s"];
+    let agent = Agent::run(&args, 2);
+    // The agent gets a core when nobody else wants one; the Go service a fifth of one.
+    let status = Command::new("renice")
+        .args(["-n", "19", "-p", &agent.pid().to_string()])
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    let quota = Quota::new(shop.pid(), Of::Own);
+    let spinners = Spinners::start(4);
+    let mut told = Vec::new();
+    let url = shop.url("/chan?n=1");
+    let of_shop = thread::spawn(move || load(&[url], 0, SECONDS, 8));
+    let of_stock = load(&[stock.url("/stock/{n}")], 2000, SECONDS, 8);
+    let of_shop = of_shop.join().unwrap();
+    drop(spinners);
+    drop(quota);
+    thread::sleep(4 * SETTLE);
+    let output = agent.stop();
+    for (service, sent) in [("go-shop", of_shop), ("rust-stock", of_stock)] {
+        let points = output.points(service, SERVED);
+        let served: i64 = points.iter().map(|point| number_of(&point["count"])).sum();
+        println!("{service}: sent {}, told {served}", sent["count"]);
+        assert_eq!(sent["errors"], 0, "{sent}");
+        told.push((service, served, number_of(&sent["count"])));
+    }
+    for (service, served, sent) in told {
+        assert_eq!(served, sent, "{service}; lost {:?}", lost(&output));
+    }
+}
