@@ -19,9 +19,7 @@ fn target() -> Target {
 }
 
 fn reading() -> Reading {
-    let mut reading = Reading::default();
-    reading.time = MonoNs(SINCE + 10 * SECOND);
-    reading
+    Reading::at(MonoNs(SINCE + 10 * SECOND))
 }
 
 /// A point's value and its attributes' values, in the order they have.

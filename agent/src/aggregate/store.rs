@@ -111,6 +111,15 @@ fn failed(map: &'static str) -> impl Fn(MapError) -> StoreError {
 }
 
 impl Reading {
+    /// One that found nothing.
+    #[cfg(test)]
+    pub fn at(time: MonoNs) -> Self {
+        Self {
+            time,
+            ..Self::default()
+        }
+    }
+
     /// Whether a slot's figures are its last: see [`Store::forget`].
     pub fn is_gone(&self, slot: u32) -> bool {
         !self.gone.kept.contains(&slot)
