@@ -327,9 +327,10 @@ impl GoRuntime {
     }
 }
 
-/// From here on a size is none: math.MaxInt64 is GOMEMLIMIT's "no limit", and all ones a goal that GOGC=off makes (go1.26,
-/// runtime/mgcpacer.go, gcControllerState.memoryLimit and gcPercentHeapGoal).
-pub const NONE: u64 = i64::MAX as u64;
+/// From here on a size is none: math.MaxInt64 is GOMEMLIMIT's "no limit", all ones what GOGC=off makes of a goal, and the goal that
+/// the runtime then makes of that limit is 3 % below it (go1.26, runtime/mgcpacer.go, gcControllerState.memoryLimit,
+/// gcPercentHeapGoal, memoryLimitHeapGoal).
+pub const NONE: u64 = 1 << 62;
 /// More Ps than any machine has: a length beyond it is not one.
 const MAX_PROCS: u64 = 1 << 14;
 

@@ -113,12 +113,14 @@ impl Exporter {
         let _entered = aside.enter();
         let stats = Arc::new(ExportStats::default());
         let (mut sinks, mut files) = (Vec::new(), Vec::new());
+        let endpoints = config.otlp.iter().flat_map(|otlp| [&otlp.traces, &otlp.metrics]);
+        let count = endpoints.flatten().count() + usize::from(config.files.is_some());
         if let Some(otlp) = &config.otlp {
             const OWN: [&[Signal]; 2] = [&[Signal::Traces], &[Signal::Metrics]];
             for (signals, endpoint) in OWN.into_iter().zip([&otlp.traces, &otlp.metrics]) {
                 let Some(endpoint) = endpoint else { continue };
                 let worker = otlp::Worker::new(signals[0], endpoint, stats.clone())?;
-                let (queue, waiting) = queue::queue();
+                let (queue, waiting) = queue::queue(count);
                 sinks.push(Sink {
                     signals,
                     queue,
@@ -129,7 +131,7 @@ impl Exporter {
         if let Some(config) = config.files {
             let writer = jsonl::Writer::open(&config, stats.clone())?;
             files = writer.paths();
-            let (queue, waiting) = queue::queue();
+            let (queue, waiting) = queue::queue(count);
             sinks.push(Sink {
                 signals: &Signal::ALL,
                 queue,

@@ -63,7 +63,7 @@ fn exporter(otlp: &OtlpConfig) -> Exporter {
     let stats = Arc::new(ExportStats::default());
     let sink = |signals: &'static [Signal], endpoint: &Option<config::Endpoint>| {
         let worker = otlp::Worker::new(signals[0], endpoint.as_ref().unwrap(), stats.clone()).unwrap();
-        let (queue, waiting) = queue::queue();
+        let (queue, waiting) = queue::queue(2);
         let task = tokio::spawn(worker.hurry().run(waiting));
         Sink { signals, queue, task }
     };
@@ -237,7 +237,7 @@ async fn nothing_waits_for_an_endpoint_that_is_not_there() {
     )
     .unwrap();
     // As many targets with as many spans as there may be in four minutes: bytes are counted, not batches.
-    let (spans, most) = (1000, queue::ROOM << 10);
+    let (spans, most) = (1000, (queue::ROOM << 10) / 2);
     let bytes = batch(spans, 0).bytes();
     let fits = most / (bytes / 1024 + 1) / 1024;
     assert!((10..100).contains(&fits), "{bytes} bytes a batch");

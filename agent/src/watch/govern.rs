@@ -19,11 +19,13 @@ use crate::{
     clock,
     model::MonoNs,
     room::Room,
-    target::Target,
+    target::{Failures, Target},
 };
 
 /// A window that was open for so long is settled while it stays open, ns.
 pub const LONG: u64 = 1_000_000_000;
+/// How long a window of the probes stays open without some of them that could not be attached, ns.
+const AGAIN: u64 = 20_000_000_000;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
 /// How long until the governor's next turn: while a window is young, and else. Each turn wakes the agent on a core that services
@@ -90,7 +92,8 @@ impl Watch {
                 Turn::Open => self.open_hooks(&mut target),
                 Turn::Close => settled.extend(self.shut_hooks(&mut target)),
             }
-            match self.cut(&target, Plane::Probes).map_or(probes, |_| Turn::Close) {
+            let ends = self.cut(&target, Plane::Probes).is_some() || is_to_be_tried_again(&target, now);
+            match if ends { Turn::Close } else { probes } {
                 Turn::Open if waits_for_hooks(&mut target, now) => {}
                 Turn::Stay => {}
                 Turn::Open => self.open_probes(&mut target),
@@ -258,6 +261,16 @@ pub(super) fn announce(target: &Target) {
         target.process.pid,
         target.links.len() + target.probes.links.len()
     );
+}
+
+/// Whether a window of the probes has been open for long without some of them, and the next one may have them.
+fn is_to_be_tried_again(target: &Target, now: MonoNs) -> bool {
+    let Window::Open { since } = target.probes.window else {
+        return false;
+    };
+    let Failures { always, probes, .. } = &target.failures;
+    let misses = !always.is_empty() || !probes.is_empty();
+    misses && now.0.saturating_sub(since.0) >= AGAIN
 }
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {

@@ -68,7 +68,8 @@ pub(super) fn turn(
             Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
         };
         let Some(ledger) = duty.ledger.as_mut() else {
-            return Turn::Stay;
+            // Without a budget it is closed only to be opened anew.
+            return if phase == Phase::Closed { Turn::Open } else { Turn::Stay };
         };
         match (ledger.turn(facts(before, windows), phase), phase) {
             (turn, _) if scale > 0.0 => turn,

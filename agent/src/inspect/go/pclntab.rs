@@ -4,6 +4,8 @@
 //! two magics in range differ in nothing read here: 0xfffffff0 (go1.18, 1.19) and 0xfffffff1 (go1.20 on).
 
 mod place;
+#[cfg(test)]
+mod sample;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,29 +35,6 @@ pub struct GoSymbolizer {
     header: Header,
     /// Where in the file go:func.* is: what functions' data is relative to. None where it is not known.
     data: Option<u64>,
-}
-
-#[cfg(test)]
-impl GoSymbolizer {
-    /// One that knows no function.
-    pub fn empty() -> Self {
-        let header = Header {
-            form: Form::Go120,
-            quantum: 1,
-            functions: 0,
-            names: 0,
-            units: 0,
-            files: 0,
-            pc_values: 0,
-            funcs: 0,
-        };
-        Self {
-            place: 0..0,
-            text: 0,
-            header,
-            data: None,
-        }
-    }
 }
 
 /// What the table's header says; places are bytes from the table's begin.

@@ -133,6 +133,8 @@ fn all_that_is_found_is_attached_at_its_bias() {
     assert_eq!(plan.flags, agent_common::target::IS_TOKIO);
 }
 
+type Change = fn(&mut TokioImage);
+
 const INLINED: Signals = &[(
     "tokio.poll",
     "2 of 2 types of tasks are not all to be seen (the compiler inlined them, as with LTO): how often these are polled is told, how long \
@@ -145,7 +147,6 @@ const UNPROVED: Signals = &[(
 
 #[test]
 fn each_hook_that_is_missing_is_missed() {
-    type Change = fn(&mut TokioImage);
     let table: [(Change, Signals, Gone); 9] = [
         // Both ends inlined: fat LTO.
         (
