@@ -116,7 +116,7 @@ fn files(pid: u32, most: u64) {
     prlimit(pid, Resource::Nofile, limit(most)).unwrap();
 }
 
-/// Hooks and probes of a window that cannot be attached are told while it is so, and are there again when they can be.
+/// Hooks of a window that cannot be attached are told while it is so, and are there again when they can be.
 #[test]
 fn what_cannot_be_attached_is_told_until_it_can() {
     if !privileged() {
@@ -151,8 +151,9 @@ fn what_cannot_be_attached_is_told_until_it_can() {
     };
     wait_for("seen in windows", &windows);
     files(agent.pid(), 3);
-    wait_for("both planes refused", &|states| {
-        ["thread.run_queue", "net.request", "go.sched"]
+    // Whether a window of the probes comes meanwhile is the governor's choice.
+    wait_for("refused", &|states| {
+        ["thread.run_queue", "net.request"]
             .into_iter()
             .all(|signal| coverage(states, signal) == "off")
     });
