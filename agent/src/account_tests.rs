@@ -19,9 +19,10 @@ fn target() -> Target {
 }
 
 fn reading() -> Reading {
-    let mut reading = Reading::default();
-    reading.time = MonoNs(SINCE + 10 * SECOND);
-    reading
+    Reading {
+        time: MonoNs(SINCE + 10 * SECOND),
+        ..Reading::default()
+    }
 }
 
 /// A point's value and its attributes' values, in the order they have.
