@@ -29,7 +29,7 @@ fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
 fn nothing_is_kept(agent: &Agent) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<Peer, u32>(agent, "PEERS").len();
+        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<u32, Peer>(agent, "PEERS").len();
         if kept == 0 {
             return;
         }
