@@ -161,9 +161,12 @@ pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<()> {
         return Ok(());
     }
     let mut walk = go.runtime.walk()?;
+    let walked = begin.elapsed();
+    // Names are read once: what that takes is no part of the next look.
     name(&mut walk.goroutines, target);
+    let begin = Instant::now();
     target.goroutines.note(&walk, now);
-    let took = begin.elapsed();
+    let took = walked + begin.elapsed();
     target.goroutines.next = Some(Instant::now() + took * SHARE);
     Ok(())
 }
