@@ -41,7 +41,7 @@ fn counted(target: &Target, from: u64) -> bool {
 #[inline(always)]
 pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
     let found = THREADS.get_ptr_mut(tid).or_else(|| {
-        if THREADS.insert(tid, &NEW, u64::from(BPF_NOEXIST)).is_err() {
+        if insert(tid).is_err() {
             record::lost(Loss::ThreadFull);
         }
         THREADS.get_ptr_mut(tid)
@@ -125,7 +125,7 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
     let mut off = NEW.off;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
         // It has not left its core since they count, or there was no room to say so.
-        return THREADS.insert(tid, &NEW, u64::from(BPF_NOEXIST)).is_ok().then_some(off);
+        return insert(tid).is_ok().then_some(off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
@@ -144,4 +144,11 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
         }
     }
     Some(off)
+}
+
+/// Begins to follow a thread. By a reference: a copy would take a third of the program's stack.
+#[inline(always)]
+fn insert(tid: u32) -> Result<(), i32> {
+    let new: &Thread = &NEW;
+    THREADS.insert(tid, new, u64::from(BPF_NOEXIST))
 }
