@@ -31,11 +31,13 @@ pub enum Probe {
     GoAssist = 21,
     GoHandoff = 22,
     ThreadSyscall = 23,
+    /// A thread ended: what is kept of it ends with it, window or no window.
+    ThreadExit = 24,
 }
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 24;
+    pub const COUNT: usize = 25;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -74,6 +76,7 @@ impl Probe {
         (Self::GoAssist, &["go_assist"]),
         (Self::GoHandoff, &["go_handoff"]),
         (Self::ThreadSyscall, &["thread_sys_enter", "thread_sys_exit"]),
+        (Self::ThreadExit, &["process_exit"]),
     ];
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
@@ -85,6 +88,7 @@ impl Probe {
                 | Self::ThreadWakeup
                 | Self::ThreadSwitch
                 | Self::ThreadSyscall
+                | Self::ThreadExit
                 | Self::HookIdle
         )
     }

@@ -64,6 +64,9 @@ impl Aside {
     #[must_use]
     pub fn offer(&self, bytes: Vec<u8>) -> bool {
         let mut state = self.shared.lock();
+        if state.ended {
+            return false;
+        }
         if state.bytes > 0 && state.bytes + bytes.len() > self.shared.room {
             return false;
         }

@@ -155,7 +155,13 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             &image.elf
         }
     };
-    let bias = process.bias(elf).unwrap_or_default();
+    let bias = match process.bias(elf) {
+        Ok(bias) => bias,
+        Err(error) => {
+            say!("  {error}");
+            return of_process(&error);
+        }
+    };
     let mut plan = plan::plan(&image, bias, &[]);
     if let Err(reason) = prove(process, &image, bias) {
         plan.without_go(&reason.to_string());

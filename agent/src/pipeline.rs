@@ -24,7 +24,7 @@ use crate::{
     cli::RunArgs,
     clock,
     collect::Collector,
-    enrich,
+    discover, enrich,
     exit::Exit,
     export::Exporter,
     health::{self, Health},
@@ -317,14 +317,20 @@ impl Pipeline {
     fn all_named_ended(&self, args: &RunArgs) -> bool {
         let named_by_pid_only =
             !args.targets.pid.is_empty() && args.targets.exe.is_empty() && args.targets.name.is_empty();
-        named_by_pid_only && self.watch.targets.is_empty() && self.watch.ended > 0
+        // One that has just become another program is no target yet.
+        let lives = |pid: &u32| discover::Process::read(*pid).is_ok();
+        named_by_pid_only
+            && self.watch.targets.is_empty()
+            && self.watch.ended > 0
+            && !args.targets.pid.iter().any(lives)
     }
 
     /// Last figures, closing summary, everything detached.
     async fn finish(mut self, exit: Exit) -> anyhow::Result<Exit> {
         self.ending = true;
-        self.chores();
+        // First, so that what comes of it leaves with the chores.
         self.intake();
+        self.chores();
         self.report(true);
         self.screen.keep();
         // Of what was named: a process that happens to run beside the others is reported, and no failure.

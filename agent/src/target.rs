@@ -8,6 +8,7 @@ use std::{
 };
 
 use agent_common::{go::assist::Assists, histogram::Series, target::Made};
+use tokio::task::AbortHandle;
 
 use crate::{
     attach::{
@@ -58,6 +59,8 @@ pub struct Target {
     pub image: Option<Arc<Image>>,
     /// Its file, of a Go executable: open as long as the process is watched, and no longer.
     pub exe: Option<File>,
+    /// Waits for its process' end.
+    pub end: Option<AbortHandle>,
     /// Run-time address less link-time address.
     pub bias: u64,
     pub resource: Arc<Resource>,
@@ -206,6 +209,7 @@ impl Target {
             stops: Stops::default(),
             assists: None,
             goroutines: Goroutines::default(),
+            end: None,
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
             symbols: Mutex::default(),

@@ -11,7 +11,12 @@ use std::{
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
 use log::{info, log, warn};
-use tokio::{io::unix::AsyncFd, sync::mpsc};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     attach::{
@@ -52,6 +57,8 @@ pub use arrive::Looked;
 pub use govern::{LONG, Settled};
 pub use retire::{Retired, Why};
 
+/// How long the end of a run waits for probes that are being put in or taken out.
+const CLOSING: Duration = Duration::from_secs(30);
 /// Shortest windows: of probes, which take some 10 ms each to attach; of hooks, long enough for most requests.
 const SHORTEST_PROBES: Duration = Duration::from_millis(50);
 const SHORTEST_HOOKS: Duration = Duration::from_millis(250);
@@ -183,12 +190,6 @@ impl Watch {
                 self.targets.len()
             );
         };
-        if process.is_replaced() {
-            info!(
-                "process {}: its executable was replaced or removed since it started; the one that runs is read",
-                process.pid
-            );
-        }
         let pidfd = process.pidfd()?;
         let bias = match image.as_deref() {
             Some(Image::Go(image)) => process.bias(&image.elf)?,
@@ -212,6 +213,12 @@ impl Watch {
             return Ok(());
         }
         self.early.forget(process.pid);
+        if process.is_replaced() {
+            info!(
+                "process {}: its executable was replaced or removed since it started; the one that runs is read",
+                process.pid
+            );
+        }
         let go = go.unwrap_or_else(|unproved| {
             let reason = unproved.to_string();
             plan.without_go(&reason);
@@ -259,12 +266,13 @@ impl Watch {
         } else {
             self.open_probes(&mut target);
         }
+        target.end = Some(self.await_end(slot, pidfd));
         self.targets.insert(pid, target);
-        self.await_end(slot, pidfd);
         Ok(())
     }
 
-    fn await_end(&self, slot: u32, pidfd: OwnedFd) {
+    /// Until its handle is aborted, as the process may outlive the target.
+    fn await_end(&self, slot: u32, pidfd: OwnedFd) -> AbortHandle {
         let watch_to_pipeline = self.watch_to_pipeline.clone();
         // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, here inside the AsyncFd.
         #[expect(unsafe_code, reason = "tokio has no safe way to register an OwnedFd")]
@@ -276,13 +284,24 @@ impl Watch {
             }
             // The pipeline is gone only when the agent ends.
             let _ = watch_to_pipeline.send(slot).await;
-        });
+        })
+        .abort_handle()
     }
 
     /// Detaches everything, and waits for it.
     pub async fn close(mut self) {
-        while self.targets.values().any(|target| target.probes.window == Window::Busy) {
-            let Some(done) = self.windows.done.recv().await else {
+        let busy = |watch: &Self| {
+            watch
+                .targets
+                .values()
+                .any(|target| target.probes.window == Window::Busy)
+        };
+        let until = Instant::now() + CLOSING;
+        while busy(&self) {
+            let Ok(Some(done)) = timeout_at(until, self.windows.done.recv()).await else {
+                warn!(
+                    "probes that are being put in or taken out are not waited for any longer: the kernel takes them out with this process"
+                );
                 break;
             };
             self.done(done);

@@ -31,7 +31,7 @@ pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
     let Some(target) = target(tgid) else {
         return 0;
     };
-    hit(target, Probe::HookIdle);
+    hit(target, Probe::ThreadExit);
     let _ = TOKIO_THREADS.remove(tid);
     let _ = SYSCALLS.remove(tid);
     let _ = THREADS.remove(tid);

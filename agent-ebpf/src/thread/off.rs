@@ -1,13 +1,17 @@
 //! What is known of a thread: how long it was off its core, and when.
 
 use agent_common::{
+    hits::Plane,
     loss::Loss,
     target::{HOOKS_OPEN, Target},
     thread::run_queue::{ASLEEP, Away, KEPT, Off, THROTTLED, Thread},
 };
 use aya_ebpf::bindings::BPF_NOEXIST;
 
-use crate::{maps::THREADS, record};
+use crate::{
+    maps::{CUTS, THREADS},
+    record,
+};
 
 pub static NEW: Thread = Thread {
     known: 0,
@@ -33,7 +37,13 @@ pub static NEW: Thread = Thread {
 /// Whether the hooks on the kernel's scheduler have counted since `from`.
 #[inline(always)]
 fn counted(target: &Target, from: u64) -> bool {
-    target.flags & HOOKS_OPEN != 0 && target.threads_since != 0 && from >= target.threads_since
+    target.flags & HOOKS_OPEN != 0
+        && target.threads_since != 0
+        && from >= target.threads_since
+        // Where the programs have ended the window, what came since was not seen.
+        && CUTS
+            .get(target.index)
+            .is_some_and(|cut| cut.at[Plane::Hooks as usize] == 0)
 }
 
 /// What is kept of a thread, and whether it was not followed until now: what its hooks did not see is not believed. None where

@@ -86,6 +86,10 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
         return 0;
     }
     thread.task = 0;
+    if thread.future & UNENDED != 0 {
+        // Of its polls only some ends can be seen: the begin may be that of a poll that was over long ago.
+        return 0;
+    }
     let now = read::now();
     let took = now.saturating_sub(thread.since);
     if thread.future & BLOCKING != 0 {

@@ -48,7 +48,7 @@ pub struct Hook {
 /// A program of a hook, and where it goes.
 pub type HookProgram = (&'static str, Point);
 
-/// The programs of a hook that is detached for now: they stay loaded, and are attached together or not at all.
+/// The programs of a hook that is detached: they stay loaded, and are attached together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetachedHook {
     pub signal: &'static str,

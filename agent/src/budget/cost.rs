@@ -62,8 +62,8 @@ impl Costs {
         for (probe, _) in Probe::ALL {
             let hits = hits[probe as usize];
             let part = match probe {
-                // One hit a cycle or a stop.
-                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop => &mut split.always,
+                // One hit a cycle, a stop, or a thread that ends.
+                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop | Probe::ThreadExit => &mut split.always,
                 Probe::HookIdle => &mut split.idle,
                 probe if probe.is_uprobe() => &mut split.probes,
                 _ => &mut split.hooks,

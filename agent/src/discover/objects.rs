@@ -1,7 +1,12 @@
 //! Runtimes in the shared objects of a process: a Go library in a Python host, an extension module with tokio in it. They are
 //! recognised, so that it can be said why nothing of them is watched.
 
-use std::{collections::HashSet, fs::File, os::unix::fs::MetadataExt as _};
+use std::{
+    collections::HashSet,
+    fs::{File, OpenOptions},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    panic::catch_unwind,
+};
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
@@ -13,6 +18,11 @@ const MOST: usize = 512;
 
 /// The first runtime that is in a shared object of the process, as what keeps it from being watched.
 pub fn runtime_in(process: &Process) -> Option<InspectError> {
+    // What is read was made by others: a panic is an error of ours, and not the agent's end.
+    catch_unwind(|| look(process)).unwrap_or(Some(InspectError::Panicked))
+}
+
+fn look(process: &Process) -> Option<InspectError> {
     let own = std::fs::metadata(process.exe_path()).ok()?.ino();
     let mut seen = HashSet::from([own]);
     let maps = maps(process.pid).ok()?;
@@ -40,8 +50,13 @@ fn open(pid: u32, map: &MemoryMap) -> Option<File> {
     };
     let (from, to) = map.address;
     let by_path = || {
-        let file = File::open(format!("/proc/{pid}/root{}", path.display())).ok()?;
-        let same = file.metadata().is_ok_and(|file| file.ino() == map.inode);
+        // Something else may stand there by now: a pipe would never open.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(format!("/proc/{pid}/root{}", path.display())).ok()?;
+        let same = file
+            .metadata()
+            .is_ok_and(|file| file.is_file() && file.ino() == map.inode);
         same.then_some(file)
     };
     File::open(format!("/proc/{pid}/map_files/{from:x}-{to:x}"))

@@ -19,10 +19,7 @@ use procfs::{
     process::{MemoryMaps, Stat},
 };
 
-use crate::{
-    clock,
-    inspect::{self, ElfFacts, Image, InspectError},
-};
+use crate::inspect::{self, ElfFacts, Image, InspectError};
 
 /// Where the proc filesystem is.
 pub const PROC: &str = "/proc";
@@ -138,11 +135,6 @@ impl Process {
             .filter(|found| found.pid as u32 != own)
             .filter_map(|found| Self::read(found.pid as u32).ok())
             .collect())
-    }
-
-    /// How long it has been there, ns.
-    pub fn age(&self) -> u64 {
-        clock::now().0.saturating_sub(clock::process_start(self.start).0)
     }
 
     /// Whether this very process still runs.

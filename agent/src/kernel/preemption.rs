@@ -104,7 +104,8 @@ mod tests {
             .map(|n| n.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap(), numbers.next().unwrap());
         let found = Preemption::read(&Btf::parse(&bytes).unwrap());
-        assert_eq!(found.private_stacks, version >= (6, 13), "{release}");
-        assert_eq!(found.kfuncs.is_some(), version >= (6, 10), "{release}");
+        // A distribution may have them in an older one.
+        assert!(found.private_stacks || version < (6, 13), "{release}");
+        assert!(found.kfuncs.is_some() || version < (6, 10), "{release}");
     }
 }

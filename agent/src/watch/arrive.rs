@@ -139,7 +139,8 @@ impl Watch {
             }
             Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
                 if explicit {
-                    self.consider_host(process);
+                    // A host of shared objects may have one in them.
+                    self.images.look_within(process);
                 }
             }
             Err(Refused::Inspect(error)) => {
@@ -168,8 +169,13 @@ impl Watch {
 
     /// An inspection is over: the processes that waited for it are looked at.
     pub fn looked(&mut self, looked: images::Looked) {
-        for pid in self.images.looked(looked) {
-            self.look(pid);
+        match looked {
+            images::Looked::Executable(executable) => {
+                for pid in self.images.looked(executable) {
+                    self.look(pid);
+                }
+            }
+            images::Looked::Host(images::Host { process, found }) => self.consider_host(process, found),
         }
     }
 

@@ -134,7 +134,7 @@ impl HookSet {
                         .is_none_or(|before| before.reason != reason)
                     {
                         warn!(
-                            "{} is off for now: the kernel refused a hook that it permitted before: {reason}",
+                            "{} is off until it is tried again: the kernel refused a hook that it permitted before: {reason}",
                             hook.signal
                         );
                     }

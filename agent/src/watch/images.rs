@@ -11,7 +11,7 @@ use log::debug;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    discover::{Process, ProcessError, process::FileId},
+    discover::{Process, ProcessError, objects, process::FileId},
     heap,
     inspect::{Image, InspectError},
 };
@@ -24,10 +24,22 @@ const DONE: usize = 16;
 /// What inspecting an executable gave.
 pub(super) type Inspected = Result<Option<Arc<Image>>, InspectError>;
 
-/// An inspection that is over; an error is that the process could not be read, as it ended.
-pub struct Looked {
+/// A look beside the loop that is over.
+pub enum Looked {
+    Executable(Executable),
+    Host(Host),
+}
+
+/// What an executable is; an error is that the process could not be read, as it ended.
+pub struct Executable {
     id: FileId,
     inspected: Result<Inspected, ProcessError>,
+}
+
+/// A process whose executable is of no runtime that is known, and what is in its shared objects.
+pub struct Host {
+    pub(super) process: Process,
+    pub(super) found: Option<InspectError>,
 }
 
 /// How an executable is inspected.
@@ -93,13 +105,33 @@ impl Images {
             drop(permit);
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             // The watch is gone only when the agent ends.
-            let _ = tasks_to_watch.send(Looked { id, inspected }).await;
+            let _ = tasks_to_watch
+                .send(Looked::Executable(Executable { id, inspected }))
+                .await;
         });
         Ok(false)
     }
 
+    /// Looks for a runtime in the shared objects of a process; [`Looked::Host`] says what there was.
+    pub(super) fn look_within(&self, process: Process) {
+        let (one, tasks_to_watch) = (self.one.clone(), self.tasks_to_watch.clone());
+        tokio::spawn(async move {
+            let permit = one.acquire_owned().await;
+            let found = tokio::task::spawn_blocking(move || {
+                let found = objects::runtime_in(&process);
+                heap::give_back();
+                Host { process, found }
+            });
+            // What panics in there is caught there.
+            if let Ok(host) = found.await {
+                let _ = tasks_to_watch.send(Looked::Host(host)).await;
+            }
+            drop(permit);
+        });
+    }
+
     /// Takes note of an inspection; the processes that are to be looked at now.
-    pub(super) fn looked(&mut self, Looked { id, inspected }: Looked) -> Vec<u32> {
+    pub(super) fn looked(&mut self, Executable { id, inspected }: Executable) -> Vec<u32> {
         let mut waited = self.waiting.remove(&id).unwrap_or_default();
         match inspected {
             Ok(inspected) => self.keep(id, inspected),
@@ -158,7 +190,9 @@ mod tests {
         let mut images = Images::new(panics);
         let own = Process::read(std::process::id()).unwrap();
         assert!(!images.is_known(&own).unwrap());
-        let looked = images.done.recv().await.unwrap();
+        let Some(Looked::Executable(looked)) = images.done.recv().await else {
+            panic!("an executable was looked at");
+        };
         assert_eq!(images.looked(looked), [own.pid]);
         assert!(images.is_known(&own).unwrap());
         for _ in 0..2 {
@@ -176,7 +210,9 @@ mod tests {
         for pid in others {
             images.waiting.values_mut().for_each(|waiting| waiting.push(pid));
         }
-        let looked = images.done.recv().await.unwrap();
+        let Some(Looked::Executable(looked)) = images.done.recv().await else {
+            panic!("an executable was looked at");
+        };
         assert_eq!(images.looked(looked), others);
         assert!(images.known.is_empty());
     }

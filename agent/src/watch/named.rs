@@ -37,11 +37,13 @@ impl Watch {
         self.admit(process, image, error)
     }
 
-    /// A process that the user named, if not by its pid, and whose executable is of no runtime that is known: a host of shared objects
-    /// may have one in them.
-    pub(super) fn consider_host(&mut self, process: Process) {
+    /// A process that the user named, if not by its pid, and whose executable is of no runtime that is known; what was found in its
+    /// shared objects.
+    pub(super) fn consider_host(&mut self, process: Process, found: Option<InspectError>) {
         let pid = process.pid;
-        match objects::runtime_in(&process) {
+        match found {
+            // It may have become a target, or another program, meanwhile.
+            Some(_) if self.targets.contains_key(&pid) || !process.is_alive() => {}
             Some(error) => {
                 if let Err(error) = self.admit(process.clone(), None, Some(error)) {
                     self.not_admitted(&process, &error);

@@ -50,6 +50,10 @@ impl Watch {
         if let Err(error) = self.maps.dismiss(pid) {
             warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
         }
+        if let Some(end) = &target.end {
+            // Its process may go on, as another program.
+            end.abort();
+        }
         self.hook_set.release(slot, &self.windows);
         for links in [&mut target.links, &mut target.probes.links] {
             self.windows.detach(std::mem::take(links));

@@ -331,6 +331,21 @@ impl Agent {
     }
 }
 
+impl Drop for Agent {
+    /// Of a test that failed: nothing is left behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// What a run left.
 pub struct Output {
     pub status: ExitStatus,

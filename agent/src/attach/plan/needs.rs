@@ -1,7 +1,7 @@
 //! What signals have of each other. Whatever keeps one from being there (a flag, the kernel, the binary), those that use it say so.
 
 use super::{Coverage, SignalState};
-use crate::signals::{go, net, process, thread};
+use crate::signals::{go, process, thread};
 
 /// A signal that is less than it could be without another.
 struct Need {
@@ -11,7 +11,7 @@ struct Need {
     lost: &'static str,
 }
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 6] = [
     Need {
         signal: go::sched::NAME,
         of: thread::run_queue::NAME,
@@ -42,11 +42,6 @@ const NEEDS: [Need; 7] = [
         signal: go::gc::NAME,
         of: go::assist::NAME,
         lost: "who pays a cycle's assists is not told",
-    },
-    Need {
-        signal: net::request::NAME,
-        of: net::connect::NAME,
-        lost: "how connections come and go, and on which ports the process begins to listen, is not seen",
     },
 ];
 

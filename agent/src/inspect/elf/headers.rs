@@ -164,9 +164,18 @@ fn sections(file: &Windows<'_>, head: &[u8]) -> Result<Vec<Section>, InspectErro
         Some(String::from_utf8_lossy(&bytes).into_owned())
     };
     let names: Vec<String> = table.iter().map(name).map(Option::unwrap_or_default).collect();
-    Ok(table
+    let sections: Vec<Section> = table
         .iter()
         .zip(names)
         .map(|(header, name)| entry(header, name))
-        .collect())
+        .collect();
+    // As of segments: sums of addresses and sizes do not overflow after this.
+    let fits = |section: &Section| {
+        let end = section.address.checked_add(section.size);
+        end.is_some_and(|end| end <= i64::MAX as u64)
+    };
+    if !sections.iter().all(fits) {
+        return Err(malformed());
+    }
+    Ok(sections)
 }

@@ -61,13 +61,7 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
     ),
     ("go.sched", &[]),
     ("go.handoff", &[]),
-    (
-        "net.connect",
-        &[(
-            "net.request",
-            "in part: how connections come and go, and on which ports the process begins to listen, is not seen",
-        )],
-    ),
+    ("net.connect", &[]),
     ("net.request", &[]),
     (
         "thread.run_queue",
