@@ -1,11 +1,15 @@
 //! One watched process: its facts, and what is remembered of it between events. Facts live here, never in statics.
 
+mod cycles;
+
 use std::{
     collections::HashMap,
     fs::File,
     io,
     sync::{Arc, Mutex, PoisonError},
 };
+
+pub use cycles::Cycles;
 
 use agent_common::{go::assist::Assists, histogram::Series, target::Made};
 use tokio::task::AbortHandle;
@@ -59,6 +63,8 @@ pub struct Target {
     pub image: Option<Arc<Image>>,
     /// Its file, of a Go executable: open as long as the process is watched, and no longer.
     pub exe: Option<File>,
+    /// Windows of the probes that were closed since some could not be attached, one after the other.
+    pub tries: u32,
     /// Waits for its process' end.
     pub end: Option<AbortHandle>,
     /// Run-time address less link-time address.
@@ -133,46 +139,6 @@ pub struct GoState {
     pub latest: Option<(MonoNs, Snapshot)>,
 }
 
-/// Which GC cycles became traces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cycles {
-    /// The last one's number; 0 before the first.
-    pub last: u64,
-    pub exported: u64,
-    /// Seen, and not traced for `--max-spans`.
-    pub left_out: u64,
-    /// Numbers between two seen ones that never came.
-    pub missed: u64,
-    /// Numbers that came again.
-    pub repeated: u64,
-}
-
-impl Cycles {
-    /// Takes note of a cycle that becomes a trace; false when it was seen before.
-    pub fn note(&mut self, number: u64) -> bool {
-        let new = self.see(number);
-        self.exported += u64::from(new);
-        new
-    }
-
-    /// Takes note of a cycle that does not.
-    pub fn leave_out(&mut self, number: u64) {
-        self.left_out += u64::from(self.see(number));
-    }
-
-    fn see(&mut self, number: u64) -> bool {
-        if number <= self.last {
-            self.repeated += 1;
-            return false;
-        }
-        if self.last != 0 {
-            self.missed += number - self.last - 1;
-        }
-        self.last = number;
-        true
-    }
-}
-
 impl Target {
     /// A target with nothing attached yet.
     pub fn new(process: Process, slot: u32, resource: Arc<Resource>, since: MonoNs) -> Self {
@@ -209,6 +175,7 @@ impl Target {
             stops: Stops::default(),
             assists: None,
             goroutines: Goroutines::default(),
+            tries: 0,
             end: None,
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
@@ -372,31 +339,5 @@ impl Target {
             data: PointData::Sum(value as i64),
             exemplars: Vec::new(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Cycles;
-
-    #[test]
-    fn every_cycle_once_and_gaps_are_counted() {
-        let mut cycles = Cycles::default();
-        let seen: Vec<bool> = [7, 8, 8, 11, 10]
-            .into_iter()
-            .map(|number| cycles.note(number))
-            .collect();
-        assert_eq!(seen, [true, true, false, true, false]);
-        cycles.leave_out(12);
-        assert_eq!(
-            cycles,
-            Cycles {
-                last: 12,
-                exported: 3,
-                left_out: 1,
-                missed: 2,
-                repeated: 2
-            }
-        );
     }
 }

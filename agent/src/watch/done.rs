@@ -109,6 +109,9 @@ impl Watch {
             target.missing = always.missing;
             note(target, |failures| &mut failures.always, always.failures);
         }
+        if target.failures.always.is_empty() && target.failures.probes.is_empty() {
+            target.tries = 0;
+        }
         let now = clock::now();
         target.probes.links = outcome.links;
         target.known.probes_since = now.0;

@@ -26,6 +26,8 @@ use crate::{
 pub const LONG: u64 = 1_000_000_000;
 /// How long a window of the probes stays open without some of them that could not be attached, ns.
 const AGAIN: u64 = 20_000_000_000;
+/// How often that is doubled, one time after the other: to some 90 minutes.
+const RARELY: u32 = 8;
 /// How often a target is looked at, ns, but for one whose window was opened less than [`LONG`] ago: that one at every turn.
 const CALM: u64 = 100_000_000;
 /// How long until the governor's next turn: while a window is young, and else. Each turn wakes the agent on a core that services
@@ -92,7 +94,9 @@ impl Watch {
                 Turn::Open => self.open_hooks(&mut target),
                 Turn::Close => settled.extend(self.shut_hooks(&mut target)),
             }
-            let ends = self.cut(&target, Plane::Probes).is_some() || is_to_be_tried_again(&target, now);
+            let again = is_to_be_tried_again(&target, now);
+            target.tries += u32::from(again);
+            let ends = again || self.cut(&target, Plane::Probes).is_some();
             match if ends { Turn::Close } else { probes } {
                 Turn::Open if waits_for_hooks(&mut target, now) => {}
                 Turn::Stay => {}
@@ -270,7 +274,8 @@ fn is_to_be_tried_again(target: &Target, now: MonoNs) -> bool {
     };
     let Failures { always, probes, .. } = &target.failures;
     let misses = !always.is_empty() || !probes.is_empty();
-    misses && now.0.saturating_sub(since.0) >= AGAIN
+    // What is refused for good is tried less and less often: closing a window costs what happens meanwhile.
+    misses && now.0.saturating_sub(since.0) >= AGAIN << target.tries.min(RARELY)
 }
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {
