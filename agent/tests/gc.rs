@@ -52,13 +52,9 @@ fn who_allocates_pays_the_assists() {
     let time = |point: &Value| number_of(&point["asInt"]) as f64 / 1e9;
     let ours: f64 = points.iter().map(time).sum();
     let theirs = seconds_of_assists(&after) - seconds_of_assists(&before);
-    // The go statement has a function of its own for the arguments.
-    let of_churn = |point: &&Value| {
-        let function = attribute(point, "go.goroutine.function").unwrap_or_default();
-        function.as_str().is_some_and(|name| name.starts_with("main.churn."))
-    };
+    let of_churn = |point: &&Value| attribute(point, "go.goroutine.function") == Some("main.scatter".into());
     let churn: f64 = points.iter().filter(of_churn).map(time).sum();
-    println!("assists {ours} s, the runtime's {theirs} s, of them main.churn's goroutines {churn} s");
+    println!("assists {ours} s, the runtime's {theirs} s, of them main.scatter's goroutines {churn} s");
     assert!(theirs > 0.02, "the load made {theirs} s of assists only");
     // The runtime forgets up to 5 us a P and cycle; the first cycle, which is not the account's, may have had assists too.
     assert!(
