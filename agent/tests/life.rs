@@ -164,8 +164,10 @@ fn commands_that_end_by_themselves_are_not_worth_a_word() {
     let _before = start(&paths[1], &["stay"]);
     let exes = ["--exe", paths[0].to_str().unwrap(), "--exe", paths[1].to_str().unwrap()];
     let agent = Agent::run(&[&NEVER[..], &exes].concat(), 1);
-    // Most are over before they are looked at, the others are while they are attached, or just after.
-    let times = (5..100).step_by(5).chain((250..400).step_by(5));
+    // Some are over before they are looked at, the others are while they are attached, or just after.
+    let (brief, longer) = ((5..100).step_by(5), (250..400).step_by(5));
+    let briefly = brief.clone().count();
+    let times = brief.chain(longer);
     let commands: Vec<_> = times
         .map(|time: u32| {
             Command::new(&paths[0])
@@ -174,15 +176,24 @@ fn commands_that_end_by_themselves_are_not_worth_a_word() {
                 .spawn()
         })
         .collect();
-    let started = commands.len();
+    let mut pids = Vec::new();
     for command in commands {
-        assert!(command.unwrap().wait().unwrap().success());
+        let mut command = command.unwrap();
+        pids.push(command.id());
+        assert!(command.wait().unwrap().success());
     }
     thread::sleep(Duration::from_secs(2));
     let output = agent.stop();
-    assert_eq!(output.said.matches("WARN").count(), 0, "{}", output.said);
-    let watched = output.said.matches(" watching command").count();
-    assert!(watched < started / 2, "{watched} of {started}: {}", output.said);
+    let of = |pid: &&u32, words: &str| {
+        let (named, process) = (format!("(pid {pid})"), format!("process {pid}"));
+        let mut lines = output.said.lines().filter(|line| line.contains(words));
+        lines.any(|line| line.contains(&named) || line.contains(&process))
+    };
+    let warned: Vec<_> = pids.iter().filter(|pid| of(pid, "WARN")).collect();
+    assert!(warned.is_empty(), "{warned:?}: {}", output.said);
+    // On a busy machine one of them may take long all the same.
+    let watched = pids[..briefly].iter().filter(|pid| of(pid, " watching ")).count();
+    assert!(watched <= briefly / 4, "{watched} of {briefly}: {}", output.said);
 }
 
 /// A quiet service whose window never closes, and whose threads come and go.
