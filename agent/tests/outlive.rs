@@ -197,17 +197,17 @@ fn a_terminal_that_goes_away_ends_the_run_in_order() {
             "--out",
             name.trim_end_matches(".rec"),
         ];
-        let mut command = if ignored {
-            let mut command = Command::new("nohup");
-            command
-                .arg(agent(&args, folder.path()).get_program())
-                .args(args)
-                .current_dir(folder.path());
-            command
-        } else {
-            agent(&args, folder.path())
+        // Whoever started the tests may ignore it, too.
+        let through: &[&str] = match ignored {
+            true => &["nohup"],
+            false => &["env", "--default-signal=HUP"],
         };
-        let mut child = command
+        let mut child = Command::new(through[0])
+            .args(&through[1..])
+            .arg(agent(&args, folder.path()).get_program())
+            .args(args)
+            .current_dir(folder.path())
+            .env("WHYWAIT_BUDGET", "off")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
