@@ -80,6 +80,11 @@ impl Collector {
         std::mem::take(&mut self.waiting).into_iter()
     }
 
+    /// Spans that wait on, for [`Self::take_of`].
+    pub fn put_back(&mut self, slot: u32, spans: Vec<Span>) {
+        self.waiting.entry(slot).or_default().extend(spans);
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.waiting.values().map(Vec::len).sum()

@@ -29,15 +29,19 @@ impl Pipeline {
             self.watch.reconcile();
             heap::give_back();
         }
-        for (slot, spans) in self.collector.take() {
-            if let Some(target) = self.watch.by_slot(slot) {
-                let batch = Batch {
-                    resource: target.resource.clone(),
-                    spans,
-                    metrics: Vec::new(),
-                };
-                self.exporter.send(batch);
-            }
+        let waiting: Vec<_> = self.collector.take().collect();
+        for (slot, spans) in waiting {
+            let Some(target) = self.watch.by_slot(slot) else {
+                // Its target ended: they leave with its last figures.
+                self.collector.put_back(slot, spans);
+                continue;
+            };
+            let batch = Batch {
+                resource: target.resource.clone(),
+                spans,
+                metrics: Vec::new(),
+            };
+            self.exporter.send(batch);
         }
     }
 
