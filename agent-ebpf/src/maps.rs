@@ -105,12 +105,13 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
     TARGETS.get(u32::from(index))
 }
 
-/// The target in whose memory a uprobe is: it is one, or was until just now.
+/// The target in whose memory a uprobe is: it is one, or was until just now; and when it was hit.
 #[inline(always)]
-pub fn probed(tgid: u32, probe: Probe) -> Option<&'static Target> {
+pub fn probed(tgid: u32, probe: Probe) -> Option<(&'static Target, u64)> {
     let target = target(tgid)?;
+    let now = read::now();
     let open = target.flags & PROBES_OPEN != 0;
-    spend(target, probe, Plane::Probes, open).then_some(target)
+    spend(target, probe, Plane::Probes, open, Some(now)).then_some((target, now))
 }
 
 /// The target that a hook was called for, if it is one and its hooks count.
@@ -121,7 +122,7 @@ pub fn hooked(tgid: u32, probe: Probe) -> Option<&'static Target> {
         hit(target, Probe::HookIdle);
         return None;
     }
-    spend(target, probe, Plane::Hooks, true).then_some(target)
+    spend(target, probe, Plane::Hooks, true, None).then_some(target)
 }
 
 /// Counts a hit that a target pays for.
@@ -134,9 +135,10 @@ pub fn hit(target: &Target, probe: Probe) {
 }
 
 /// Counts a hit, and says whether it counts: in a window that is `open`, and within what that is allowed on all CPUs together. The
-/// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended.
+/// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended. Of a trap, when it
+/// was: after a pause it cost more.
 #[inline(always)]
-fn spend(target: &Target, probe: Probe, plane: Plane, open: bool) -> bool {
+fn spend(target: &Target, probe: Probe, plane: Plane, open: bool, trapped: Option<u64>) -> bool {
     let (Some(account), Some(cut)) = (ACCOUNTS.get_ptr_mut(target.index), CUTS.get_ptr_mut(target.index)) else {
         return false;
     };
@@ -144,6 +146,12 @@ fn spend(target: &Target, probe: Probe, plane: Plane, open: bool) -> bool {
     // interrupts this one in between may have a few hits of the window counted twice, or not.
     unsafe {
         record::add(&raw mut (*account).hits[probe as usize], 1);
+        if let Some(now) = trapped {
+            let since = core::mem::replace(&mut (*account).last, now);
+            if let Some(cold) = Probe::cold(now.saturating_sub(since)) {
+                record::add(&raw mut (*account).hits[cold as usize], 1);
+            }
+        }
         if !open || (*cut).at[plane as usize] != 0 {
             return false;
         }

@@ -29,17 +29,20 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut metrics = vec![state_metric(target, reading)];
     let (spent, hits) = (&target.spent, &target.spent.hits);
     let used = || Probe::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
-    let by_probe = |def: &'static MetricDef, value: &dyn Fn(usize) -> u64| Metric {
+    let by_probe = |def: &'static MetricDef, cold: bool, value: &dyn Fn(usize) -> u64| Metric {
         def,
         points: used()
+            .filter(|(probe, _)| cold || !probe.is_cold())
             .map(|(probe, programs)| {
                 let kind = vec![Attribute::new(defs::PROBE, programs[0])];
                 target.sum(value(*probe as usize), reading.time, kind)
             })
             .collect(),
     };
-    metrics.push(by_probe(&defs::OVERHEAD_HITS, &|index| hits[index]));
-    metrics.push(by_probe(&defs::OVERHEAD_TIME, &|index| spent.by_kind[index] as u64));
+    metrics.push(by_probe(&defs::OVERHEAD_HITS, false, &|index| hits[index]));
+    metrics.push(by_probe(&defs::OVERHEAD_TIME, true, &|index| {
+        spent.by_kind[index] as u64
+    }));
     let over = [
         ("histogram_quota", target.made.over_buckets),
         ("peer_quota", target.made.over_peers),

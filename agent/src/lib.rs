@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod cli;
 pub mod clock;
+pub mod deadline;
 pub mod exit;
 pub mod heap;
 pub mod kernel;

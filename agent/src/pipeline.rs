@@ -355,7 +355,7 @@ impl Pipeline {
         }
         let recorded = self
             .recorder
-            .map(|recorder| recorder.finish(self.ring_full, FLUSH))
+            .map(|recorder| recorder.finish(self.ring_full + self.late, FLUSH))
             .transpose();
         if let Ok(Some(Finished { path, events, lost })) = &recorded {
             let path = path.display();

@@ -14,7 +14,7 @@ use crate::{
     cli::SelftestArgs,
     collect::Collector,
     exit::Exit,
-    intake::{Event, ring::Ring},
+    intake::ring::Ring,
     pipeline, say, signals,
     target::Target,
     watch::{Options, Watch},
@@ -85,8 +85,10 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         while let Ok(done) = watch.windows.done.try_recv() {
             watch.done(done);
         }
+        while let Ok(looked) = watch.images.done.try_recv() {
+            watch.looked(looked);
+        }
         ring.drain(1 << 20, |_, event| match event {
-            Ok(Event::Exec(_)) => {}
             Ok(event) => {
                 if let Some(target) = watch.by_slot(event.header().slot) {
                     collector.event(&event, target);

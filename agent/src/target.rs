@@ -1,15 +1,18 @@
 //! One watched process: its facts, and what is remembered of it between events. Facts live here, never in statics.
 
 mod cycles;
+mod symbols;
 
 use std::{
     collections::HashMap,
     fs::File,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 pub use cycles::Cycles;
+use symbols::Known;
 
 use agent_common::{go::assist::Assists, histogram::Series, target::Made};
 use tokio::task::AbortHandle;
@@ -21,9 +24,10 @@ use crate::{
     },
     budget::{Duty, Guest, Plane, Spent, Worth},
     clock,
+    deadline::{self, Late},
     discover::{Process, ProcessError},
     golang::{GoRuntime, Snapshot},
-    inspect::{Frame, GoImage, Image},
+    inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
     origins::Origins,
     room::Room,
@@ -37,19 +41,6 @@ use crate::{
 /// Exemplars kept for a series between two exports.
 const EXEMPLARS: usize = 4;
 
-/// Addresses whose places in the source are remembered, of each target.
-const PLACES: usize = 1024;
-/// And functions that goroutines were started with: all of them are asked for again and again.
-const STARTS: usize = 8192;
-
-/// What was read of an executable's symbols.
-#[derive(Debug, Default)]
-struct Known {
-    frames: HashMap<u64, Option<Frame>>,
-    /// By address of a function that a goroutine was started with: where the one begins that it is called by.
-    starts: HashMap<u64, u64>,
-}
-
 /// A watched process.
 pub struct Target {
     pub process: Process,
@@ -62,7 +53,7 @@ pub struct Target {
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
     pub image: Option<Arc<Image>>,
     /// Its file, of a Go executable: open as long as the process is watched, and no longer.
-    pub exe: Option<File>,
+    pub exe: Option<Arc<File>>,
     /// Windows of the probes that were closed since some could not be attached, one after the other.
     pub tries: u32,
     /// Waits for its process' end.
@@ -120,7 +111,12 @@ pub struct Target {
     symbols: Mutex<Known>,
 }
 
-/// What could not be attached when it was last tried, of each plane.
+fn is_off(states: &[SignalState], signal: &str) -> bool {
+    let mut states = states.iter();
+    states.any(|state| state.signal == signal && state.coverage.is_off())
+}
+
+/// What could not be attached, or read, when it was last tried, of each plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// Probes that are always in place.
@@ -129,14 +125,32 @@ pub struct Failures {
     pub probes: Vec<Failure>,
     /// The kernel's hooks.
     pub hooks: Vec<Failure>,
+    /// What is read of its memory.
+    pub memory: Vec<Failure>,
 }
 
 /// A Go process' runtime and its last reading.
 pub struct GoState {
-    pub runtime: GoRuntime,
+    /// Whoever reads it has a reference meanwhile.
+    pub runtime: Arc<GoRuntime>,
     /// Explicit bounds of the runtime's histograms, seconds.
     pub bounds: Arc<[f64]>,
     pub latest: Option<(MonoNs, Snapshot)>,
+}
+
+impl GoState {
+    /// Reads the process' memory, for no longer than that. What did not answer is not asked again before it has.
+    pub fn read<T: Send + 'static>(
+        &self,
+        most: Duration,
+        read: impl FnOnce(&GoRuntime) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if Arc::strong_count(&self.runtime) > 1 {
+            return Err(Late(deadline::SOON).into());
+        }
+        let runtime = self.runtime.clone();
+        deadline::within(most, move || read(&runtime))?
+    }
 }
 
 impl Target {
@@ -186,21 +200,31 @@ impl Target {
     /// Opens what functions' names are read of as they are asked for: also when the process has ended.
     pub fn open_exe(&mut self) -> Result<(), ProcessError> {
         if let Some(Image::Go(_)) = self.image.as_deref() {
-            self.exe = Some(self.process.open_exe()?);
+            self.exe = Some(self.process.open_exe()?.into());
         }
         Ok(())
     }
 
     /// Says anew what there is of each signal.
     pub fn restate(&mut self) {
-        let Failures { always, probes, hooks } = &self.failures;
-        self.states = plan::states_now(&self.planned, always.iter().chain(probes).chain(hooks));
+        let Failures {
+            always,
+            probes,
+            hooks,
+            memory,
+        } = &self.failures;
+        let failures = always.iter().chain(probes).chain(hooks).chain(memory);
+        self.states = plan::states_now(&self.planned, failures);
     }
 
     /// Whether a signal was left out, or cannot be had.
     pub fn is_off(&self, signal: &str) -> bool {
-        let mut states = self.states.iter();
-        states.any(|state| state.signal == signal && state.coverage.is_off())
+        is_off(&self.states, signal)
+    }
+
+    /// The same, and it is not to be expected later either.
+    pub fn is_never_on(&self, signal: &str) -> bool {
+        is_off(&self.planned, signal)
     }
 
     /// Takes note of a GC cycle; false when it was seen before.
@@ -229,43 +253,6 @@ impl Target {
         self.futures.get(&id).map_or("unknown", String::as_str)
     }
 
-    /// The place in the source of an address in a Go process.
-    pub fn go_frame(&self, address: u64) -> Option<Frame> {
-        let Some((image, exe)) = self.go_symbols() else {
-            return self.frames.get(&address).cloned();
-        };
-        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.frames.len() == PLACES {
-            known.frames.clear();
-        }
-        let found = || image.symbols.lookup(exe, address.wrapping_sub(self.bias));
-        known.frames.entry(address).or_insert_with(found).clone()
-    }
-
-    /// Where the function begins by which the runtime calls a goroutine that was started with the one at `startpc`; 0 for one of
-    /// a thread that C made, and of a plugin, which have none in the executable.
-    pub fn go_start(&self, startpc: u64) -> u64 {
-        let Some((image, exe)) = self.go_symbols() else {
-            return startpc;
-        };
-        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.starts.len() == STARTS {
-            known.starts.clear();
-        }
-        let found = || {
-            let start = image.symbols.start(exe, startpc.wrapping_sub(self.bias));
-            start.map_or(0, |start| start.wrapping_add(self.bias))
-        };
-        *known.starts.entry(startpc).or_insert_with(found)
-    }
-
-    fn go_symbols(&self) -> Option<(&GoImage, &File)> {
-        match self.image.as_deref() {
-            Some(Image::Go(image)) => Some((image, self.exe.as_ref()?)),
-            _ => None,
-        }
-    }
-
     /// The runtime's name of a wait reason.
     pub fn wait_reason(&self, number: u32) -> String {
         let known = self
@@ -281,11 +268,17 @@ impl Target {
 
     /// Reads plane 0, if there is any and the runtime has started.
     pub fn read_runtime(&mut self, now: MonoNs) -> io::Result<()> {
-        let off = self.is_off(signals::go::runtime::NAME);
+        let off = self.is_never_on(signals::go::runtime::NAME);
         let Some(go) = &mut self.go else { return Ok(()) };
         // Others read it too: the user may want their part only.
-        if !off && go.runtime.is_started() {
-            go.latest = Some((now, go.runtime.snapshot()?));
+        if off {
+            return Ok(());
+        }
+        let snapshot = go.read(deadline::SOON, |runtime| {
+            runtime.is_started().then(|| runtime.snapshot()).transpose()
+        })?;
+        if let Some(snapshot) = snapshot {
+            go.latest = Some((now, snapshot));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use log::{info, log, warn};
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::{Instant, timeout_at},
 };
 
@@ -54,6 +54,7 @@ mod together;
 mod turn;
 
 pub use arrive::Looked;
+pub use done::note_memory;
 pub use govern::{LONG, Settled};
 pub use retire::{Retired, Why};
 
@@ -81,6 +82,8 @@ pub struct Options {
 /// The targets, and what it takes to make a process one.
 pub struct Watch {
     pub windows: Windows,
+    /// Why no uprobe is to be had on this kernel.
+    without_uprobes: Option<String>,
     maps: TargetMaps,
     pub meter: Meter,
     options: Options,
@@ -94,6 +97,8 @@ pub struct Watch {
     by_slot: HashMap<u32, u32>,
     /// Those that ended, until their last figures are read.
     retired: Vec<Retired>,
+    /// By pid: probes that are being taken out of a process that goes on.
+    leaving: HashMap<u32, Vec<JoinHandle<()>>>,
     next_slot: u32,
     early: early::Early,
     /// Who was looked at; None while a look is under way.
@@ -125,9 +130,11 @@ impl Watch {
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
         let (census_to_pipeline, looks) = mpsc::channel(1);
+        let without_uprobes = object.without_uprobes().map(str::to_owned);
         let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
             windows: Windows::new(object),
+            without_uprobes,
             hook_set,
             maps,
             meter,
@@ -137,6 +144,7 @@ impl Watch {
             targets: HashMap::new(),
             by_slot: HashMap::new(),
             retired: Vec::new(),
+            leaving: HashMap::new(),
             next_slot: 1,
             early: early::Early::default(),
             census: Some(Census::new(Path::new(PROC))),
@@ -161,6 +169,11 @@ impl Watch {
                 retired.find(|target| target.slot == slot)
             }
         }
+    }
+
+    /// How often a map of the kernel side could not be read or changed since the last call, and why the last time.
+    pub fn map_failures(&self) -> Option<(u64, String)> {
+        self.maps.failed()
     }
 
     /// Every target, also those that have just ended.
@@ -199,7 +212,7 @@ impl Watch {
         let mut plan = image
             .as_deref()
             .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
-        if let Some(reason) = self.windows.object().without_uprobes() {
+        if let Some(reason) = &self.without_uprobes {
             plan.without_probes(reason);
         }
         let slot = self.next_slot;

@@ -106,19 +106,20 @@ fn a_runtime_in_a_shared_object_is_found() {
     let library = build("shared", "local", &["-buildmode=c-shared"], &[("CGO_ENABLED", "1")]);
     let found = runtime_of_object(&File::open(&library).expect("the library")).expect("a runtime");
     assert!(found.starts_with("a Go runtime (go1."), "{found}");
-    let mut command = Command::new("sh");
-    let running = Running::start(
+    // It becomes no other program: between an exec and the dynamic linker's work nothing is mapped yet.
+    let waiting = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo end; read line"]).stdin(Stdio::piped());
         command
-            .args(["-c", "echo end; exec sleep 1000"])
-            .env("LD_PRELOAD", &library),
-    );
+    };
+    let running = Running::start(waiting().env("LD_PRELOAD", &library));
     let process = Process::read(running.0.id()).expect("the process");
     let Some(InspectError::InObject { runtime, object }) = objects::runtime_in(&process) else {
         panic!("no runtime is found in it");
     };
     assert_eq!((runtime, object), (found, library.display().to_string()));
     drop(running);
-    let plain = Running::start(Command::new("sh").args(["-c", "echo end; exec sleep 1000"]));
+    let plain = Running::start(&mut waiting());
     let process = Process::read(plain.0.id()).expect("the process");
     assert_eq!(objects::runtime_in(&process), None);
 }

@@ -119,8 +119,8 @@ fn test_on(tools: &Tools, arch: Arch, machines: &[Machine], init: &Path, program
     boot_all(boots.collect(), &image)
 }
 
-/// For so long, programs that preempt themselves: on each kernel that lets them share a stack, with each kind of preemption, two
-/// machines at a time.
+/// For so long, programs that preempt themselves: on each kernel that lets them share a stack, with each kind of preemption, all at
+/// once.
 pub(crate) fn test_preemption(tools: &Tools, time: Duration) -> Result<()> {
     let series = [("6.18", "trixie-backports"), (fetch::NEWEST, "trixie-backports")];
     fetch::all(&series, Arch::Amd64)?;
@@ -132,19 +132,16 @@ pub(crate) fn test_preemption(tools: &Tools, time: Duration) -> Result<()> {
         vec![PathBuf::from("/bin/busybox")],
         PREEMPTION,
     )?;
-    for two in PREEMPTIVE.chunks(2) {
-        let boots = two.iter().map(|(series, how)| {
-            let kernel = Kernel::of(series, Arch::Amd64);
-            Boot {
-                name: format!("{}-{}", kernel.name(), how.replace('=', "-")),
-                kernel,
-                words: format!("{how} {SECONDS}={} {}", time.as_secs(), words(PREEMPTION)),
-                longer: time,
-            }
-        });
-        boot_all(boots.collect(), &image)?;
-    }
-    Ok(())
+    let boots = PREEMPTIVE.iter().map(|(series, how)| {
+        let kernel = Kernel::of(series, Arch::Amd64);
+        Boot {
+            name: format!("{}-{}", kernel.name(), how.replace('=', "-")),
+            kernel,
+            words: format!("{how} {SECONDS}={} {}", time.as_secs(), words(PREEMPTION)),
+            longer: time,
+        }
+    });
+    boot_all(boots.collect(), &image)
 }
 
 /// What the machines run: `init`, the agent, the demo, other `programs`, and test programs.

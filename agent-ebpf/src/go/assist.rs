@@ -20,7 +20,7 @@ use crate::{
 #[uprobe]
 pub fn go_assist(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
-    let Some(target) = probed(tgid, Probe::GoAssist) else {
+    let Some((target, _)) = probed(tgid, Probe::GoAssist) else {
         return 0;
     };
     if assisted(target, current(&ctx)).is_none() {

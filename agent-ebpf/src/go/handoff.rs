@@ -9,7 +9,7 @@ use crate::{arch, maps::probed, read, record};
 #[uprobe]
 pub fn go_handoff(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
-    let Some(target) = probed(tgid, Probe::GoHandoff) else {
+    let Some((target, _)) = probed(tgid, Probe::GoHandoff) else {
         return 0;
     };
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.

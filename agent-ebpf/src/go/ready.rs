@@ -10,13 +10,12 @@ use agent_common::{
 use super::goroutine::{NOBODY, begins, key, known, ran, spent};
 use crate::{maps::GOROUTINES, read, record, thread::off};
 
-/// A goroutine becomes runnable: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
+/// A goroutine becomes runnable `now`: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
-pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u64) {
+pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u64, now: u64) {
     let Some(goroutine) = known(target, g) else {
         return;
     };
-    let now = read::now();
     goroutine.parked = 0;
     match goroutine.state {
         WAITING => {

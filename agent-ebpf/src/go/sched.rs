@@ -31,8 +31,8 @@ const SAME_POLL: u64 = 1_000_000;
 pub fn go_runqput(ctx: ProbeContext) -> u32 {
     let (p, g, _) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    if let Some(target) = probed(tgid, Probe::GoRunqput) {
-        ready(target, tid, g, Source::RunqPut, p, current(&ctx));
+    if let Some((target, now)) = probed(tgid, Probe::GoRunqput) {
+        ready(target, tid, g, Source::RunqPut, p, current(&ctx), now);
     }
     0
 }
@@ -42,8 +42,8 @@ pub fn go_runqput(ctx: ProbeContext) -> u32 {
 pub fn go_gosched(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    if let Some(target) = probed(tgid, Probe::GoGosched) {
-        ready(target, tid, g, Source::Gosched, 0, 0);
+    if let Some((target, now)) = probed(tgid, Probe::GoGosched) {
+        ready(target, tid, g, Source::Gosched, 0, 0, now);
     }
     0
 }
@@ -53,8 +53,8 @@ pub fn go_gosched(ctx: ProbeContext) -> u32 {
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    if let Some(target) = probed(tgid, Probe::GoExitsyscall) {
-        ready(target, tid, g, Source::ExitSyscall, 0, 0);
+    if let Some((target, now)) = probed(tgid, Probe::GoExitsyscall) {
+        ready(target, tid, g, Source::ExitSyscall, 0, 0, now);
     }
     0
 }
@@ -64,12 +64,12 @@ pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
 pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     let (_, pd, mode) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::GoNetpoll) else {
+    let Some((target, now)) = probed(tgid, Probe::GoNetpoll) else {
         return 0;
     };
     // pdReady is 1, pdWait is 2: neither is a goroutine.
     let waiter = |offset: u32| match read::user::<u64>(pd + u64::from(offset)) {
-        Some(g) if g > 2 => ready(target, tid, g, Source::Netpoll, 0, 0),
+        Some(g) if g > 2 => ready(target, tid, g, Source::Netpoll, 0, 0, now),
         Some(_) => {}
         None => record::lost(Loss::ReadFault),
     };
@@ -87,13 +87,12 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::GoInjectglist) else {
+    let Some((target, now)) = probed(tgid, Probe::GoInjectglist) else {
         return 0;
     };
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
         return 0;
     };
-    let now = read::now();
     for _ in 0..LIST_BOUND {
         if g == 0 {
             return 0;
@@ -104,7 +103,7 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
             known.state == RUNNABLE && now.saturating_sub(known.since) < SAME_POLL
         });
         if !stamped {
-            ready(target, tid, g, Source::InjectList, 0, 0);
+            ready(target, tid, g, Source::InjectList, 0, 0, now);
         }
         match read::user::<u64>(g + u64::from(target.go.g_schedlink)) {
             Some(next) => g = next,
@@ -125,11 +124,10 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
 pub fn go_park(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::GoPark) else {
+    let Some((target, now)) = probed(tgid, Probe::GoPark) else {
         return 0;
     };
     if let Some(goroutine) = known(target, g) {
-        let now = read::now();
         ran(target, goroutine, tid, now);
         goroutine.state = WAITING;
         goroutine.since = now;
@@ -142,11 +140,11 @@ pub fn go_park(ctx: ProbeContext) -> u32 {
 pub fn go_exit(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::GoExit) else {
+    let Some((target, now)) = probed(tgid, Probe::GoExit) else {
         return 0;
     };
     if let Some(goroutine) = known(target, g) {
-        ran(target, goroutine, tid, read::now());
+        ran(target, goroutine, tid, now);
         // Its count is what is read; of an addition of 0 the compiler makes an atomic or, which Linux has from 5.12 on.
         spent(target, goroutine, Spent::Ended, 1);
         goroutine.state = UNKNOWN;
@@ -159,13 +157,12 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
 pub fn go_execute(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::GoExecute) else {
+    let Some((target, now)) = probed(tgid, Probe::GoExecute) else {
         return 0;
     };
     let Some(goroutine) = known(target, g) else {
         return 0;
     };
-    let now = read::now();
     if goroutine.state == RUNNABLE {
         turn_came(target, goroutine, g, tid, now);
     } else {

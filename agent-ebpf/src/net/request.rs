@@ -25,7 +25,7 @@ use aya_ebpf::{
 
 use super::{CLOSE, CLOSE_WAIT, ESTABLISHED, known, peer};
 use crate::{
-    maps::{SOCKETS, hooked},
+    maps::{SOCKETS, hit, hooked, target},
     read::{self, kernel},
     record,
 };
@@ -75,6 +75,11 @@ pub fn net_recv_inet6(ctx: FExitContext) -> i32 {
 pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     if new as u8 == CLOSE {
+        // Who is current pays for it, in a softirq too.
+        let (tgid, _) = read::current();
+        if let Some(target) = target(tgid) {
+            hit(target, Probe::NetState);
+        }
         let _ = SOCKETS.remove(ctx.arg::<u64>(0));
     }
     0

@@ -19,11 +19,10 @@ use crate::{
 /// State::transition_to_running(&self): a poll begins.
 #[uprobe]
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
-    // Before the lookups, whose time is not the wake's.
-    let hit = read::now();
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::TokioPollBegin) else {
+    // Before the lookups, whose time is not the wake's.
+    let Some((target, hit)) = probed(tgid, Probe::TokioPollBegin) else {
         return 0;
     };
     let future = type_of(target, task);
@@ -67,7 +66,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::TokioPollEnd) else {
+    let Some((target, now)) = probed(tgid, Probe::TokioPollEnd) else {
         return 0;
     };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
@@ -90,7 +89,6 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
         // Of its polls only some ends can be seen: the begin may be that of a poll that was over long ago.
         return 0;
     }
-    let now = read::now();
     let took = now.saturating_sub(thread.since);
     if thread.future & BLOCKING != 0 {
         record::value(target, Series::TokioBlocking, thread.future, took);
@@ -107,7 +105,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some(target) = probed(tgid, Probe::TokioPark) else {
+    let Some((target, now)) = probed(tgid, Probe::TokioPark) else {
         return 0;
     };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
@@ -116,12 +114,7 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
     if thread.slot == target.slot && thread.busy_since >= target.probes_since {
-        record::value(
-            target,
-            Series::TokioBusy,
-            tid,
-            read::now().saturating_sub(thread.busy_since),
-        );
+        record::value(target, Series::TokioBusy, tid, now.saturating_sub(thread.busy_since));
         thread.busy_since = 0;
     }
     0

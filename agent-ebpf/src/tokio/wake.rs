@@ -32,13 +32,14 @@ pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn woken(ctx: &ProbeContext, probe: Probe) {
     let (tgid, _) = read::current();
-    let Some(target) = probed(tgid, probe) else { return };
+    let Some((target, now)) = probed(tgid, probe) else {
+        return;
+    };
     let slot = u64::from(target.slot);
     let Some(task) = argument(ctx, slot) else {
         return record::lost(Loss::ReadFault);
     };
     let key = WokenKey { task, slot };
-    let now = read::now();
     if let Some(woken) = TOKIO_WOKEN.get_ptr_mut(key) {
         // SAFETY: one word, read and written whole; two wakes at once leave one of the two times.
         let woken = unsafe { &mut *woken };

@@ -1,7 +1,10 @@
 //! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
 //! is gone.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+};
 
 use agent_common::{
     go::{
@@ -18,7 +21,6 @@ use agent_common::{
     },
 };
 use aya::maps::{Array, Map, MapData, MapError};
-use log::warn;
 
 use crate::aggregate::{StoreError, Table, store::open};
 
@@ -43,6 +45,26 @@ pub struct TargetMaps {
     sockets: Table<u64, Socket>,
     threads: Table<u32, Thread>,
     syscalls: Table<u32, Call>,
+    /// What could not be read or changed, and did not matter at once.
+    failed: Failed,
+}
+
+/// How often a map could not be read or changed since somebody asked, and why the last time.
+#[derive(Debug, Default)]
+struct Failed(Cell<u64>, RefCell<String>);
+
+impl Failed {
+    fn note(&self, error: &MapError) {
+        self.0.set(self.0.get() + 1);
+        self.1.replace(error.to_string());
+    }
+
+    /// Of what is in the way of nothing: it takes room, no more, as slots are never used again.
+    fn tidied(&self, outcome: Result<usize, MapError>) {
+        if let Err(error) = outcome {
+            self.note(&error);
+        }
+    }
 }
 
 impl TargetMaps {
@@ -64,7 +86,19 @@ impl TargetMaps {
             sockets: open(take, "SOCKETS")?,
             threads: open(take, "THREADS")?,
             syscalls: open(take, "SYSCALLS")?,
+            failed: Failed::default(),
         })
+    }
+
+    /// How often a map could not be read or changed since the last call, and why the last time.
+    pub fn failed(&self) -> Option<(u64, String)> {
+        let count = self.failed.0.take();
+        (count > 0).then(|| (count, self.failed.1.take()))
+    }
+
+    /// Takes note of a failure that the caller goes on without.
+    pub fn note(&self, error: &MapError) {
+        self.failed.note(error);
     }
 
     /// Says which type of task each vtable address of a target stands for: how many there was no room for.
@@ -83,8 +117,10 @@ impl TargetMaps {
 
     /// What a target has made of the maps that all share.
     pub fn made(&self, target: &Target) -> Made {
-        // An array's element is always there.
-        self.made.get(&target.index, 0).unwrap_or_default()
+        self.made.get(&target.index, 0).unwrap_or_else(|error| {
+            self.failed.note(&error);
+            Made::default()
+        })
     }
 
     /// Makes a process a target: from here on the kernel side sees what it does.
@@ -135,22 +171,27 @@ impl TargetMaps {
     /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
     /// window's, but it takes room: a socket that is closed while no hook sees it stays here.
     pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
-        removed(self.threads.remove_where(|_, value| closed(value.slot)));
-        removed(self.syscalls.remove_where(|_, value| closed(value.slot)));
-        removed(self.sockets.remove_where(|_, value| closed(value.slot)));
+        self.failed
+            .tidied(self.threads.remove_where(|_, value| closed(value.slot)));
+        self.failed
+            .tidied(self.syscalls.remove_where(|_, value| closed(value.slot)));
+        self.failed
+            .tidied(self.sockets.remove_where(|_, value| closed(value.slot)));
     }
 
     /// Removes what the probes had in progress `before` a time in a slot, u64::MAX where no window is open; and wakes that are `old`.
     pub fn clear_probes(&mut self, before: impl Fn(u32) -> u64, old: u64) {
         let closed = |slot: u32| before(slot) == u64::MAX;
-        removed(
+        self.failed.tidied(
             self.goroutines
                 .remove_where(|key, value| value.window < before(key.slot as u32)),
         );
-        removed(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
+        self.failed
+            .tidied(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
         let woken = |key: &WokenKey, at: &u64| *at < before(key.slot as u32).max(old);
-        removed(self.woken.remove_where(woken));
-        removed(self.workers.remove_where(|_, value| closed(value.slot)));
+        self.failed.tidied(self.woken.remove_where(woken));
+        self.failed
+            .tidied(self.workers.remove_where(|_, value| closed(value.slot)));
     }
 
     /// Threads of which something is kept, by slot.
@@ -167,19 +208,22 @@ impl TargetMaps {
 
     /// Removes what is kept of threads.
     pub fn forget_threads(&mut self, tids: &[u32]) {
-        removed(self.workers.remove(tids).map(|()| 0));
-        removed(self.threads.remove(tids).map(|()| 0));
-        removed(self.syscalls.remove(tids).map(|()| 0));
+        self.failed.tidied(self.workers.remove(tids).map(|()| 0));
+        self.failed.tidied(self.threads.remove(tids).map(|()| 0));
+        self.failed.tidied(self.syscalls.remove(tids).map(|()| 0));
     }
 
     /// Removes all that belongs to slots that are `gone`, in one pass over each map however many there are.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
         self.clear_hooks(&gone);
         self.clear_probes(|slot| if gone(slot) { u64::MAX } else { 0 }, 0);
-        removed(self.paid.remove_where(|key, _| gone(key.slot)));
-        removed(self.types.remove_where(|key, _| gone(key.slot as u32)));
-        removed(self.sites.remove_where(|key, _| gone(key.slot as u32)));
-        removed(self.connecting.remove_where(|_, value| gone(value.slot)));
+        self.failed.tidied(self.paid.remove_where(|key, _| gone(key.slot)));
+        self.failed
+            .tidied(self.types.remove_where(|key, _| gone(key.slot as u32)));
+        self.failed
+            .tidied(self.sites.remove_where(|key, _| gone(key.slot as u32)));
+        self.failed
+            .tidied(self.connecting.remove_where(|_, value| gone(value.slot)));
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {
@@ -187,13 +231,6 @@ impl TargetMaps {
         let old = self.indices.get(&word, 0)?;
         let new = old & !(0xffff << shift) | u64::from(index) << shift;
         self.indices.set(word, new, 0)
-    }
-}
-
-/// What cannot be removed takes room, no more: nothing goes by it, as slots are never used again.
-fn removed(outcome: Result<usize, MapError>) {
-    if let Err(error) = outcome {
-        warn!("cannot tidy a map of the kernel side: {error}");
     }
 }
 

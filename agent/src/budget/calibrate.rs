@@ -1,7 +1,14 @@
 //! What a hit costs on this very machine: a function of our own is probed with an empty program, and work that calls it is
 //! timed.
 
-use std::{hint::black_box, num::NonZeroU32, path::Path, time::Instant};
+use std::{
+    hint::black_box,
+    io::{Read as _, Write as _},
+    num::NonZeroU32,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Instant,
+};
 
 use anyhow::Context as _;
 
@@ -11,8 +18,10 @@ use crate::attach::uprobe::{Links, Object};
 const EMPTY: &str = "calibrate";
 /// Calls timed at once, how often, and how often all that.
 const CALLS: u32 = 25;
-const BATCHES: usize = 32;
+const BATCHES: usize = 24;
 const ATTEMPTS: usize = 4;
+/// Bytes that the work touches besides: what a request leaves in the first cache.
+const TOUCHED: usize = 32 << 10;
 
 /// What is probed.
 mod probed {
@@ -31,6 +40,18 @@ mod probed {
         "push rbp",
         "pop rbp",
         "ret",
+        ".p2align 6",
+        ".globl whywait_seldom",
+        "whywait_seldom:",
+        "push rbp",
+        "pop rbp",
+        "ret",
+        ".p2align 6",
+        ".globl whywait_bare",
+        "whywait_bare:",
+        "push rbp",
+        "pop rbp",
+        "ret",
         ".popsection",
     );
 
@@ -43,15 +64,29 @@ mod probed {
         "b 1f",
         "1:",
         "ret",
+        ".p2align 6",
+        ".globl whywait_seldom",
+        "whywait_seldom:",
+        "b 1f",
+        "1:",
+        "ret",
+        ".p2align 6",
+        ".globl whywait_bare",
+        "whywait_bare:",
+        "b 1f",
+        "1:",
+        "ret",
         ".popsection",
     );
 
-    // SAFETY: it saves and restores one register, or none, and touches nothing else.
+    // SAFETY: they save and restore one register, or none, and touch nothing else.
     unsafe extern "C" {
         pub safe fn whywait_calibrate();
+        pub safe fn whywait_seldom();
+        pub safe fn whywait_bare();
     }
 }
-use probed::whywait_calibrate;
+use probed::{whywait_bare, whywait_calibrate, whywait_seldom};
 
 /// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without; the least of some attempts each, since
 /// others on the machine only ever add to it. None when it was too busy to tell.
@@ -85,9 +120,27 @@ pub fn hit() {
     whywait_calibrate();
 }
 
+/// Calls the function that [`attach_seldom`] probes, which nobody else calls.
+pub fn seldom() {
+    whywait_seldom();
+}
+
+/// Calls the same function without a probe.
+pub fn bare() {
+    whywait_bare();
+}
+
 /// Attaches a program to a function of our own.
 pub fn attach(object: &mut Object, name: &'static str) -> anyhow::Result<Links> {
-    let address = whywait_calibrate as *const () as u64;
+    attach_at(object, name, whywait_calibrate as *const () as u64)
+}
+
+/// Attaches the empty program to another.
+pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Links> {
+    attach_at(object, EMPTY, whywait_seldom as *const () as u64)
+}
+
+fn attach_at(object: &mut Object, name: &'static str, address: u64) -> anyhow::Result<Links> {
     let maps = procfs::process::Process::myself()?.maps()?;
     let map = maps
         .iter()
@@ -119,14 +172,15 @@ pub fn machine() -> String {
 const ORDER: &str = r#"{"id":4711,"items":[{"sku":"a-17","count":3,"price":12.95},{"sku":"b-2","count":1,"price":0.5}],"note":"by \"post\"\n","paid":true}"#;
 
 /// A service's kind of work with one hit in its midst, ns: what the fastest quarter of the batches took at most. After a trap
-/// the processor has to learn the program's branches anew and to fetch its instructions again: that is a third of what a trap
-/// costs, and a bare call does not show it.
+/// the processor has to learn the program's branches anew and to fetch its instructions again, and after a system call the kernel
+/// those of the trap: that is a third of what a trap costs, and a bare call does not show it.
 fn time() -> f64 {
+    let mut work = Work::new();
     let mut batches: Vec<f64> = (0..BATCHES)
         .map(|_| {
             let begin = Instant::now();
             for _ in 0..CALLS {
-                work();
+                work.turn();
             }
             begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
         })
@@ -145,19 +199,44 @@ impl serde::Serialize for Hit {
     }
 }
 
-/// Reads an order and writes an answer.
-fn work() {
-    #[derive(serde::Serialize)]
-    struct Answer<'a> {
-        order: &'a serde_json::Value,
-        hits: [(Hit, &'a str); 1],
-        total: f64,
+/// Reads an order, and sends an answer.
+struct Work {
+    /// Without it nothing is sent.
+    ends: Option<(UnixStream, UnixStream)>,
+    memory: Vec<u8>,
+}
+
+impl Work {
+    fn new() -> Self {
+        Self {
+            ends: UnixStream::pair().ok(),
+            memory: vec![1; TOUCHED],
+        }
     }
-    let order: serde_json::Value = serde_json::from_str(ORDER).unwrap_or_default();
-    let answer = Answer {
-        order: &order,
-        hits: [(Hit, "once")],
-        total: 39.35,
-    };
-    black_box(serde_json::to_string(&answer).is_ok());
+
+    fn turn(&mut self) {
+        #[derive(serde::Serialize)]
+        struct Answer<'a> {
+            order: &'a serde_json::Value,
+            hits: [(Hit, &'a str); 1],
+            total: f64,
+        }
+        let order: serde_json::Value = serde_json::from_str(ORDER).unwrap_or_default();
+        let answer = Answer {
+            order: &order,
+            hits: [(Hit, "once")],
+            total: 39.35,
+        };
+        let answer = serde_json::to_vec(&answer).unwrap_or_default();
+        if let Some((sender, receiver)) = &mut self.ends
+            && sender.write_all(&answer).is_ok()
+        {
+            // All of it is there.
+            black_box(receiver.read(&mut vec![0; answer.len()]).is_ok());
+        }
+        for line in self.memory.chunks_mut(64) {
+            line[0] = line[0].wrapping_add(1);
+        }
+        black_box(&self.memory);
+    }
 }

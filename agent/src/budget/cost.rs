@@ -3,10 +3,11 @@
 
 use std::{
     os::fd::OwnedFd,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, Hits, Probe};
+use agent_common::hits::{Account, COLD, Hits, Probe};
 use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
@@ -14,7 +15,10 @@ use aya::{
 };
 use log::{debug, info};
 
-use super::calibrate;
+use super::{
+    calibrate,
+    cold::{self, Cold},
+};
 use crate::{
     aggregate::{StoreError, store::open},
     attach::uprobe::Object,
@@ -48,7 +52,12 @@ pub struct Costs {
 impl Costs {
     /// One hit, ns.
     pub fn of(&self, probe: Probe) -> f64 {
-        self.programs[probe as usize] + if probe.is_uprobe() { self.trap } else { CALL }
+        let program = self.programs[probe as usize];
+        match probe {
+            _ if probe.is_cold() => program,
+            _ if probe.is_uprobe() => program + self.trap,
+            _ => program + CALL,
+        }
     }
 
     /// A trap alone, ns.
@@ -65,6 +74,11 @@ impl Costs {
                 // One hit a cycle, a stop, or a thread that ends.
                 Probe::GoGcCycle | Probe::GoStw | Probe::GoStop | Probe::ThreadExit => &mut split.always,
                 Probe::HookIdle => &mut split.idle,
+                // Of hits that are counted already.
+                probe if probe.is_cold() => {
+                    split.probes.cost += hits as f64 * self.of(probe);
+                    continue;
+                }
                 probe if probe.is_uprobe() => &mut split.probes,
                 _ => &mut split.hooks,
             };
@@ -98,6 +112,9 @@ pub struct Part {
 fn assumed() -> [f64; Probe::COUNT] {
     let mut programs = [ASSUMED; Probe::COUNT];
     programs[Probe::HookIdle as usize] = ASSUMED_IDLE;
+    for ((probe, _), cost) in COLD.into_iter().zip(cold::ASSUMED) {
+        programs[probe as usize] = cost;
+    }
     programs
 }
 
@@ -116,6 +133,8 @@ pub struct Meter {
     seen: [Runs; Probe::COUNT],
     /// Hits of all targets at the last turn.
     last: Hits,
+    /// What a hit costs after a pause is being measured.
+    cold: Option<Receiver<Cold>>,
     /// The machine that was calibrated, and when it is looked at again.
     machine: String,
     look: Instant,
@@ -152,6 +171,7 @@ impl Meter {
             sampled: None,
             seen: [Runs::default(); Probe::COUNT],
             last: [0; Probe::COUNT],
+            cold: None,
             machine: String::new(),
             look: Instant::now(),
         })
@@ -178,6 +198,10 @@ impl Meter {
                 self.costs.trap
             ),
             Err(error) => debug!("cannot time a trap, {} ns taken for it: {error:#}", self.costs.trap),
+        }
+        match cold::measure(object, self.costs.trap) {
+            Ok(receiver) => self.cold = Some(receiver),
+            Err(error) => debug!("cannot tell what a hit costs after a pause: {error:#}"),
         }
         // A kernel that keeps none adds none.
         let Ok(_stats) = enable_stats(Stats::RunTime) else {
@@ -211,6 +235,11 @@ impl Meter {
     /// some target's window is. Calibrates anew on a machine that is no longer the same.
     pub fn turn(&mut self, object: &mut Object, hits: &Hits, open: bool) {
         let now = Instant::now();
+        if let Some(cold) = cold::result(&mut self.cold) {
+            for ((probe, _), cost) in COLD.into_iter().zip(cold) {
+                self.costs.programs[probe as usize] = cost;
+            }
+        }
         if now >= self.look {
             self.look = now + LOOK_EVERY;
             if self.sample.is_none() && calibrate::machine() != self.machine {
@@ -231,7 +260,8 @@ impl Meter {
     }
 
     fn is_unknown(&self, index: usize) -> bool {
-        index != Probe::HookIdle as usize && self.costs.programs[index] == ASSUMED
+        let idle = index == Probe::HookIdle as usize;
+        !idle && !is_cold(index) && self.costs.programs[index] == ASSUMED
     }
 
     fn begin(&mut self, object: &Object, hits: &Hits) {
@@ -252,7 +282,8 @@ impl Meter {
     fn end(&mut self, object: &Object, hits: &Hits) {
         let Some(sample) = self.sample.take() else { return };
         let (mut idle_time, mut idle_count) = (0.0, 0);
-        for ((index, now), before) in runs(object).into_iter().enumerate().zip(sample.runs) {
+        let programs = runs(object).into_iter().enumerate().zip(sample.runs);
+        for ((index, now), before) in programs.filter(|((index, _), _)| !is_cold(*index)) {
             let count = now.count.saturating_sub(before.count);
             let time = (now.time - before.time - count as f64 * self.bias).max(0.0);
             // A target that left since took its hits with it.
@@ -288,6 +319,11 @@ impl Meter {
             self.costs.trap, self.costs.programs, self.bias, self.foreign
         );
     }
+}
+
+/// Whether it is the index of a kind without programs.
+fn is_cold(index: usize) -> bool {
+    Probe::ALL[index].0.is_cold()
 }
 
 /// Whether a sample is to begin, so long after the last one began.

@@ -19,7 +19,10 @@ use procfs::{
     process::{MemoryMaps, Stat},
 };
 
-use crate::inspect::{self, ElfFacts, Image, InspectError};
+use crate::{
+    deadline,
+    inspect::{self, ElfFacts, Image, InspectError},
+};
 
 /// Where the proc filesystem is.
 pub const PROC: &str = "/proc";
@@ -169,7 +172,8 @@ impl Process {
 
     /// Identity of the executable that runs.
     pub fn exe_id(&self) -> Result<FileId, ProcessError> {
-        let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
+        let path = self.exe_path();
+        let meta = deadline::soon(|| fs::metadata(path)).map_err(|source| self.io("exe", source))?;
         Ok(FileId {
             device: meta.dev(),
             inode: meta.ino(),
@@ -185,7 +189,8 @@ impl Process {
 
     /// The file of its executable.
     pub fn open_exe(&self) -> Result<File, ProcessError> {
-        File::open(self.exe_path()).map_err(|source| self.io("exe", source))
+        let path = self.exe_path();
+        deadline::soon(|| File::open(path)).map_err(|source| self.io("exe", source))
     }
 
     /// Run-time less link-time address of the executable's code: the kernel tells a new program where its first instruction is (AT_ENTRY,

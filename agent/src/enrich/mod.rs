@@ -8,6 +8,7 @@ use log::warn;
 use uuid::Uuid;
 
 use crate::{
+    deadline,
     discover::Process,
     inspect::Image,
     model::{Resource, Value},
@@ -18,7 +19,8 @@ use crate::{
 pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
     let root = Path::new("/proc").join(process.pid.to_string());
     // Unreadable (another user's, without privilege) or gone: as if empty.
-    let environ = fs::read(root.join("environ")).unwrap_or_default();
+    let environ = root.join("environ");
+    let environ = deadline::soon(|| fs::read(environ)).unwrap_or_default();
     let own = own_attributes(&environ);
     let exe = process.exe.to_string_lossy();
     let exe = exe.trim_end_matches(" (deleted)").to_owned();
@@ -50,7 +52,7 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
         ("host.name", "/proc/1/root/etc/hostname"),
         ("host.id", "/proc/1/root/etc/machine-id"),
     ] {
-        if let Some(text) = fs::read_to_string(path)
+        if let Some(text) = deadline::soon(move || fs::read_to_string(path))
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty())

@@ -24,17 +24,20 @@ pub enum Fault {
     Ring,
     /// A recording that could not be written.
     Recording,
+    /// A process' memory or a file did not answer in time.
+    Late,
 }
 
 impl Fault {
     /// All with the name they are exported under, and what people are told.
-    pub const ALL: [(Self, &'static str, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str, &'static str); 7] = [
         (Self::Screen, "screen", "cannot write to standard output"),
         (Self::Pictures, "pictures", "standard output stands still"),
         (Self::Log, "log", "cannot write to standard error"),
-        (Self::Maps, "maps", "cannot read what the kernel side counted"),
+        (Self::Maps, "maps", "cannot read or change a map of the kernel side"),
         (Self::Ring, "ring", "cannot wait for the ring buffer"),
         (Self::Recording, "recording", "cannot write the recording"),
+        (Self::Late, "late", "a process' memory or a file does not answer"),
     ];
 }
 
@@ -77,6 +80,6 @@ mod tests {
             faults.note(*fault, "why");
         }
         faults.note_many(Fault::Log, 5, "why");
-        assert_eq!(faults.counts, [1, 1, 6, 1, 1, 1]);
+        assert_eq!(faults.counts, [1, 1, 6, 1, 1, 1, 1]);
     }
 }

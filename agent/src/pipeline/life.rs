@@ -56,8 +56,12 @@ impl Pipeline {
     pub(super) fn bury(&mut self, reading: &Reading) {
         for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
             let spans = self.collector.take_of(target.slot);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.forget(target.slot);
+            }
             if why == Why::Refused {
                 self.late += spans.len() as u64;
+                self.collector.made -= spans.len() as u64;
                 continue;
             }
             let metrics = account::all_metrics(&mut target, reading);

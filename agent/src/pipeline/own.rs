@@ -3,7 +3,7 @@
 use super::{Fault, Pipeline};
 use crate::{
     aggregate::store::Reading,
-    clock,
+    clock, deadline,
     limits::{self, Use},
     output,
     recording::Recorder,
@@ -70,6 +70,9 @@ impl Pipeline {
 
     /// Takes note of what others could not do, aside from the loop.
     pub(super) fn note_faults(&mut self) {
+        if let Some((count, error)) = self.watch.map_failures() {
+            self.faults.note_many(Fault::Maps, count, error);
+        }
         if let Some((count, error)) = self.screen.failed() {
             self.faults.note_many(Fault::Screen, count, error);
         }
@@ -79,6 +82,7 @@ impl Pipeline {
         for (fault, total) in [
             (Fault::Pictures, self.screen.left_out),
             (Fault::Log, output::log_lost()),
+            (Fault::Late, deadline::late()),
         ] {
             let new = total.saturating_sub(self.faults.counts[fault as usize]);
             if new > 0 {

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use log::debug;
-
 use super::{CLEAR, Pipeline};
-use crate::{account, aggregate::store::Reading, clock, heap, limits, model::Batch, signals};
+use crate::{account, aggregate::store::Reading, clock, heap, limits, model::Batch, signals, watch::note_memory};
 
 impl Pipeline {
     /// Once a second; metrics leave where they are `due`.
@@ -60,19 +58,16 @@ impl Pipeline {
     fn read_runtimes(&mut self) {
         let now = clock::now();
         for target in self.watch.targets.values_mut() {
-            // A target that just ended cannot be read; its end is on its way.
-            if let Err(error) = target.read_runtime(now) {
-                debug!("process {}: cannot read its memory: {error}", target.process.pid);
-            }
+            let outcome = target.read_runtime(now);
+            note_memory(target, signals::go::runtime::NAME, outcome);
         }
     }
 
     fn export_metrics(&mut self, reading: &Reading) {
         self.watch.note_made();
         for target in self.watch.targets.values_mut() {
-            if let Err(error) = signals::go::goroutines::walk(target, clock::now()) {
-                debug!("process {}: cannot look at its goroutines: {error}", target.process.pid);
-            }
+            let outcome = signals::go::goroutines::walk(target, clock::now());
+            note_memory(target, signals::go::goroutines::NAME, outcome);
             let metrics = account::all_metrics(target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),

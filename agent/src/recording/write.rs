@@ -124,6 +124,12 @@ impl Recorder {
         self.raw(event.bytes());
     }
 
+    /// Forgets what was told of a target, which ended.
+    pub fn forget(&mut self, slot: u32) {
+        self.described.remove(&slot);
+        self.told.retain(|(of, _)| *of != slot);
+    }
+
     /// A record of the ring buffer that belongs to no target, or is no event at all.
     pub fn raw(&mut self, bytes: &[u8]) {
         record(&mut self.pending, EVENT, bytes);

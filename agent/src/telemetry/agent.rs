@@ -74,7 +74,8 @@ pub static OVERHEAD_TIME: MetricDef = MetricDef {
     name: "whywait.overhead.cpu.time",
     unit: "ns",
     instrument: Counter,
-    description: "CPU time that those hits cost the target: hits times the cost of one, as calibrated and measured on this machine.",
+    description: "CPU time that those hits cost the target: hits times the cost of one, as calibrated and measured on this machine. \
+                  Apart, as `cold_…`, what probes' hits cost besides that were the first on their CPU in so long.",
     source: "kernel side, BPF_ENABLE_STATS, calibration",
     attributes: &[PROBE],
 };
@@ -119,7 +120,8 @@ pub static FAULTS: MetricDef = MetricDef {
     instrument: Counter,
     description: "What went wrong around the agent and did not end the run: `screen`, standard output could not be written; \
                   `pictures`, it stood still, and summaries were left out; `log`, standard error likewise; `maps`, the kernel's \
-                  maps could not be read; `ring`, the ring buffer could not be waited for; `recording`.",
+                  maps could not be read or changed; `ring`, the ring buffer could not be waited for; `recording`; `late`, a process' memory or a file \
+                  did not answer.",
     source: "agent",
     attributes: &[CAUSE],
 };

@@ -35,7 +35,7 @@ impl Watch {
             let all = census.look();
             let failed = |error| Fatal::new(Exit::Failed, format!("cannot list the processes in /proc: {error}"));
             for process in all.map_err(failed)? {
-                self.consider(process);
+                self.arrived(process);
             }
         }
         // Without a target nobody wants them.
@@ -111,8 +111,13 @@ impl Watch {
 
     /// A new process, while events come in: what it runs is inspected beside them.
     fn arrived(&mut self, process: Process) {
-        if self.targets.contains_key(&process.pid) || !self.options.selector.matches(&process) {
+        let pid = process.pid;
+        if pid == std::process::id() || self.targets.contains_key(&pid) || !self.options.selector.matches(&process) {
             return;
+        }
+        // Old probes would be hit beside the new ones, where the process runs the same executable again.
+        if self.is_leaving(pid) {
+            return self.early.again(pid);
         }
         match self.images.is_known(&process) {
             Ok(true) => self.consider(process),

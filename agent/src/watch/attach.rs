@@ -1,5 +1,7 @@
 //! Makes a process a target: what the kernel side must know first, then what is always in place.
 
+use std::io;
+
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
@@ -11,6 +13,7 @@ use crate::{
         uprobe::Place,
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
+    deadline,
     discover::ProcessError,
     golang::{GoRuntime, ProofError},
     inspect::{Image, InspectError},
@@ -29,14 +32,19 @@ impl Watch {
         bias: u64,
     ) -> Result<Option<GoState>, ProofError> {
         let Some(Image::Go(image)) = image else { return Ok(None) };
-        let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
+        let (Ok(globals), Ok(offsets)) = (image.globals.clone(), image.offsets.clone()) else {
             return Ok(None);
         };
-        let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals.clone(), offsets.clone())?;
-        runtime.prove(&image.version.raw)?;
+        let version = image.version.raw.clone();
+        let proved = deadline::within(deadline::SOON, move || {
+            let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals, offsets)?;
+            runtime.prove(&version)?;
+            Ok::<_, ProofError>(runtime)
+        });
+        let runtime = proved.map_err(io::Error::from)??;
         Ok(Some(GoState {
             bounds: runtime.bounds().into(),
-            runtime,
+            runtime: runtime.into(),
             latest: None,
         }))
     }

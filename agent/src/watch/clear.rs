@@ -32,6 +32,8 @@ impl Watch {
         self.maps
             .clear_probes(|slot| begins.get(&slot).copied().unwrap_or(0), old);
         self.clear_threads();
+        self.leaving
+            .retain(|_, tasks| tasks.iter().any(|task| !task.is_finished()));
     }
 
     /// Removes what is kept of threads that are no more. They are removed as they end, but for those that ended before their process
@@ -40,7 +42,7 @@ impl Watch {
         // First what is kept, then who lives: a thread that comes meanwhile is no dead one.
         let kept = match self.maps.threads() {
             Ok(kept) => kept,
-            Err(error) => return log::warn!("cannot look for threads that ended: {error}"),
+            Err(error) => return self.maps.note(&error),
         };
         let mut dead = Vec::new();
         for (slot, threads) in kept {

@@ -1,5 +1,7 @@
 //! Takes note of what was attached or detached aside, and of what could not be: what there is of each signal is said anew.
 
+use std::io;
+
 use agent_common::target::PROBES_OPEN;
 use log::{debug, info, warn};
 
@@ -130,6 +132,24 @@ impl Watch {
     }
 }
 
+/// Takes note of how what a signal reads of a process' memory was answered. That the process ended comes on its way.
+pub fn note_memory(target: &mut Target, signal: &'static str, outcome: io::Result<()>) {
+    let late = outcome.inspect_err(|error| debug!("process {}: cannot read its memory: {error}", target.process.pid));
+    let late = late.err().filter(|error| error.kind() == io::ErrorKind::TimedOut);
+    let known = target.failures.memory.iter().any(|failure| failure.signal == signal);
+    if known == late.is_some() {
+        return;
+    }
+    let mut failures = target.failures.memory.clone();
+    failures.retain(|failure| failure.signal != signal);
+    failures.extend(late.map(|error| Failure {
+        signal,
+        essential: true,
+        reason: format!("the process' memory does not answer: {error}"),
+    }));
+    note(target, |failures| &mut failures.memory, failures);
+}
+
 /// Takes note of what could not be attached now, where something else was the last time: what there is of the signals is said anew.
 pub(super) fn note(target: &mut Target, of: fn(&mut Failures) -> &mut Vec<Failure>, now: Vec<Failure>) {
     let pid = target.process.pid;
@@ -139,7 +159,7 @@ pub(super) fn note(target: &mut Target, of: fn(&mut Failures) -> &mut Vec<Failur
         warn!("process {pid}: {signal}: {reason}");
     }
     for Failure { signal, .. } in before.iter().filter(|failure| !now.contains(failure)) {
-        info!("process {pid}: {signal}: what could not be attached is in place now");
+        info!("process {pid}: {signal}: what could not be had is there now");
     }
     target.restate();
 }

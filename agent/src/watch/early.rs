@@ -38,12 +38,20 @@ impl Early {
     pub fn wait(&mut self, pid: u32) -> bool {
         let looks = self.looks.entry(pid).or_default();
         *looks += 1;
-        if *looks < LOOKS {
-            self.due.push(pid);
+        let waits = *looks < LOOKS;
+        if waits {
+            self.again(pid);
         } else {
             self.looks.remove(&pid);
         }
-        self.due.last() == Some(&pid)
+        waits
+    }
+
+    /// Takes note of a process to look at again at the next turn.
+    pub fn again(&mut self, pid: u32) {
+        if !self.due.contains(&pid) {
+            self.due.push(pid);
+        }
     }
 
     /// Whether there are any that are looked at at each turn.

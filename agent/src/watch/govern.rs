@@ -6,7 +6,7 @@ use agent_common::{
     hits::Probe,
     target::{HOOKS_OPEN, PROBES_OPEN},
 };
-use log::{info, warn};
+use log::info;
 
 use super::{
     Watch,
@@ -72,7 +72,7 @@ impl Watch {
                             turn(target, &self.meter.costs, hits, now, scale, tail, attached),
                         ));
                     }
-                    Err(error) => warn!("process {}: cannot read its hits: {error}", target.process.pid),
+                    Err(error) => self.maps.note(&error),
                 }
             }
             for (all, hits) in all.iter_mut().zip(&target.spent.hits) {
@@ -129,14 +129,15 @@ impl Watch {
         if !duty.window.is_open() {
             return None;
         }
-        // An array's element is always there.
-        self.maps.cut(&target.known, plane).ok().flatten().map(MonoNs)
+        let cut = self.maps.cut(&target.known, plane);
+        let cut = cut.inspect_err(|error| self.maps.note(error));
+        cut.ok().flatten().map(MonoNs)
     }
 
     /// Hits in a target's windows so far.
     pub(super) fn used(&self, target: &Target, plane: Plane) -> u64 {
-        // An array's element is always there.
-        self.maps.used(&target.known, plane).unwrap_or_default()
+        let used = self.maps.used(&target.known, plane);
+        used.inspect_err(|error| self.maps.note(error)).unwrap_or_default()
     }
 
     /// Tells the kernel side what open windows may still have.
@@ -239,16 +240,13 @@ impl Watch {
 
     pub(super) fn clear_cut(&mut self, target: &Target, plane: Plane) {
         if let Err(error) = self.maps.clear_cut(&target.known, plane) {
-            warn!("process {}: cannot open a window: {error}", target.process.pid);
+            self.maps.note(&error);
         }
     }
 
     pub(super) fn tell(&mut self, target: &Target, opened: u32) {
         if let Err(error) = self.maps.update(&target.known, opened) {
-            warn!(
-                "process {}: cannot tell the kernel side of its windows: {error}",
-                target.process.pid
-            );
+            self.maps.note(&error);
         }
     }
 }

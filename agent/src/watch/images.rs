@@ -8,9 +8,13 @@ use std::{
 };
 
 use log::debug;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 
 use crate::{
+    deadline,
     discover::{Process, ProcessError, objects, process::FileId},
     heap,
     inspect::{Image, InspectError},
@@ -81,7 +85,9 @@ impl Images {
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
-        let inspected = look(self.inspect, process)?;
+        let (inspect, process) = (self.inspect, process.clone());
+        let inspected = deadline::within(deadline::LONG, move || look(inspect, &process));
+        let inspected = inspected.unwrap_or_else(|late| Ok(Err(InspectError::NoAnswer(late.0))))?;
         self.keep(id, inspected.clone());
         Ok(inspected)
     }
@@ -101,8 +107,11 @@ impl Images {
         let inspect = self.inspect;
         tokio::spawn(async move {
             let permit = one.acquire_owned().await;
-            let inspected = tokio::task::spawn_blocking(move || look(inspect, &process)).await;
+            let inspected = tokio::task::spawn_blocking(move || look(inspect, &process));
+            let inspected = timeout(deadline::LONG, inspected).await;
             drop(permit);
+            // It goes on alone, and is not begun again.
+            let inspected = inspected.unwrap_or(Ok(Ok(Err(InspectError::NoAnswer(deadline::LONG)))));
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             // The watch is gone only when the agent ends.
             let _ = tasks_to_watch
@@ -122,8 +131,8 @@ impl Images {
                 heap::give_back();
                 Host { process, found }
             });
-            // What panics in there is caught there.
-            if let Ok(host) = found.await {
+            // What panics in there is caught there; what never answers goes on alone.
+            if let Ok(Ok(host)) = timeout(deadline::LONG, found).await {
                 let _ = tasks_to_watch.send(Looked::Host(host)).await;
             }
             drop(permit);

@@ -4,6 +4,7 @@ use log::info;
 
 use super::{Watch, arrive::Refused};
 use crate::{
+    deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::InspectError,
@@ -15,7 +16,7 @@ impl Watch {
         let image = self.inspect(&process);
         let (image, error) = match image {
             Ok(Some(image)) => (Some(image), None),
-            Ok(None) if let Some(error) = objects::runtime_in(&process) => (None, Some(error)),
+            Ok(None) if let Some(error) = within(&process) => (None, Some(error)),
             Ok(None) => {
                 let message = format!(
                     "process {pid} ({}) is neither a Go nor a tokio program that can be recognised",
@@ -55,4 +56,11 @@ impl Watch {
             ),
         }
     }
+}
+
+/// What runtime is in the shared objects of a process; none where they do not answer.
+fn within(process: &Process) -> Option<InspectError> {
+    let process = process.clone();
+    let found = deadline::within(deadline::LONG, move || objects::runtime_in(&process));
+    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late.0)))
 }

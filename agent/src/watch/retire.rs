@@ -5,7 +5,6 @@
 use std::collections::HashSet;
 
 use agent_common::hits::Probe;
-use log::warn;
 
 use super::{Watch, govern::Settled};
 use crate::{
@@ -48,7 +47,7 @@ impl Watch {
     pub(super) fn dismiss(&mut self, mut target: Target, why: Why) -> Vec<Settled> {
         let (pid, slot) = (target.process.pid, target.slot);
         if let Err(error) = self.maps.dismiss(pid) {
-            warn!("process {pid}: cannot tell the kernel side that it is gone: {error}");
+            self.maps.note(&error);
         }
         if let Some(end) = &target.end {
             // Its process may go on, as another program.
@@ -56,7 +55,10 @@ impl Watch {
         }
         self.hook_set.release(slot, &self.windows);
         for links in [&mut target.links, &mut target.probes.links] {
-            self.windows.detach(std::mem::take(links));
+            let task = self.windows.detach(std::mem::take(links));
+            if why != Why::Ended {
+                self.leaving.entry(pid).or_default().push(task);
+            }
         }
         self.last_hits(&mut target);
         target.made = self.maps.made(&target.known);
@@ -80,6 +82,19 @@ impl Watch {
         settled
     }
 
+    /// Whether probes of what a process was before are still being taken out.
+    pub(super) fn is_leaving(&mut self, pid: u32) -> bool {
+        let Some(tasks) = self.leaving.get_mut(&pid) else {
+            return false;
+        };
+        tasks.retain(|task| !task.is_finished());
+        let leaving = !tasks.is_empty();
+        if !leaving {
+            self.leaving.remove(&pid);
+        }
+        leaving
+    }
+
     /// Takes note of what targets have made of the kernel's maps.
     pub fn note_made(&mut self) {
         for target in self.targets.values_mut() {
@@ -89,9 +104,10 @@ impl Watch {
 
     /// What it cost since the governor's last turn.
     fn last_hits(&self, target: &mut Target) {
-        // A map's element is always there; without it the last turn's figures stand.
-        let Ok(hits) = self.meter.hits(target.known.index) else {
-            return;
+        // Without them the last turn's figures stand.
+        let hits = match self.meter.hits(target.known.index) {
+            Ok(hits) => hits,
+            Err(error) => return self.maps.note(&error),
         };
         for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
             let new = hits[index].saturating_sub(target.spent.hits[index]);

@@ -63,3 +63,25 @@ pub fn exp_quantile(point: &Value, q: f64) -> f64 {
     }
     panic!("an empty histogram has no quantile")
 }
+
+/// The last points of a metric of a process, in OTLP requests as JSON.
+pub fn points(requests: &[Value], service: &str, metric: &str) -> Vec<Value> {
+    let found = requests
+        .iter()
+        .rev()
+        .flat_map(|line| list(&line["resourceMetrics"]))
+        .find_map(|resource| {
+            if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
+                return None;
+            }
+            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
+            metrics.into_iter().find(|found| found["name"] == metric)
+        });
+    let Some(found) = found else { return Vec::new() };
+    let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
+    kinds
+        .iter()
+        .flat_map(|kind| list(&found[*kind]["dataPoints"]))
+        .cloned()
+        .collect()
+}

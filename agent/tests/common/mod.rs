@@ -208,6 +208,13 @@ impl Load {
     }
 }
 
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The agent as users run it.
 pub struct Agent {
     child: Child,
@@ -239,19 +246,23 @@ impl Agent {
 
     /// Waits until it says that it watches so many more.
     pub fn watching(self, targets: usize) -> Self {
-        let mut agent = self;
+        self.says(" watching ", targets)
+    }
+
+    /// Waits for so many more lines with `words` in them.
+    pub fn says(mut self, words: &str, lines: usize) -> Self {
         let deadline = Instant::now() + Duration::from_secs(if is_slow() { 300 } else { 60 });
-        let mut watching = 0;
-        while watching < targets {
+        let mut found = 0;
+        while found < lines {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = agent
+            let line = self
                 .log
                 .recv_timeout(left)
-                .unwrap_or_else(|_| panic!("the agent does not watch: {:?}", agent.said));
-            watching += usize::from(line.contains(" watching "));
-            agent.said.push(line);
+                .unwrap_or_else(|_| panic!("the agent does not say {words:?}: {:?}", self.said));
+            found += usize::from(line.contains(words));
+            self.said.push(line);
         }
-        agent
+        self
     }
 
     /// Starts `whywait run ARGS --out TMP` and does not wait.
@@ -309,9 +320,14 @@ impl Agent {
 
     /// Ctrl-C; waits for the closing summary. What it wrote and said.
     pub fn stop(self) -> Output {
+        self.interrupt();
+        self.wait()
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        self.wait()
     }
 
     /// Waits until it ends by itself.
@@ -333,13 +349,6 @@ impl Agent {
 
 impl Drop for Agent {
     /// Of a test that failed: nothing is left behind.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Load {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -375,26 +384,4 @@ impl Output {
     pub fn points(&self, service: &str, metric: &str) -> Vec<Value> {
         points(&self.metrics, service, metric)
     }
-}
-
-/// The last points of a metric of a process, in OTLP requests as JSON.
-fn points(requests: &[Value], service: &str, metric: &str) -> Vec<Value> {
-    let found = requests
-        .iter()
-        .rev()
-        .flat_map(|line| list(&line["resourceMetrics"]))
-        .find_map(|resource| {
-            if attribute(&resource["resource"], "service.name") != Some(Value::from(service)) {
-                return None;
-            }
-            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
-            metrics.into_iter().find(|found| found["name"] == metric)
-        });
-    let Some(found) = found else { return Vec::new() };
-    let kinds = ["gauge", "sum", "histogram", "exponentialHistogram"];
-    kinds
-        .iter()
-        .flat_map(|kind| list(&found[*kind]["dataPoints"]))
-        .cloned()
-        .collect()
 }

@@ -17,13 +17,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use self::{
-    cases::{Case, SETS, Set, Watcher},
+    cases::{Case, LEVELS, Level, SETS, Set, Watcher},
     measure::{Bed, FEWEST, Goal, Row},
 };
 use crate::{build, demo_build, progress, setup, sh};
 
-const REPORT: &str = "docs/bench/overhead.md";
-const PLOT: &str = "docs/bench/overhead.svg";
+/// Names of the report and of its plot: of shares of what services carry, and of rates.
+const REPORT: &str = "overhead";
+const OF_RATES: &str = "rates";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// Only cases with this in their name, e.g. "ping-pong, 30"; may be given more than once
     #[arg(long = "case", value_name = "NAME_PART", default_values_t = [String::new()], hide_default_value = true)]
     cases: Vec<String>,
+    /// At these rates, requests a second, instead of at shares of what a closed loop carries: all cases, unless --case chooses
+    #[arg(long = "rate", value_name = "RATE", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    rates: Vec<u32>,
     /// Ways to run the agent with this in their name, e.g. "plane 0" or "budget" (all but one); may be given more than once
     #[arg(long = "set", value_name = "NAME_PART", default_values_t = ["under the budget".to_owned()])]
     sets: Vec<String>,
@@ -85,32 +89,32 @@ pub(super) fn run(options: Options) -> Result<()> {
     };
     let mut rows = rows(&bed, &chosen)?;
     let measured = measure::measure(&bed, &mut rows, &goal, options.seconds);
-    let mut text = report::text(&rows, &goal, options.seconds);
+    let name = if options.rates.is_empty() { REPORT } else { OF_RATES };
+    let mut text = report::text(&rows, &goal, options.seconds, name);
     if options.programs && measured.is_ok() {
         text += &programs::table(&bed, options.seconds)?;
     }
     // What was measured is shown even when a later pair failed.
     println!("{text}");
     measured?;
-    let (report, plot) = match options.agent {
-        None => (sh::root().join(REPORT), sh::root().join(PLOT)),
-        Some(_) => (
-            sh::target().join("xtask/overhead.md"),
-            sh::target().join("xtask/overhead.svg"),
-        ),
+    let folder = match options.agent {
+        None => sh::root().join("docs/bench"),
+        Some(_) => sh::target().join("xtask"),
     };
+    let [report, plot] = ["md", "svg"].map(|kind| folder.join(format!("{name}.{kind}")));
     write(&plot, &plot::svg(&rows)?)?;
     write(&report, &text)
 }
 
 /// Cases and sets as the options name them.
 struct Chosen {
-    cases: Vec<(&'static Case, u32)>,
+    cases: Vec<(&'static Case, Level)>,
     sets: Vec<&'static Set>,
 }
 
 fn chosen(options: &Options) -> Result<Chosen> {
-    let all = cases::all();
+    let rates: Vec<Level> = options.rates.iter().copied().map(Level::Rate).collect();
+    let all = cases::all(if rates.is_empty() { &LEVELS } else { &rates });
     let names: Vec<String> = all.iter().map(|(case, level)| cases::name(case, *level)).collect();
     let sets = SETS.map(|set| set.name.to_owned());
     let cases = cases::choose("--case", &options.cases, &names)?;
@@ -124,15 +128,18 @@ fn chosen(options: &Options) -> Result<Chosen> {
 /// A row for each case in each set; what a case carries is measured once, so that all sets are loaded alike.
 fn rows(bed: &Bed, chosen: &Chosen) -> Result<Vec<Row>> {
     let mut capacities = BTreeMap::new();
-    for (case, _) in &chosen.cases {
-        if !capacities.contains_key(case.name) {
+    for (case, level) in &chosen.cases {
+        if matches!(level, Level::Share(_)) && !capacities.contains_key(case.name) {
             let capacity = bed.capacity(case)?;
             progress::note(&format!("{}: {capacity:.0} requests/s without the agent", case.name));
             capacities.insert(case.name, capacity);
         }
     }
     let of_set = |set| {
-        let row = |(case, level): &(&'static Case, u32)| Row::new(case, *level, set, capacities[case.name]);
+        let row = |(case, level): &(&'static Case, Level)| {
+            let capacity = capacities.get(case.name).copied().unwrap_or_default();
+            Row::new(case, *level, set, capacity)
+        };
         chosen.cases.iter().map(row).collect::<Vec<_>>()
     };
     Ok(chosen.sets.iter().copied().flat_map(of_set).collect())

@@ -28,6 +28,8 @@ pub const NAME: &str = "go.goroutines";
 const ORIGINS: usize = 64;
 /// Of the time between two walks, a walk may take one part in so many.
 const SHARE: u32 = 200;
+/// Longest look: at a hundred thousand goroutines, on a machine that is busy.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Walks of late of which the least growth counts: a burst of requests is no leak.
 const LATE: usize = 3;
 
@@ -157,10 +159,13 @@ pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<()> {
     let Some(go) = &target.go else { return Ok(()) };
     let begin = Instant::now();
     let early = target.goroutines.next.is_some_and(|next| begin < next);
-    if early || target.is_off(NAME) || !go.runtime.is_started() {
+    if early || target.is_never_on(NAME) {
         return Ok(());
     }
-    let mut walk = go.runtime.walk()?;
+    let walk = go.read(LONGEST, |runtime| {
+        runtime.is_started().then(|| runtime.walk()).transpose()
+    })?;
+    let Some(mut walk) = walk else { return Ok(()) };
     let walked = begin.elapsed();
     // Names are read once: what that takes is no part of the next look.
     name(&mut walk.goroutines, target);

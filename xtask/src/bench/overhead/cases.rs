@@ -66,9 +66,27 @@ pub(super) const CASES: [Case; 4] = [
     },
 ];
 
-/// Shares of a case's capacity that it is loaded with, %; the whole is a closed loop.
-pub(super) const LEVELS: [u32; 3] = [30, 70, WHOLE];
-pub(super) const WHOLE: u32 = 100;
+/// How much a case is loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// Of its capacity, %; the whole is a closed loop.
+    Share(u32),
+    /// Requests a second.
+    Rate(u32),
+}
+
+pub(super) const LEVELS: [Level; 3] = [Level::Share(30), Level::Share(70), Level::Share(100)];
+
+impl Level {
+    /// Requests a second, 0 for a closed loop; `capacity` is what that carries.
+    pub(super) fn rate(self, capacity: f64) -> f64 {
+        match self {
+            Self::Share(100) => 0.0,
+            Self::Share(percent) => (capacity * f64::from(percent) / 100.0).round().max(1.0),
+            Self::Rate(rate) => rate.into(),
+        }
+    }
+}
 
 pub(super) const SETS: [Set; 6] = [
     Set {
@@ -108,15 +126,17 @@ pub(super) const SETS: [Set; 6] = [
 pub(super) const UNLIMITED: &[&str] = &["--budget", "off"];
 
 /// A case at a level: what `--case` chooses from.
-pub(super) fn name(case: &Case, level: u32) -> String {
-    format!("{}, {level} %", case.name)
+pub(super) fn name(case: &Case, level: Level) -> String {
+    match level {
+        Level::Share(percent) => format!("{}, {percent} %", case.name),
+        Level::Rate(rate) => format!("{}, {rate}/s", case.name),
+    }
 }
 
-pub(super) fn all() -> Vec<(&'static Case, u32)> {
-    CASES
-        .iter()
-        .flat_map(|case| LEVELS.map(|level| (case, level)))
-        .collect()
+/// Every case at every level.
+pub(super) fn all(levels: &[Level]) -> Vec<(&'static Case, Level)> {
+    let of_case = |case| levels.iter().map(move |level| (case, *level));
+    CASES.iter().flat_map(of_case).collect()
 }
 
 /// Indices of the names that hold one of `parts`, in their own order; a part that none holds is an error.

@@ -14,7 +14,7 @@ use super::{
         stats::{Estimate, estimate},
     },
     account,
-    cases::{self, Case, Service, Set, WHOLE, Watcher},
+    cases::{self, Case, Level, Service, Set, Watcher},
 };
 use crate::{progress, sh};
 
@@ -49,17 +49,12 @@ pub(super) struct Pair {
 
 impl Row {
     /// `capacity` is what a closed loop carries, requests a second.
-    pub(super) fn new(case: &'static Case, level: u32, set: &'static Set, capacity: f64) -> Self {
-        let rate = if level == WHOLE {
-            0.0
-        } else {
-            (capacity * f64::from(level) / 100.0).round().max(1.0)
-        };
+    pub(super) fn new(case: &'static Case, level: Level, set: &'static Set, capacity: f64) -> Self {
         Self {
             case,
             set,
             name: cases::name(case, level),
-            rate,
+            rate: level.rate(capacity),
             pairs: Vec::new(),
         }
     }

@@ -19,8 +19,8 @@ const RATE_BAR: Bar = Bar::Least(0.99);
 const CPU_BAR: Bar = Bar::Most(1.01);
 const P99_BAR: Bar = Bar::Most(1.02);
 
-pub(super) fn text(rows: &[Row], goal: &Goal, seconds: u32) -> String {
-    let mut text = head(goal, seconds);
+pub(super) fn text(rows: &[Row], goal: &Goal, seconds: u32, name: &str) -> String {
+    let mut text = head(goal, seconds, name);
     for set in &SETS {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.set.name == set.name).collect();
         if !rows.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn text(rows: &[Row], goal: &Goal, seconds: u32) -> String {
     text
 }
 
-fn head(goal: &Goal, seconds: u32) -> String {
+fn head(goal: &Goal, seconds: u32, name: &str) -> String {
     let half_width = goal.half_width.map_or_else(String::new, |share| {
         format!(
             ", and on until the interval of CPU/request has at most the half width {} % (\"reached\")",
@@ -42,7 +42,7 @@ fn head(goal: &Goal, seconds: u32) -> String {
          Windows of {seconds} s without and with the agent in turns, on the same live processes; which comes first changes from pair to \
          pair. Before each there is {WARM} s of the same load, with the agent {SETTLE} s, as its first window is on credit. {} pairs of each \
          case{half_width}. 100 % is a closed loop, 30 % and 70 % are fixed rates: shares of what a closed loop of {CAPACITY} s carried \
-         before. 4 connections, of the ping-pong 1.\n\n\
+         before; other rates are named. 4 connections, of the ping-pong 1.\n\n\
          Ratios are with / without: Hodges and Lehmann's estimate of the pairs' ratios, and its 95 % interval (percentile bootstrap). \
          Absolute figures are medians. CPU is that of the service's threads by the scheduler's account, latency is from a request's \
          sending to its answer's first byte. \"By the account\" is the CPU/request ratio by the agent's own metric \
@@ -50,7 +50,7 @@ fn head(goal: &Goal, seconds: u32) -> String {
          switches of goroutines. A bar is met or \
          missed when the whole interval lies on one side of it, and not decided otherwise, or by fewer than {FEWEST} pairs: requests/s \
          and CPU/request within 1 %, p99 within 2 %.\n\n\
-         ![CPU/request with the agent over that without](overhead.svg)\n",
+         ![CPU/request with the agent over that without]({name}.svg)\n",
         service::machine(),
         goal.pairs,
     )

@@ -1,0 +1,101 @@
+//! Names and places of a Go executable's code, read as they are asked for, and remembered.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::Target;
+use crate::{
+    deadline::{self, Late},
+    inspect::{Frame, GoImage, Image},
+};
+
+/// Addresses whose places in the source are remembered, of each target.
+const PLACES: usize = 1024;
+/// And functions that goroutines were started with: all of them are asked for again and again.
+const STARTS: usize = 8192;
+/// How long an executable that did not answer is not asked again.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// What was read of an executable's symbols.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    frames: HashMap<u64, Option<Frame>>,
+    /// By address of a function that a goroutine was started with: where the one begins that it is called by.
+    starts: HashMap<u64, u64>,
+    /// The file did not answer; not asked before.
+    next: Option<Instant>,
+}
+
+impl Known {
+    /// Asks a Go executable's symbols, unless its file did not answer of late.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        (image, exe): (Arc<Image>, Arc<File>),
+        what: impl FnOnce(&GoImage, &File) -> Option<T> + Send + 'static,
+    ) -> Result<Option<T>, Late> {
+        if self.next.is_some_and(|next| Instant::now() < next) {
+            return Err(Late(deadline::SOON));
+        }
+        let asked = deadline::within(deadline::SOON, move || match &*image {
+            Image::Go(image) => what(image, &exe),
+            Image::Tokio(_) => None,
+        });
+        self.next = asked.is_err().then(|| Instant::now() + AGAIN);
+        asked
+    }
+}
+
+impl Target {
+    /// The place in the source of an address in a Go process.
+    pub fn go_frame(&self, address: u64) -> Option<Frame> {
+        let Some(symbols) = self.go_symbols() else {
+            return self.frames.get(&address).cloned();
+        };
+        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(frame) = known.frames.get(&address) {
+            return frame.clone();
+        }
+        if known.frames.len() == PLACES {
+            known.frames.clear();
+        }
+        let vaddr = address.wrapping_sub(self.bias);
+        let frame = known
+            .ask(symbols, move |image, exe| image.symbols.lookup(exe, vaddr))
+            .ok()?;
+        known.frames.insert(address, frame.clone());
+        frame
+    }
+
+    /// Where the function begins by which the runtime calls a goroutine that was started with the one at `startpc`; 0 for one of
+    /// a thread that C made, and of a plugin, which have none in the executable.
+    pub fn go_start(&self, startpc: u64) -> u64 {
+        let Some(symbols) = self.go_symbols() else {
+            return startpc;
+        };
+        let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(start) = known.starts.get(&startpc) {
+            return *start;
+        }
+        if known.starts.len() == STARTS {
+            known.starts.clear();
+        }
+        let vaddr = startpc.wrapping_sub(self.bias);
+        let Ok(start) = known.ask(symbols, move |image, exe| image.symbols.start(exe, vaddr)) else {
+            return 0;
+        };
+        let start = start.map_or(0, |start| start.wrapping_add(self.bias));
+        known.starts.insert(startpc, start);
+        start
+    }
+
+    fn go_symbols(&self) -> Option<(Arc<Image>, Arc<File>)> {
+        match self.image.as_ref() {
+            Some(image) if matches!(**image, Image::Go(_)) => Some((image.clone(), self.exe.clone()?)),
+            _ => None,
+        }
+    }
+}
