@@ -28,8 +28,12 @@ static LATE: AtomicU64 = AtomicU64::new(0);
 
 /// There was no answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no answer within {0:?}")]
-pub struct Late(pub Duration);
+pub enum Late {
+    #[error("no answer within {0:?}")]
+    Unanswered(Duration),
+    #[error("not asked while {MOST} others are unanswered")]
+    NotAsked,
+}
 
 impl From<Late> for io::Error {
     fn from(late: Late) -> Self {
@@ -59,7 +63,7 @@ pub fn late() -> u64 {
 pub fn within<T: Send + 'static>(most: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Late> {
     if LEFT_BEHIND.load(Relaxed) >= MOST {
         LATE.fetch_add(1, Relaxed);
-        return Err(Late(Duration::ZERO));
+        return Err(Late::NotAsked);
     }
     let (send, receive) = mpsc::sync_channel::<Result<T, Box<dyn Any + Send>>>(1);
     let state = Arc::new(AtomicU8::new(UNDER_WAY));
@@ -88,7 +92,7 @@ pub fn within<T: Send + 'static>(most: Duration, work: impl FnOnce() -> T + Send
         Some(Err(panic)) => resume_unwind(panic),
         None => {
             LATE.fetch_add(1, Relaxed);
-            Err(Late(most))
+            Err(Late::Unanswered(most))
         }
     }
 }
@@ -146,13 +150,13 @@ mod tests {
             writers.push(writer);
             within(most, move || reader.read(&mut [0]).unwrap())
         };
-        assert_eq!(ask(SHORT), Err(Late(SHORT)));
+        assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
         // The next one is answered all the same.
         assert_eq!(within(LONG, || 7), Ok(7));
         for _ in 1..MOST {
-            assert_eq!(ask(SHORT), Err(Late(SHORT)));
+            assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
         }
-        assert_eq!(ask(LONG), Err(Late(Duration::ZERO)), "nobody is asked any more");
+        assert_eq!(ask(LONG), Err(Late::NotAsked), "nobody is asked any more");
         assert!(begin.elapsed() < LONG);
         assert!(late() - before > MOST);
         drop(writers);

@@ -146,7 +146,7 @@ impl GoState {
         read: impl FnOnce(&GoRuntime) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         if Arc::strong_count(&self.runtime) > 1 {
-            return Err(Late(deadline::SOON).into());
+            return Err(Late::Unanswered(deadline::SOON).into());
         }
         let runtime = self.runtime.clone();
         deadline::within(most, move || read(&runtime))?

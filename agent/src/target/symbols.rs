@@ -38,7 +38,7 @@ impl Known {
         what: impl FnOnce(&GoImage, &File) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Late> {
         if self.next.is_some_and(|next| Instant::now() < next) {
-            return Err(Late(deadline::SOON));
+            return Err(Late::Unanswered(deadline::SOON));
         }
         let asked = deadline::within(deadline::SOON, move || match &*image {
             Image::Go(image) => what(image, &exe),

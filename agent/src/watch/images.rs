@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    deadline,
+    deadline::{self, Late},
     discover::{Process, ProcessError, objects, process::FileId},
     heap,
     inspect::{Image, InspectError},
@@ -87,7 +87,7 @@ impl Images {
         }
         let (inspect, process) = (self.inspect, process.clone());
         let inspected = deadline::within(deadline::LONG, move || look(inspect, &process));
-        let inspected = inspected.unwrap_or_else(|late| Ok(Err(InspectError::NoAnswer(late.0))))?;
+        let inspected = inspected.unwrap_or_else(|late| Ok(Err(InspectError::NoAnswer(late))))?;
         self.keep(id, inspected.clone());
         Ok(inspected)
     }
@@ -111,7 +111,7 @@ impl Images {
             let inspected = timeout(deadline::LONG, inspected).await;
             drop(permit);
             // It goes on alone, and is not begun again.
-            let inspected = inspected.unwrap_or(Ok(Ok(Err(InspectError::NoAnswer(deadline::LONG)))));
+            let inspected = inspected.unwrap_or(Ok(Ok(Err(InspectError::NoAnswer(Late::Unanswered(deadline::LONG))))));
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             // The watch is gone only when the agent ends.
             let _ = tasks_to_watch

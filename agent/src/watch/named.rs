@@ -62,5 +62,5 @@ impl Watch {
 fn within(process: &Process) -> Option<InspectError> {
     let process = process.clone();
     let found = deadline::within(deadline::LONG, move || objects::runtime_in(&process));
-    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late.0)))
+    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late)))
 }
