@@ -2,7 +2,6 @@
 //! done in a thread of its own, and waited for no longer than a deadline.
 
 use std::{
-    any::Any,
     cell::RefCell,
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -20,11 +19,20 @@ pub const SOON: Duration = Duration::from_secs(2);
 /// For reading an executable, however large.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// Threads that nobody waits for any more. Nothing is asked while there are so many.
+/// Threads that nobody waits for any more, of one kind. Nothing of it is asked while there are so many.
 const MOST: u64 = 32;
 
-static LEFT_BEHIND: AtomicU64 = AtomicU64::new(0);
+/// Reads of processes' memory, and of files: the ones that hang take nothing from the others.
+pub static MEMORY: Readers = Readers::new();
+pub static FILES: Readers = Readers::new();
+
 static LATE: AtomicU64 = AtomicU64::new(0);
+
+/// What is read of one kind.
+pub struct Readers {
+    /// Threads that nobody waits for any more.
+    left: AtomicU64,
+}
 
 /// There was no answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,53 +66,78 @@ pub fn late() -> u64 {
     LATE.load(Relaxed)
 }
 
-/// What `work` gives, or that it takes longer than `most`: then it goes on alone, and what it gives is dropped. A panic of it is the
-/// caller's.
-pub fn within<T: Send + 'static>(most: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Late> {
-    if LEFT_BEHIND.load(Relaxed) >= MOST {
-        LATE.fetch_add(1, Relaxed);
-        return Err(Late::NotAsked);
-    }
-    let (send, receive) = mpsc::sync_channel::<Result<T, Box<dyn Any + Send>>>(1);
-    let state = Arc::new(AtomicU8::new(UNDER_WAY));
-    let of_worker = state.clone();
-    hand_over(Box::new(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(work));
-        // There is room for one; nobody receives it where it comes too late.
-        let _ = send.send(outcome);
-        if of_worker.swap(DONE, AcqRel) == LEFT {
-            LEFT_BEHIND.fetch_sub(1, Relaxed);
+/// Counts an answer that did not come in time.
+pub fn note_late() {
+    LATE.fetch_add(1, Relaxed);
+}
+
+impl Readers {
+    const fn new() -> Self {
+        Self {
+            left: AtomicU64::new(0),
         }
-    }));
-    let mut outcome = receive.recv_timeout(most).ok();
-    if outcome.is_none() {
-        LEFT_BEHIND.fetch_add(1, Relaxed);
+    }
+
+    /// What `work` gives, or that it takes longer than `most`: then it goes on alone, and what it gives is dropped. A panic of it is the
+    /// caller's.
+    pub fn within<T: Send + 'static>(
+        &'static self,
+        most: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Late> {
+        let outcome = self.ask(most, work);
+        if outcome.is_err() {
+            note_late();
+        }
+        match outcome? {
+            Ok(value) => Ok(value),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &'static self,
+        most: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<thread::Result<T>, Late> {
+        if self.left.load(Relaxed) >= MOST {
+            return Err(Late::NotAsked);
+        }
+        let (send, receive) = mpsc::sync_channel(1);
+        let state = Arc::new(AtomicU8::new(UNDER_WAY));
+        let of_worker = state.clone();
+        let handed_over = hand_over(Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work));
+            // There is room for one; nobody receives it where it comes too late.
+            let _ = send.send(outcome);
+            if of_worker.swap(DONE, AcqRel) == LEFT {
+                self.left.fetch_sub(1, Relaxed);
+            }
+        }));
+        if !handed_over {
+            return Err(Late::NotAsked);
+        }
+        if let Ok(outcome) = receive.recv_timeout(most) {
+            return Ok(outcome);
+        }
+        self.left.fetch_add(1, Relaxed);
         if state.swap(LEFT, AcqRel) == DONE {
             // Just in time after all.
-            LEFT_BEHIND.fetch_sub(1, Relaxed);
-            outcome = receive.try_recv().ok();
-        } else {
-            WORKER.take();
+            self.left.fetch_sub(1, Relaxed);
+            return receive.try_recv().map_err(|_| Late::Unanswered(most));
         }
-    }
-    match outcome {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(panic)) => resume_unwind(panic),
-        None => {
-            LATE.fetch_add(1, Relaxed);
-            Err(Late::Unanswered(most))
-        }
+        WORKER.take();
+        Err(Late::Unanswered(most))
     }
 }
 
-/// [`within`] [`SOON`], of what may fail besides.
+/// What a file gives [`SOON`], and may fail besides.
 pub fn soon<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    within(SOON, work)?
+    FILES.within(SOON, work)?
 }
 
-/// Has this thread's worker do it, a new one where there is none; this thread itself, where none can be begun.
-fn hand_over(work: Work) {
-    let mut work = Some(work);
+/// Has this thread's worker do it, a new one where there is none; false where none can be begun.
+fn hand_over(work: Work) -> bool {
     WORKER.with_borrow_mut(|worker| {
         if worker.is_none() {
             let (send, receive) = mpsc::channel::<Work>();
@@ -112,13 +145,8 @@ fn hand_over(work: Work) {
             let begun = thread::Builder::new().name("reads".to_owned()).spawn(turn);
             *worker = begun.is_ok().then_some(send);
         }
-        if let (Some(worker), Some(todo)) = (worker.as_ref(), work.take()) {
-            work = worker.send(todo).err().map(|refused| refused.0);
-        }
-    });
-    if let Some(work) = work {
-        work();
-    }
+        worker.as_ref().is_some_and(|worker| worker.send(work).is_ok())
+    })
 }
 
 #[cfg(test)]
@@ -128,13 +156,15 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
+    /// Other tests read meanwhile.
+    static OWN: Readers = Readers::new();
 
     #[test]
     fn what_is_answered_is_given_by_one_thread() {
         let here = thread::current().id();
-        let first = within(LONG, || thread::current().id()).unwrap();
+        let first = OWN.within(LONG, || thread::current().id()).unwrap();
         assert_ne!(first, here);
-        assert_eq!(within(LONG, || thread::current().id()), Ok(first));
+        assert_eq!(OWN.within(LONG, || thread::current().id()), Ok(first));
         assert_eq!(soon(|| Ok(7)).unwrap(), 7);
         let missing = soon(|| std::fs::read("/nonexistent")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
@@ -148,11 +178,11 @@ mod tests {
         let mut ask = |most: Duration| {
             let (mut reader, writer) = io::pipe().unwrap();
             writers.push(writer);
-            within(most, move || reader.read(&mut [0]).unwrap())
+            OWN.within(most, move || reader.read(&mut [0]).unwrap())
         };
         assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
         // The next one is answered all the same.
-        assert_eq!(within(LONG, || 7), Ok(7));
+        assert_eq!(OWN.within(LONG, || 7), Ok(7));
         for _ in 1..MOST {
             assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
         }
@@ -160,15 +190,16 @@ mod tests {
         assert!(begin.elapsed() < LONG);
         assert!(late() - before > MOST);
         drop(writers);
-        while LEFT_BEHIND.load(Relaxed) > 0 {
+        // They end as what they read does.
+        while OWN.left.load(Relaxed) > 0 {
             thread::sleep(SHORT);
         }
-        assert_eq!(within(LONG, || 8), Ok(8));
+        assert_eq!(OWN.within(LONG, || 8), Ok(8));
     }
 
     #[test]
     #[should_panic(expected = "not a number")]
     fn a_panic_is_the_callers() {
-        let _ = within(LONG, || -> u8 { panic!("not a number") });
+        let _ = OWN.within(LONG, || -> u8 { panic!("not a number") });
     }
 }

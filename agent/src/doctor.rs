@@ -1,5 +1,7 @@
 //! `whywait doctor`: what this kernel permits, who can be watched, what would be off and why. Attaches nothing for good.
 
+use std::io;
+
 use anyhow::Context as _;
 
 use crate::{
@@ -9,6 +11,7 @@ use crate::{
     },
     budget::calibrate,
     cli::TargetArgs,
+    deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     golang::{GoRuntime, ProofError},
@@ -110,7 +113,9 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 /// the kernel's.
 fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
-    let inspected = match process.inspect() {
+    let asked = process.clone();
+    let inspected = deadline::FILES.within(deadline::LONG, move || asked.inspect());
+    let inspected = match inspected.unwrap_or_else(|late| Ok(Err(inspect::InspectError::NoAnswer(late)))) {
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
@@ -125,7 +130,9 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             if !explicit {
                 return Exit::NotATarget;
             }
-            let Some(error) = objects::runtime_in(process) else {
+            let asked = process.clone();
+            let within = deadline::FILES.within(deadline::LONG, move || objects::runtime_in(&asked));
+            let Some(error) = within.unwrap_or_else(|late| Some(inspect::InspectError::NoAnswer(late))) else {
                 say!("{head}: neither Go nor tokio");
                 return Exit::NotATarget;
             };
@@ -206,8 +213,13 @@ fn prove(process: &Process, image: &Image, bias: u64) -> Result<(), ProofError> 
     let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
         return Ok(());
     };
-    let memory = Memory::open(process.pid)?;
-    GoRuntime::new(memory, bias, globals.clone(), offsets.clone())?.prove(&image.version.raw)
+    let (pid, version) = (process.pid, image.version.raw.clone());
+    let (globals, offsets) = (globals.clone(), offsets.clone());
+    let proved = deadline::MEMORY.within(deadline::SOON, move || {
+        let memory = Memory::open(pid)?;
+        GoRuntime::new(memory, bias, globals, offsets)?.prove(&version)
+    });
+    proved.map_err(io::Error::from)?
 }
 
 /// Where what is known of a Go executable comes from.

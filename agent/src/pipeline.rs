@@ -30,7 +30,7 @@ use crate::{
     health::{self, Health},
     heap,
     intake::ring::Ring,
-    limits::{self, Keeper},
+    limits::Keeper,
     model::{MonoNs, Resource},
     recording::{Finished, Recorder},
     summary::Screen,
@@ -92,9 +92,13 @@ struct Pipeline {
     unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
     clear: Instant,
-    /// Events of targets whose last figures had left.
+    /// Events of targets whose last figures had left, and spans of those that were refused.
     late: u64,
+    /// Of that, events that are in no recording.
+    unrecorded: u64,
     farewells: life::Farewells,
+    /// What was there at the begin is inspected.
+    begun: bool,
     /// The run ends: these are the last figures of all.
     ending: bool,
     /// Runs of the kernel side's programs that the kernel skipped, by program, when metrics left last.
@@ -111,8 +115,7 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
         pipeline.watch.close().await;
         return Err(error);
     }
-    // What it takes to begin is not judged.
-    pipeline.judged = (clock::now(), limits::measure().unwrap_or_default().0);
+    pipeline.begun();
     // Reading the kernel's types took fifty times what stays of it.
     heap::give_back();
     let exit = pipeline.turn_until_end(args, &mut ends, &mut stop).await;
@@ -170,7 +173,9 @@ impl Pipeline {
             unsettled: Vec::new(),
             clear: Instant::now() + CLEAR,
             late: 0,
+            unrecorded: 0,
             farewells: life::Farewells::default(),
+            begun: false,
             ending: false,
             skipped: Vec::new(),
         };
@@ -201,7 +206,10 @@ impl Pipeline {
                     self.watch.done(done);
                     turn = turn.min(Instant::now() + self.watch.pace());
                 }
-                Some(looked) = self.watch.images.done.recv() => self.watch.looked(looked),
+                Some(looked) = self.watch.images.done.recv() => {
+                    self.watch.looked(looked);
+                    self.begun();
+                }
                 Some(look) = self.watch.looks.recv() => self.reconciled(look),
                 _ = tick.tick() => {
                     self.health.turn();
@@ -260,6 +268,7 @@ impl Pipeline {
             // Of a target whose last figures have left.
             let Some(target) = self.watch.by_slot(event.header().slot) else {
                 self.late += 1;
+                self.unrecorded += 1;
                 continue;
             };
             if let Some(recorder) = &mut self.recorder {
@@ -355,7 +364,7 @@ impl Pipeline {
         }
         let recorded = self
             .recorder
-            .map(|recorder| recorder.finish(self.ring_full + self.late, FLUSH))
+            .map(|recorder| recorder.finish(self.ring_full + self.unrecorded, FLUSH))
             .transpose();
         if let Ok(Some(Finished { path, events, lost })) = &recorded {
             let path = path.display();

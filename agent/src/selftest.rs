@@ -103,7 +103,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         }
         let reading = store.read(watch.kept(false))?;
         let silent = silent(&watch, &reading);
-        if silent.is_empty() || Instant::now() > deadline {
+        if silent.is_empty() && !watch.images.is_busy() || Instant::now() > deadline {
             report(&watch, &reading);
             break silent;
         }

@@ -52,7 +52,7 @@ pub struct Target {
     pub slot: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
     pub image: Option<Arc<Image>>,
-    /// Its file, of a Go executable: open as long as the process is watched, and no longer.
+    /// Its file, of a Go executable: open as long as the process is watched, and somebody reads it.
     pub exe: Option<Arc<File>>,
     /// Windows of the probes that were closed since some could not be attached, one after the other.
     pub tries: u32,
@@ -149,7 +149,7 @@ impl GoState {
             return Err(Late::Unanswered(deadline::SOON).into());
         }
         let runtime = self.runtime.clone();
-        deadline::within(most, move || read(&runtime))?
+        deadline::MEMORY.within(most, move || read(&runtime))?
     }
 }
 

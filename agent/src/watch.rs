@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use log::{info, log, warn};
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
-    task::{AbortHandle, JoinHandle},
+    task::AbortHandle,
     time::{Instant, timeout_at},
 };
 
@@ -27,10 +28,7 @@ use crate::{
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
-    discover::{
-        Census, Process, Selector,
-        process::{FileId, PROC},
-    },
+    discover::{Census, Process, Selector, process::PROC},
     enrich,
     golang::ProofError,
     inspect::{Image, InspectError},
@@ -97,8 +95,7 @@ pub struct Watch {
     by_slot: HashMap<u32, u32>,
     /// Those that ended, until their last figures are read.
     retired: Vec<Retired>,
-    /// By pid: probes that are being taken out of a process that goes on.
-    leaving: HashMap<u32, Vec<JoinHandle<()>>>,
+    leaving: retire::Leaving,
     next_slot: u32,
     early: early::Early,
     /// Who was looked at; None while a look is under way.
@@ -111,7 +108,7 @@ pub struct Watch {
     free: Vec<u32>,
     pub images: images::Images,
     /// Executables of which was said that they are watched in part, or not.
-    said: HashSet<FileId>,
+    said: HashSet<PathBuf>,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
     pub ended: usize,
@@ -144,7 +141,7 @@ impl Watch {
             targets: HashMap::new(),
             by_slot: HashMap::new(),
             retired: Vec::new(),
-            leaving: HashMap::new(),
+            leaving: retire::Leaving::default(),
             next_slot: 1,
             early: early::Early::default(),
             census: Some(Census::new(Path::new(PROC))),
@@ -217,13 +214,18 @@ impl Watch {
         }
         let slot = self.next_slot;
         self.next_slot += 1;
-        let resource = Arc::new(enrich::resource(&process, image.as_deref()));
+        let resource = enrich::resource(&process, image.as_deref()).context("cannot read its environment")?;
         // A Go binary of which too little is known is recognised all the same.
         let error = error.or_else(|| attach::go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
         let go = self.open_runtime(process.pid, image.as_deref(), bias);
         if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
             return Ok(());
+        }
+        if let Err(ProofError::Memory(error)) = &go
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            anyhow::bail!("its memory does not answer: {error}");
         }
         self.early.forget(process.pid);
         if process.is_replaced() {
@@ -247,7 +249,7 @@ impl Watch {
                 process.exe.display()
             );
         }
-        let mut target = Target::new(process, slot, resource, clock::now());
+        let mut target = Target::new(process, slot, resource.into(), clock::now());
         target.bias = bias;
         let runtime = error.map(|error| SignalState {
             signal: "runtime",

@@ -16,7 +16,7 @@ use agent_common::{
         ROLE_SERVER,
         request::{IDLE, RECEIVED, Request, SENT, Socket},
     },
-    target::Target,
+    target::{HOOKS_OPEN, Target},
 };
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit},
@@ -78,7 +78,8 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
         // Who is current pays for it, in a softirq too.
         let (tgid, _) = read::current();
         if let Some(target) = target(tgid) {
-            hit(target, Probe::NetState);
+            let open = target.flags & HOOKS_OPEN != 0;
+            hit(target, if open { Probe::NetState } else { Probe::HookIdle });
         }
         let _ = SOCKETS.remove(ctx.arg::<u64>(0));
     }

@@ -1,5 +1,6 @@
 //! Stage attach: from facts to a plan (pure), from the plan to links.
 
+mod bytes;
 mod guard;
 pub mod kernel;
 mod layout;

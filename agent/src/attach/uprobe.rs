@@ -1,12 +1,8 @@
 //! Plane 2: puts the plan's probes into one process, and takes them out again.
 
 use std::{
-    fs::File,
     num::NonZeroU32,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::FileExt as _,
-    },
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,6 +18,7 @@ use aya::{
 use tokio::sync::Semaphore;
 
 use super::{
+    bytes::unchanged,
     kernel::chain,
     multi::Multi,
     plan::{Failure, Probe},
@@ -222,20 +219,15 @@ impl Object {
 
 /// Attaches one probe to one process, after checking that the file still holds the bytes that were proved.
 pub fn attach(object: &mut Object, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
-    let site = &probe.site;
-    let (function, offset) = (site.function.clone(), site.file_offset);
+    unchanged(place, std::slice::from_ref(probe))
+        .remove(0)
+        .and_then(|()| put(object, place, probe, links))
+}
+
+/// Attaches one probe whose bytes were checked.
+fn put(object: &mut Object, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
+    let (function, offset) = (probe.site.function.clone(), probe.site.file_offset);
     let path = &place.exe;
-    let mut found = vec![0; site.bytes.len()];
-    if let Err(source) = File::open(path).and_then(|file| file.read_exact_at(&mut found, offset)) {
-        return Err(AttachError::Read {
-            function,
-            offset,
-            source,
-        });
-    }
-    if found != site.bytes {
-        return Err(AttachError::BytesChanged { function, offset });
-    }
     let Some(pid) = NonZeroU32::new(place.pid) else {
         return Err(AttachError::NoProgram(probe.program));
     };
@@ -261,11 +253,15 @@ pub struct Outcome {
 /// Attaches all probes that can be. Of a signal that is nothing without one that failed none stays.
 pub fn attach_all(object: &Mutex<Object>, place: &Place, probes: &[Probe]) -> Outcome {
     let (mut attached, mut failed) = (Vec::new(), Vec::new());
-    for probe in probes {
+    // A file that does not answer holds nobody up who waits for the object.
+    for (probe, unchanged) in probes.iter().zip(unchanged(place, probes)) {
         let mut links = Links::default();
-        // Taken for each: the agent's loop may wait for it.
-        let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
-        match attach(&mut object, place, probe, &mut links) {
+        let outcome = unchanged.and_then(|()| {
+            // Taken for each: the agent's loop may wait for it.
+            let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
+            put(&mut object, place, probe, &mut links)
+        });
+        match outcome {
             Ok(()) => attached.push((probe, links)),
             Err(error) => failed.push((probe, error.to_string())),
         }

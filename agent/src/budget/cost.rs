@@ -199,17 +199,16 @@ impl Meter {
             ),
             Err(error) => debug!("cannot time a trap, {} ns taken for it: {error:#}", self.costs.trap),
         }
+        // A kernel that keeps none adds none.
+        if let Ok(_stats) = enable_stats(Stats::RunTime) {
+            match calibrate::bias(object) {
+                Ok(bias) => self.bias = bias,
+                Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
+            }
+        }
         match cold::measure(object, self.costs.trap) {
             Ok(receiver) => self.cold = Some(receiver),
             Err(error) => debug!("cannot tell what a hit costs after a pause: {error:#}"),
-        }
-        // A kernel that keeps none adds none.
-        let Ok(_stats) = enable_stats(Stats::RunTime) else {
-            return;
-        };
-        match calibrate::bias(object) {
-            Ok(bias) => self.bias = bias,
-            Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
         }
     }
 

@@ -170,10 +170,9 @@ impl Process {
         self.exe.to_string_lossy().ends_with(" (deleted)")
     }
 
-    /// Identity of the executable that runs.
+    /// Identity of the executable that runs. Its file system may never answer.
     pub fn exe_id(&self) -> Result<FileId, ProcessError> {
-        let path = self.exe_path();
-        let meta = deadline::soon(|| fs::metadata(path)).map_err(|source| self.io("exe", source))?;
+        let meta = fs::metadata(self.exe_path()).map_err(|source| self.io("exe", source))?;
         Ok(FileId {
             device: meta.dev(),
             inode: meta.ino(),

@@ -2,7 +2,7 @@
 
 pub mod container;
 
-use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fs, io, path::Path};
 
 use log::warn;
 use uuid::Uuid;
@@ -16,11 +16,18 @@ use crate::{
 
 /// Who a process is. `service.name`: its own OTEL_SERVICE_NAME, else service.name of its OTEL_RESOURCE_ATTRIBUTES, else its
 /// executable's name.
-pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
+///
+/// # Errors
+/// The process' environment does not answer.
+pub fn resource(process: &Process, image: Option<&Image>) -> io::Result<Resource> {
     let root = Path::new("/proc").join(process.pid.to_string());
     // Unreadable (another user's, without privilege) or gone: as if empty.
     let environ = root.join("environ");
-    let environ = deadline::soon(|| fs::read(environ)).unwrap_or_default();
+    let environ = match deadline::soon(|| fs::read(environ)) {
+        // It would be another service's name.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
+        environ => environ.unwrap_or_default(),
+    };
     let own = own_attributes(&environ);
     let exe = process.exe.to_string_lossy();
     let exe = exe.trim_end_matches(" (deleted)").to_owned();
@@ -92,9 +99,9 @@ pub fn resource(process: &Process, image: Option<&Image>) -> Resource {
             found.insert(key.into(), value.into());
         }
     }
-    Resource {
+    Ok(Resource {
         attributes: found.into_iter().collect(),
-    }
+    })
 }
 
 /// The agent's own resource, for what it says of itself.
@@ -221,7 +228,7 @@ mod tests {
     #[test]
     fn this_process_has_a_resource() {
         let own = Process::read(std::process::id()).unwrap();
-        let resource = resource(&own, None);
+        let resource = resource(&own, None).unwrap();
         let exe = std::env::current_exe().unwrap();
         assert_eq!(
             resource.get("service.name"),

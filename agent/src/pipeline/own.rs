@@ -38,6 +38,14 @@ impl Pipeline {
         self.watch.allowed = shed.budget();
     }
 
+    /// What it takes to begin is not judged.
+    pub(super) fn begun(&mut self) {
+        if !self.begun {
+            self.begun = !self.watch.images.is_busy();
+            self.judged = (clock::now(), limits::measure().unwrap_or_default().0);
+        }
+    }
+
     /// Asks the kernel for the runs of programs that it skipped; the next time, if a window is being opened just now.
     pub(super) fn look_for_skipped(&mut self) {
         if let Some(object) = self.watch.windows.try_object() {

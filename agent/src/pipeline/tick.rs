@@ -66,8 +66,11 @@ impl Pipeline {
     fn export_metrics(&mut self, reading: &Reading) {
         self.watch.note_made();
         for target in self.watch.targets.values_mut() {
-            let outcome = signals::go::goroutines::walk(target, clock::now());
-            note_memory(target, signals::go::goroutines::NAME, outcome);
+            match signals::go::goroutines::walk(target, clock::now()) {
+                // It is not time to look again.
+                Ok(false) => {}
+                outcome => note_memory(target, signals::go::goroutines::NAME, outcome.map(drop)),
+            }
             let metrics = account::all_metrics(target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),

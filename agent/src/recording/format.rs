@@ -74,6 +74,7 @@ pub struct Frames {
 pub struct End {
     /// Records of events in the file.
     pub events: u64,
-    /// Events that the kernel side could not write while it was made.
+    /// Events that are not: that the kernel side could not write while it was made, that the disk was too slow for, and of targets whose last
+    /// figures had left.
     pub lost: u64,
 }

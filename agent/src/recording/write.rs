@@ -114,9 +114,11 @@ impl Recorder {
         let places = places.into_iter().map(|place| (place, place));
         let new = starts.chain(places).filter(|(_, place)| *place != 0);
         let frames: Vec<_> = new
-            .filter(|(address, _)| self.told.insert((target.slot, *address)))
+            .filter(|(address, _)| !self.told.contains(&(target.slot, *address)))
             .filter_map(|(address, place)| Some((address, target.go_frame(place)?)))
             .collect();
+        self.told
+            .extend(frames.iter().map(|(address, _)| (target.slot, *address)));
         if !frames.is_empty() {
             let slot = target.slot;
             self.json(FRAMES, &Frames { slot, frames });
@@ -160,7 +162,8 @@ impl Recorder {
         Some((count, said))
     }
 
-    /// Ends the recording, waiting for the disk no longer than `most`. `lost` is what the kernel side lost.
+    /// Ends the recording, waiting for the disk no longer than `most`. `lost` are events that
+    /// never came: those that the kernel side lost, and of targets whose last figures had left.
     pub fn finish(mut self, lost: u64, most: Duration) -> Result<Finished, RecordingError> {
         self.hand_on();
         let (events, refused) = (self.events, self.refused);

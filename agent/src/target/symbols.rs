@@ -40,7 +40,7 @@ impl Known {
         if self.next.is_some_and(|next| Instant::now() < next) {
             return Err(Late::Unanswered(deadline::SOON));
         }
-        let asked = deadline::within(deadline::SOON, move || match &*image {
+        let asked = deadline::FILES.within(deadline::SOON, move || match &*image {
             Image::Go(image) => what(image, &exe),
             Image::Tokio(_) => None,
         });
@@ -84,8 +84,9 @@ impl Target {
             known.starts.clear();
         }
         let vaddr = startpc.wrapping_sub(self.bias);
+        // Without an answer it is told as the code has it, and asked for again.
         let Ok(start) = known.ask(symbols, move |image, exe| image.symbols.start(exe, vaddr)) else {
-            return 0;
+            return startpc;
         };
         let start = start.map_or(0, |start| start.wrapping_add(self.bias));
         known.starts.insert(startpc, start);

@@ -4,7 +4,10 @@ use std::{io, sync::Arc};
 
 use log::{Level, debug, log, warn};
 
-use super::{Settled, Watch, Why, images};
+use super::{
+    Settled, Watch, Why,
+    images::{self, Inspected},
+};
 use crate::{
     discover::{Census, Process, ProcessError},
     exit::{Exit, Fatal},
@@ -116,43 +119,37 @@ impl Watch {
             return;
         }
         // Old probes would be hit beside the new ones, where the process runs the same executable again.
-        if self.is_leaving(pid) {
+        if self.leaving.is_leaving(pid) {
             return self.early.again(pid);
         }
-        match self.images.is_known(&process) {
-            Ok(true) => self.consider(process),
-            Ok(false) => {}
-            Err(error) => debug!("{error}"),
+        if !self.images.identify(process) {
+            self.undecided.push(pid);
         }
     }
 
     /// Admits a process that the user chose and that is of use; says why not in the log.
-    fn consider(&mut self, process: Process) {
-        if process.pid == std::process::id() || self.targets.contains_key(&process.pid) {
-            return;
-        }
-        if !self.options.selector.matches(&process) {
-            return;
-        }
+    fn consider(&mut self, process: Process, inspected: Inspected) {
         let pid = process.pid;
+        if self.targets.contains_key(&pid) {
+            return;
+        }
         let explicit = self.options.selector.is_explicit();
-        match self.inspect(&process) {
+        match inspected {
             Ok(Some(image)) => {
                 if let Err(error) = self.admit(process.clone(), Some(image), None) {
                     self.not_admitted(&process, &error);
                 }
             }
-            Ok(None) | Err(Refused::Inspect(InspectError::NotElf)) => {
+            Ok(None) | Err(InspectError::NotElf) => {
                 if explicit {
                     // A host of shared objects may have one in them.
                     self.images.look_within(process);
                 }
             }
-            Err(Refused::Inspect(error)) => {
+            Err(error) => {
                 let level = self.once(&process);
                 log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
             }
-            Err(Refused::Process(error)) => debug!("{error}"),
         }
     }
 
@@ -175,6 +172,11 @@ impl Watch {
     /// An inspection is over: the processes that waited for it are looked at.
     pub fn looked(&mut self, looked: images::Looked) {
         match looked {
+            images::Looked::Identified(found) => {
+                if let Some((process, inspected)) = self.images.identified(found) {
+                    self.consider(process, inspected);
+                }
+            }
             images::Looked::Executable(executable) => {
                 for pid in self.images.looked(executable) {
                     self.look(pid);
@@ -189,9 +191,10 @@ impl Watch {
         if self.said.len() == SAID {
             self.said.clear();
         }
-        match process.exe_id() {
-            Ok(id) if !self.said.insert(id) => Level::Debug,
-            _ => Level::Warn,
+        if self.said.insert(process.exe.clone()) {
+            Level::Warn
+        } else {
+            Level::Debug
         }
     }
 }

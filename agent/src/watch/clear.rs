@@ -32,8 +32,7 @@ impl Watch {
         self.maps
             .clear_probes(|slot| begins.get(&slot).copied().unwrap_or(0), old);
         self.clear_threads();
-        self.leaving
-            .retain(|_, tasks| tasks.iter().any(|task| !task.is_finished()));
+        self.leaving.tidy();
     }
 
     /// Removes what is kept of threads that are no more. They are removed as they end, but for those that ended before their process

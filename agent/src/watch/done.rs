@@ -47,13 +47,19 @@ impl Watch {
                 }
                 self.targets.insert(target.process.pid, target);
             }
-            // The target ended meanwhile.
+            // The target ended meanwhile; its process may go on.
             (None, Change::Opened { outcome, always }) => {
+                let pid = self.leaving.over(slot);
                 for links in [outcome.links, always.links] {
-                    drop(self.windows.detach(links));
+                    let task = self.windows.detach(links);
+                    if let Some(pid) = pid {
+                        self.leaving.add(pid, task);
+                    }
                 }
             }
-            (None, Change::Closed) => {}
+            (None, Change::Closed) => {
+                self.leaving.over(slot);
+            }
         }
     }
 
@@ -162,4 +168,43 @@ pub(super) fn note(target: &mut Target, of: fn(&mut Failures) -> &mut Vec<Failur
         info!("process {pid}: {signal}: what could not be had is there now");
     }
     target.restate();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        attach::plan::{Coverage, SignalState},
+        deadline::{self, Late},
+        discover::Process,
+    };
+
+    #[test]
+    fn memory_that_does_not_answer_is_said_as_long_as_it_does_not() {
+        let own = Process::read(std::process::id()).unwrap();
+        let mut target = Target::new(own, 1, Arc::default(), MonoNs(0));
+        let (read, other) = (signals::go::runtime::NAME, signals::go::gc::NAME);
+        target.planned = [read, other]
+            .map(|signal| SignalState {
+                signal,
+                coverage: Coverage::Full,
+            })
+            .to_vec();
+        target.restate();
+        let mut check = |outcome: io::Result<()>, off: bool| {
+            note_memory(&mut target, read, outcome);
+            assert_eq!((target.is_off(read), target.is_off(other)), (off, false));
+            // It is read again all the same.
+            assert!(!target.is_never_on(read));
+        };
+        let late = || Err(Late::Unanswered(deadline::SOON).into());
+        check(Ok(()), false);
+        check(late(), true);
+        check(late(), true);
+        check(Ok(()), false);
+        // It ended: that is told otherwise.
+        check(Err(io::ErrorKind::UnexpectedEof.into()), false);
+    }
 }

@@ -2,9 +2,10 @@
 //! the loop that takes events, one executable at a time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     panic::catch_unwind,
     sync::Arc,
+    time::Duration,
 };
 
 use log::debug;
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    deadline::{self, Late},
+    deadline,
     discover::{Process, ProcessError, objects, process::FileId},
     heap,
     inspect::{Image, InspectError},
@@ -25,13 +26,25 @@ const CACHED: usize = 256;
 /// Inspections that ended and wait to be taken note of.
 const DONE: usize = 16;
 
+/// Processes that are asked which file they run, at most: the others are looked at again later.
+const ASKED: usize = 256;
+/// How long others wait for one that is inspected: longer than the largest executables take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What inspecting an executable gave.
 pub(super) type Inspected = Result<Option<Arc<Image>>, InspectError>;
 
 /// A look beside the loop that is over.
 pub enum Looked {
+    Identified(Identified),
     Executable(Executable),
     Host(Host),
+}
+
+/// Which file a process runs; an error is that it could not be asked, as the process ended.
+pub struct Identified {
+    process: Process,
+    id: Result<FileId, ProcessError>,
 }
 
 /// What an executable is; an error is that the process could not be read, as it ended.
@@ -54,6 +67,8 @@ pub struct Images {
     known: HashMap<FileId, Inspected>,
     /// The oldest first.
     order: VecDeque<FileId>,
+    /// Processes that are asked which file they run.
+    identifying: HashSet<u32>,
     /// Processes that wait for what they run to be known.
     waiting: HashMap<FileId, Vec<u32>>,
     one: Arc<Semaphore>,
@@ -70,6 +85,7 @@ impl Images {
         Self {
             known: HashMap::new(),
             order: VecDeque::new(),
+            identifying: HashSet::new(),
             waiting: HashMap::new(),
             one: Arc::new(Semaphore::new(1)),
             inspect,
@@ -81,61 +97,97 @@ impl Images {
 
     /// What a process runs; inspected here and now when it is not known.
     pub(super) fn of(&mut self, process: &Process) -> Result<Inspected, ProcessError> {
-        let id = process.exe_id()?;
+        let asked = process.clone();
+        let id = match deadline::FILES.within(deadline::LONG, move || asked.exe_id()) {
+            Ok(id) => id?,
+            Err(late) => return Ok(Err(InspectError::NoAnswer(late))),
+        };
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
         let (inspect, process) = (self.inspect, process.clone());
-        let inspected = deadline::within(deadline::LONG, move || look(inspect, &process));
-        let inspected = inspected.unwrap_or_else(|late| Ok(Err(InspectError::NoAnswer(late))))?;
-        self.keep(id, inspected.clone());
-        Ok(inspected)
+        match deadline::FILES.within(deadline::LONG, move || look(inspect, &process)) {
+            Ok(inspected) => {
+                let inspected = inspected?;
+                self.keep(id, inspected.clone());
+                Ok(inspected)
+            }
+            Err(late) => Ok(Err(InspectError::NoAnswer(late))),
+        }
     }
 
-    /// Whether what a process runs is known; if not, it will be, and [`Self::looked`] names the process then.
-    pub(super) fn is_known(&mut self, process: &Process) -> Result<bool, ProcessError> {
-        let id = process.exe_id()?;
-        if self.known.contains_key(&id) {
-            return Ok(true);
+    /// Asks which file a process runs, beside the loop and for as long as that takes: [`Looked::Identified`] says it. False where too many
+    /// do not answer.
+    pub(super) fn identify(&mut self, process: Process) -> bool {
+        if self.identifying.len() >= ASKED {
+            return false;
+        }
+        if self.identifying.insert(process.pid) {
+            let tasks_to_watch = self.tasks_to_watch.clone();
+            let asked = process.clone();
+            let mut task = tokio::task::spawn_blocking(move || asked.exe_id());
+            tokio::spawn(async move {
+                let in_time = timeout(deadline::SOON, &mut task).await;
+                let outcome = match in_time {
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        deadline::note_late();
+                        task.await
+                    }
+                };
+                let ended = ProcessError::Ended { pid: process.pid };
+                let id = outcome.unwrap_or(Err(ended));
+                // The watch is gone only when the agent ends.
+                let _ = tasks_to_watch
+                    .send(Looked::Identified(Identified { process, id }))
+                    .await;
+            });
+        }
+        true
+    }
+
+    /// Takes note of which file a process runs: what that is, if it is known; if not, it will be, and [`Self::looked`] names the process
+    /// then.
+    pub(super) fn identified(&mut self, Identified { process, id }: Identified) -> Option<(Process, Inspected)> {
+        self.identifying.remove(&process.pid);
+        let id = id.inspect_err(|error| debug!("{error}")).ok()?;
+        if let Some(known) = self.known.get(&id) {
+            return Some((process, known.clone()));
         }
         if let Some(waiting) = self.waiting.get_mut(&id) {
             waiting.push(process.pid);
-            return Ok(false);
+            return None;
         }
         self.waiting.insert(id, vec![process.pid]);
-        let (one, tasks_to_watch, process) = (self.one.clone(), self.tasks_to_watch.clone(), process.clone());
-        let inspect = self.inspect;
+        let (one, tasks_to_watch, inspect) = (self.one.clone(), self.tasks_to_watch.clone(), self.inspect);
         tokio::spawn(async move {
-            let permit = one.acquire_owned().await;
-            let inspected = tokio::task::spawn_blocking(move || look(inspect, &process));
-            let inspected = timeout(deadline::LONG, inspected).await;
-            drop(permit);
-            // It goes on alone, and is not begun again.
-            let inspected = inspected.unwrap_or(Ok(Ok(Err(InspectError::NoAnswer(Late::Unanswered(deadline::LONG))))));
+            let inspected = alone(one, move || look(inspect, &process)).await;
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
-            // The watch is gone only when the agent ends.
             let _ = tasks_to_watch
                 .send(Looked::Executable(Executable { id, inspected }))
                 .await;
         });
-        Ok(false)
+        None
+    }
+
+    /// Whether something is asked or looked at.
+    pub fn is_busy(&self) -> bool {
+        !self.identifying.is_empty() || !self.waiting.is_empty()
     }
 
     /// Looks for a runtime in the shared objects of a process; [`Looked::Host`] says what there was.
     pub(super) fn look_within(&self, process: Process) {
         let (one, tasks_to_watch) = (self.one.clone(), self.tasks_to_watch.clone());
         tokio::spawn(async move {
-            let permit = one.acquire_owned().await;
-            let found = tokio::task::spawn_blocking(move || {
+            let found = alone(one, move || {
                 let found = objects::runtime_in(&process);
                 heap::give_back();
                 Host { process, found }
             });
-            // What panics in there is caught there; what never answers goes on alone.
-            if let Ok(Ok(host)) = timeout(deadline::LONG, found).await {
+            // What panics in there is caught there.
+            if let Some(host) = found.await {
                 let _ = tasks_to_watch.send(Looked::Host(host)).await;
             }
-            drop(permit);
         });
     }
 
@@ -163,6 +215,22 @@ impl Images {
         self.order.push_back(id);
         self.known.insert(id, inspected);
     }
+}
+
+/// Does `work` beside the loop, one at a time: each takes memory. One that does not answer is waited for on, and holds up nobody else;
+/// none when it panics.
+async fn alone<T: Send + 'static>(one: Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let permit = one.acquire_owned().await;
+    let mut task = tokio::task::spawn_blocking(work);
+    let outcome = match timeout(PATIENCE, &mut task).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            deadline::note_late();
+            drop(permit);
+            task.await
+        }
+    };
+    outcome.ok()
 }
 
 /// A panic is an error of ours in reading what others made: it must neither end the agent nor be tried again.
@@ -194,16 +262,27 @@ mod tests {
         Err(ProcessError::Ended { pid: process.pid })
     }
 
+    /// What the file that a process runs is, when it is known which it is.
+    async fn identified(images: &mut Images, process: &Process) -> Option<(Process, Inspected)> {
+        assert!(images.identify(process.clone()) && images.is_busy());
+        let Some(Looked::Identified(found)) = images.done.recv().await else {
+            panic!("a file was identified");
+        };
+        images.identified(found)
+    }
+
     #[tokio::test]
     async fn an_inspection_that_panics_is_said_and_not_tried_again() {
         let mut images = Images::new(panics);
         let own = Process::read(std::process::id()).unwrap();
-        assert!(!images.is_known(&own).unwrap());
+        assert!(identified(&mut images, &own).await.is_none());
         let Some(Looked::Executable(looked)) = images.done.recv().await else {
             panic!("an executable was looked at");
         };
         assert_eq!(images.looked(looked), [own.pid]);
-        assert!(images.is_known(&own).unwrap());
+        assert!(!images.is_busy());
+        let (process, inspected) = identified(&mut images, &own).await.unwrap();
+        assert_eq!((process.pid, inspected.unwrap_err()), (own.pid, InspectError::Panicked));
         for _ in 0..2 {
             assert_eq!(images.of(&own).unwrap().unwrap_err(), InspectError::Panicked);
         }
@@ -215,7 +294,7 @@ mod tests {
         let mut images = Images::new(ends);
         let own = Process::read(std::process::id()).unwrap();
         let others = [1_000_001, 1_000_002];
-        assert!(!images.is_known(&own).unwrap());
+        assert!(identified(&mut images, &own).await.is_none());
         for pid in others {
             images.waiting.values_mut().for_each(|waiting| waiting.push(pid));
         }

@@ -61,6 +61,6 @@ impl Watch {
 /// What runtime is in the shared objects of a process; none where they do not answer.
 fn within(process: &Process) -> Option<InspectError> {
     let process = process.clone();
-    let found = deadline::within(deadline::LONG, move || objects::runtime_in(&process));
+    let found = deadline::FILES.within(deadline::LONG, move || objects::runtime_in(&process));
     found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late)))
 }

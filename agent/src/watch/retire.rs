@@ -2,9 +2,13 @@
 //! and its probes are taken out. Reading its last figures and tidying the kernel's maps costs the same for one as for a hundred: that
 //! is done for all that ended meanwhile, at the pipeline's next tick.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use agent_common::hits::Probe;
+use tokio::task::JoinHandle;
 
 use super::{Watch, govern::Settled};
 use crate::{
@@ -16,6 +20,8 @@ use crate::{
 
 /// How long a target that ended is kept at the least, ns: programs that were under way when it was dismissed are over.
 const LEAST: u64 = 50_000_000;
+/// How long probes that are being taken out keep new ones from the same process.
+const WORTH: Duration = Duration::from_secs(30);
 
 /// Why a process is watched no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +63,11 @@ impl Watch {
         for links in [&mut target.links, &mut target.probes.links] {
             let task = self.windows.detach(std::mem::take(links));
             if why != Why::Ended {
-                self.leaving.entry(pid).or_default().push(task);
+                self.leaving.add(pid, task);
             }
+        }
+        if why != Why::Ended && target.probes.window == Window::Busy {
+            self.leaving.wait_for(slot, pid);
         }
         self.last_hits(&mut target);
         target.made = self.maps.made(&target.known);
@@ -80,19 +89,6 @@ impl Watch {
         self.ended += usize::from(why != Why::Refused);
         self.retired.push(Retired { target, why, since });
         settled
-    }
-
-    /// Whether probes of what a process was before are still being taken out.
-    pub(super) fn is_leaving(&mut self, pid: u32) -> bool {
-        let Some(tasks) = self.leaving.get_mut(&pid) else {
-            return false;
-        };
-        tasks.retain(|task| !task.is_finished());
-        let leaving = !tasks.is_empty();
-        if !leaving {
-            self.leaving.remove(&pid);
-        }
-        leaving
     }
 
     /// Takes note of what targets have made of the kernel's maps.
@@ -141,6 +137,49 @@ impl Watch {
         // Only now: programs go by what stands at their index.
         self.free.extend(over.iter().map(|retired| retired.target.known.index));
         over
+    }
+}
+
+/// Probes that are being taken out of processes that go on, as other programs: new ones wait for that, or both would be hit.
+#[derive(Default)]
+pub(super) struct Leaving {
+    /// By pid, with when the last was added.
+    tasks: HashMap<u32, (Instant, Vec<JoinHandle<()>>)>,
+    /// Pids by slots of targets that ended while probes were being attached or detached.
+    under_way: HashMap<u32, u32>,
+}
+
+impl Leaving {
+    /// A task that takes probes out.
+    pub(super) fn add(&mut self, pid: u32, task: JoinHandle<()>) {
+        let entry = self.tasks.entry(pid);
+        let (since, tasks) = entry.or_insert_with(|| (Instant::now(), Vec::new()));
+        *since = Instant::now();
+        tasks.push(task);
+    }
+
+    /// Such a task follows, or is over, when what is under way for a slot is.
+    fn wait_for(&mut self, slot: u32, pid: u32) {
+        self.under_way.insert(slot, pid);
+    }
+
+    /// What was under way for a slot is over: its pid, if it was waited for.
+    pub(super) fn over(&mut self, slot: u32) -> Option<u32> {
+        self.under_way.remove(&slot)
+    }
+
+    /// Whether there are any of a process, for as long as they are worth waiting for.
+    pub(super) fn is_leaving(&mut self, pid: u32) -> bool {
+        self.tidy();
+        self.tasks.contains_key(&pid) || self.under_way.values().any(|of| *of == pid)
+    }
+
+    /// Forgets what is over.
+    pub(super) fn tidy(&mut self) {
+        self.tasks.retain(|_, (since, tasks)| {
+            tasks.retain(|task| !task.is_finished());
+            !tasks.is_empty() && since.elapsed() < WORTH
+        });
     }
 }
 

@@ -154,26 +154,28 @@ fn origin(seen: &Seen) -> Origin {
     (seen.startpc, seen.gopc)
 }
 
-/// Looks at every goroutine, unless the last look took too long to be repeated already.
-pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<()> {
-    let Some(go) = &target.go else { return Ok(()) };
+/// Looks at every goroutine, unless the last look took too long to be repeated already; whether it did.
+pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<bool> {
+    let Some(go) = &target.go else { return Ok(false) };
     let begin = Instant::now();
     let early = target.goroutines.next.is_some_and(|next| begin < next);
     if early || target.is_never_on(NAME) {
-        return Ok(());
+        return Ok(false);
     }
     let walk = go.read(LONGEST, |runtime| {
         runtime.is_started().then(|| runtime.walk()).transpose()
-    })?;
-    let Some(mut walk) = walk else { return Ok(()) };
+    });
     let walked = begin.elapsed();
+    // Also of one that did not come: it is no cheaper.
+    target.goroutines.next = Some(Instant::now() + walked * SHARE);
+    let Some(mut walk) = walk? else { return Ok(true) };
     // Names are read once: what that takes is no part of the next look.
     name(&mut walk.goroutines, target);
     let begin = Instant::now();
     target.goroutines.note(&walk, now);
     let took = walked + begin.elapsed();
     target.goroutines.next = Some(Instant::now() + took * SHARE);
-    Ok(())
+    Ok(true)
 }
 
 /// Makes one origin of what has one name: wrappers of a function, and what has none.
