@@ -24,6 +24,20 @@ pub const BUCKET_QUOTA: u64 = 16 * 1024;
 /// Peers that one target may have kept apart, of four times as many.
 pub const PEER_QUOTA: u64 = 1024;
 
+/// tokio's workers of a target that are told apart, by their tids: rows, and places in each. The runtime may move its workers to new threads for
+/// ever (tokio, runtime/scheduler/multi_thread/worker.rs, block_in_place), and each takes room for good.
+pub const WORKER_ROWS: usize = 2;
+pub const WORKERS: usize = 32;
+/// What the other ones are counted under, which is no thread's id.
+pub const WORKER_OTHER: u32 = 0;
+
+/// The place of a thread in [`Made::workers`]. Threads that are begun one after the other have places of their own.
+#[inline(always)]
+pub const fn worker(tid: u32) -> (usize, usize) {
+    let tid = tid as usize;
+    (tid / WORKERS % WORKER_ROWS, tid % WORKERS)
+}
+
 shared! {
     /// What a target has made of the maps that all share.
     pub struct Made {
@@ -33,6 +47,8 @@ shared! {
         pub over_buckets: u64,
         /// Values that were counted under "other" for [`PEER_QUOTA`], or as half of the buckets were made.
         pub over_peers: u64,
+        /// tokio's workers that are told apart, by [`worker`]: each the first thread of those that have its place; 0 before.
+        pub workers: [[u32; WORKERS]; WORKER_ROWS],
     }
 
     /// One observed process, found by its pid.
@@ -71,4 +87,21 @@ shared! {
     }
 }
 
-layout!(Made: 32, Target: 96 + 232);
+layout!(Made: 288, Target: 96 + 232);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_were_begun_one_after_the_other_are_told_apart() {
+        for first in [1, 31, 63, 4_194_240] {
+            let mut seen = [[0; WORKERS]; WORKER_ROWS];
+            for tid in first..first + (WORKERS * WORKER_ROWS) as u32 {
+                let (row, at) = worker(tid);
+                seen[row][at] += 1;
+            }
+            assert_eq!(seen, [[1; WORKERS]; WORKER_ROWS], "{first}");
+        }
+    }
+}

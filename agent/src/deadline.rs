@@ -3,10 +3,11 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeSet,
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::AcqRel, Ordering::Relaxed},
         mpsc::{self, Sender},
     },
@@ -20,18 +21,21 @@ pub const SOON: Duration = Duration::from_secs(2);
 pub const LONG: Duration = Duration::from_secs(60);
 
 /// Threads that nobody waits for any more, of one kind. Nothing of it is asked while there are so many.
-const MOST: u64 = 32;
+const MOST: usize = 256;
+/// What is not of a process.
+pub const HOST: u32 = 0;
 
-/// Reads of processes' memory, and of files: the ones that hang take nothing from the others.
+/// Reads of processes' memory, of files, and words to standard error: those that hang take nothing from the others.
 pub static MEMORY: Readers = Readers::new();
 pub static FILES: Readers = Readers::new();
+pub static WORDS: Readers = Readers::new();
 
 static LATE: AtomicU64 = AtomicU64::new(0);
 
-/// What is read of one kind.
+/// What is asked of one kind, by pid: of a process that has not answered nothing else is asked.
 pub struct Readers {
-    /// Threads that nobody waits for any more.
-    left: AtomicU64,
+    /// Those whose threads nobody waits for any more.
+    left: Mutex<BTreeSet<u32>>,
 }
 
 /// There was no answer in time.
@@ -39,6 +43,8 @@ pub struct Readers {
 pub enum Late {
     #[error("no answer within {0:?}")]
     Unanswered(Duration),
+    #[error("what was asked before is still unanswered")]
+    Outstanding,
     #[error("not asked while {MOST} others are unanswered")]
     NotAsked,
 }
@@ -74,18 +80,19 @@ pub fn note_late() {
 impl Readers {
     const fn new() -> Self {
         Self {
-            left: AtomicU64::new(0),
+            left: Mutex::new(BTreeSet::new()),
         }
     }
 
-    /// What `work` gives, or that it takes longer than `most`: then it goes on alone, and what it gives is dropped. A panic of it is the
-    /// caller's.
+    /// What `work`, which is about a process, gives, or that it takes longer than `most`: then it goes on alone, and what it gives is
+    /// dropped. A panic of it is the caller's.
     pub fn within<T: Send + 'static>(
         &'static self,
+        pid: u32,
         most: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Late> {
-        let outcome = self.ask(most, work);
+        let outcome = self.ask(pid, most, work);
         if outcome.is_err() {
             note_late();
         }
@@ -97,12 +104,18 @@ impl Readers {
 
     fn ask<T: Send + 'static>(
         &'static self,
+        pid: u32,
         most: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<thread::Result<T>, Late> {
-        if self.left.load(Relaxed) >= MOST {
+        let left = self.left();
+        if left.contains(&pid) {
+            return Err(Late::Outstanding);
+        }
+        if left.len() >= MOST {
             return Err(Late::NotAsked);
         }
+        drop(left);
         let (send, receive) = mpsc::sync_channel(1);
         let state = Arc::new(AtomicU8::new(UNDER_WAY));
         let of_worker = state.clone();
@@ -111,7 +124,7 @@ impl Readers {
             // There is room for one; nobody receives it where it comes too late.
             let _ = send.send(outcome);
             if of_worker.swap(DONE, AcqRel) == LEFT {
-                self.left.fetch_sub(1, Relaxed);
+                self.left().remove(&pid);
             }
         }));
         if !handed_over {
@@ -120,20 +133,25 @@ impl Readers {
         if let Ok(outcome) = receive.recv_timeout(most) {
             return Ok(outcome);
         }
-        self.left.fetch_add(1, Relaxed);
+        self.left().insert(pid);
         if state.swap(LEFT, AcqRel) == DONE {
             // Just in time after all.
-            self.left.fetch_sub(1, Relaxed);
+            self.left().remove(&pid);
             return receive.try_recv().map_err(|_| Late::Unanswered(most));
         }
         WORKER.take();
         Err(Late::Unanswered(most))
     }
+
+    fn left(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        // Nobody panics while holding it.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// What a file gives [`SOON`], and may fail besides.
-pub fn soon<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    FILES.within(SOON, work)?
+/// What a file of a process, or of the [`HOST`], gives [`SOON`], and may fail besides.
+pub fn soon<T: Send + 'static>(pid: u32, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    FILES.within(pid, SOON, work)?
 }
 
 /// Has this thread's worker do it, a new one where there is none; false where none can be begun.
@@ -151,7 +169,7 @@ fn hand_over(work: Work) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, time::Instant};
+    use std::io::Read as _;
 
     use super::*;
 
@@ -162,44 +180,47 @@ mod tests {
     #[test]
     fn what_is_answered_is_given_by_one_thread() {
         let here = thread::current().id();
-        let first = OWN.within(LONG, || thread::current().id()).unwrap();
+        let first = OWN.within(1, LONG, || thread::current().id()).unwrap();
         assert_ne!(first, here);
-        assert_eq!(OWN.within(LONG, || thread::current().id()), Ok(first));
-        assert_eq!(soon(|| Ok(7)).unwrap(), 7);
-        let missing = soon(|| std::fs::read("/nonexistent")).unwrap_err();
+        assert_eq!(OWN.within(2, LONG, || thread::current().id()), Ok(first));
+        let missing = OWN
+            .within(1, LONG, || std::fs::read("/nonexistent"))
+            .unwrap()
+            .unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     /// Reads of a pipe that nobody writes to.
     #[test]
-    fn what_never_answers_is_left_behind_and_so_many_at_most() {
-        let (begin, before) = (Instant::now(), late());
+    fn what_never_answers_is_left_behind_once_a_process_and_so_many_at_most() {
+        static STUCK: Readers = Readers::new();
+        let before = late();
         let mut writers = Vec::new();
-        let mut ask = |most: Duration| {
+        let mut ask = |pid: u32, most: Duration| {
             let (mut reader, writer) = io::pipe().unwrap();
             writers.push(writer);
-            OWN.within(most, move || reader.read(&mut [0]).unwrap())
+            STUCK.within(pid, most, move || reader.read(&mut [0]).unwrap())
         };
-        assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
+        assert_eq!(ask(1, SHORT), Err(Late::Unanswered(SHORT)));
+        assert_eq!(ask(1, LONG), Err(Late::Outstanding));
         // The next one is answered all the same.
-        assert_eq!(OWN.within(LONG, || 7), Ok(7));
-        for _ in 1..MOST {
-            assert_eq!(ask(SHORT), Err(Late::Unanswered(SHORT)));
+        assert_eq!(STUCK.within(2, LONG, || 7), Ok(7));
+        for pid in 2..=MOST as u32 {
+            assert_eq!(ask(pid, Duration::ZERO), Err(Late::Unanswered(Duration::ZERO)));
         }
-        assert_eq!(ask(LONG), Err(Late::NotAsked), "nobody is asked any more");
-        assert!(begin.elapsed() < LONG);
-        assert!(late() - before > MOST);
+        assert_eq!(ask(MOST as u32 + 1, LONG), Err(Late::NotAsked));
+        assert!(late() - before > MOST as u64);
         drop(writers);
         // They end as what they read does.
-        while OWN.left.load(Relaxed) > 0 {
+        while !STUCK.left().is_empty() {
             thread::sleep(SHORT);
         }
-        assert_eq!(OWN.within(LONG, || 8), Ok(8));
+        assert_eq!(STUCK.within(1, LONG, || 8), Ok(8));
     }
 
     #[test]
     #[should_panic(expected = "not a number")]
     fn a_panic_is_the_callers() {
-        let _ = OWN.within(LONG, || -> u8 { panic!("not a number") });
+        let _ = OWN.within(1, LONG, || -> u8 { panic!("not a number") });
     }
 }

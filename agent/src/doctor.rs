@@ -114,7 +114,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let asked = process.clone();
-    let inspected = deadline::FILES.within(deadline::LONG, move || asked.inspect());
+    let inspected = deadline::FILES.within(process.pid, deadline::LONG, move || asked.inspect());
     let inspected = match inspected.unwrap_or_else(|late| Ok(Err(inspect::InspectError::NoAnswer(late)))) {
         Ok(inspected) => inspected,
         Err(error) => {
@@ -131,7 +131,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
                 return Exit::NotATarget;
             }
             let asked = process.clone();
-            let within = deadline::FILES.within(deadline::LONG, move || objects::runtime_in(&asked));
+            let within = deadline::FILES.within(process.pid, deadline::LONG, move || objects::runtime_in(&asked));
             let Some(error) = within.unwrap_or_else(|late| Some(inspect::InspectError::NoAnswer(late))) else {
                 say!("{head}: neither Go nor tokio");
                 return Exit::NotATarget;
@@ -215,7 +215,7 @@ fn prove(process: &Process, image: &Image, bias: u64) -> Result<(), ProofError> 
     };
     let (pid, version) = (process.pid, image.version.raw.clone());
     let (globals, offsets) = (globals.clone(), offsets.clone());
-    let proved = deadline::MEMORY.within(deadline::SOON, move || {
+    let proved = deadline::MEMORY.within(pid, deadline::SOON, move || {
         let memory = Memory::open(pid)?;
         GoRuntime::new(memory, bias, globals, offsets)?.prove(&version)
     });

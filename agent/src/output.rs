@@ -13,7 +13,10 @@ use std::{
 
 use log::LevelFilter;
 
-use crate::aside::{Aside, Failure};
+use crate::{
+    aside::{Aside, Failure},
+    deadline::{self, Late},
+};
 
 /// Log lines that may wait for who reads them, bytes.
 const LOG: usize = 256 << 10;
@@ -95,8 +98,16 @@ pub fn is_broken() -> bool {
 pub fn complain(parts: fmt::Arguments<'_>) {
     let text = parts.to_string();
     let lines: Vec<String> = text.lines().map(|line| Shown(line).to_string()).collect();
-    // There is no one left to tell.
-    let _ = writeln!(io::stderr(), "whywait: {}", lines.join("\n"));
+    // There may be no one left to tell, and one who does not read holds up no end.
+    let text = lines.join("\n");
+    let word = text.clone();
+    let said = deadline::WORDS.within(deadline::HOST, deadline::SOON, move || {
+        let _ = writeln!(io::stderr(), "whywait: {word}");
+    });
+    if said == Err(Late::NotAsked) {
+        // No thread is to be had.
+        let _ = writeln!(io::stderr(), "whywait: {text}");
+    }
 }
 
 static LINES: OnceLock<Aside> = OnceLock::new();

@@ -23,8 +23,7 @@ use crate::{
         uprobe::Links,
     },
     budget::{Duty, Guest, Plane, Spent, Worth},
-    clock,
-    deadline::{self, Late},
+    clock, deadline,
     discover::{Process, ProcessError},
     golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
@@ -94,6 +93,8 @@ pub struct Target {
     pub go: Option<GoState>,
     /// Of a recorded target: what its symbols and its memory said.
     pub frames: HashMap<u64, Frame>,
+    /// By address of a function that a goroutine was started with, as [`Self::go_start`].
+    pub starts: HashMap<u64, u64>,
     pub wait_reasons: Vec<String>,
     /// Functions that goroutines were started with, whose time is shown apart: ids of [`Series::GoTime`].
     pub origins: Origins,
@@ -131,7 +132,6 @@ pub struct Failures {
 
 /// A Go process' runtime and its last reading.
 pub struct GoState {
-    /// Whoever reads it has a reference meanwhile.
     pub runtime: Arc<GoRuntime>,
     /// Explicit bounds of the runtime's histograms, seconds.
     pub bounds: Arc<[f64]>,
@@ -139,17 +139,15 @@ pub struct GoState {
 }
 
 impl GoState {
-    /// Reads the process' memory, for no longer than that. What did not answer is not asked again before it has.
+    /// Reads the memory of the process, for no longer than that. What did not answer is not asked again before it has.
     pub fn read<T: Send + 'static>(
         &self,
+        pid: u32,
         most: Duration,
         read: impl FnOnce(&GoRuntime) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        if Arc::strong_count(&self.runtime) > 1 {
-            return Err(Late::Unanswered(deadline::SOON).into());
-        }
         let runtime = self.runtime.clone();
-        deadline::MEMORY.within(most, move || read(&runtime))?
+        deadline::MEMORY.within(pid, most, move || read(&runtime))?
     }
 }
 
@@ -183,6 +181,7 @@ impl Target {
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),
+            starts: HashMap::new(),
             wait_reasons: Vec::new(),
             origins: Origins::default(),
             waits: Waits::default(),
@@ -274,7 +273,7 @@ impl Target {
         if off {
             return Ok(());
         }
-        let snapshot = go.read(deadline::SOON, |runtime| {
+        let snapshot = go.read(self.process.pid, deadline::SOON, |runtime| {
             runtime.is_started().then(|| runtime.snapshot()).transpose()
         })?;
         if let Some(snapshot) = snapshot {

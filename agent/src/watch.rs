@@ -107,8 +107,8 @@ pub struct Watch {
     /// Indices of targets in the map of hits that nobody uses.
     free: Vec<u32>,
     pub images: images::Images,
-    /// Executables of which was said that they are watched in part, or not.
-    said: HashSet<PathBuf>,
+    /// Executables, and why was said that they are watched in part, or not.
+    said: HashSet<(PathBuf, String)>,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
     pub ended: usize,
@@ -206,6 +206,18 @@ impl Watch {
             Some(Image::Tokio(image)) => process.bias(&image.elf)?,
             None => 0,
         };
+        let go = self.open_runtime(process.pid, image.as_deref(), bias);
+        if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
+            return Ok(());
+        }
+        self.early.forget(process.pid);
+        let named = self.options.selector.pids.contains(&process.pid);
+        if let Err(ProofError::Memory(error)) = &go
+            && error.kind() == io::ErrorKind::TimedOut
+            && !named
+        {
+            anyhow::bail!("left out until its memory answers: {error}");
+        }
         let mut plan = image
             .as_deref()
             .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
@@ -218,16 +230,6 @@ impl Watch {
         // A Go binary of which too little is known is recognised all the same.
         let error = error.or_else(|| attach::go_error(image.as_deref()?));
         let mut error = error.map(|error| error.to_string());
-        let go = self.open_runtime(process.pid, image.as_deref(), bias);
-        if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
-            return Ok(());
-        }
-        if let Err(ProofError::Memory(error)) = &go
-            && error.kind() == io::ErrorKind::TimedOut
-        {
-            anyhow::bail!("its memory does not answer: {error}");
-        }
-        self.early.forget(process.pid);
         if process.is_replaced() {
             info!(
                 "process {}: its executable was replaced or removed since it started; the one that runs is read",
@@ -241,7 +243,7 @@ impl Watch {
             None
         });
         if let Some(error) = &error {
-            let level = self.once(&process);
+            let level = self.once(&process, error);
             log!(
                 level,
                 "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",

@@ -138,7 +138,7 @@ fn a_terminal_that_stands_still_holds_nothing_up() {
     let pid = shop.pid().to_string();
     let (mut reader, writer) = std::io::pipe().unwrap();
     fill(&writer);
-    let log = writer.try_clone().unwrap();
+    let (log, full_log) = (writer.try_clone().unwrap(), writer.try_clone().unwrap());
     let args = [
         "run",
         "--plain",
@@ -165,6 +165,11 @@ fn a_terminal_that_stands_still_holds_nothing_up() {
         .filter(|line| line.contains("whywait.events.received"))
         .count();
     assert!(points >= 2, "metrics left {points} times in 4 s");
+    // Nor does the word on why a command ends.
+    let named = ["run", "--plain", "--pid", "4194303"];
+    let mut refused = agent(&named, folder.path()).stderr(full_log).spawn().unwrap();
+    wait_for(|| refused.try_wait().unwrap().is_some());
+    assert_eq!(refused.wait().unwrap().code(), Some(4));
     let mut first = [0; 1];
     reader.read_exact(&mut first).unwrap();
 }

@@ -64,7 +64,16 @@ fn the_kernel_outlives_programs_that_are_preempted_by_themselves() {
         services.extend([&busy_tokio, &urgent_tokio]);
     }
     let pids: Vec<String> = services.iter().map(|service| service.pid().to_string()).collect();
-    let mut args = vec!["--max-spans", "20", "--limit-memory", "512MiB"];
+    // What is written is read whole in the end, in a small machine's memory.
+    let interval = format!("{}s", (seconds / 10).max(1));
+    let mut args = vec![
+        "--max-spans",
+        "1",
+        "--metric-interval",
+        &interval,
+        "--limit-memory",
+        "512MiB",
+    ];
     args.extend(pids.iter().flat_map(|pid| ["--pid", pid]));
     let agent = Agent::run(&args, services.len());
     // The busy ones take all there is. The urgent ones wake many times a second for next to nothing: each time they may find a busy one

@@ -32,9 +32,6 @@ fn spans(output: &Output, service: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-/// One run in a dozen exports a span less, of thousands, than its recording holds: which way it goes is not known yet.
-const AMISS: usize = 2;
-
 /// Says no more than what differs.
 #[track_caller]
 fn check_same(service: &str, ours: &BTreeMap<String, usize>, theirs: &BTreeMap<String, usize>) {
@@ -44,10 +41,7 @@ fn check_same(service: &str, ours: &BTreeMap<String, usize>, theirs: &BTreeMap<S
         .map(|span| format!("{:?} live, {:?} replayed: {span}", ours.get(span), theirs.get(span)))
         .collect();
     let first = said.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
-    assert!(said.len() <= AMISS, "{service}: {} spans differ\n{first}", said.len());
-    if !said.is_empty() {
-        println!("{service}: {} spans differ\n{first}", said.len());
-    }
+    assert!(said.is_empty(), "{service}: {} spans differ\n{first}", said.len());
 }
 
 #[test]
@@ -106,7 +100,8 @@ fn a_replay_gives_the_spans_of_the_run() {
             .min()
     };
     let apart = (begin(&live).unwrap() - begin(&replayed).unwrap()).abs();
-    assert!(apart < 1_000_000, "{apart} ns apart");
+    // A machine may set its wall clock meanwhile, by a little.
+    assert!(apart < 100_000_000, "{apart} ns apart");
     let resource = |output: &Output| {
         let resource = &output.traces[0]["resourceSpans"][0]["resource"];
         ["service.name", "process.pid", "process.runtime.name"].map(|key| attribute(resource, key))

@@ -5,14 +5,14 @@ use agent_common::{
     histogram::Series,
     hits::Probe,
     loss::Loss,
-    target::Target,
+    target::{Target, WORKER_OTHER, worker},
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
 use super::{argument, wake};
 use crate::{
-    maps::{TOKIO_THREADS, TOKIO_TYPES, probed},
+    maps::{MADE, TOKIO_THREADS, TOKIO_TYPES, probed},
     read, record,
 };
 
@@ -114,10 +114,26 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
     if thread.slot == target.slot && thread.busy_since >= target.probes_since {
-        record::value(target, Series::TokioBusy, tid, now.saturating_sub(thread.busy_since));
+        let worker = told_apart(target, tid);
+        record::value(target, Series::TokioBusy, worker, now.saturating_sub(thread.busy_since));
         thread.busy_since = 0;
     }
     0
+}
+
+/// What a worker's thread is counted under: itself, or what all are that came when others had its place.
+#[inline(always)]
+fn told_apart(target: &Target, tid: u32) -> u32 {
+    let Some(made) = MADE.get_ptr_mut(target.index) else {
+        return WORKER_OTHER;
+    };
+    let (row, at) = worker(tid);
+    // SAFETY: an element of an array that lives as long as this object; of two threads that want one place at once the last has it.
+    let place = unsafe { &mut (*made).workers[row][at] };
+    if *place == 0 {
+        *place = tid;
+    }
+    if *place == tid { tid } else { WORKER_OTHER }
 }
 
 /// The type id of a task, by its vtable; 0 when it is not known.

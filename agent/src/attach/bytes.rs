@@ -10,12 +10,15 @@ use crate::deadline;
 
 /// Of each probe, whether the file still holds the bytes that were proved.
 pub(super) fn unchanged(place: &Place, probes: &[Probe]) -> Vec<Result<(), AttachError>> {
+    if probes.is_empty() {
+        return Vec::new();
+    }
     let places: Vec<_> = probes
         .iter()
         .map(|Probe { site, .. }| (site.file_offset, site.bytes.len()))
         .collect();
     let path = place.exe.clone();
-    let read = deadline::soon(move || {
+    let read = deadline::soon(place.pid, move || {
         let file = File::open(path)?;
         let read = |(offset, length): (u64, usize)| {
             let mut found = vec![0; length];

@@ -59,6 +59,11 @@ impl Failed {
         self.1.replace(error.to_string());
     }
 
+    fn take(&self) -> Option<(u64, String)> {
+        let count = self.0.take();
+        (count > 0).then(|| (count, self.1.take()))
+    }
+
     /// Of what is in the way of nothing: it takes room, no more, as slots are never used again.
     fn tidied(&self, outcome: Result<usize, MapError>) {
         if let Err(error) = outcome {
@@ -92,8 +97,7 @@ impl TargetMaps {
 
     /// How often a map could not be read or changed since the last call, and why the last time.
     pub fn failed(&self) -> Option<(u64, String)> {
-        let count = self.failed.0.take();
-        (count > 0).then(|| (count, self.failed.1.take()))
+        self.failed.take()
     }
 
     /// Takes note of a failure that the caller goes on without.
@@ -238,4 +242,21 @@ impl TargetMaps {
 fn left_out<T>(all: &[T], quota: usize, mut add: impl FnMut(&T) -> Result<(), MapError>) -> usize {
     let refused = all.iter().take(quota).filter(|each| add(each).is_err()).count();
     refused + all.len().saturating_sub(quota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_or_changed_is_told_once() {
+        let failed = Failed::default();
+        assert_eq!(failed.take(), None);
+        failed.tidied(Ok(3));
+        failed.tidied(Err(MapError::KeyNotFound));
+        failed.note(&MapError::ElementNotFound);
+        let (count, reason) = failed.take().unwrap();
+        assert_eq!((count, reason), (2, MapError::ElementNotFound.to_string()));
+        assert_eq!(failed.take(), None);
+    }
 }

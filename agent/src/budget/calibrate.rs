@@ -16,10 +16,9 @@ use crate::attach::uprobe::{Links, Object};
 
 /// The program that does nothing.
 const EMPTY: &str = "calibrate";
-/// Calls timed at once, how often, and how often all that.
+/// Calls timed at once, and how often, with the probe and without in turns.
 const CALLS: u32 = 25;
-const BATCHES: usize = 24;
-const ATTEMPTS: usize = 4;
+const PAIRS: usize = 96;
 /// Bytes that the work touches besides: what a request leaves in the first cache.
 const TOUCHED: usize = 32 << 10;
 
@@ -88,17 +87,20 @@ mod probed {
 }
 use probed::{whywait_bare, whywait_calibrate, whywait_seldom};
 
-/// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without; the least of some attempts each, since
-/// others on the machine only ever add to it. None when it was too busy to tell.
+/// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without, in turns, as the machine may run faster
+/// from one moment to the next; the middle one of the differences. None when it was too busy to tell.
 pub fn trap(object: &mut Object) -> anyhow::Result<Option<f64>> {
-    // The first run finds nothing in the processor's caches.
-    time();
-    let least = || (0..ATTEMPTS).map(|_| time()).fold(f64::INFINITY, f64::min);
-    let before = least();
     let link = attach(object, EMPTY)?;
-    let probed = least();
+    let mut work = Work::new();
+    // The first runs find nothing in the processor's caches.
+    batch(&mut work, hit);
+    batch(&mut work, bare);
+    let mut costs: Vec<f64> = (0..PAIRS)
+        .map(|_| batch(&mut work, hit) - batch(&mut work, bare))
+        .collect();
     drop(link);
-    let cost = probed - before.min(least());
+    costs.sort_by(f64::total_cmp);
+    let cost = costs[PAIRS / 2];
     Ok((cost > 0.0).then_some(cost))
 }
 
@@ -108,7 +110,10 @@ pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
     let runs = |object: &Object| object.runs(EMPTY).context("the kernel tells nothing of a program");
     let before = runs(object)?;
     let link = attach(object, EMPTY)?;
-    time();
+    let mut work = Work::new();
+    for _ in 0..PAIRS / 4 {
+        batch(&mut work, hit);
+    }
     drop(link);
     let after = runs(object)?;
     let count = after.count.saturating_sub(before.count).max(1);
@@ -171,30 +176,23 @@ pub fn machine() -> String {
 
 const ORDER: &str = r#"{"id":4711,"items":[{"sku":"a-17","count":3,"price":12.95},{"sku":"b-2","count":1,"price":0.5}],"note":"by \"post\"\n","paid":true}"#;
 
-/// A service's kind of work with one hit in its midst, ns: what the fastest quarter of the batches took at most. After a trap
-/// the processor has to learn the program's branches anew and to fetch its instructions again, and after a system call the kernel
-/// those of the trap: that is a third of what a trap costs, and a bare call does not show it.
-fn time() -> f64 {
-    let mut work = Work::new();
-    let mut batches: Vec<f64> = (0..BATCHES)
-        .map(|_| {
-            let begin = Instant::now();
-            for _ in 0..CALLS {
-                work.turn();
-            }
-            begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
-        })
-        .collect();
-    batches.sort_by(f64::total_cmp);
-    batches[BATCHES / 4]
+/// A service's kind of work with one call in its midst, ns. After a trap the processor has to learn the program's branches anew and to
+/// fetch its instructions again, and after a system call the kernel those of the trap: that is a third of what a trap costs, and a bare
+/// call does not show it.
+fn batch(work: &mut Work, call: fn()) -> f64 {
+    let begin = Instant::now();
+    for _ in 0..CALLS {
+        work.turn(call);
+    }
+    begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }
 
-/// A number that takes a hit when it is written.
-struct Hit;
+/// A number that is written with a call.
+struct Hit(fn());
 
 impl serde::Serialize for Hit {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        whywait_calibrate();
+        (self.0)();
         serializer.serialize_u8(1)
     }
 }
@@ -214,7 +212,7 @@ impl Work {
         }
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, call: fn()) {
         #[derive(serde::Serialize)]
         struct Answer<'a> {
             order: &'a serde_json::Value,
@@ -224,7 +222,7 @@ impl Work {
         let order: serde_json::Value = serde_json::from_str(ORDER).unwrap_or_default();
         let answer = Answer {
             order: &order,
-            hits: [(Hit, "once")],
+            hits: [(Hit(call), "once")],
             total: 39.35,
         };
         let answer = serde_json::to_vec(&answer).unwrap_or_default();

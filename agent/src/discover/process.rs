@@ -181,15 +181,16 @@ impl Process {
         })
     }
 
-    /// What its executable is; the inner error is about the file's contents.
+    /// What its executable is; the inner error is about the file's contents. Its file system may never answer.
     pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
-        self.open_exe().map(|file| inspect::inspect_file(&file))
+        let file = File::open(self.exe_path()).map_err(|source| self.io("exe", source))?;
+        Ok(inspect::inspect_file(&file))
     }
 
     /// The file of its executable.
     pub fn open_exe(&self) -> Result<File, ProcessError> {
         let path = self.exe_path();
-        deadline::soon(|| File::open(path)).map_err(|source| self.io("exe", source))
+        deadline::soon(self.pid, || File::open(path)).map_err(|source| self.io("exe", source))
     }
 
     /// Run-time less link-time address of the executable's code: the kernel tells a new program where its first instruction is (AT_ENTRY,

@@ -23,7 +23,7 @@ pub fn resource(process: &Process, image: Option<&Image>) -> io::Result<Resource
     let root = Path::new("/proc").join(process.pid.to_string());
     // Unreadable (another user's, without privilege) or gone: as if empty.
     let environ = root.join("environ");
-    let environ = match deadline::soon(|| fs::read(environ)) {
+    let environ = match deadline::soon(process.pid, || fs::read(environ)) {
         // It would be another service's name.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
         environ => environ.unwrap_or_default(),
@@ -59,7 +59,7 @@ pub fn resource(process: &Process, image: Option<&Image>) -> io::Result<Resource
         ("host.name", "/proc/1/root/etc/hostname"),
         ("host.id", "/proc/1/root/etc/machine-id"),
     ] {
-        if let Some(text) = deadline::soon(move || fs::read_to_string(path))
+        if let Some(text) = deadline::soon(deadline::HOST, move || fs::read_to_string(path))
             .ok()
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty())

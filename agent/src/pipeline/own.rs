@@ -41,7 +41,8 @@ impl Pipeline {
     /// What it takes to begin is not judged.
     pub(super) fn begun(&mut self) {
         if !self.begun {
-            self.begun = !self.watch.images.is_busy();
+            // One that does not answer is not waited for.
+            self.begun = !self.watch.images.is_busy() || self.began.elapsed() > deadline::LONG;
             self.judged = (clock::now(), limits::measure().unwrap_or_default().0);
         }
     }

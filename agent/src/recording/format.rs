@@ -9,7 +9,7 @@ use crate::inspect::Frame;
 /// First bytes of a recording.
 pub(super) const MAGIC: &[u8; 8] = b"WHYWAIT\0";
 /// Version that is written, and the only one that is read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most that a record may hold: more is no recording of ours.
 pub(super) const LONGEST: u32 = 64 << 20;
 
@@ -63,9 +63,11 @@ pub struct Described {
 }
 
 /// Addresses of a Go target and what they are in its source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
     pub slot: u32,
+    /// Of functions that goroutines were started with: where the one begins that such a goroutine is called by; 0 for none.
+    pub starts: Vec<(u64, u64)>,
     pub frames: Vec<(u64, Frame)>,
 }
 

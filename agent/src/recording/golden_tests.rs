@@ -31,7 +31,9 @@ const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/recording/golden
 const BEGIN: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 
+/// A wrapper that the compiler made, and the function by which the runtime calls a goroutine that was started with it.
 const WORKER: u64 = 0x1000;
+const NAMED: u64 = WORKER + 0x8000;
 const SPAWNER: u64 = 0x2000;
 
 fn header(kind: Kind, slot: u32, at: u64) -> Header {
@@ -95,7 +97,12 @@ impl File {
         };
         let frames = Frames {
             slot: 1,
-            frames: vec![(WORKER, frame("main.worker")), (SPAWNER - 1, frame("main.main"))],
+            starts: vec![(WORKER, NAMED)],
+            frames: vec![
+                (NAMED, frame("main.worker")),
+                (WORKER, frame("main.main.gowrap1")),
+                (SPAWNER - 1, frame("main.main")),
+            ],
         };
         self.json(TARGET, &go).json(TARGET, &tokio).json(FRAMES, &frames)
     }

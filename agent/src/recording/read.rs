@@ -178,7 +178,7 @@ mod tests {
             (b"{\"resourceSpans\": []}", "x.rec is no recording of whywait's"),
             (
                 &newer,
-                "x.rec is a recording of version 9, this whywait reads version 2: use the whywait that wrote it",
+                "x.rec is a recording of version 9, this whywait reads version 3: use the whywait that wrote it",
             ),
             (cut, "x.rec is damaged at byte 79: it ends in the midst of a record"),
             (

@@ -53,8 +53,9 @@ impl Replay {
             Record::Target(described) => {
                 self.targets.insert(described.slot, target(described));
             }
-            Record::Frames(Frames { slot, frames }) => {
+            Record::Frames(Frames { slot, starts, frames }) => {
                 if let Some(target) = self.targets.get_mut(&slot) {
+                    target.starts.extend(starts);
                     target.frames.extend(frames);
                 }
             }

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -29,8 +29,9 @@ pub struct Recorder {
     path: PathBuf,
     out: Aside,
     described: HashSet<u32>,
-    /// Addresses that were told, by slot.
-    told: HashSet<(u32, u64)>,
+    /// Addresses that were told, by slot: of functions that goroutines were started with, and of places in the code.
+    starts: HashSet<(u32, u64)>,
+    places: HashSet<(u32, u64)>,
     /// Records of events that were not handed on yet, and how many they are.
     pending: Vec<u8>,
     held: u64,
@@ -82,7 +83,8 @@ impl Recorder {
             path: path.to_owned(),
             out: Aside::begin("recording", file, ROOM, Failure::Ends)?,
             described: HashSet::new(),
-            told: HashSet::new(),
+            starts: HashSet::new(),
+            places: HashSet::new(),
             pending: Vec::new(),
             held: 0,
             events: 0,
@@ -96,7 +98,6 @@ impl Recorder {
         if self.described.insert(target.slot) {
             self.json(TARGET, &describe(target));
         }
-        // Of a function that a goroutine was started with, what the goroutine is called by.
         let (starts, places) = match event {
             Event::GoWait(wait) => {
                 let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
@@ -110,26 +111,41 @@ impl Recorder {
             Event::Syscall(call) => (vec![call.startpc], Vec::new()),
             _ => (Vec::new(), Vec::new()),
         };
-        let starts = starts.into_iter().map(|start| (start, target.go_start(start)));
-        let places = places.into_iter().map(|place| (place, place));
-        let new = starts.chain(places).filter(|(_, place)| *place != 0);
-        let frames: Vec<_> = new
-            .filter(|(address, _)| !self.told.contains(&(target.slot, *address)))
-            .filter_map(|(address, place)| Some((address, target.go_frame(place)?)))
-            .collect();
-        self.told
-            .extend(frames.iter().map(|(address, _)| (target.slot, *address)));
-        if !frames.is_empty() {
-            let slot = target.slot;
-            self.json(FRAMES, &Frames { slot, frames });
-        }
+        self.names(target, starts, places);
         self.raw(event.bytes());
+    }
+
+    /// What functions that goroutines were started with, and places in the code, are called; each once.
+    fn names(&mut self, target: &Target, starts: Vec<u64>, places: Vec<u64>) {
+        let slot = target.slot;
+        let new = |told: &HashSet<(u32, u64)>, addresses: Vec<u64>| -> BTreeSet<u64> {
+            let unknown = |address: &u64| *address != 0 && !told.contains(&(slot, *address));
+            addresses.into_iter().filter(unknown).collect()
+        };
+        let starts = new(&self.starts, starts).into_iter();
+        let starts: Vec<_> = starts
+            .filter_map(|start| Some((start, target.answered_start(start).ok()?)))
+            .collect();
+        // The function itself may be called by another name than what was started with it.
+        let places = places.into_iter().chain(starts.iter().map(|(_, start)| *start));
+        let places = new(&self.places, places.collect()).into_iter();
+        let frames: Vec<_> = places
+            .filter_map(|place| Some((place, target.go_frame(place)?)))
+            .collect();
+        if starts.is_empty() && frames.is_empty() {
+            return;
+        }
+        self.starts.extend(starts.iter().map(|(start, _)| (slot, *start)));
+        self.places.extend(frames.iter().map(|(place, _)| (slot, *place)));
+        self.json(FRAMES, &Frames { slot, starts, frames });
     }
 
     /// Forgets what was told of a target, which ended.
     pub fn forget(&mut self, slot: u32) {
         self.described.remove(&slot);
-        self.told.retain(|(of, _)| *of != slot);
+        for told in [&mut self.starts, &mut self.places] {
+            told.retain(|(of, _)| *of != slot);
+        }
     }
 
     /// A record of the ring buffer that belongs to no target, or is no event at all.

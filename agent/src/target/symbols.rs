@@ -34,13 +34,14 @@ impl Known {
     /// Asks a Go executable's symbols, unless its file did not answer of late.
     fn ask<T: Send + 'static>(
         &mut self,
+        pid: u32,
         (image, exe): (Arc<Image>, Arc<File>),
         what: impl FnOnce(&GoImage, &File) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Late> {
         if self.next.is_some_and(|next| Instant::now() < next) {
-            return Err(Late::Unanswered(deadline::SOON));
+            return Err(Late::Outstanding);
         }
-        let asked = deadline::FILES.within(deadline::SOON, move || match &*image {
+        let asked = deadline::FILES.within(pid, deadline::SOON, move || match &*image {
             Image::Go(image) => what(image, &exe),
             Image::Tokio(_) => None,
         });
@@ -64,33 +65,39 @@ impl Target {
         }
         let vaddr = address.wrapping_sub(self.bias);
         let frame = known
-            .ask(symbols, move |image, exe| image.symbols.lookup(exe, vaddr))
+            .ask(self.process.pid, symbols, move |image, exe| {
+                image.symbols.lookup(exe, vaddr)
+            })
             .ok()?;
         known.frames.insert(address, frame.clone());
         frame
     }
 
     /// Where the function begins by which the runtime calls a goroutine that was started with the one at `startpc`; 0 for one of
-    /// a thread that C made, and of a plugin, which have none in the executable.
+    /// a thread that C made, and of a plugin, which have none in the executable. Without an answer it is told as the code has it.
     pub fn go_start(&self, startpc: u64) -> u64 {
+        self.answered_start(startpc).unwrap_or(startpc)
+    }
+
+    /// The same, or that the executable does not answer just now.
+    pub fn answered_start(&self, startpc: u64) -> Result<u64, Late> {
         let Some(symbols) = self.go_symbols() else {
-            return startpc;
+            return Ok(self.starts.get(&startpc).copied().unwrap_or(startpc));
         };
         let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(start) = known.starts.get(&startpc) {
-            return *start;
+            return Ok(*start);
         }
         if known.starts.len() == STARTS {
             known.starts.clear();
         }
         let vaddr = startpc.wrapping_sub(self.bias);
-        // Without an answer it is told as the code has it, and asked for again.
-        let Ok(start) = known.ask(symbols, move |image, exe| image.symbols.start(exe, vaddr)) else {
-            return startpc;
-        };
+        let start = known.ask(self.process.pid, symbols, move |image, exe| {
+            image.symbols.start(exe, vaddr)
+        })?;
         let start = start.map_or(0, |start| start.wrapping_add(self.bias));
         known.starts.insert(startpc, start);
-        start
+        Ok(start)
     }
 
     fn go_symbols(&self) -> Option<(Arc<Image>, Arc<File>)> {

@@ -4,6 +4,7 @@ use super::{
     AttributeDef,
     Instrument::{Counter, ExponentialHistogram},
     MetricDef, SpanDef,
+    net::OVERFLOW,
     thread::{THREAD_ID, THREAD_NAME},
 };
 
@@ -30,9 +31,10 @@ pub static BUSY_DURATION: MetricDef = MetricDef {
     name: "tokio.worker.busy.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "A worker's stretches from its first poll after a park to its next park.",
+    description: "A worker's stretches from its first poll after a park to its next park. Up to 64 threads are told apart, by their ids; the others, \
+                  as of a runtime that moves its workers to new ones for ever, are together.",
     source: "uprobes: State::transition_to_running, Context::park_internal",
-    attributes: &[THREAD_ID],
+    attributes: &[THREAD_ID, OVERFLOW],
 };
 pub static POLL_UNMATCHED: MetricDef = MetricDef {
     name: "tokio.task.poll.unmatched",

@@ -1,6 +1,10 @@
 //! Processes as they come: those that are there, new programs by their exec events, and what a reconciling look finds besides.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use log::{Level, debug, log, warn};
 
@@ -53,7 +57,9 @@ impl Watch {
         self.undecided.drain(..).for_each(|pid| census.forget(pid));
         let census_to_pipeline = self.census_to_pipeline.clone();
         tokio::task::spawn_blocking(move || {
-            let found = census.look();
+            // Otherwise it would be the last one.
+            let found = catch_unwind(AssertUnwindSafe(|| census.look()));
+            let found = found.unwrap_or_else(|_| Err(io::Error::other("looking panicked")));
             // The pipeline is gone only when the agent ends.
             let _ = census_to_pipeline.blocking_send(Looked { census, found });
         });
@@ -147,9 +153,18 @@ impl Watch {
                 }
             }
             Err(error) => {
-                let level = self.once(&process);
+                let level = self.once(&process, &error.to_string());
                 log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
             }
+        }
+    }
+
+    /// The same of one that was asked for aside, and may have become another program meanwhile.
+    fn considered(&mut self, process: Process, inspected: Inspected) {
+        match Process::read(process.pid) {
+            Ok(now) if ended(&process, &now).is_none() => self.consider(process, inspected),
+            Ok(now) => self.arrived(now),
+            Err(error) => debug!("{error}"),
         }
     }
 
@@ -157,7 +172,7 @@ impl Watch {
     pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
         let level = if process.is_alive() {
             self.undecided.push(process.pid);
-            self.once(process)
+            self.once(process, &format!("{error:#}"))
         } else {
             Level::Debug
         };
@@ -174,7 +189,7 @@ impl Watch {
         match looked {
             images::Looked::Identified(found) => {
                 if let Some((process, inspected)) = self.images.identified(found) {
-                    self.consider(process, inspected);
+                    self.considered(process, inspected);
                 }
             }
             images::Looked::Executable(executable) => {
@@ -182,16 +197,19 @@ impl Watch {
                     self.look(pid);
                 }
             }
-            images::Looked::Host(images::Host { process, found }) => self.consider_host(process, found),
+            images::Looked::Host(images::Host { process, found }) => {
+                self.images.looked_within();
+                self.consider_host(process, found);
+            }
         }
     }
 
     /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.
-    pub(super) fn once(&mut self, process: &Process) -> Level {
+    pub(super) fn once(&mut self, process: &Process, what: &str) -> Level {
         if self.said.len() == SAID {
             self.said.clear();
         }
-        if self.said.insert(process.exe.clone()) {
+        if self.said.insert((process.exe.clone(), what.to_owned())) {
             Level::Warn
         } else {
             Level::Debug

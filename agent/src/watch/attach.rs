@@ -36,7 +36,7 @@ impl Watch {
             return Ok(None);
         };
         let version = image.version.raw.clone();
-        let proved = deadline::MEMORY.within(deadline::SOON, move || {
+        let proved = deadline::MEMORY.within(pid, deadline::SOON, move || {
             let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals, offsets)?;
             runtime.prove(&version)?;
             Ok::<_, ProofError>(runtime)

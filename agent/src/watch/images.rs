@@ -4,11 +4,14 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     panic::catch_unwind,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use log::debug;
+use log::{debug, warn};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::timeout,
@@ -26,8 +29,10 @@ const CACHED: usize = 256;
 /// Inspections that ended and wait to be taken note of.
 const DONE: usize = 16;
 
-/// Processes that are asked which file they run, at most: the others are looked at again later.
-const ASKED: usize = 256;
+/// Processes that are asked at once which file they run; those that do not answer in time are not among them.
+const TOGETHER: usize = 32;
+/// Most that do not answer: while there are so many no other is asked, but looked at again later.
+const UNANSWERED: usize = 256;
 /// How long others wait for one that is inspected: longer than the largest executables take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -67,10 +72,14 @@ pub struct Images {
     known: HashMap<FileId, Inspected>,
     /// The oldest first.
     order: VecDeque<FileId>,
-    /// Processes that are asked which file they run.
+    /// Processes that are asked which file they run, and how many of all looks were not answered in time.
     identifying: HashSet<u32>,
+    some: Arc<Semaphore>,
+    unanswered: Arc<AtomicUsize>,
     /// Processes that wait for what they run to be known.
     waiting: HashMap<FileId, Vec<u32>>,
+    /// Processes whose shared objects are looked at.
+    hosts: usize,
     one: Arc<Semaphore>,
     inspect: Inspect,
     /// Inspections that panicked.
@@ -86,7 +95,10 @@ impl Images {
             known: HashMap::new(),
             order: VecDeque::new(),
             identifying: HashSet::new(),
+            some: Arc::new(Semaphore::new(TOGETHER)),
+            unanswered: Arc::default(),
             waiting: HashMap::new(),
+            hosts: 0,
             one: Arc::new(Semaphore::new(1)),
             inspect,
             panics: 0,
@@ -98,15 +110,15 @@ impl Images {
     /// What a process runs; inspected here and now when it is not known.
     pub(super) fn of(&mut self, process: &Process) -> Result<Inspected, ProcessError> {
         let asked = process.clone();
-        let id = match deadline::FILES.within(deadline::LONG, move || asked.exe_id()) {
+        let id = match deadline::FILES.within(process.pid, deadline::LONG, move || asked.exe_id()) {
             Ok(id) => id?,
             Err(late) => return Ok(Err(InspectError::NoAnswer(late))),
         };
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
         }
-        let (inspect, process) = (self.inspect, process.clone());
-        match deadline::FILES.within(deadline::LONG, move || look(inspect, &process)) {
+        let (inspect, pid, process) = (self.inspect, process.pid, process.clone());
+        match deadline::FILES.within(pid, deadline::LONG, move || look(inspect, &process)) {
             Ok(inspected) => {
                 let inspected = inspected?;
                 self.keep(id, inspected.clone());
@@ -119,24 +131,18 @@ impl Images {
     /// Asks which file a process runs, beside the loop and for as long as that takes: [`Looked::Identified`] says it. False where too many
     /// do not answer.
     pub(super) fn identify(&mut self, process: Process) -> bool {
-        if self.identifying.len() >= ASKED {
+        if self.unanswered.load(Relaxed) >= UNANSWERED {
             return false;
         }
         if self.identifying.insert(process.pid) {
             let tasks_to_watch = self.tasks_to_watch.clone();
+            let (some, unanswered) = (self.some.clone(), self.unanswered.clone());
             let asked = process.clone();
-            let mut task = tokio::task::spawn_blocking(move || asked.exe_id());
             tokio::spawn(async move {
-                let in_time = timeout(deadline::SOON, &mut task).await;
-                let outcome = match in_time {
-                    Ok(outcome) => outcome,
-                    Err(_) => {
-                        deadline::note_late();
-                        task.await
-                    }
-                };
+                let late = Waiting::new(&process, unanswered);
+                let id = with_patience(some, deadline::SOON, late, move || asked.exe_id()).await;
                 let ended = ProcessError::Ended { pid: process.pid };
-                let id = outcome.unwrap_or(Err(ended));
+                let id = id.unwrap_or(Err(ended));
                 // The watch is gone only when the agent ends.
                 let _ = tasks_to_watch
                     .send(Looked::Identified(Identified { process, id }))
@@ -160,8 +166,9 @@ impl Images {
         }
         self.waiting.insert(id, vec![process.pid]);
         let (one, tasks_to_watch, inspect) = (self.one.clone(), self.tasks_to_watch.clone(), self.inspect);
+        let late = Waiting::new(&process, self.unanswered.clone());
         tokio::spawn(async move {
-            let inspected = alone(one, move || look(inspect, &process)).await;
+            let inspected = with_patience(one, PATIENCE, late, move || look(inspect, &process)).await;
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             let _ = tasks_to_watch
                 .send(Looked::Executable(Executable { id, inspected }))
@@ -172,23 +179,30 @@ impl Images {
 
     /// Whether something is asked or looked at.
     pub fn is_busy(&self) -> bool {
-        !self.identifying.is_empty() || !self.waiting.is_empty()
+        !self.identifying.is_empty() || !self.waiting.is_empty() || self.hosts > 0
     }
 
     /// Looks for a runtime in the shared objects of a process; [`Looked::Host`] says what there was.
-    pub(super) fn look_within(&self, process: Process) {
+    pub(super) fn look_within(&mut self, process: Process) {
+        self.hosts += 1;
         let (one, tasks_to_watch) = (self.one.clone(), self.tasks_to_watch.clone());
+        let late = Waiting::new(&process, self.unanswered.clone());
         tokio::spawn(async move {
-            let found = alone(one, move || {
-                let found = objects::runtime_in(&process);
+            let asked = process.clone();
+            let found = with_patience(one, PATIENCE, late, move || {
+                let found = objects::runtime_in(&asked);
                 heap::give_back();
-                Host { process, found }
+                found
             });
             // What panics in there is caught there.
-            if let Some(host) = found.await {
-                let _ = tasks_to_watch.send(Looked::Host(host)).await;
-            }
+            let found = found.await.flatten();
+            let _ = tasks_to_watch.send(Looked::Host(Host { process, found })).await;
         });
+    }
+
+    /// A look for a runtime in shared objects is over.
+    pub(super) fn looked_within(&mut self) {
+        self.hosts -= 1;
     }
 
     /// Takes note of an inspection; the processes that are to be looked at now.
@@ -217,20 +231,59 @@ impl Images {
     }
 }
 
-/// Does `work` beside the loop, one at a time: each takes memory. One that does not answer is waited for on, and holds up nobody else;
-/// none when it panics.
-async fn alone<T: Send + 'static>(one: Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let permit = one.acquire_owned().await;
-    let mut task = tokio::task::spawn_blocking(work);
-    let outcome = match timeout(PATIENCE, &mut task).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            deadline::note_late();
-            drop(permit);
-            task.await
+/// What is asked about a process; dropped when it was answered.
+struct Waiting {
+    /// The process, for people.
+    who: String,
+    unanswered: Arc<AtomicUsize>,
+    is_late: bool,
+}
+
+impl Waiting {
+    fn new(process: &Process, unanswered: Arc<AtomicUsize>) -> Self {
+        Self {
+            who: format!("process {} ({})", process.pid, process.exe.display()),
+            unanswered,
+            is_late: false,
         }
-    };
-    outcome.ok()
+    }
+
+    /// It was not answered in time.
+    fn late(&mut self) {
+        self.is_late = true;
+        self.unanswered.fetch_add(1, Relaxed);
+        deadline::note_late();
+        warn!(
+            "{}: its file system does not answer: it is watched when it does",
+            self.who
+        );
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.unanswered.fetch_sub(usize::from(self.is_late), Relaxed);
+    }
+}
+
+/// Does `work` beside the loop with a permit; none when it panics. Where it takes longer than `patience` others have the permit, and it is
+/// waited for on.
+async fn with_patience<T: Send + 'static>(
+    permits: Arc<Semaphore>,
+    patience: Duration,
+    mut waiting: Waiting,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let permit = permits.acquire_owned().await;
+    let mut task = tokio::task::spawn_blocking(work);
+    match timeout(patience, &mut task).await {
+        Ok(outcome) => outcome.ok(),
+        Err(_) => {
+            waiting.late();
+            drop(permit);
+            task.await.ok()
+        }
+    }
 }
 
 /// A panic is an error of ours in reading what others made: it must neither end the agent nor be tried again.
@@ -247,8 +300,6 @@ fn look(inspect: Inspect, process: &Process) -> Result<Inspected, ProcessError> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
     use super::*;
 
     static TRIES: AtomicUsize = AtomicUsize::new(0);

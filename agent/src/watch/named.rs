@@ -60,7 +60,7 @@ impl Watch {
 
 /// What runtime is in the shared objects of a process; none where they do not answer.
 fn within(process: &Process) -> Option<InspectError> {
-    let process = process.clone();
-    let found = deadline::FILES.within(deadline::LONG, move || objects::runtime_in(&process));
+    let (pid, process) = (process.pid, process.clone());
+    let found = deadline::FILES.within(pid, deadline::LONG, move || objects::runtime_in(&process));
     found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late)))
 }

@@ -145,8 +145,8 @@ impl Watch {
 pub(super) struct Leaving {
     /// By pid, with when the last was added.
     tasks: HashMap<u32, (Instant, Vec<JoinHandle<()>>)>,
-    /// Pids by slots of targets that ended while probes were being attached or detached.
-    under_way: HashMap<u32, u32>,
+    /// Pids by slots of targets that ended while probes were being attached or detached, and when they did.
+    under_way: HashMap<u32, (u32, Instant)>,
 }
 
 impl Leaving {
@@ -160,18 +160,18 @@ impl Leaving {
 
     /// Such a task follows, or is over, when what is under way for a slot is.
     fn wait_for(&mut self, slot: u32, pid: u32) {
-        self.under_way.insert(slot, pid);
+        self.under_way.insert(slot, (pid, Instant::now()));
     }
 
     /// What was under way for a slot is over: its pid, if it was waited for.
     pub(super) fn over(&mut self, slot: u32) -> Option<u32> {
-        self.under_way.remove(&slot)
+        self.under_way.remove(&slot).map(|(pid, _)| pid)
     }
 
     /// Whether there are any of a process, for as long as they are worth waiting for.
     pub(super) fn is_leaving(&mut self, pid: u32) -> bool {
         self.tidy();
-        self.tasks.contains_key(&pid) || self.under_way.values().any(|of| *of == pid)
+        self.tasks.contains_key(&pid) || self.under_way.values().any(|(of, _)| *of == pid)
     }
 
     /// Forgets what is over.
@@ -180,6 +180,7 @@ impl Leaving {
             tasks.retain(|task| !task.is_finished());
             !tasks.is_empty() && since.elapsed() < WORTH
         });
+        self.under_way.retain(|_, (_, since)| since.elapsed() < WORTH);
     }
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Length of a window; shorter ones mostly hold none of the agent's own windows, in which its cost lies
     #[arg(long, default_value_t = 10)]
     seconds: u32,
+    /// How long the agent has watched before a window; under a budget its first window is on credit
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    settle: u32,
     /// Only cases with this in their name, e.g. "ping-pong, 30"; may be given more than once
     #[arg(long = "case", value_name = "NAME_PART", default_values_t = [String::new()], hide_default_value = true)]
     cases: Vec<String>,
@@ -78,7 +81,7 @@ pub(super) fn run(options: Options) -> Result<()> {
     if chosen.sets.iter().any(|set| matches!(set.watcher, Watcher::Traps)) {
         super::ingest::examples()?;
     }
-    let bed = Bed::start(folder, agent, sh::target().join("xtask/bench-out"))?;
+    let bed = Bed::start(folder, agent, sh::target().join("xtask/bench-out"), options.settle)?;
     let until = options
         .minutes
         .map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
@@ -90,7 +93,7 @@ pub(super) fn run(options: Options) -> Result<()> {
     let mut rows = rows(&bed, &chosen)?;
     let measured = measure::measure(&bed, &mut rows, &goal, options.seconds);
     let name = if options.rates.is_empty() { REPORT } else { OF_RATES };
-    let mut text = report::text(&rows, &goal, options.seconds, name);
+    let mut text = report::text(&rows, &goal, (options.seconds, options.settle), name);
     if options.programs && measured.is_ok() {
         text += &programs::table(&bed, options.seconds)?;
     }

@@ -162,7 +162,7 @@ pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<bool> {
     if early || target.is_never_on(NAME) {
         return Ok(false);
     }
-    let walk = go.read(LONGEST, |runtime| {
+    let walk = go.read(target.process.pid, LONGEST, |runtime| {
         runtime.is_started().then(|| runtime.walk()).transpose()
     });
     let walked = begin.elapsed();

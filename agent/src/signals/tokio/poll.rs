@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::{histogram::Series, tokio::poll::Poll};
+use agent_common::{histogram::Series, target::WORKER_OTHER, tokio::poll::Poll};
 
 use crate::{
     aggregate::store::Reading,
@@ -10,6 +10,7 @@ use crate::{
     signals::{count, distribution, metric, slow_span},
     target::Target,
     telemetry::{
+        net::OVERFLOW,
         thread::{THREAD_ID, THREAD_NAME},
         tokio::{
             BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNENDED, POLL_UNMATCHED, TOKIO_TASK_FUTURE,
@@ -57,7 +58,12 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         target,
         Series::TokioBusy,
         reading,
-        |tid| vec![Attribute::new(THREAD_ID, i64::from(tid))],
+        |worker| {
+            vec![match worker {
+                WORKER_OTHER => Attribute::new(OVERFLOW, true),
+                tid => Attribute::new(THREAD_ID, i64::from(tid)),
+            }]
+        },
     ));
     metrics.extend(count(&POLL_UNMATCHED, target, Series::TokioUnmatched, reading));
     metrics.extend(unended(target, reading));

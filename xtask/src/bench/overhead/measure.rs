@@ -20,8 +20,6 @@ use crate::{progress, sh};
 
 /// Load of the same kind before each window, s: what the first requests cost is not in it.
 pub(super) const WARM: u32 = 1;
-/// The same with the agent, s: its first window is on credit, and its debt is paid meanwhile.
-pub(super) const SETTLE: u32 = 5;
 /// How long a capacity is measured, s.
 pub(super) const CAPACITY: u32 = 3;
 /// An interval of fewer pairs is little more than their range: nothing is decided by it.
@@ -101,19 +99,22 @@ pub(super) struct Bed {
     folder: PathBuf,
     agent: PathBuf,
     out: PathBuf,
+    /// Load of the same kind before a window with the agent, s.
+    pub(super) settle: u32,
     shop: (Running, String),
     stock: (Running, String),
 }
 
 impl Bed {
     /// Starts the services in `folder`; the agent writes into `out`.
-    pub(super) fn start(folder: PathBuf, agent: PathBuf, out: PathBuf) -> Result<Self> {
+    pub(super) fn start(folder: PathBuf, agent: PathBuf, out: PathBuf, settle: u32) -> Result<Self> {
         let stock = service::service(&folder, "rust-stock", &[])?;
         let shop = service::service(&folder, "go-shop", &["--stock", &format!("http://{}", stock.1)])?;
         Ok(Self {
             folder,
             agent,
             out,
+            settle,
             shop,
             stock,
         })
@@ -196,7 +197,7 @@ impl Bed {
 
     /// The window, and the agent's own CPU use in it, cores.
     fn with(&self, row: &Row, seconds: u32) -> Result<(Window, Option<f64>)> {
-        let settle = || self.window(row.case, row.rate, SETTLE);
+        let settle = || self.window(row.case, row.rate, self.settle);
         let window = || self.window(row.case, row.rate, seconds);
         match row.set.watcher {
             Watcher::Agent(args) => self.watched(args, |agent| {

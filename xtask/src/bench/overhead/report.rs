@@ -8,7 +8,7 @@ use super::{
         stats::{Estimate, estimate, median},
     },
     cases::{SETS, Set, Watcher},
-    measure::{CAPACITY, FEWEST, Goal, Row, SETTLE, WARM},
+    measure::{CAPACITY, FEWEST, Goal, Row, WARM},
 };
 
 const COST: &str = "| load | pairs | requests/s | CPU/request, µs | requests/s ratio | bar | CPU/request ratio | bar | by the account | within | agent's own CPU |\n\
@@ -19,8 +19,8 @@ const RATE_BAR: Bar = Bar::Least(0.99);
 const CPU_BAR: Bar = Bar::Most(1.01);
 const P99_BAR: Bar = Bar::Most(1.02);
 
-pub(super) fn text(rows: &[Row], goal: &Goal, seconds: u32, name: &str) -> String {
-    let mut text = head(goal, seconds, name);
+pub(super) fn text(rows: &[Row], goal: &Goal, (seconds, settle): (u32, u32), name: &str) -> String {
+    let mut text = head(goal, (seconds, settle), name);
     for set in &SETS {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.set.name == set.name).collect();
         if !rows.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn text(rows: &[Row], goal: &Goal, seconds: u32, name: &str) -> Strin
     text
 }
 
-fn head(goal: &Goal, seconds: u32, name: &str) -> String {
+fn head(goal: &Goal, (seconds, settle): (u32, u32), name: &str) -> String {
     let half_width = goal.half_width.map_or_else(String::new, |share| {
         format!(
             ", and on until the interval of CPU/request has at most the half width {} % (\"reached\")",
@@ -40,7 +40,7 @@ fn head(goal: &Goal, seconds: u32, name: &str) -> String {
     format!(
         "# Cost of being watched\nBy `cargo xtask bench overhead` on {}; load generator, services and agent share the cores.\n\n\
          Windows of {seconds} s without and with the agent in turns, on the same live processes; which comes first changes from pair to \
-         pair. Before each there is {WARM} s of the same load, with the agent {SETTLE} s, as its first window is on credit. {} pairs of each \
+         pair. Before each there is {WARM} s of the same load, with the agent {settle} s, as its first window is on credit. {} pairs of each \
          case{half_width}. 100 % is a closed loop, 30 % and 70 % are fixed rates: shares of what a closed loop of {CAPACITY} s carried \
          before; other rates are named. 4 connections, of the ping-pong 1.\n\n\
          Ratios are with / without: Hodges and Lehmann's estimate of the pairs' ratios, and its 95 % interval (percentile bootstrap). \
