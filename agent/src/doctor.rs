@@ -115,7 +115,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let asked = process.clone();
     let inspected = deadline::FILES.within(process.pid, deadline::LONG, move || asked.inspect());
-    let inspected = match inspected.unwrap_or_else(|late| Ok(Err(inspect::InspectError::NoAnswer(late)))) {
+    let inspected = match inspected.unwrap_or_else(|late| Ok(Err(inspect::InspectError::NoAnswer(late.to_string())))) {
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
@@ -132,7 +132,8 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             }
             let asked = process.clone();
             let within = deadline::FILES.within(process.pid, deadline::LONG, move || objects::runtime_in(&asked));
-            let Some(error) = within.unwrap_or_else(|late| Some(inspect::InspectError::NoAnswer(late))) else {
+            let Some(error) = within.unwrap_or_else(|late| Some(inspect::InspectError::NoAnswer(late.to_string())))
+            else {
                 say!("{head}: neither Go nor tokio");
                 return Exit::NotATarget;
             };

@@ -1,12 +1,10 @@
 //! Why a binary, or a place in it, can't be used. Each message names the way out.
 
-use crate::deadline::Late;
-
 /// Why a binary that belongs to a known runtime can't be traced (or why the bytes are no binary at all).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     #[error("its file cannot be read, {0}: see whether its file system answers, and start the agent anew")]
-    NoAnswer(Late),
+    NoAnswer(String),
     #[error("not an ELF executable: give a process whose /proc/PID/exe is one")]
     NotElf,
     #[error(

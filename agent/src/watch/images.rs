@@ -112,7 +112,7 @@ impl Images {
         let asked = process.clone();
         let id = match deadline::FILES.within(process.pid, deadline::LONG, move || asked.exe_id()) {
             Ok(id) => id?,
-            Err(late) => return Ok(Err(InspectError::NoAnswer(late))),
+            Err(late) => return Ok(Err(InspectError::NoAnswer(late.to_string()))),
         };
         if let Some(known) = self.known.get(&id) {
             return Ok(known.clone());
@@ -124,7 +124,7 @@ impl Images {
                 self.keep(id, inspected.clone());
                 Ok(inspected)
             }
-            Err(late) => Ok(Err(InspectError::NoAnswer(late))),
+            Err(late) => Ok(Err(InspectError::NoAnswer(late.to_string()))),
         }
     }
 

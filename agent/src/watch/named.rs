@@ -62,5 +62,5 @@ impl Watch {
 fn within(process: &Process) -> Option<InspectError> {
     let (pid, process) = (process.pid, process.clone());
     let found = deadline::FILES.within(pid, deadline::LONG, move || objects::runtime_in(&process));
-    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late)))
+    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late.to_string())))
 }
