@@ -5,7 +5,7 @@ mod common;
 use std::{collections::HashMap, process::Command, thread, time::Duration};
 
 use common::{
-    Agent, Output, Service, attribute, clocks, number_of, privileged,
+    Agent, Output, Service, attribute, clocks, is_slow, number_of, privileged,
     quota::{Account, Of, Quota, pin},
     shop, to_mono,
 };
@@ -172,8 +172,10 @@ fn check_quota(of: Of) {
     println!("throttled {throttled:.3}, run queue {run_queue:.3}");
     // It computes for 20 ms of every 100; those that share its quota share the cores as well.
     let most = if of == Of::Shared { throttled } else { throttled / 2.0 };
+    // An emulated machine shares its cores with others: more of the time is theirs.
+    let least = if is_slow() { 0.35 } else { 0.5 };
     assert!(
-        throttled > 0.5 && run_queue < most,
+        throttled > least && run_queue < most,
         "{throttled} {run_queue}: {times:?}"
     );
 }
