@@ -1,7 +1,5 @@
 //! `whywait doctor`: what this kernel permits, who can be watched, what would be off and why. Attaches nothing for good.
 
-use std::io;
-
 use anyhow::Context as _;
 
 use crate::{
@@ -17,7 +15,6 @@ use crate::{
     golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
-    memory::Memory,
     pipeline, say,
     signals::{self, process::quota},
 };
@@ -130,10 +127,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             if !explicit {
                 return Exit::NotATarget;
             }
-            let asked = process.clone();
-            let within = deadline::FILES.within(process.pid, deadline::LONG, move || objects::runtime_in(&asked));
-            let Some(error) = within.unwrap_or_else(|late| Some(inspect::InspectError::NoAnswer(late.to_string())))
-            else {
+            let Some(error) = objects::answered_runtime_in(process) else {
                 say!("{head}: neither Go nor tokio");
                 return Exit::NotATarget;
             };
@@ -211,16 +205,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
 /// Holds what was found of a Go runtime against the process; others have nothing to prove.
 fn prove(process: &Process, image: &Image, bias: u64) -> Result<(), ProofError> {
     let Image::Go(image) = image else { return Ok(()) };
-    let (Ok(globals), Ok(offsets)) = (&image.globals, &image.offsets) else {
-        return Ok(());
-    };
-    let (pid, version) = (process.pid, image.version.raw.clone());
-    let (globals, offsets) = (globals.clone(), offsets.clone());
-    let proved = deadline::MEMORY.within(pid, deadline::SOON, move || {
-        let memory = Memory::open(pid)?;
-        GoRuntime::new(memory, bias, globals, offsets)?.prove(&version)
-    });
-    proved.map_err(io::Error::from)?
+    GoRuntime::of(process.pid, image, bias).map(drop)
 }
 
 /// Where what is known of a Go executable comes from.

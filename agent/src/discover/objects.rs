@@ -11,10 +11,20 @@ use std::{
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::{Process, process::maps};
-use crate::inspect::{self, InspectError};
+use crate::{
+    deadline,
+    inspect::{self, InspectError},
+};
 
 /// Shared objects that are looked at: a host with many extensions has some hundred.
 const MOST: usize = 512;
+
+/// [`runtime_in`], or that the objects do not answer.
+pub fn answered_runtime_in(process: &Process) -> Option<InspectError> {
+    let (pid, process) = (process.pid, process.clone());
+    let found = deadline::FILES.within(pid, deadline::LONG, move || runtime_in(&process));
+    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late.to_string())))
+}
 
 /// The first runtime that is in a shared object of the process, as what keeps it from being watched.
 pub fn runtime_in(process: &Process) -> Option<InspectError> {

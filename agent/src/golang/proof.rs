@@ -4,6 +4,7 @@
 use std::{collections::HashSet, io, thread, time::Duration};
 
 use super::{GoRuntime, MAX_PROCS};
+use crate::{deadline, inspect::GoImage, memory::Memory};
 
 /// Why a process is not what its executable seemed to be.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,21 @@ const LAST_STATUS: u64 = 11;
 const GSCAN: u64 = 0x1000;
 
 impl GoRuntime {
+    /// The runtime of a process that has `image` at `bias`, once what was found of it was held against it; None where there is nothing to
+    /// read. Memory that does not answer is an error of kind TimedOut.
+    pub fn of(pid: u32, image: &GoImage, bias: u64) -> Result<Option<Self>, ProofError> {
+        let (Ok(globals), Ok(offsets)) = (image.globals.clone(), image.offsets.clone()) else {
+            return Ok(None);
+        };
+        let version = image.version.raw.clone();
+        let proved = deadline::MEMORY.within(pid, deadline::SOON, move || {
+            let runtime = Self::new(Memory::open(pid)?, bias, globals, offsets)?;
+            runtime.prove(&version)?;
+            Ok::<_, ProofError>(runtime)
+        });
+        proved.map_err(io::Error::from)?.map(Some)
+    }
+
     /// Holds what was found against the running process, whose build info says `version`.
     pub fn prove(&self, version: &str) -> Result<(), ProofError> {
         for _ in 1..TRIES {

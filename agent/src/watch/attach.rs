@@ -1,7 +1,5 @@
 //! Makes a process a target: what the kernel side must know first, then what is always in place.
 
-use std::io;
-
 use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
@@ -13,11 +11,9 @@ use crate::{
         uprobe::Place,
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
-    deadline,
     discover::ProcessError,
     golang::{GoRuntime, ProofError},
     inspect::{Image, InspectError},
-    memory::Memory,
     signals,
     target::{GoState, Target},
 };
@@ -32,16 +28,9 @@ impl Watch {
         bias: u64,
     ) -> Result<Option<GoState>, ProofError> {
         let Some(Image::Go(image)) = image else { return Ok(None) };
-        let (Ok(globals), Ok(offsets)) = (image.globals.clone(), image.offsets.clone()) else {
+        let Some(runtime) = GoRuntime::of(pid, image, bias)? else {
             return Ok(None);
         };
-        let version = image.version.raw.clone();
-        let proved = deadline::MEMORY.within(pid, deadline::SOON, move || {
-            let runtime = GoRuntime::new(Memory::open(pid)?, bias, globals, offsets)?;
-            runtime.prove(&version)?;
-            Ok::<_, ProofError>(runtime)
-        });
-        let runtime = proved.map_err(io::Error::from)??;
         Ok(Some(GoState {
             bounds: runtime.bounds().into(),
             runtime: runtime.into(),

@@ -4,7 +4,6 @@ use log::info;
 
 use super::{Watch, arrive::Refused};
 use crate::{
-    deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::InspectError,
@@ -16,7 +15,7 @@ impl Watch {
         let image = self.inspect(&process);
         let (image, error) = match image {
             Ok(Some(image)) => (Some(image), None),
-            Ok(None) if let Some(error) = within(&process) => (None, Some(error)),
+            Ok(None) if let Some(error) = objects::answered_runtime_in(&process) => (None, Some(error)),
             Ok(None) => {
                 let message = format!(
                     "process {pid} ({}) is neither a Go nor a tokio program that can be recognised",
@@ -56,11 +55,4 @@ impl Watch {
             ),
         }
     }
-}
-
-/// What runtime is in the shared objects of a process; none where they do not answer.
-fn within(process: &Process) -> Option<InspectError> {
-    let (pid, process) = (process.pid, process.clone());
-    let found = deadline::FILES.within(pid, deadline::LONG, move || objects::runtime_in(&process));
-    found.unwrap_or_else(|late| Some(InspectError::NoAnswer(late.to_string())))
 }
