@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use common::{Agent, Output, attribute, load, number_of, privileged, shop, stock};
+use common::{Agent, Output, attribute, clocks, load, number_of, privileged, shop, stock};
 use serde_json::Value;
 
 /// What a span says, but for ids, which are random, and when it began, which goes by the wall clock.
@@ -66,6 +66,7 @@ fn a_replay_gives_the_spans_of_the_run() {
         "100000",
     ];
     let args = [&["--pid", &pids], &zero[..]].concat();
+    let before = clocks();
     let agent = Agent::record(&file, &args, 2);
     load(
         &[shop.url("/item?id={n}"), shop.url("/gc"), stock.url("/block")],
@@ -74,6 +75,7 @@ fn a_replay_gives_the_spans_of_the_run() {
         2,
     );
     let live = agent.stop();
+    let after = clocks();
     assert!(live.status.success(), "{}", live.said);
     let replayed = Agent::replay(&file);
     assert!(replayed.status.success(), "{}", replayed.said);
@@ -100,8 +102,12 @@ fn a_replay_gives_the_spans_of_the_run() {
             .min()
     };
     let apart = (begin(&live).unwrap() - begin(&replayed).unwrap()).abs();
-    // A machine may set its wall clock meanwhile, by a little.
-    assert!(apart < 100_000_000, "{apart} ns apart");
+    // A run follows the wall clock; a recording has what that was when it began.
+    let set = ((after.1 - after.0) - (before.1 - before.0)).abs();
+    assert!(
+        apart < 1_000_000 + set,
+        "{apart} ns apart, the wall clock was set by {set} ns"
+    );
     let resource = |output: &Output| {
         let resource = &output.traces[0]["resourceSpans"][0]["resource"];
         ["service.name", "process.pid", "process.runtime.name"].map(|key| attribute(resource, key))
