@@ -5,8 +5,11 @@ use std::{path::Path, time::SystemTime};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// How often the agent writes a point, as its arguments: half of its default, so that there is one near each end of a window.
-pub(super) const INTERVAL: [&str; 2] = ["--metric-interval", "5s"];
+/// How often the agent writes a point, s, where windows have so many seconds: its default halved, and less where that is half a window,
+/// so that there is one near each end of it.
+pub(super) fn interval(seconds: u32) -> u32 {
+    (seconds / 2).clamp(1, 5)
+}
 
 const METRIC: &str = "whywait.overhead.cpu.time";
 
@@ -146,6 +149,11 @@ mod tests {
         let text = [line(7, 10, &[]), line(8, 10, &[99]), line(7, 20, &[3, 4])].join("\n");
         assert_eq!(points(&text, 7).unwrap(), [(10, 0), (20, 7)]);
         assert!(points("{", 7).is_err());
+    }
+
+    #[test]
+    fn a_point_is_near_each_end_of_a_window() {
+        assert_eq!([1, 2, 4, 6, 10, 60].map(interval), [1, 1, 2, 3, 5, 5]);
     }
 
     #[test]

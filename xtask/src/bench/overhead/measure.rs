@@ -132,13 +132,14 @@ impl Bed {
         service::window(&self.folder, running.pid(), &url, (rate, case.connections), seconds)
     }
 
-    /// Does `work` with the agent's pid while it watches both services.
-    pub(super) fn watched<T>(&self, args: &[&str], work: impl FnOnce(u32) -> Result<T>) -> Result<T> {
+    /// Does `work`, in windows of so many `seconds`, with the agent's pid while it watches both services.
+    pub(super) fn watched<T>(&self, args: &[&str], seconds: u32, work: impl FnOnce(u32) -> Result<T>) -> Result<T> {
         // It appends to what an earlier one wrote.
         if self.out.exists() {
             std::fs::remove_dir_all(&self.out)?;
         }
-        let args: Vec<&str> = args.iter().chain(&account::INTERVAL).copied().collect();
+        let interval = format!("{}s", account::interval(seconds));
+        let args = [args, &["--metric-interval", &interval]].concat();
         let pids = [self.shop.0.pid(), self.stock.0.pid()];
         let agent = service::agent(&self.agent, &pids, &args, &self.out)?;
         let result = work(agent.pid())?;
@@ -200,7 +201,7 @@ impl Bed {
         let settle = || self.window(row.case, row.rate, self.settle);
         let window = || self.window(row.case, row.rate, seconds);
         match row.set.watcher {
-            Watcher::Agent(args) => self.watched(args, |agent| {
+            Watcher::Agent(args) => self.watched(args, seconds, |agent| {
                 settle()?;
                 let before = service::used(agent)?.cpu;
                 let window = window()?;

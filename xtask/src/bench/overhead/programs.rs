@@ -25,7 +25,7 @@ pub(super) fn table(bed: &Bed, seconds: u32) -> Result<String> {
                     comes on top. Hits are the whole machine's: kernel programs see every process.\n\n| load | program | hits/request | ns/hit | ns/request \
                     |\n|---|---|---|---|---|\n"
         .to_owned();
-    bed.watched(UNLIMITED, |pid| {
+    bed.watched(UNLIMITED, seconds, |pid| {
         for case in &CASES {
             let Case { name, .. } = case;
             let before = accounting.read(pid)?;
