@@ -211,3 +211,31 @@ fn damaged_binaries_are_errors() {
         "only {whole} of the damaged binaries were read at all: the test shows little"
     );
 }
+
+/// More names than fit into the agent's memory are an error that says so, and not half of the names.
+#[test]
+fn too_many_names_are_said() {
+    const NAMES: usize = 260_000;
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("names");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let (source, library) = (dir.join("names.s"), dir.join("names.so"));
+    let text: String = (0..NAMES)
+        .map(|nth| {
+            let name = format!("tokio_{}_{nth}", "x".repeat(90));
+            format!(".type {name}, @function\n{name}: ret\n")
+        })
+        .collect();
+    std::fs::write(&source, text).expect("a file");
+    let status = Command::new("cc")
+        .args(["-shared", "-nostdlib", "-o"])
+        .args([&library, &source])
+        .status()
+        .expect("a C compiler");
+    assert!(status.success());
+    let error = inspect(&std::fs::read(&library).expect("the library")).expect_err("too many names");
+    assert!(
+        matches!(error, InspectError::TooLarge { found, most, .. } if found > most),
+        "{error}"
+    );
+    assert!(error.to_string().contains("names of functions"), "{error}");
+}

@@ -58,6 +58,13 @@ const LONGEST: usize = 64;
 
 pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, InspectError> {
     let symbols = Symbols::of(binary);
+    if symbols.text() > symbols::MAX_TEXT {
+        return Err(InspectError::TooLarge {
+            what: "bytes of names of functions with tokio's types",
+            found: symbols.text(),
+            most: symbols::MAX_TEXT,
+        });
+    }
     let is_poll = |n: &str| names::is(n, "tokio::runtime::task::raw::poll");
     if symbols.matching(is_poll).next().is_none() {
         let stripped = !binary.has_section(".symtab") && mentions_tokio(binary);

@@ -23,6 +23,8 @@ pub(super) struct Symbols {
     functions: BTreeMap<u64, Function>,
     /// Bytes of code that may still be decoded.
     left: Cell<u64>,
+    /// Bytes of all names, those over [`MAX_TEXT`] too, which are not kept.
+    text: u64,
 }
 
 /// The type whose methods a task's functions consist of (runtime/task/harness.rs).
@@ -35,12 +37,12 @@ const MAX_CODE: u64 = 256 << 20;
 /// Names of one function: those whose code the linker merged.
 const MAX_NAMES: usize = 64;
 /// Bytes of all names.
-const MAX_TEXT: usize = 24 << 20;
+pub(super) const MAX_TEXT: u64 = 24 << 20;
 
 impl Symbols {
     pub(super) fn of(binary: &Binary<'_>) -> Self {
         let mut functions: BTreeMap<u64, Function> = BTreeMap::new();
-        let mut left = MAX_TEXT;
+        let mut text = 0;
         binary.symbols(|symbol| {
             if !symbol.is_function || !symbol.name.contains("tokio") {
                 return None;
@@ -54,14 +56,22 @@ impl Symbols {
                 return None;
             }
             let name = names::demangle(symbol.name);
-            left = left.saturating_sub(name.len());
-            function.names.push(name);
-            (left == 0).then_some(())
+            text += name.len() as u64;
+            if text <= MAX_TEXT {
+                function.names.push(name);
+            }
+            None::<()>
         });
         Self {
             functions,
             left: Cell::new(MAX_CODE),
+            text,
         }
+    }
+
+    /// Bytes of all names: over [`MAX_TEXT`] some of them are missing here.
+    pub(super) fn text(&self) -> u64 {
+        self.text
     }
 
     /// Whether there was more code than is decoded of one file: what was found then is not all.
