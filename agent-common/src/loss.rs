@@ -8,17 +8,17 @@ pub enum Loss {
     RingFull = 0,
     /// The histogram map was full: a value was not counted.
     HistogramFull = 1,
-    /// The map of goroutines was full: what one does was not begun.
+    /// The map of goroutines was full, or the target's part of it: what one does was not begun.
     GoroutineFull = 2,
-    /// The map of woken tasks was full: a wake was not begun.
+    /// The map of woken tasks was full, or the target's part of it: a wake was not begun.
     TokioWokenFull = 3,
-    /// The map of tokio's threads was full.
+    /// The map of tokio's threads was full, or the target's part of it.
     TokioThreadsFull = 4,
-    /// The map of sockets was full.
+    /// The map of sockets was full, or the target's part of it.
     SocketFull = 5,
-    /// The map of peers was full: the value was counted under "other".
+    /// No id was free for a peer: the value was counted under "other".
     PeerFull = 6,
-    /// The map of threads was full.
+    /// The map of threads was full, or the target's part of it.
     ThreadFull = 7,
     /// The target's memory could not be read at a probe (paged out, or gone).
     ReadFault = 8,

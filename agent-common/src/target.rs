@@ -1,6 +1,6 @@
 //! What the kernel programs know of one observed process.
 
-use crate::{go, hits::Plane, layout, shared};
+use crate::{go, hits::Plane, layout, loss::Loss, shared};
 
 /// No pid is as high (the kernel's PID_MAX_LIMIT on 64 bits).
 pub const PID_LIMIT: u32 = 4 * 1024 * 1024;
@@ -38,7 +38,83 @@ pub const fn worker(tid: u32) -> (usize, usize) {
     (tid / WORKERS % WORKER_ROWS, tid % WORKERS)
 }
 
+/// Maps of what is under way that all targets share.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    Goroutines = 0,
+    TokioWoken = 1,
+    TokioThreads = 2,
+    Connecting = 3,
+    Sockets = 4,
+    Threads = 5,
+    Syscalls = 6,
+}
+
+impl Shared {
+    pub const COUNT: usize = 7;
+
+    /// All of them, in order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Goroutines,
+        Self::TokioWoken,
+        Self::TokioThreads,
+        Self::Connecting,
+        Self::Sockets,
+        Self::Threads,
+        Self::Syscalls,
+    ];
+
+    /// How many entries the map has room for.
+    #[inline(always)]
+    pub const fn room(self) -> u32 {
+        match self {
+            Self::Goroutines | Self::TokioWoken | Self::Sockets | Self::Threads | Self::Syscalls => 64 * 1024,
+            Self::TokioThreads | Self::Connecting => 16 * 1024,
+        }
+    }
+
+    /// How many of them one target may have: what it leaves is for all others.
+    #[inline(always)]
+    pub const fn quota(self) -> i64 {
+        self.room() as i64 / 4 * 3
+    }
+
+    /// What entries over the quota are exported under.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Goroutines => "goroutine_quota",
+            Self::TokioWoken => "tokio_woken_quota",
+            Self::TokioThreads => "tokio_thread_quota",
+            Self::Connecting => "connect_quota",
+            Self::Sockets => "socket_quota",
+            Self::Threads => "thread_quota",
+            Self::Syscalls => "syscall_quota",
+        }
+    }
+
+    /// What an entry that could not be made is counted as.
+    #[inline(always)]
+    pub const fn loss(self) -> Loss {
+        match self {
+            Self::Goroutines => Loss::GoroutineFull,
+            Self::TokioWoken => Loss::TokioWokenFull,
+            Self::TokioThreads => Loss::TokioThreadsFull,
+            Self::Connecting | Self::Sockets => Loss::SocketFull,
+            Self::Threads | Self::Syscalls => Loss::ThreadFull,
+        }
+    }
+}
+
 shared! {
+    /// What a target has of the maps that all share and that are cleared, by [`Shared`].
+    pub struct Held {
+        /// Its entries, nearly: signed, as user space counts them anew while programs add and remove some.
+        pub entries: [i64; Shared::COUNT],
+        /// Entries that were not made for [`Shared::quota`].
+        pub over: [u64; Shared::COUNT],
+    }
+
     /// What a target has made of the maps that all share.
     pub struct Made {
         pub buckets: u64,
@@ -87,11 +163,19 @@ shared! {
     }
 }
 
-layout!(Made: 288, Target: 96 + 232);
+layout!(Held: 112, Made: 288, Target: 96 + 232);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_are_in_index_order_and_leave_room_to_others() {
+        for (index, of) in Shared::ALL.into_iter().enumerate() {
+            assert_eq!(of as usize, index, "{}", of.name());
+            assert!(of.quota() > 0 && of.quota() < i64::from(of.room()), "{}", of.name());
+        }
+    }
 
     #[test]
     fn threads_that_were_begun_one_after_the_other_are_told_apart() {

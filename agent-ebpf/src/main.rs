@@ -10,6 +10,7 @@
 mod arch;
 mod calibrate;
 mod go;
+mod held;
 mod maps;
 mod net;
 mod process;

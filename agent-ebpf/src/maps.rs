@@ -11,7 +11,7 @@ use agent_common::{
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
-    target::{HOOKS_OPEN, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, TARGET_LIMIT, Target},
+    target::{HOOKS_OPEN, Held, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, Shared, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -55,8 +55,11 @@ pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 102
 /// By [`Target::index`]; user space sets it to nothing before a process is admitted.
 #[map]
 pub static MADE: Array<Made> = Array::with_max_entries(TARGET_LIMIT, 0);
+/// By [`Target::index`]; as [`MADE`].
 #[map]
-pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(64 * 1024, 0);
+pub static HELD: Array<Held> = Array::with_max_entries(TARGET_LIMIT, 0);
+#[map]
+pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(Shared::Goroutines.room(), 0);
 /// Mark assists by P, and by who paid in the cycle under way.
 #[map]
 pub static GATHERED: HashMap<ProcessorKey, Gathered> = HashMap::with_max_entries(16 * 1024, 0);
@@ -70,28 +73,28 @@ pub static LAST_STOPPED: Array<Last> = Array::with_max_entries(TARGET_LIMIT, 0);
 pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
 /// By tid.
 #[map]
-pub static TOKIO_THREADS: HashMap<u32, Worker> = HashMap::with_max_entries(16 * 1024, 0);
+pub static TOKIO_THREADS: HashMap<u32, Worker> = HashMap::with_max_entries(Shared::TokioThreads.room(), 0);
 /// Where the task's header is at a probe of [`crate::tokio::wake`].
 #[map]
 pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 0);
 /// Woken at, ns.
 #[map]
-pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(64 * 1024, 0);
+pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(Shared::TokioWoken.room(), 0);
 /// Both by address of the kernel's struct sock. Connects that are under way:
 #[map]
-pub static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(16 * 1024, 0);
+pub static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(Shared::Connecting.room(), 0);
 #[map]
-pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(64 * 1024, 0);
+pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(Shared::Sockets.room(), 0);
 /// Peers by the ids their values are counted under.
 #[map]
 pub static PEERS: HashMap<u32, Peer> = HashMap::with_max_entries(PEER_LIMIT, 0);
 /// By tid.
 #[map]
-pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(64 * 1024, 0);
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(Shared::Threads.room(), 0);
 
 /// By tid.
 #[map]
-pub static SYSCALLS: HashMap<u32, Call> = HashMap::with_max_entries(64 * 1024, 0);
+pub static SYSCALLS: HashMap<u32, Call> = HashMap::with_max_entries(Shared::Syscalls.room(), 0);
 
 /// The target that a process is, if it is one.
 #[inline(always)]

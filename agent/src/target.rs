@@ -14,7 +14,11 @@ use std::{
 pub use cycles::Cycles;
 use symbols::Known;
 
-use agent_common::{go::assist::Assists, histogram::Series, target::Made};
+use agent_common::{
+    go::assist::Assists,
+    histogram::Series,
+    target::{Held, Made},
+};
 use tokio::task::AbortHandle;
 
 use crate::{
@@ -87,6 +91,8 @@ pub struct Target {
     pub spent: Spent,
     /// What it has made of the kernel's maps that all share, as metrics were last made.
     pub made: Made,
+    /// What it holds of those of them that are cleared, likewise.
+    pub held: Held,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -178,6 +184,7 @@ impl Target {
             worth: Worth::default(),
             spent: Spent::default(),
             made: Made::default(),
+            held: Held::default(),
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use agent_common::tokio::poll::TypeKey;
-use common::{Agent, attribute, demo, list, privileged, stock};
+use common::{Agent, attribute, demo, list, number_of, privileged, shop, stock};
 use processes::{NEVER, built, map, start, step, wait_for};
 
 /// One target with more peers than there is room for leaves room for another's.
@@ -76,6 +76,50 @@ fn a_target_with_many_peers_takes_no_room_from_others() {
     );
     let over = output.points("many", "whywait.quota.exceeded");
     assert!(!over.is_empty() && output.points("few", "whywait.quota.exceeded").is_empty());
+}
+
+/// One target with more goroutines than there is room for leaves room for another's.
+#[test]
+fn a_target_with_many_goroutines_takes_no_room_from_others() {
+    const ROUNDS: i64 = 500;
+    if !privileged() {
+        return;
+    }
+    let [many, few] = ["many", "few"].map(|name| shop(None, &[("OTEL_SERVICE_NAME", name)]));
+    let pids = ["--pid", &many.pid().to_string(), "--pid", &few.pid().to_string()].map(str::to_owned);
+    let pids: Vec<&str> = pids.iter().map(String::as_str).collect();
+    let agent = Agent::run(&[&NEVER[..], &["--budget", "off"], &pids].concat(), 2);
+    many.get("/leak?n=70000");
+    few.get(&format!("/chan?n={ROUNDS}"));
+    let output = agent.stop();
+    let over = |service: &str| -> i64 {
+        let points = output.points(service, "whywait.quota.exceeded");
+        let of = |cause: &str| {
+            let of_cause = points
+                .iter()
+                .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
+            of_cause.map(|point| number_of(&point["asInt"])).sum::<i64>()
+        };
+        assert_eq!(
+            of("goroutine_quota"),
+            points.iter().map(|point| number_of(&point["asInt"])).sum::<i64>()
+        );
+        of("goroutine_quota")
+    };
+    let waits = |service: &str| -> i64 {
+        let points = output.points(service, "go.goroutine.wait.duration");
+        let channels = points.iter().filter(|point| {
+            ["chan receive", "chan send"]
+                .iter()
+                .any(|reason| attribute(point, "go.goroutine.wait_reason") == Some((*reason).into()))
+        });
+        channels.map(|point| number_of(&point["count"])).sum()
+    };
+    println!("many: {} over, few: {} waits", over("many"), waits("few"));
+    // What is there is kept, so it is some thousand goroutines and no more that are not begun.
+    assert!(over("many") > 1000 && over("few") == 0);
+    // At each round one of both sides waits at least.
+    assert!((ROUNDS..=2 * ROUNDS).contains(&waits("few")), "{}", waits("few"));
 }
 
 /// A tokio service is watched though there is no room for the names of its tasks, and that is said.

@@ -33,6 +33,9 @@ shared! {
         /// 1 for MPTCP, whose sockets are no tcp_sock.
         pub multipath: u8,
         pub pad: u8,
+        /// The target's index: whose entry this is where nobody knows who closes it.
+        pub index: u32,
+        pub pad_to_8: u32,
     }
 
     pub struct Request {
@@ -46,4 +49,4 @@ shared! {
     }
 }
 
-layout!(Socket: 32, Request: 72);
+layout!(Socket: 40, Request: 72);

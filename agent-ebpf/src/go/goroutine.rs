@@ -4,11 +4,11 @@ use agent_common::{
     go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
     histogram::Series,
     loss::Loss,
-    target::Target,
+    target::{Shared, Target},
     thread::run_queue::Off,
 };
 
-use crate::{maps::GOROUTINES, read, record, thread::off};
+use crate::{held, maps::GOROUTINES, read, record, thread::off};
 
 static NEW: Goroutine = Goroutine {
     since: 0,
@@ -48,9 +48,7 @@ pub fn key(target: &Target, g: u64) -> GoroutineKey {
 pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
     let key = key(target, g);
     let found = GOROUTINES.get_ptr_mut(key).or_else(|| {
-        if GOROUTINES.insert(key, NEW, 0).is_err() {
-            record::lost(Loss::GoroutineFull);
-        }
+        held::insert(&GOROUTINES, Shared::Goroutines, target, &key, &NEW);
         GOROUTINES.get_ptr_mut(key)
     })?;
     // SAFETY: the runtime changes a goroutine's state on one thread at a time.

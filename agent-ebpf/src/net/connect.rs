@@ -4,17 +4,18 @@ use agent_common::{
     event::Kind,
     histogram::Series,
     hits::Probe,
-    loss::Loss,
     net::{
         ROLE_CLIENT,
         connect::{Connect, Connecting},
     },
+    target::Shared,
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{CLOSE, ESTABLISHED, IPPROTO_TCP, SYN_SENT, peer, peer_id};
 use crate::{
-    maps::{CONNECTING, hooked},
+    held,
+    maps::{CONNECTING, hooked, target},
     read::{self, kernel},
     record,
 };
@@ -56,9 +57,12 @@ fn begin(sk: u64) {
         tid,
         actor: read::actor(target, tid),
     };
-    if CONNECTING.insert(sk, connecting, 0).is_err() {
-        record::lost(Loss::SocketFull);
+    if let Some(old) = CONNECTING.get_ptr_mut(sk) {
+        // SAFETY: a socket connects in one place at a time; the end of this one's last user was not seen.
+        unsafe { *old = connecting };
+        return;
     }
+    held::insert(&CONNECTING, Shared::Connecting, target, &sk, &connecting);
 }
 
 /// What is known of a connect that is over.
@@ -66,7 +70,11 @@ fn begin(sk: u64) {
 fn end(sk: u64) -> Option<Connecting> {
     // SAFETY: copied before it is removed; a socket changes its state in one place at a time.
     let connecting = unsafe { CONNECTING.get(sk) }.copied()?;
-    let _ = CONNECTING.remove(sk);
+    if let Some(target) = target(connecting.tgid).filter(|target| target.slot == connecting.slot) {
+        held::remove(&CONNECTING, Shared::Connecting, target, &sk);
+    } else {
+        let _ = CONNECTING.remove(sk);
+    }
     Some(connecting)
 }
 

@@ -7,10 +7,11 @@ use agent_common::{
         PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT, ROLE_SERVER,
         request::{IDLE, Socket},
     },
-    target::{BUCKET_QUOTA, PEER_QUOTA, Target},
+    target::{BUCKET_QUOTA, PEER_QUOTA, Shared, Target},
 };
 
 use crate::{
+    held,
     maps::{MADE, PEERS, SOCKETS},
     read::{self, kernel},
     record,
@@ -129,7 +130,8 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
     let remote: u16 = read::argument(sk, kernel!(sk_dport));
     let local: u16 = read::argument(sk, kernel!(sk_num));
     let connection = u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local);
-    if let Some(socket) = SOCKETS.get_ptr_mut(sk) {
+    let old = SOCKETS.get_ptr_mut(sk);
+    if let Some(socket) = old {
         // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.
         let (slot, of) = unsafe { ((*socket).slot, (*socket).connection) };
         if slot == target.slot && of == connection {
@@ -153,9 +155,27 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
         last: IDLE,
         multipath: u8::from(multipath),
         pad: 0,
+        index: target.index,
+        pad_to_8: 0,
     };
-    if SOCKETS.insert(sk, socket, 0).is_err() {
-        record::lost(Loss::SocketFull);
+    if let Some(old) = old {
+        // SAFETY: of two threads that write it at once both write this.
+        unsafe { *old = socket };
+        return Some(old);
     }
+    held::insert(&SOCKETS, Shared::Sockets, target, &sk, &socket);
     SOCKETS.get_ptr_mut(sk)
+}
+
+/// Whoever closes it.
+#[inline(always)]
+fn forget(sk: u64) {
+    let Some(socket) = SOCKETS.get_ptr_mut(sk) else {
+        return;
+    };
+    // SAFETY: read only, before it is removed.
+    let (slot, index) = unsafe { ((*socket).slot, (*socket).index) };
+    if SOCKETS.remove(sk).is_ok() {
+        held::removed(Shared::Sockets, slot, index);
+    }
 }

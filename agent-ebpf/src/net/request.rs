@@ -23,9 +23,9 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FExitContext},
 };
 
-use super::{CLOSE, CLOSE_WAIT, ESTABLISHED, known, peer};
+use super::{CLOSE, CLOSE_WAIT, ESTABLISHED, forget, known, peer};
 use crate::{
-    maps::{SOCKETS, hit, hooked, target},
+    maps::{hit, hooked, target},
     read::{self, kernel},
     record,
 };
@@ -81,7 +81,7 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
             let open = target.flags & HOOKS_OPEN != 0;
             hit(target, if open { Probe::NetState } else { Probe::HookIdle });
         }
-        let _ = SOCKETS.remove(ctx.arg::<u64>(0));
+        forget(ctx.arg(0));
     }
     0
 }

@@ -1,9 +1,10 @@
 //! A process became another program; a thread ended.
 
-use agent_common::{event::Kind, hits::Probe, loss::Loss, process::exec::Exec};
+use agent_common::{event::Kind, hits::Probe, loss::Loss, process::exec::Exec, target::Shared};
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
+    held,
     maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, hit, target},
     read, record,
 };
@@ -32,8 +33,8 @@ pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     hit(target, Probe::ThreadExit);
-    let _ = TOKIO_THREADS.remove(tid);
-    let _ = SYSCALLS.remove(tid);
-    let _ = THREADS.remove(tid);
+    held::remove(&TOKIO_THREADS, Shared::TokioThreads, target, &tid);
+    held::remove(&SYSCALLS, Shared::Syscalls, target, &tid);
+    held::remove(&THREADS, Shared::Threads, target, &tid);
     0
 }

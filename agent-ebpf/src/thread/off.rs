@@ -2,15 +2,13 @@
 
 use agent_common::{
     hits::Plane,
-    loss::Loss,
-    target::{HOOKS_OPEN, Target},
+    target::{HOOKS_OPEN, Shared, Target},
     thread::run_queue::{ASLEEP, Away, KEPT, Off, THROTTLED, Thread},
 };
-use aya_ebpf::bindings::BPF_NOEXIST;
 
 use crate::{
+    held,
     maps::{CUTS, THREADS},
-    record,
 };
 
 pub static NEW: Thread = Thread {
@@ -51,9 +49,7 @@ fn counted(target: &Target, from: u64) -> bool {
 #[inline(always)]
 pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
     let found = THREADS.get_ptr_mut(tid).or_else(|| {
-        if insert(tid).is_err() {
-            record::lost(Loss::ThreadFull);
-        }
+        insert(target, tid);
         THREADS.get_ptr_mut(tid)
     })?;
     // SAFETY: changed for this thread only: under its run queue's lock, or while it runs, by itself.
@@ -135,7 +131,7 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
     let mut off = NEW.off;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
         // It has not left its core since they count, or there was no room to say so.
-        return insert(tid).is_ok().then_some(off);
+        return insert(target, tid).then_some(off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
@@ -158,7 +154,6 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
 
 /// Begins to follow a thread. By a reference: a copy would take a third of the program's stack.
 #[inline(always)]
-fn insert(tid: u32) -> Result<(), i32> {
-    let new: &Thread = &NEW;
-    THREADS.insert(tid, new, u64::from(BPF_NOEXIST))
+fn insert(target: &Target, tid: u32) -> bool {
+    held::insert(&THREADS, Shared::Threads, target, &tid, &NEW)
 }

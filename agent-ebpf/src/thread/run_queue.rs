@@ -3,13 +3,14 @@
 use agent_common::{
     histogram::Series,
     hits::Probe,
-    target::Target,
+    target::{Shared, Target},
     thread::run_queue::{ASLEEP, Away, KEPT, RUN_QUEUE, THROTTLED, TOLD, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::off::thread;
 use crate::{
+    held,
     maps::{THREADS, hooked},
     read::{self, kernel},
     record,
@@ -75,7 +76,7 @@ fn leaves(task: u64, preempted: bool) {
     };
     let state: u32 = read::argument(task, kernel!(task_state));
     if !preempted && state & DEAD != 0 {
-        let _ = THREADS.remove(tid);
+        held::remove(&THREADS, Shared::Threads, target, &tid);
         return;
     }
     let now = read::now();

@@ -4,14 +4,13 @@ use agent_common::{
     event::Kind,
     histogram::Series,
     hits::Probe,
-    loss::Loss,
-    target::{IS_GO, Target},
+    target::{IS_GO, Shared, Target},
     thread::syscall::{Call, Syscall},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    arch,
+    arch, held,
     maps::{SYSCALLS, hooked},
     read, record,
 };
@@ -29,9 +28,12 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
         slot: target.slot,
         number: number as u32,
     };
-    if SYSCALLS.insert(tid, call, 0).is_err() {
-        record::lost(Loss::ThreadFull);
+    if let Some(old) = SYSCALLS.get_ptr_mut(tid) {
+        // SAFETY: this thread's own; removed only when its window is closed.
+        unsafe { *old = call };
+        return 0;
     }
+    held::insert(&SYSCALLS, Shared::Syscalls, target, &tid, &call);
     0
 }
 

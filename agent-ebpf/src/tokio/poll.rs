@@ -4,14 +4,14 @@ use agent_common::{
     event::Kind,
     histogram::Series,
     hits::Probe,
-    loss::Loss,
-    target::{Target, WORKER_OTHER, worker},
+    target::{Shared, Target, WORKER_OTHER, worker},
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
 use super::{argument, wake};
 use crate::{
+    held,
     maps::{MADE, TOKIO_THREADS, TOKIO_TYPES, probed},
     read, record,
 };
@@ -55,9 +55,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         future,
         slot: target.slot,
     };
-    if TOKIO_THREADS.insert(tid, thread, 0).is_err() {
-        record::lost(Loss::TokioThreadsFull);
-    }
+    held::insert(&TOKIO_THREADS, Shared::TokioThreads, target, &tid, &thread);
     0
 }
 

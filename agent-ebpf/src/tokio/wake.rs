@@ -4,13 +4,13 @@ use agent_common::{
     histogram::Series,
     hits::Probe,
     loss::Loss,
-    target::Target,
+    target::{Shared, Target},
     tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
-    arch,
+    arch, held,
     maps::{TOKIO_SITES, TOKIO_WOKEN, probed},
     read, record,
 };
@@ -48,9 +48,7 @@ fn woken(ctx: &ProbeContext, probe: Probe) {
         }
         return;
     }
-    if TOKIO_WOKEN.insert(key, now, 0).is_err() {
-        record::lost(Loss::TokioWokenFull);
-    }
+    held::insert(&TOKIO_WOKEN, Shared::TokioWoken, target, &key, &now);
 }
 
 /// The task's header, from where it is at this instruction.
@@ -84,7 +82,7 @@ pub fn polled(target: &Target, task: u64, now: u64) {
     };
     // SAFETY: a notified task is polled by one thread only; copied before it is removed.
     if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {
-        let _ = TOKIO_WOKEN.remove(key);
+        held::remove(&TOKIO_WOKEN, Shared::TokioWoken, target, &key);
         if since < target.probes_since {
             return;
         }

@@ -13,7 +13,7 @@ use agent_common::{
     },
     hits::{Cut, Plane},
     net::{connect::Connecting, request::Socket},
-    target::{Made, PIDS_A_WORD, Target},
+    target::{Held, Made, PIDS_A_WORD, Shared, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -34,6 +34,7 @@ pub struct TargetMaps {
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
     made: Array<MapData, Made>,
+    held: Array<MapData, Held>,
     types: Table<TypeKey, u32>,
     sites: Table<SiteKey, u32>,
     goroutines: Table<GoroutineKey, Goroutine>,
@@ -80,6 +81,7 @@ impl TargetMaps {
             indices: open(take, "TARGET_INDEX")?,
             cuts: open(take, "CUTS")?,
             made: open(take, "MADE")?,
+            held: open(take, "HELD")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
@@ -127,10 +129,64 @@ impl TargetMaps {
         })
     }
 
+    /// What a target holds of those of them that are cleared.
+    pub fn held(&self, target: &Target) -> Held {
+        self.held.get(&target.index, 0).unwrap_or_else(|error| {
+            self.failed.note(&error);
+            Held::default()
+        })
+    }
+
+    /// Counts anew what targets hold, for those maps of which one seems to hold much: the programs count what they add and remove, and
+    /// not what is removed here.
+    pub fn count_held(&mut self, targets: &[Target]) {
+        let held: Vec<Held> = targets.iter().map(|target| self.held(target)).collect();
+        for of in Shared::ALL {
+            let at = of as usize;
+            if held.iter().all(|held| held.entries[at] < of.quota() / 4) {
+                continue;
+            }
+            let counts = match self.entries_by_slot(of) {
+                Ok(counts) => counts,
+                Err(error) => {
+                    self.failed.note(&error);
+                    continue;
+                }
+            };
+            for target in targets {
+                let count = counts.get(&target.slot).copied().unwrap_or_default();
+                let held = self.held(target);
+                // What programs add between the two calls is lost, until the next time.
+                let entries = std::array::from_fn(|of| if of == at { count } else { held.entries[of] });
+                if entries != held.entries
+                    && let Err(error) = self.held.set(target.index, Held { entries, ..held }, 0)
+                {
+                    self.failed.note(&error);
+                }
+            }
+        }
+    }
+
+    fn entries_by_slot(&self, of: Shared) -> Result<HashMap<u32, i64>, MapError> {
+        let mut counts: HashMap<u32, i64> = HashMap::new();
+        let mut add = |slot: u32| *counts.entry(slot).or_default() += 1;
+        match of {
+            Shared::Goroutines => self.goroutines.each(|key, _| add(key.slot as u32))?,
+            Shared::TokioWoken => self.woken.each(|key, _| add(key.slot as u32))?,
+            Shared::TokioThreads => self.workers.each(|_, value| add(value.slot))?,
+            Shared::Connecting => self.connecting.each(|_, value| add(value.slot))?,
+            Shared::Sockets => self.sockets.each(|_, value| add(value.slot))?,
+            Shared::Threads => self.threads.each(|_, value| add(value.slot))?,
+            Shared::Syscalls => self.syscalls.each(|_, value| add(value.slot))?,
+        }
+        Ok(counts)
+    }
+
     /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
         self.made.set(target.index, Made::default(), 0)?;
+        self.held.set(target.index, Held::default(), 0)?;
         self.targets.set(target.index, target, 0)?;
         self.set_index(pid, target.index)
     }

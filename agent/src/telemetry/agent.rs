@@ -129,8 +129,9 @@ pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
     name: "whywait.quota.exceeded",
     unit: "{value}",
     instrument: Counter,
-    description: "Values of a target beyond what one may have of the maps that all share: not counted (`histogram_quota`), or counted \
-                  under other peers (`peer_quota`). Absent while there are none.",
+    description: "Values of a target beyond what one may have of the maps that all share: not counted (`histogram_quota`), counted \
+                  under other peers (`peer_quota`), or not begun (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, \
+                  `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
     source: "kernel side",
     attributes: &[CAUSE],
 };

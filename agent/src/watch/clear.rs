@@ -32,6 +32,8 @@ impl Watch {
         self.maps
             .clear_probes(|slot| begins.get(&slot).copied().unwrap_or(0), old);
         self.clear_threads();
+        let targets: Vec<_> = self.targets.values().map(|target| target.known).collect();
+        self.maps.count_held(&targets);
         self.leaving.tidy();
     }
 

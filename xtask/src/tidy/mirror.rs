@@ -35,6 +35,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("calibrate.rs", "programs that are there to be timed"),
     ("arch.rs", "registers, by machine"),
     ("maps.rs", "maps that several signals share"),
+    ("held.rs", "what a target holds of them"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
     (

@@ -71,7 +71,7 @@ fn by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &R
     )
 }
 
-/// What a peer's exemplars are kept under: an event has the peer, and not the id that the kernel gave it.
+/// What a peer's exemplars are kept under: an event has the peer, and not the id under which the kernel side counts it.
 fn exemplars_of(peer: &Peer) -> u32 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytemuck::bytes_of(peer));
