@@ -9,26 +9,26 @@ use crate::{
 };
 
 /// Adds an entry that was not there. Where it can't be made, that is counted as lost, unless it is there now: another CPU was first.
-#[inline(always)]
-pub fn insert<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K, value: &V) -> bool {
+///
+/// Not in line, as it is rare, and so that whatever came of it the caller goes on in one state: in a loop the verifier would follow each.
+#[inline(never)]
+pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: &K, value: &V) {
+    let of = const { Shared::ALL[OF] };
     let Some(held) = HELD.get_ptr_mut(target.index) else {
-        return false;
+        return;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one entry too many.
-    if unsafe { (*held).entries[of as usize] } >= of.quota() {
+    if unsafe { (*held).entries[OF] } >= of.quota() {
         // SAFETY: as above.
-        unsafe { record::add(&raw mut (*held).over[of as usize], 1) };
+        unsafe { record::add(&raw mut (*held).over[OF], 1) };
         record::lost(of.loss());
-        return false;
+        return;
     }
-    if map.insert(key, value, u64::from(BPF_NOEXIST)).is_err() {
-        if map.get_ptr(key).is_none() {
-            record::lost(of.loss());
-        }
-        return false;
+    if map.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
+        change(target.index, of, 1);
+    } else if map.get_ptr(key).is_none() {
+        record::lost(of.loss());
     }
-    change(target.index, of, 1);
-    true
 }
 
 /// Removes an entry of a target's.

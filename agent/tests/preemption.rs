@@ -141,3 +141,31 @@ fn without_a_guard_no_program_is_loaded_that_needs_one() {
     // Type 1 is no function: the verifier refuses the call.
     check_refused(&with(Some(Kfuncs { disable: 1, enable: 1 })), "refused the programs");
 }
+
+/// The kernel follows each way through a program before it takes it, at most a million instructions of them: far from that they are
+/// taken at once, by other kernels too.
+#[test]
+fn the_kernel_is_soon_done_with_every_program() {
+    const MOST: u32 = 250_000;
+    if !privileged() {
+        return;
+    }
+    let (layout, preemption) = kernel::read().unwrap();
+    let ebpf = programs::load(&layout, 1 << 16).unwrap();
+    let object = Object::new(ebpf, &preemption).unwrap();
+    let names = agent::attach::uprobe::PROGRAMS;
+    let of_ours = aya::programs::loaded_programs().filter_map(|program| {
+        let program = program.ok()?;
+        let name = program.name_as_str()?.to_owned();
+        // Linux tells since 5.16; of the name it keeps 15 bytes.
+        let followed = program.verified_instruction_count()?;
+        names.iter().any(|of| of.starts_with(&name)).then_some((name, followed))
+    });
+    let mut followed: Vec<(String, u32)> = of_ours.collect();
+    followed.sort_by_key(|(_, followed)| std::cmp::Reverse(*followed));
+    println!("{followed:?}");
+    drop(object);
+    for (name, followed) in &followed {
+        assert!(*followed < MOST, "{name}: {followed} instructions followed");
+    }
+}

@@ -48,7 +48,7 @@ pub fn key(target: &Target, g: u64) -> GoroutineKey {
 pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
     let key = key(target, g);
     let found = GOROUTINES.get_ptr_mut(key).or_else(|| {
-        held::insert(&GOROUTINES, Shared::Goroutines, target, &key, &NEW);
+        held::insert::<{ Shared::Goroutines as usize }, _, _>(&GOROUTINES, target, &key, &NEW);
         GOROUTINES.get_ptr_mut(key)
     })?;
     // SAFETY: the runtime changes a goroutine's state on one thread at a time.

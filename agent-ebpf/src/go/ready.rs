@@ -5,6 +5,7 @@ use agent_common::{
     histogram::Series,
     loss::Loss,
     target::Target,
+    thread::run_queue::Off,
 };
 
 use super::goroutine::{NOBODY, begins, key, known, ran, spent};
@@ -13,9 +14,50 @@ use crate::{maps::GOROUTINES, read, record, thread::off};
 /// A goroutine becomes runnable `now`: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
 pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u64, now: u64) {
-    let Some(goroutine) = known(target, g) else {
+    let Some(goroutine) = leaves(target, tid, g, source, waker, now) else {
         return;
     };
+    let begin = Begin::of(target, tid, now);
+    runnable(goroutine, source, tid, now, &begin);
+    if p != 0
+        && let (Some(head), Some(tail)) = (
+            read::user::<u32>(p + u64::from(target.go.p_runqhead)),
+            read::user::<u32>(p + u64::from(target.go.p_runqtail)),
+        )
+    {
+        goroutine.queue = tail.wrapping_sub(head);
+    }
+}
+
+/// What is so for all goroutines that become runnable at once.
+pub struct Begin {
+    off: Off,
+    idle: u32,
+}
+
+impl Begin {
+    #[inline(always)]
+    pub fn of(target: &Target, tid: u32, now: u64) -> Self {
+        let idle = read::user::<u32>(target.go.sched + u64::from(target.go.sched_npidle));
+        Self {
+            off: off::begin(target, tid, now),
+            idle: idle.unwrap_or(UNREAD),
+        }
+    }
+}
+
+/// A goroutine of a list of the runtime's own becomes runnable.
+#[inline(always)]
+pub fn listed(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
+    if let Some(goroutine) = leaves(target, tid, g, Source::InjectList, 0, now) {
+        runnable(goroutine, Source::InjectList, tid, now, begin);
+    }
+}
+
+/// What it did until now is over; None where it is runnable already, or there is no room for it.
+#[inline(always)]
+fn leaves(target: &Target, tid: u32, g: u64, source: Source, waker: u64, now: u64) -> Option<&'static mut Goroutine> {
+    let goroutine = known(target, g)?;
     goroutine.parked = 0;
     match goroutine.state {
         WAITING => {
@@ -38,27 +80,20 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
         }
         UNKNOWN | RUNNING => begins(target, goroutine, g),
         // Of two stamps the first counts.
-        _ => return,
+        _ => return None,
     }
-    let go = &target.go;
+    Some(goroutine)
+}
+
+#[inline(always)]
+fn runnable(goroutine: &mut Goroutine, source: Source, tid: u32, now: u64, begin: &Begin) {
     goroutine.state = RUNNABLE;
     goroutine.since = now;
     goroutine.source = source as u32;
     goroutine.tid = tid;
-    goroutine.off = off::begin(target, tid, now);
+    goroutine.off = begin.off;
     goroutine.queue = UNREAD;
-    goroutine.idle = UNREAD;
-    if p != 0
-        && let (Some(head), Some(tail)) = (
-            read::user::<u32>(p + u64::from(go.p_runqhead)),
-            read::user::<u32>(p + u64::from(go.p_runqtail)),
-        )
-    {
-        goroutine.queue = tail.wrapping_sub(head);
-    }
-    if let Some(idle) = read::user::<u32>(go.sched + u64::from(go.sched_npidle)) {
-        goroutine.idle = idle;
-    }
+    goroutine.idle = begin.idle;
 }
 
 /// A wait is over: since when, and what for.

@@ -6,13 +6,14 @@ use agent_common::{
     histogram::Series,
     hits::Probe,
     loss::Loss,
+    target::Target,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::{
     arguments, current,
     goroutine::{key, known, ran, spent},
-    ready::{ready, waited, wakes},
+    ready::{Begin, listed, ready, waited, wakes},
     turn::turn_came,
 };
 use crate::{
@@ -93,18 +94,12 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
         return 0;
     };
+    let begin = Begin::of(target, tid, now);
     for _ in 0..LIST_BOUND {
         if g == 0 {
             return 0;
         }
-        let stamped = GOROUTINES.get_ptr_mut(key(target, g)).is_some_and(|known| {
-            // SAFETY: read only; a concurrent change gives one or the other stamp.
-            let known = unsafe { &*known };
-            known.state == RUNNABLE && now.saturating_sub(known.since) < SAME_POLL
-        });
-        if !stamped {
-            ready(target, tid, g, Source::InjectList, 0, 0, now);
-        }
+        injected(target, tid, g, now, &begin);
         match read::user::<u64>(g + u64::from(target.go.g_schedlink)) {
             Some(next) => g = next,
             None => {
@@ -117,6 +112,19 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
         record::lost(Loss::GoListTooLong);
     }
     0
+}
+
+/// A goroutine of an injected list. Not in line, as [`crate::held::insert`].
+#[inline(never)]
+fn injected(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
+    let stamped = GOROUTINES.get_ptr_mut(key(target, g)).is_some_and(|known| {
+        // SAFETY: read only; a concurrent change gives one or the other stamp.
+        let known = unsafe { &*known };
+        known.state == RUNNABLE && now.saturating_sub(known.since) < SAME_POLL
+    });
+    if !stamped {
+        listed(target, tid, g, now, begin);
+    }
 }
 
 /// runtime.park_m(gp): the goroutine waits from now on.

@@ -62,7 +62,7 @@ fn begin(sk: u64) {
         unsafe { *old = connecting };
         return;
     }
-    held::insert(&CONNECTING, Shared::Connecting, target, &sk, &connecting);
+    held::insert::<{ Shared::Connecting as usize }, _, _>(&CONNECTING, target, &sk, &connecting);
 }
 
 /// What is known of a connect that is over.

@@ -163,7 +163,7 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
         unsafe { *old = socket };
         return Some(old);
     }
-    held::insert(&SOCKETS, Shared::Sockets, target, &sk, &socket);
+    held::insert::<{ Shared::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
     SOCKETS.get_ptr_mut(sk)
 }
 

@@ -131,7 +131,8 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
     let mut off = NEW.off;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
         // It has not left its core since they count, or there was no room to say so.
-        return insert(target, tid).then_some(off);
+        insert(target, tid);
+        return THREADS.get_ptr_mut(tid).map(|_| off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
@@ -154,6 +155,6 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
 
 /// Begins to follow a thread. By a reference: a copy would take a third of the program's stack.
 #[inline(always)]
-fn insert(target: &Target, tid: u32) -> bool {
-    held::insert(&THREADS, Shared::Threads, target, &tid, &NEW)
+fn insert(target: &Target, tid: u32) {
+    held::insert::<{ Shared::Threads as usize }, _, _>(&THREADS, target, &tid, &NEW)
 }

@@ -33,7 +33,7 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
         unsafe { *old = call };
         return 0;
     }
-    held::insert(&SYSCALLS, Shared::Syscalls, target, &tid, &call);
+    held::insert::<{ Shared::Syscalls as usize }, _, _>(&SYSCALLS, target, &tid, &call);
     0
 }
 

@@ -55,7 +55,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         future,
         slot: target.slot,
     };
-    held::insert(&TOKIO_THREADS, Shared::TokioThreads, target, &tid, &thread);
+    held::insert::<{ Shared::TokioThreads as usize }, _, _>(&TOKIO_THREADS, target, &tid, &thread);
     0
 }
 

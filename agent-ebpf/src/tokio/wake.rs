@@ -48,7 +48,7 @@ fn woken(ctx: &ProbeContext, probe: Probe) {
         }
         return;
     }
-    held::insert(&TOKIO_WOKEN, Shared::TokioWoken, target, &key, &now);
+    held::insert::<{ Shared::TokioWoken as usize }, _, _>(&TOKIO_WOKEN, target, &key, &now);
 }
 
 /// The task's header, from where it is at this instruction.
