@@ -74,10 +74,16 @@ impl Shared {
         }
     }
 
-    /// How many of them one target may have: what it leaves is for all others.
+    /// How many of them one target may have, three quarters: what it leaves is for all others.
     #[inline(always)]
     pub const fn quota(self) -> i64 {
         self.room() as i64 / 4 * 3
+    }
+
+    /// Where the number of a target's entries stands in the `HELD` map.
+    #[inline(always)]
+    pub const fn held(self, index: u32) -> u32 {
+        index * Self::COUNT as u32 + self as u32
     }
 
     /// What entries over the quota are exported under.
@@ -107,12 +113,11 @@ impl Shared {
 }
 
 shared! {
-    /// What a target has of the maps that all share and that are cleared, by [`Shared`].
-    pub struct Held {
-        /// Its entries, nearly: signed, as user space counts them anew while programs add and remove some.
-        pub entries: [i64; Shared::COUNT],
-        /// Entries that were not made for [`Shared::quota`].
-        pub over: [u64; Shared::COUNT],
+    /// What a target could not have of the maps that all share and that are cleared: times that an entry was not made for
+    /// [`Shared::quota`].
+    pub struct Over {
+        /// By [`Shared`].
+        pub times: [u64; Shared::COUNT],
     }
 
     /// What a target has made of the maps that all share.
@@ -163,7 +168,7 @@ shared! {
     }
 }
 
-layout!(Held: 112, Made: 288, Target: 96 + 232);
+layout!(Over: 56, Made: 288, Target: 96 + 232);
 
 #[cfg(test)]
 mod tests {
@@ -174,6 +179,7 @@ mod tests {
         for (index, of) in Shared::ALL.into_iter().enumerate() {
             assert_eq!(of as usize, index, "{}", of.name());
             assert!(of.quota() > 0 && of.quota() < i64::from(of.room()), "{}", of.name());
+            assert_eq!(of.held(3), 3 * Shared::COUNT as u32 + index as u32, "{}", of.name());
         }
     }
 

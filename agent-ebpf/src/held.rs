@@ -4,28 +4,31 @@ use agent_common::target::{Shared, Target};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::HashMap};
 
 use crate::{
-    maps::{HELD, TARGETS},
+    maps::{HELD, OVER, TARGETS},
     record,
 };
 
 /// Adds an entry that was not there. Where it can't be made, that is counted as lost, unless it is there now: another CPU was first.
 ///
-/// Not in line, as it is rare, and so that whatever came of it the caller goes on in one state: in a loop the verifier would follow each.
+/// Not in line, so that whatever came of it the caller goes on in one state: in a loop the verifier would follow each.
 #[inline(never)]
 pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: &K, value: &V) {
     let of = const { Shared::ALL[OF] };
-    let Some(held) = HELD.get_ptr_mut(target.index) else {
+    let Some(held) = HELD.get_ptr_mut(of.held(target.index)) else {
         return;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one entry too many.
-    if unsafe { (*held).entries[OF] } >= of.quota() {
-        // SAFETY: as above.
-        unsafe { record::add(&raw mut (*held).over[OF], 1) };
+    if unsafe { *held } >= of.quota() {
+        if let Some(over) = OVER.get_ptr_mut(target.index) {
+            // SAFETY: as above.
+            unsafe { record::add(&raw mut (*over).times[OF], 1) };
+        }
         record::lost(of.loss());
         return;
     }
     if map.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
-        change(target.index, of, 1);
+        // SAFETY: as above.
+        unsafe { record::add(held.cast(), 1) };
     } else if map.get_ptr(key).is_none() {
         record::lost(of.loss());
     }
@@ -35,7 +38,7 @@ pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: 
 #[inline(always)]
 pub fn remove<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K) {
     if map.remove(key).is_ok() {
-        change(target.index, of, u64::MAX);
+        one_less(of, target.index);
     }
 }
 
@@ -43,15 +46,14 @@ pub fn remove<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K) {
 #[inline(always)]
 pub fn removed(of: Shared, slot: u32, index: u32) {
     if TARGETS.get(index).is_some_and(|target| target.slot == slot) {
-        change(index, of, u64::MAX);
+        one_less(of, index);
     }
 }
 
-/// Adds to the number of entries, modulo 2^64.
 #[inline(always)]
-fn change(index: u32, of: Shared, by: u64) {
-    if let Some(held) = HELD.get_ptr_mut(index) {
-        // SAFETY: an aligned word of an element as above.
-        unsafe { record::add((&raw mut (*held).entries[of as usize]).cast(), by) };
+fn one_less(of: Shared, index: u32) {
+    if let Some(held) = HELD.get_ptr_mut(of.held(index)) {
+        // SAFETY: as in `insert`; added modulo 2^64.
+        unsafe { record::add(held.cast(), u64::MAX) };
     }
 }

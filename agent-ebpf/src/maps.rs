@@ -11,7 +11,7 @@ use agent_common::{
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
-    target::{HOOKS_OPEN, Held, Made, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, Shared, TARGET_LIMIT, Target},
+    target::{HOOKS_OPEN, Made, Over, PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, Shared, TARGET_LIMIT, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -55,9 +55,13 @@ pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 102
 /// By [`Target::index`]; user space sets it to nothing before a process is admitted.
 #[map]
 pub static MADE: Array<Made> = Array::with_max_entries(TARGET_LIMIT, 0);
+/// By [`Shared::held`]: how many entries a target has of a map below. Signed, as user space counts them anew while programs add and remove
+/// some.
+#[map]
+pub static HELD: Array<i64> = Array::with_max_entries(TARGET_LIMIT * Shared::COUNT as u32, 0);
 /// By [`Target::index`]; as [`MADE`].
 #[map]
-pub static HELD: Array<Held> = Array::with_max_entries(TARGET_LIMIT, 0);
+pub static OVER: Array<Over> = Array::with_max_entries(TARGET_LIMIT, 0);
 #[map]
 pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> = HashMap::with_max_entries(Shared::Goroutines.room(), 0);
 /// Mark assists by P, and by who paid in the cycle under way.

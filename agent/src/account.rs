@@ -43,7 +43,7 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     metrics.push(by_probe(&defs::OVERHEAD_TIME, true, &|index| {
         spent.by_kind[index] as u64
     }));
-    let held = Shared::ALL.map(|of| (of.name(), target.held.over[of as usize]));
+    let refused = Shared::ALL.map(|of| (of.name(), target.over.times[of as usize]));
     let over = [
         ("histogram_quota", target.made.over_buckets),
         ("peer_quota", target.made.over_peers),
@@ -52,7 +52,7 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         def: &defs::QUOTA_EXCEEDED,
         points: over
             .into_iter()
-            .chain(held)
+            .chain(refused)
             .filter(|(_, count)| *count > 0)
             .map(|(cause, count)| target.sum(count, reading.time, vec![Attribute::new(defs::CAUSE, cause)]))
             .collect(),

@@ -17,7 +17,7 @@ use symbols::Known;
 use agent_common::{
     go::assist::Assists,
     histogram::Series,
-    target::{Held, Made},
+    target::{Made, Over},
 };
 use tokio::task::AbortHandle;
 
@@ -91,8 +91,8 @@ pub struct Target {
     pub spent: Spent,
     /// What it has made of the kernel's maps that all share, as metrics were last made.
     pub made: Made,
-    /// What it holds of those of them that are cleared, likewise.
-    pub held: Held,
+    /// What it could not have of those of them that are cleared, likewise.
+    pub over: Over,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -184,7 +184,7 @@ impl Target {
             worth: Worth::default(),
             spent: Spent::default(),
             made: Made::default(),
-            held: Held::default(),
+            over: Over::default(),
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),

@@ -12,9 +12,16 @@ use std::{
     time::Duration,
 };
 
-use agent_common::tokio::poll::TypeKey;
+use agent_common::{
+    go::sched::{Goroutine, GoroutineKey},
+    net::request::Socket,
+    target::{Shared, TARGET_LIMIT},
+    thread::run_queue::Thread,
+    tokio::poll::TypeKey,
+};
+use aya::maps::{Array, Map, MapData};
 use common::{Agent, attribute, demo, list, number_of, privileged, shop, stock};
-use processes::{NEVER, built, map, start, step, wait_for};
+use processes::{NEVER, built, data, map, start, step, wait_for};
 
 /// One target with more peers than there is room for leaves room for another's.
 #[test]
@@ -116,10 +123,49 @@ fn a_target_with_many_goroutines_takes_no_room_from_others() {
         channels.map(|point| number_of(&point["count"])).sum()
     };
     println!("many: {} over, few: {} waits", over("many"), waits("few"));
-    // What is there is kept, so it is some thousand goroutines and no more that are not begun.
-    assert!(over("many") > 1000 && over("few") == 0);
+    // Some 49,000 are followed; each of the others is refused whenever it does something.
+    assert!(over("many") >= 20_000 && over("few") == 0);
     // At each round one of both sides waits at least.
     assert!((ROUNDS..=2 * ROUNDS).contains(&waits("few")), "{}", waits("few"));
+}
+
+/// What a target holds is counted as it is: connections that come and go, goroutines and threads.
+#[test]
+fn what_is_held_is_counted_as_it_comes_and_goes() {
+    if !privileged() {
+        return;
+    }
+    let shop = shop(None, &[]);
+    let pid = shop.pid().to_string();
+    let agent = Agent::run(&[&NEVER[..], &["--budget", "off", "--pid", &pid]].concat(), 1);
+    for _ in 0..300 {
+        shop.get("/sleep?ms=0");
+    }
+    // Each takes a thread.
+    shop.get("/blocked-reads?goroutines=20");
+    thread::sleep(Duration::from_millis(500));
+    let held: Array<MapData, i64> = Map::Array(data(&agent, "HELD")).try_into().unwrap();
+    let of_all = |of: Shared| -> i64 {
+        (0..TARGET_LIMIT)
+            .map(|index| held.get(&of.held(index), 0).unwrap())
+            .sum()
+    };
+    let sockets = map::<u64, Socket>(&agent, "SOCKETS").keys().count() as i64;
+    let threads = map::<u32, Thread>(&agent, "THREADS").keys().count() as i64;
+    let goroutines = map::<GoroutineKey, Goroutine>(&agent, "GOROUTINES").keys().count() as i64;
+    for (of, there) in [
+        (Shared::Sockets, sockets),
+        (Shared::Threads, threads),
+        (Shared::Goroutines, goroutines),
+    ] {
+        println!("{of:?}: {} counted, {there} there", of_all(of));
+    }
+    assert!(sockets < 50 && threads > 0 && goroutines > 0, "{sockets} sockets");
+    assert_eq!(of_all(Shared::Sockets), sockets);
+    // One may come or go between the two looks.
+    assert!((of_all(Shared::Threads) - threads).abs() <= 2, "{threads}");
+    assert!((of_all(Shared::Goroutines) - goroutines).abs() <= 2, "{goroutines}");
+    agent.stop();
 }
 
 /// A tokio service is watched though there is no room for the names of its tasks, and that is said.

@@ -92,8 +92,12 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
         return 0;
     };
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
+        record::lost(Loss::ReadFault);
         return 0;
     };
+    if g == 0 {
+        return 0;
+    }
     let begin = Begin::of(target, tid, now);
     for _ in 0..LIST_BOUND {
         if g == 0 {

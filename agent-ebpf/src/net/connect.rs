@@ -57,11 +57,8 @@ fn begin(sk: u64) {
         tid,
         actor: read::actor(target, tid),
     };
-    if let Some(old) = CONNECTING.get_ptr_mut(sk) {
-        // SAFETY: a socket connects in one place at a time; the end of this one's last user was not seen.
-        unsafe { *old = connecting };
-        return;
-    }
+    // Of a connect whose end was not seen.
+    let _ = end(sk);
     held::insert::<{ Shared::Connecting as usize }, _, _>(&CONNECTING, target, &sk, &connecting);
 }
 

@@ -158,10 +158,9 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
         index: target.index,
         pad_to_8: 0,
     };
-    if let Some(old) = old {
-        // SAFETY: of two threads that write it at once both write this.
-        unsafe { *old = socket };
-        return Some(old);
+    if old.is_some() {
+        // Another connection's, or another process'.
+        forget(sk);
     }
     held::insert::<{ Shared::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
     SOCKETS.get_ptr_mut(sk)

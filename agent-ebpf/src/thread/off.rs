@@ -132,7 +132,14 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
         // It has not left its core since they count, or there was no room to say so.
         insert(target, tid);
-        return THREADS.get_ptr_mut(tid).map(|_| off);
+        // SAFETY: as in `thread`.
+        let thread = unsafe { &mut *THREADS.get_ptr_mut(tid)? };
+        // It has been seen by another CPU meanwhile.
+        if thread.slot != 0 {
+            return None;
+        }
+        thread.slot = target.slot;
+        return Some(off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };

@@ -13,7 +13,7 @@ use agent_common::{
     },
     hits::{Cut, Plane},
     net::{connect::Connecting, request::Socket},
-    target::{Held, Made, PIDS_A_WORD, Shared, Target},
+    target::{Made, Over, PIDS_A_WORD, Shared, Target},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -34,7 +34,8 @@ pub struct TargetMaps {
     indices: Array<MapData, u64>,
     cuts: Array<MapData, Cut>,
     made: Array<MapData, Made>,
-    held: Array<MapData, Held>,
+    held: Array<MapData, i64>,
+    over: Array<MapData, Over>,
     types: Table<TypeKey, u32>,
     sites: Table<SiteKey, u32>,
     goroutines: Table<GoroutineKey, Goroutine>,
@@ -82,6 +83,7 @@ impl TargetMaps {
             cuts: open(take, "CUTS")?,
             made: open(take, "MADE")?,
             held: open(take, "HELD")?,
+            over: open(take, "OVER")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
@@ -129,23 +131,17 @@ impl TargetMaps {
         })
     }
 
-    /// What a target holds of those of them that are cleared.
-    pub fn held(&self, target: &Target) -> Held {
-        self.held.get(&target.index, 0).unwrap_or_else(|error| {
+    /// What a target could not have of those of them that are cleared.
+    pub fn over(&self, target: &Target) -> Over {
+        self.over.get(&target.index, 0).unwrap_or_else(|error| {
             self.failed.note(&error);
-            Held::default()
+            Over::default()
         })
     }
 
-    /// Counts anew what targets hold, for those maps of which one seems to hold much: the programs count what they add and remove, and
-    /// not what is removed here.
+    /// Counts anew what targets hold: the programs count what they add and remove, and not what is removed here.
     pub fn count_held(&mut self, targets: &[Target]) {
-        let held: Vec<Held> = targets.iter().map(|target| self.held(target)).collect();
         for of in Shared::ALL {
-            let at = of as usize;
-            if held.iter().all(|held| held.entries[at] < of.quota() / 4) {
-                continue;
-            }
             let counts = match self.entries_by_slot(of) {
                 Ok(counts) => counts,
                 Err(error) => {
@@ -155,12 +151,8 @@ impl TargetMaps {
             };
             for target in targets {
                 let count = counts.get(&target.slot).copied().unwrap_or_default();
-                let held = self.held(target);
-                // What programs add between the two calls is lost, until the next time.
-                let entries = std::array::from_fn(|of| if of == at { count } else { held.entries[of] });
-                if entries != held.entries
-                    && let Err(error) = self.held.set(target.index, Held { entries, ..held }, 0)
-                {
+                // What programs add or remove between the walk and this is off by one each, until the next time.
+                if let Err(error) = self.held.set(of.held(target.index), count, 0) {
                     self.failed.note(&error);
                 }
             }
@@ -186,7 +178,10 @@ impl TargetMaps {
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
         self.made.set(target.index, Made::default(), 0)?;
-        self.held.set(target.index, Held::default(), 0)?;
+        self.over.set(target.index, Over::default(), 0)?;
+        for of in Shared::ALL {
+            self.held.set(of.held(target.index), 0, 0)?;
+        }
         self.targets.set(target.index, target, 0)?;
         self.set_index(pid, target.index)
     }

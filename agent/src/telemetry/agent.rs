@@ -24,7 +24,8 @@ pub static EVENTS_DROPPED: MetricDef = MetricDef {
     name: "whywait.events.dropped",
     unit: "{event}",
     instrument: Counter,
-    description: "Events and values lost, by cause; causes that never occurred are reported as 0.",
+    description: "Events and values lost, by cause; causes that never occurred are reported as 0. `…_full`: the map had no room, or the target's \
+                  quota was used up (`whywait.quota.exceeded`).",
     source: "kernel side and agent",
     attributes: &[CAUSE],
 };
@@ -130,7 +131,7 @@ pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
     unit: "{value}",
     instrument: Counter,
     description: "Values of a target beyond what one may have of the maps that all share: not counted (`histogram_quota`), counted \
-                  under other peers (`peer_quota`), or not begun (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, \
+                  under other peers (`peer_quota`), or not begun, each time, beyond three quarters of a map (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, \
                   `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
     source: "kernel side",
     attributes: &[CAUSE],

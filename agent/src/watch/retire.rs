@@ -70,7 +70,7 @@ impl Watch {
             self.leaving.wait_for(slot, pid);
         }
         self.last_hits(&mut target);
-        (target.made, target.held) = (self.maps.made(&target.known), self.maps.held(&target.known));
+        (target.made, target.over) = (self.maps.made(&target.known), self.maps.over(&target.known));
         let since = clock::now();
         let mut settled = Vec::new();
         for plane in [Plane::Hooks, Plane::Probes] {
@@ -91,10 +91,10 @@ impl Watch {
         settled
     }
 
-    /// Takes note of what targets have made of the kernel's maps, and hold of them.
+    /// Takes note of what targets have made of the kernel's maps, and could not.
     pub fn note_made(&mut self) {
         for target in self.targets.values_mut() {
-            (target.made, target.held) = (self.maps.made(&target.known), self.maps.held(&target.known));
+            (target.made, target.over) = (self.maps.made(&target.known), self.maps.over(&target.known));
         }
     }
 

@@ -42,6 +42,11 @@ pub fn step(service: &mut Service) {
 
 /// A map of the agent's kernel side.
 pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
+    Map::HashMap(data(agent, name)).try_into().unwrap()
+}
+
+/// A map of any kind.
+pub fn data(agent: &Agent, name: &str) -> MapData {
     let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
     let ids = infos.filter_map(|info| {
@@ -50,7 +55,7 @@ pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapDa
     });
     let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
     let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
-    Map::HashMap(MapData::from_id(id).unwrap()).try_into().unwrap()
+    MapData::from_id(id).unwrap()
 }
 
 /// Waits until a program has written something.

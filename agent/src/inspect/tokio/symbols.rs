@@ -23,7 +23,7 @@ pub(super) struct Symbols {
     functions: BTreeMap<u64, Function>,
     /// Bytes of code that may still be decoded.
     left: Cell<u64>,
-    /// Bytes of all names, those over [`MAX_TEXT`] too, which are not kept.
+    /// Bytes of all names. Once they are over [`MAX_TEXT`] none is kept, and it is the mangled ones that are counted.
     text: u64,
 }
 
@@ -47,17 +47,18 @@ impl Symbols {
             if !symbol.is_function || !symbol.name.contains("tokio") {
                 return None;
             }
+            if text > MAX_TEXT {
+                text += symbol.name.len() as u64;
+                return None;
+            }
             let function = functions.entry(symbol.vaddr).or_insert(Function {
                 size: 0,
                 names: Vec::new(),
             });
             function.size = function.size.max(symbol.size);
-            if function.names.len() == MAX_NAMES {
-                return None;
-            }
-            let name = names::demangle(symbol.name);
-            text += name.len() as u64;
-            if text <= MAX_TEXT {
+            if function.names.len() < MAX_NAMES {
+                let name = names::demangle(symbol.name);
+                text += name.len() as u64;
                 function.names.push(name);
             }
             None::<()>
