@@ -34,11 +34,13 @@ pub enum Loss {
     HistogramQuota = 13,
     /// A target has as many peers as one may have: the value was counted under "other".
     PeerQuota = 14,
+    /// Bytes were read of a connection that was closed already, on both sides: a request that they answer was not counted.
+    SocketClosed = 15,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 16;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -57,6 +59,7 @@ impl Loss {
         (Self::ExecFull, "exec_full"),
         (Self::HistogramQuota, "histogram_quota"),
         (Self::PeerQuota, "peer_quota"),
+        (Self::SocketClosed, "socket_closed"),
     ];
 }
 

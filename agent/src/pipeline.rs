@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     aggregate::{Store, store::Reading},
-    attach::{maps::TargetMaps, plan},
+    attach::maps::TargetMaps,
     budget::{Meter, Plane},
     cli::RunArgs,
     clock,
@@ -81,8 +81,8 @@ struct Pipeline {
     collector: Collector,
     recorder: Option<Recorder>,
     faults: Faults,
-    /// Events that the kernel side could not write, as of the last reading.
-    ring_full: u64,
+    /// What the kernel side lost, as of the last reading.
+    loss: [u64; Loss::COUNT as usize],
     /// Most spans of a target in a second, as asked for.
     max_spans: usize,
     keeper: Keeper,
@@ -97,6 +97,8 @@ struct Pipeline {
     /// Of that, events that are in no recording.
     unrecorded: u64,
     farewells: life::Farewells,
+    /// A target that was named ended, and some signal of it was off.
+    dark: bool,
     /// What was there at the begin is inspected.
     begun: bool,
     /// The run ends: these are the last figures of all.
@@ -166,7 +168,7 @@ impl Pipeline {
             collector: Collector::new(args.max_spans),
             recorder,
             faults: Faults::default(),
-            ring_full: 0,
+            loss: [0; Loss::COUNT as usize],
             max_spans: args.max_spans,
             keeper: Keeper::new(own_limits(args)),
             judged: (clock::now(), 0),
@@ -175,6 +177,7 @@ impl Pipeline {
             late: 0,
             unrecorded: 0,
             farewells: life::Farewells::default(),
+            dark: false,
             begun: false,
             ending: false,
             skipped: Vec::new(),
@@ -293,7 +296,7 @@ impl Pipeline {
                 return None;
             }
         };
-        self.ring_full = reading.loss[Loss::RingFull as usize];
+        self.loss = reading.loss;
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
             if let Some(target) = self.watch.by_slot(slot) {
                 let duty = match plane {
@@ -341,10 +344,9 @@ impl Pipeline {
         self.intake();
         self.chores();
         self.report(true);
+        self.bury_unread();
         self.screen.keep();
-        // Of what was named: a process that happens to run beside the others is reported, and no failure.
-        let mut targets = self.watch.targets.values();
-        let partial = targets.any(|target| self.watch.names(target) && plan::is_dark(&target.states));
+        let partial = self.dark || self.watch.is_dark();
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
@@ -364,7 +366,7 @@ impl Pipeline {
         }
         let recorded = self
             .recorder
-            .map(|recorder| recorder.finish(self.ring_full + self.unrecorded, FLUSH))
+            .map(|recorder| recorder.finish(self.loss[Loss::RingFull as usize] + self.unrecorded, FLUSH))
             .transpose();
         if let Ok(Some(Finished { path, events, lost })) = &recorded {
             let path = path.display();

@@ -11,7 +11,7 @@ use std::{
 
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
-use log::{info, log, warn};
+use log::{Level, info, log, warn};
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
@@ -185,6 +185,17 @@ impl Watch {
         selector.is_explicit() && selector.matches(&target.process)
     }
 
+    /// Whether the user does not get what was asked for: of a process that was named some signal, of others any of one of them. A process
+    /// that happens to run beside those that are seen is reported, and no failure.
+    pub fn is_dark(&self) -> bool {
+        let is_dark = |target: &Target| plan::is_dark(&target.states);
+        let mut targets = self.targets.values();
+        if self.options.selector.is_explicit() {
+            return targets.any(|target| self.names(target) && is_dark(target));
+        }
+        !self.targets.is_empty() && targets.all(is_dark)
+    }
+
     fn admit(
         &mut self,
         process: Process,
@@ -243,7 +254,12 @@ impl Watch {
             None
         });
         if let Some(error) = &error {
-            let level = self.once(&process, error);
+            // Of one that has just ended the error is that.
+            let level = if process.is_alive() {
+                self.once(&process, error)
+            } else {
+                Level::Debug
+            };
             log!(
                 level,
                 "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",

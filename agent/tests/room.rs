@@ -129,6 +129,44 @@ fn a_target_with_many_goroutines_takes_no_room_from_others() {
     assert!((ROUNDS..=2 * ROUNDS).contains(&waits("few")), "{}", waits("few"));
 }
 
+/// An answer that is read of a connection which is closed on both sides leaves nothing behind, and is told or counted as lost.
+#[test]
+fn what_is_read_of_a_closed_connection_is_not_kept() {
+    const CALLS: i64 = 100;
+    if !privileged() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut bytes = Vec::new();
+            // Until the client says that it sends no more.
+            let _ = stream.read_to_end(&mut bytes).and_then(|_| stream.write_all(&[1]));
+        }
+    });
+    let (folder, paths) = built(&["half"]);
+    let said = folder.path().join("said");
+    let mut half = start(&paths[0], &["half", &CALLS.to_string(), &port, said.to_str().unwrap()]);
+    let pid = half.pid().to_string();
+    let agent = Agent::run(&[&NEVER[..], &["--budget", "off", "--pid", &pid]].concat(), 1);
+    step(&mut half);
+    wait_for(&said);
+    let kept = map::<u64, Socket>(&agent, "SOCKETS").keys().count();
+    let output = agent.stop();
+    let points = output.points("half", "whywait.client.request.duration");
+    let told: i64 = points.iter().map(|point| number_of(&point["count"])).sum();
+    let dropped = output.points("whywait", "whywait.events.dropped");
+    let lost: i64 = dropped
+        .iter()
+        .filter(|point| attribute(point, "whywait.cause") == Some("socket_closed".into()))
+        .map(|point| number_of(&point["asInt"]))
+        .sum();
+    println!("{kept} kept, {told} told, {lost} lost");
+    assert!(kept < 10, "{kept}");
+    assert!(told + lost >= CALLS, "{told} told, {lost} lost");
+}
+
 /// What a target holds is counted as it is: connections that come and go, goroutines and threads.
 #[test]
 fn what_is_held_is_counted_as_it_comes_and_goes() {

@@ -138,6 +138,12 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
             return Some(socket);
         }
     }
+    if read::field::<u8>(sk, kernel!(sk_state))? == CLOSE {
+        // What is left is read after both sides said that they send no more: its entry went with the close, and nothing would remove
+        // another.
+        record::lost(Loss::SocketClosed);
+        return None;
+    }
     let multipath = match read::field(sk, kernel!(sk_protocol))? {
         IPPROTO_TCP => false,
         IPPROTO_MPTCP => true,

@@ -145,6 +145,13 @@ pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
         maximum: None,
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited);
+    // A target takes some 20 descriptors: of a shell's usual 1024 there would soon be none left.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let all = rustix::process::Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, all);
     EbpfLoader::new()
         .override_global("KERNEL", bytemuck::bytes_of(layout), true)
         .map_max_entries("EVENTS", ring_bytes)

@@ -136,6 +136,10 @@ pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
         Image::Tokio(image) => tokio::plan(image, bias),
     };
     plan.leave_out(without);
+    let is_poll_end = |probe: &Probe| probe.program == "tokio_poll_end";
+    if !plan.probes.iter().any(is_poll_end) {
+        tokio::without_ends(&mut plan);
+    }
     plan
 }
 

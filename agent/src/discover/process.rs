@@ -104,6 +104,13 @@ pub enum ProcessError {
     Ended { pid: u32 },
 }
 
+impl ProcessError {
+    /// Whether it may be so for a while only, as where the agent has no descriptor left: the process is to be looked at again.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Proc { .. })
+    }
+}
+
 impl Process {
     /// Reads a process' identity.
     pub fn read(pid: u32) -> Result<Self, ProcessError> {

@@ -9,7 +9,12 @@
 //! Other types of programs are not in danger: tracing programs (tp_btf, fexit) have private stacks too, but the kernel counts who
 //! is inside and skips the second run (prog->active; `recursion_misses`).
 
+use aya::util::KernelVersion;
+
 use super::btf::Btf;
+
+/// Since when private stacks are there, whatever the kernel's types are called.
+const SINCE: KernelVersion = KernelVersion::new(6, 13, 0);
 
 /// What the kernel says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,12 +46,15 @@ impl Preemption {
     /// Of the running kernel's types.
     pub(super) fn read(btf: &Btf<'_>) -> Self {
         let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
-        // A struct that cannot be found says nothing: the guard is harmless where it is not needed.
+        // What cannot be found says nothing, and a later kernel may call it otherwise: the guard is harmless where it is not needed.
         let has = |member| btf.offset("bpf_prog_aux", member).is_some();
+        let version = KernelVersion::current().ok();
         let disable = btf.function("bpf_preempt_disable");
         let enable = btf.function("bpf_preempt_enable");
         Self {
-            private_stacks: has("priv_stack_ptr") || btf.size("bpf_prog_aux").is_none(),
+            private_stacks: has("priv_stack_ptr")
+                || btf.size("bpf_prog_aux").is_none()
+                || version.is_none_or(|version| version >= SINCE),
             // Not there in another network namespace than the first, nor where it cannot be switched off.
             jit: jit.map_or(true, |text| text.trim() != "0"),
             kfuncs: disable.zip(enable).map(|(disable, enable)| Kfuncs { disable, enable }),

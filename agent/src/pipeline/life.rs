@@ -8,6 +8,7 @@ use super::{Fault, Pipeline};
 use crate::{
     account,
     aggregate::store::Reading,
+    attach::plan,
     model::Batch,
     summary,
     watch::{Looked, Retired, Why},
@@ -52,6 +53,22 @@ impl Pipeline {
         self.unsettled.extend(settled);
     }
 
+    /// At the end of a run whose maps cannot be read: spans of targets that ended leave, without last figures.
+    pub(super) fn bury_unread(&mut self) {
+        for Retired { target, .. } in self.watch.bury(|_| true) {
+            log::warn!(
+                "process {}: its last figures are lost, as the kernel's maps could not be read",
+                target.process.pid
+            );
+            let spans = self.collector.take_of(target.slot);
+            self.exporter.send(Batch {
+                resource: target.resource.clone(),
+                spans,
+                metrics: Vec::new(),
+            });
+        }
+    }
+
     /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
     pub(super) fn bury(&mut self, reading: &Reading) {
         for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
@@ -64,6 +81,8 @@ impl Pipeline {
                 self.collector.made -= spans.len() as u64;
                 continue;
             }
+            // As it was planned: what could not be attached to a process that ends is no fault.
+            self.dark |= self.watch.names(&target) && plan::is_dark(&target.planned);
             let metrics = account::all_metrics(&mut target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use super::{CLEAR, Pipeline};
-use crate::{account, aggregate::store::Reading, clock, heap, limits, model::Batch, signals, watch::note_memory};
+use crate::{
+    account, aggregate::store::Reading, clock, deadline, heap, limits, model::Batch, signals, watch::note_memory,
+};
 
 impl Pipeline {
     /// Once a second; metrics leave where they are `due`.
@@ -45,7 +47,17 @@ impl Pipeline {
 
     /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
     pub(super) fn report(&mut self, due: bool) {
-        let Some(reading) = self.read() else { return };
+        let Some(reading) = self.read() else {
+            // The agent's own figures leave all the same: they say so.
+            if due {
+                self.export_own(&Reading {
+                    time: clock::now(),
+                    loss: self.loss,
+                    ..Reading::default()
+                });
+            }
+            return;
+        };
         self.bury(&reading);
         if due {
             self.export_metrics(&reading);
@@ -56,8 +68,12 @@ impl Pipeline {
     }
 
     fn read_runtimes(&mut self) {
-        let now = clock::now();
+        let (begin, now) = (Instant::now(), clock::now());
         for target in self.watch.targets.values_mut() {
+            // One that does not answer is not asked again; of others that do not, the next comes at the next tick.
+            if begin.elapsed() >= deadline::SOON {
+                break;
+            }
             let outcome = target.read_runtime(now);
             note_memory(target, signals::go::runtime::NAME, outcome);
         }
@@ -65,11 +81,14 @@ impl Pipeline {
 
     fn export_metrics(&mut self, reading: &Reading) {
         self.watch.note_made();
+        let begin = Instant::now();
         for target in self.watch.targets.values_mut() {
-            match signals::go::goroutines::walk(target, clock::now()) {
-                // It is not time to look again.
-                Ok(false) => {}
-                outcome => note_memory(target, signals::go::goroutines::NAME, outcome.map(drop)),
+            if begin.elapsed() < deadline::SOON {
+                match signals::go::goroutines::walk(target, clock::now()) {
+                    // It is not time to look again.
+                    Ok(false) => {}
+                    outcome => note_memory(target, signals::go::goroutines::NAME, outcome.map(drop)),
+                }
             }
             let metrics = account::all_metrics(target, reading);
             self.exporter.send(Batch {
@@ -78,6 +97,10 @@ impl Pipeline {
                 metrics,
             });
         }
+        self.export_own(reading);
+    }
+
+    fn export_own(&mut self, reading: &Reading) {
         self.look_for_skipped();
         let own = account::Own {
             start: self.since,

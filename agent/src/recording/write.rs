@@ -1,7 +1,8 @@
 use std::{
     collections::{BTreeSet, HashSet},
-    fs::File,
+    fs::{File, Metadata},
     io::{self, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +13,7 @@ use super::{Described, END, EVENT, End, FRAMES, Frames, MAGIC, Preface, Recordin
 use crate::{
     aside::{Aside, Failure},
     clock::Anchor,
+    deadline,
     inspect::Image,
     intake::Event,
     signals,
@@ -35,6 +37,8 @@ pub struct Recorder {
     /// Records of events that were not handed on yet, and how many they are.
     pending: Vec<u8>,
     held: u64,
+    /// Which file it is, by device and inode; None where `path` is for messages only.
+    file: Option<(u64, u64)>,
     /// Events that were handed on, and those that there was no room for.
     events: u64,
     refused: u64,
@@ -54,7 +58,14 @@ pub struct Finished {
 impl Recorder {
     /// Begins a recording in a new file.
     pub fn create(path: &Path) -> Result<Self, RecordingError> {
-        let begin = || Self::begin(File::create_new(path)?, path);
+        let begin = || {
+            let file = File::create_new(path)?;
+            let of = identity(&file.metadata()?);
+            Ok(Self {
+                file: Some(of),
+                ..Self::begin(file, path)?
+            })
+        };
         begin().map_err(|source| RecordingError::Write {
             path: path.to_owned(),
             source,
@@ -87,6 +98,7 @@ impl Recorder {
             places: HashSet::new(),
             pending: Vec::new(),
             held: 0,
+            file: None,
             events: 0,
             refused: 0,
             failed: None,
@@ -196,7 +208,8 @@ impl Recorder {
             )
         };
         let failed = self.failed.take().or_else(|| Some(self.out.failed()?.1));
-        match failed.or_else(|| (!in_time).then(late)) {
+        let failed = failed.or_else(|| (!in_time).then(late));
+        match failed.or_else(|| self.moved()) {
             None => Ok(Finished {
                 path: self.path,
                 events,
@@ -206,6 +219,17 @@ impl Recorder {
                 path: self.path,
                 source,
             }),
+        }
+    }
+
+    /// What was written is no longer where it was begun.
+    fn moved(&self) -> Option<io::Error> {
+        let (begun, path) = (self.file?, self.path.clone());
+        match deadline::soon(deadline::HOST, move || std::fs::metadata(path)) {
+            Ok(now) if identity(&now) == begun => None,
+            Ok(_) => Some(io::Error::other("another file took its place meanwhile")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(io::Error::other("it was removed meanwhile")),
+            Err(error) => Some(error),
         }
     }
 
@@ -220,6 +244,11 @@ impl Recorder {
             Err(error) => self.failed = Some(error.into()),
         }
     }
+}
+
+/// Device and inode.
+fn identity(of: &Metadata) -> (u64, u64) {
+    (of.dev(), of.ino())
 }
 
 /// Adds a record to bytes.
@@ -323,6 +352,30 @@ mod tests {
         assert!(
             error.to_string().starts_with("cannot write the recording x.rec: "),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_recording_that_is_removed_or_replaced_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.rec");
+        let ended = |meanwhile: &dyn Fn()| {
+            let recorder = Recorder::create(&path).unwrap();
+            meanwhile();
+            recorder.finish(0, LONG).map(drop).map_err(|error| error.to_string())
+        };
+        let remove = || std::fs::remove_file(&path).unwrap();
+        assert_eq!(ended(&|| ()), Ok(()));
+        remove();
+        assert!(ended(&remove).unwrap_err().ends_with("it was removed meanwhile"));
+        let replace = || {
+            remove();
+            std::fs::write(&path, "other").unwrap();
+        };
+        assert!(
+            ended(&replace)
+                .unwrap_err()
+                .ends_with("another file took its place meanwhile")
         );
     }
 }

@@ -114,6 +114,9 @@ impl Watch {
             Err(error) => {
                 self.early.forget(pid);
                 debug!("new process {pid}: {error}");
+                if error.may_pass() {
+                    self.undecided.push(pid);
+                }
             }
         }
     }
@@ -202,6 +205,7 @@ impl Watch {
                 self.consider_host(process, found);
             }
         }
+        self.undecided.append(&mut self.images.again);
     }
 
     /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.

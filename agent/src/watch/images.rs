@@ -78,6 +78,8 @@ pub struct Images {
     unanswered: Arc<AtomicUsize>,
     /// Processes that wait for what they run to be known.
     waiting: HashMap<FileId, Vec<u32>>,
+    /// Those that could not be read just now, and still live.
+    pub(super) again: Vec<u32>,
     /// Processes whose shared objects are looked at.
     hosts: usize,
     one: Arc<Semaphore>,
@@ -98,6 +100,7 @@ impl Images {
             some: Arc::new(Semaphore::new(TOGETHER)),
             unanswered: Arc::default(),
             waiting: HashMap::new(),
+            again: Vec::new(),
             hosts: 0,
             one: Arc::new(Semaphore::new(1)),
             inspect,
@@ -156,7 +159,16 @@ impl Images {
     /// then.
     pub(super) fn identified(&mut self, Identified { process, id }: Identified) -> Option<(Process, Inspected)> {
         self.identifying.remove(&process.pid);
-        let id = id.inspect_err(|error| debug!("{error}")).ok()?;
+        let id = match id {
+            Ok(id) => id,
+            Err(error) => {
+                debug!("{error}");
+                if error.may_pass() {
+                    self.again.push(process.pid);
+                }
+                return None;
+            }
+        };
         if let Some(known) = self.known.get(&id) {
             return Some((process, known.clone()));
         }
@@ -210,10 +222,11 @@ impl Images {
         let mut waited = self.waiting.remove(&id).unwrap_or_default();
         match inspected {
             Ok(inspected) => self.keep(id, inspected),
-            // It was inspected by way of the first, which ended: the others can still be read.
+            // It was inspected by way of the first: the others may still be read.
             Err(error) => {
                 debug!("{error}");
-                waited.drain(..waited.len().min(1));
+                let first = waited.drain(..waited.len().min(1));
+                self.again.extend(first.filter(|_| error.may_pass()));
             }
         }
         waited
@@ -309,6 +322,26 @@ mod tests {
         panic!("not a number");
     }
 
+    fn cannot_be_read(process: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+        Err(ProcessError::Io {
+            pid: process.pid,
+            what: "exe",
+            source: std::io::Error::from_raw_os_error(libc::EMFILE),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_process_that_cannot_be_read_just_now_is_looked_at_again() {
+        let mut images = Images::new(cannot_be_read);
+        let own = Process::read(std::process::id()).unwrap();
+        assert!(identified(&mut images, &own).await.is_none());
+        let Some(Looked::Executable(looked)) = images.done.recv().await else {
+            panic!("an executable was looked at");
+        };
+        assert!(images.looked(looked).is_empty());
+        assert_eq!(images.again, [own.pid]);
+    }
+
     fn ends(process: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
         Err(ProcessError::Ended { pid: process.pid })
     }
@@ -353,6 +386,7 @@ mod tests {
             panic!("an executable was looked at");
         };
         assert_eq!(images.looked(looked), others);
+        assert!(images.again.is_empty());
         assert!(images.known.is_empty());
     }
 }

@@ -17,8 +17,9 @@ const GO_SCHED: [(GoHook, &str, bool); 8] = [
     (GoHook::ExitSyscallNoP, "go_exitsyscall", false),
     (GoHook::NetpollReady, "go_netpoll", false),
     (GoHook::InjectGlist, "go_injectglist", false),
-    (GoHook::Park, "go_park", false),
-    (GoHook::Exit, "go_exit", false),
+    // Without them a goroutine that waits, or is over, would be one that runs.
+    (GoHook::Park, "go_park", true),
+    (GoHook::Exit, "go_exit", true),
 ];
 
 /// The plan of a Go process.

@@ -104,36 +104,30 @@ fn a_go_program_of_each_version_is_seen_whole_but_for_what_it_lacks() {
     }
 }
 
+/// All probes of go.sched.
+const SCHED: [&str; 8] = [
+    "go_execute",
+    "go_exit",
+    "go_exitsyscall",
+    "go_gosched",
+    "go_injectglist",
+    "go_netpoll",
+    "go_park",
+    "go_runqput",
+];
+
 #[test]
 fn each_place_that_is_missing_is_missed() {
     let table: [(GoHook, Signals, Gone); 13] = [
         (
             GoHook::Execute,
             &[("go.sched", "off: no function of the names [\"runtime.execute\"]")],
-            &[
-                "go_execute",
-                "go_exit",
-                "go_exitsyscall",
-                "go_gosched",
-                "go_injectglist",
-                "go_netpoll",
-                "go_park",
-                "go_runqput",
-            ],
+            &SCHED,
         ),
         (
             GoHook::RunqPut,
             &[("go.sched", "off: no function of the names [\"runtime.runqput\"]")],
-            &[
-                "go_execute",
-                "go_exit",
-                "go_exitsyscall",
-                "go_gosched",
-                "go_injectglist",
-                "go_netpoll",
-                "go_park",
-                "go_runqput",
-            ],
+            &SCHED,
         ),
         (
             GoHook::Gosched,
@@ -150,8 +144,8 @@ fn each_place_that_is_missing_is_missed() {
         ),
         (GoHook::NetpollReady, &[("go.sched", "in part: ")], &["go_netpoll"]),
         (GoHook::InjectGlist, &[("go.sched", "in part: ")], &["go_injectglist"]),
-        (GoHook::Park, &[("go.sched", "in part: ")], &["go_park"]),
-        (GoHook::Exit, &[("go.sched", "in part: ")], &["go_exit"]),
+        (GoHook::Park, &[("go.sched", "off: ")], &SCHED),
+        (GoHook::Exit, &[("go.sched", "off: ")], &SCHED),
         (GoHook::GcCycleEnd, &[("go.gc", "off: ")], &["go_gc_cycle"]),
         (GoHook::StartWorld, &[("go.stw", "off: ")], &["go_stop", "go_stw"]),
         (
@@ -181,7 +175,7 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
     let dear = "no instruction that the kernel emulates";
     for (hook, expected) in [
         (GoHook::Execute, ("go.sched", format!("off: runtime.execute: {dear}"))),
-        (GoHook::Park, ("go.sched", format!("in part: runtime.park_m: {dear}"))),
+        (GoHook::Park, ("go.sched", format!("off: runtime.park_m: {dear}"))),
         (
             GoHook::HandOff,
             ("go.handoff", format!("off: runtime.handoffp: {dear}")),

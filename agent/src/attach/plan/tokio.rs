@@ -56,6 +56,15 @@ fn has_end(image: &TokioImage, vtable: &TaskVtable) -> bool {
     vtable.calls_poll_end && pending && is_there(TokioHook::PollEndComplete)
 }
 
+/// No poll is seen to end, as tokio.poll was left out: which task a thread polls is not known then.
+pub(super) fn without_ends(plan: &mut Plan) {
+    for (_, id) in &mut plan.types {
+        *id |= UNENDED;
+    }
+    let futures = std::mem::take(&mut plan.futures).into_iter();
+    plan.futures = futures.map(|(id, name)| (id | UNENDED, name)).collect();
+}
+
 fn plan_poll(image: &TokioImage, plan: &mut Plan) {
     let signal = signals::tokio::poll::NAME;
     let mut others = Vec::new();

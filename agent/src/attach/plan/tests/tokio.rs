@@ -1,6 +1,6 @@
 //! tokio's plans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_common::tokio::{
     poll::{BLOCKING, UNENDED},
@@ -229,6 +229,15 @@ fn a_type_without_ends_is_marked_and_counted_apart() {
     let plan = tokio(|image| no_such(image, TokioHook::PollEndPending));
     let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
     assert_eq!(ids, [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING]);
+}
+
+#[test]
+fn without_polls_no_type_is_seen_to_end() {
+    let plan = plan(&Image::Tokio(Box::new(sample())), 0, &["tokio.poll".to_owned()]);
+    assert!(plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin"));
+    assert!(plan.types.iter().all(|(_, id)| id & UNENDED != 0), "{:?}", plan.types);
+    let named: BTreeSet<u32> = plan.futures.keys().copied().collect();
+    assert_eq!(named, plan.types.iter().map(|(_, id)| *id).collect());
 }
 
 #[test]
