@@ -10,9 +10,14 @@ use crate::{intake::Event, model::Span, signals, target::Target};
 /// leave no room for what its requests wait for, and nobody looks at that many.
 const CYCLES: f64 = 0.1;
 
+/// Spans of all targets together that may wait, or one target's limit where that is more: some 16 MB.
+const MOST: usize = 16 << 10;
+
 /// Spans that wait to leave, by target.
 pub struct Collector {
     waiting: HashMap<u32, Vec<Span>>,
+    /// How many they are.
+    all: usize,
     /// Which GC cycles are traced, by target.
     cycles: HashMap<u32, Pace>,
     /// Most that a target may have between two calls of [`Self::take`], which are a second apart.
@@ -28,6 +33,7 @@ impl Collector {
     pub fn new(limit: usize) -> Self {
         Self {
             waiting: HashMap::new(),
+            all: 0,
             cycles: HashMap::new(),
             limit,
             made: 0,
@@ -44,7 +50,8 @@ impl Collector {
     pub fn event(&mut self, event: &Event, target: &mut Target) {
         let slot = event.header().slot;
         let waiting = self.waiting.entry(slot).or_default();
-        let (mut fits, mut pace) = (waiting.len() < self.limit, None);
+        let fits_all = self.all < MOST.max(self.limit);
+        let (mut fits, mut pace) = (waiting.len() < self.limit && fits_all, None);
         if let Event::GcCycle(cycle) = event {
             let of_cycles = pace.insert(self.cycles.entry(slot).or_default());
             fits &= of_cycles.fits(cycle, self.limit as f64 * CYCLES);
@@ -61,6 +68,7 @@ impl Collector {
         signals::spans(event, target, waiting);
         let made = waiting.len() - before;
         self.made += made as u64;
+        self.all += made;
         if let Some(pace) = pace {
             pace.room -= made as f64;
         }
@@ -69,7 +77,9 @@ impl Collector {
     /// What waits of one target, which ended.
     pub fn take_of(&mut self, slot: u32) -> Vec<Span> {
         self.cycles.remove(&slot);
-        self.waiting.remove(&slot).unwrap_or_default()
+        let spans = self.waiting.remove(&slot).unwrap_or_default();
+        self.all -= spans.len();
+        spans
     }
 
     /// What waits of each.
@@ -77,17 +87,19 @@ impl Collector {
         for pace in self.cycles.values_mut() {
             pace.longest = -1;
         }
+        self.all = 0;
         std::mem::take(&mut self.waiting).into_iter()
     }
 
     /// Spans that wait on, for [`Self::take_of`].
     pub fn put_back(&mut self, slot: u32, spans: Vec<Span>) {
+        self.all += spans.len();
         self.waiting.entry(slot).or_default().extend(spans);
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting.values().map(Vec::len).sum()
+        self.all
     }
 
     /// Whether none waits.
@@ -174,6 +186,35 @@ mod tests {
             }
         }
         (numbers, target, collector)
+    }
+
+    #[test]
+    fn spans_of_all_targets_together_are_bounded() {
+        let mut collector = Collector::new(1000);
+        let mut events = 0;
+        for slot in 1..=1000 {
+            let mut target = Target::new(
+                Process::read(std::process::id()).unwrap(),
+                slot,
+                Arc::default(),
+                MonoNs(0),
+            );
+            for number in 0..30 {
+                let Event::GcCycle(mut of_slot) = cycle(number, SECOND, 1) else {
+                    unreachable!()
+                };
+                of_slot.header.slot = slot;
+                collector.event(&Event::GcCycle(of_slot), &mut target);
+                events += 1;
+            }
+        }
+        assert!((MOST..MOST + 100).contains(&collector.len()), "{}", collector.len());
+        assert!(collector.over_limit > 0 && collector.over_limit < events);
+        let taken = collector.take_of(1).len();
+        collector.put_back(1, Vec::new());
+        assert!(taken > 0 && collector.len() < MOST + 100 - taken);
+        let rest: usize = collector.take().map(|(_, spans)| spans.len()).sum();
+        assert!(rest > 0 && collector.is_empty());
     }
 
     #[test]

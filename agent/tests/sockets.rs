@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use agent_common::net::request::Socket;
 use aya::maps::{HashMap, Map, MapData};
 use common::{
     Agent, Output, attribute, list, load, number_of, privileged,
@@ -211,7 +212,7 @@ fn entries(agent: &Agent, name: &str) -> usize {
         });
     let id = map.expect("the agent's map").id();
     let map = Map::HashMap(MapData::from_id(id).unwrap());
-    let map = HashMap::<_, u64, [u8; 32]>::try_from(&map).unwrap();
+    let map = HashMap::<_, u64, Socket>::try_from(&map).unwrap();
     map.keys().filter_map(Result::ok).count()
 }
 

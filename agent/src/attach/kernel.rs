@@ -1,6 +1,8 @@
 //! Plane 1: loads the programs and attaches those that need no target. A hook names its alternatives in order of
 //! preference; the first that this kernel permits is taken, and what was refused is kept with its reason.
 
+use std::path::Path;
+
 use agent_common::{
     kernel::Layout,
     target::{PID_LIMIT, PIDS_A_WORD},
@@ -12,6 +14,9 @@ use aya::{
 
 use super::plan::{Coverage, LEFT_OUT, SignalState};
 use crate::exit::causes;
+
+/// There where the host has IPv6.
+const IPV6: &str = "/proc/net/if_inet6";
 
 /// In place of an alternative's name: none was tried.
 pub const ALL: &str = "all";
@@ -31,6 +36,8 @@ pub struct Alternative {
     pub name: &'static str,
     /// Program name in the object, and where it goes.
     pub programs: &'static [HookProgram],
+    /// What is not told by it where the host has IPv6.
+    pub without_ipv6: Option<&'static str>,
 }
 
 /// A signal of plane 1.
@@ -92,6 +99,8 @@ pub struct HookState {
     pub wanted: bool,
     /// The alternative in force; None when the kernel permitted none.
     pub taken: Option<&'static str>,
+    /// What that one does not tell on this host.
+    pub lacks: Option<&'static str>,
     /// Alternatives that were refused, and why.
     pub refused: Vec<(&'static str, String)>,
     /// Its links, when it is [`Hook::windowed`].
@@ -102,7 +111,9 @@ impl HookState {
     /// How much of the signal there is; None when nobody wants it.
     pub fn coverage(&self) -> Option<SignalState> {
         let coverage = match self.taken {
-            Some(_) => Coverage::Full,
+            Some(_) => self
+                .lacks
+                .map_or(Coverage::Full, |lacks| Coverage::Partial(lacks.to_owned())),
             None => {
                 let said = |(name, reason): &(&str, String)| match *name {
                     ALL => reason.clone(),
@@ -193,6 +204,7 @@ pub fn attach(
             signal: hook.signal,
             wanted: hook.asked.is_none(),
             taken: None,
+            lacks: None,
             refused: vec![(ALL, reason)],
             attached: None,
         },
@@ -206,6 +218,7 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
         signal: hook.signal,
         wanted: true,
         taken: None,
+        lacks: None,
         refused: Vec::new(),
         attached: None,
     };
@@ -218,6 +231,7 @@ fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {
         match outcome {
             Ok(links) => {
                 state.taken = Some(alternative.name);
+                state.lacks = alternative.without_ipv6.filter(|_| Path::new(IPV6).exists());
                 if hook.windowed {
                     let signal = hook.signal;
                     state.attached = Some(AttachedHook { signal, links });
@@ -345,3 +359,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// The kernel side, built from `agent-ebpf` by build.rs.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/whywait-ebpf"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_alternative_lacks_is_said() {
+        let state = |taken, lacks| HookState {
+            signal: "net.request",
+            wanted: true,
+            taken,
+            lacks,
+            refused: vec![("first", "no such function".to_owned())],
+            attached: None,
+        };
+        let check = |state: HookState, expected| assert_eq!(state.coverage().unwrap().coverage, expected);
+        check(state(Some("second"), None), Coverage::Full);
+        let lacks = "requests over IPv6 are not seen";
+        check(state(Some("second"), Some(lacks)), Coverage::Partial(lacks.to_owned()));
+        check(state(None, None), Coverage::Off("first: no such function".to_owned()));
+    }
+}

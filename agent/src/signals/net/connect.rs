@@ -22,6 +22,7 @@ pub const HOOK: Hook = Hook {
     alternatives: &[Alternative {
         name: "tp_btf/inet_sock_set_state",
         programs: &[("net_set_state", Point::TpBtf("inet_sock_set_state"))],
+        without_ipv6: None,
     }],
     windowed: false,
     asked: None,

@@ -35,6 +35,7 @@ pub const HOOK: Hook = Hook {
                 ("net_recv", Point::TpBtf("sock_recv_length")),
                 CLOSED,
             ],
+            without_ipv6: None,
         },
         Alternative {
             name: "fexit/inet_sendmsg,inet_recvmsg,inet6_sendmsg,inet6_recvmsg",
@@ -45,6 +46,7 @@ pub const HOOK: Hook = Hook {
                 ("net_recv_inet6", Point::FExit("inet6_recvmsg")),
                 CLOSED,
             ],
+            without_ipv6: None,
         },
         // A kernel without IPv6 lacks the last two.
         Alternative {
@@ -54,6 +56,7 @@ pub const HOOK: Hook = Hook {
                 ("net_recv_inet", Point::FExit("inet_recvmsg")),
                 CLOSED,
             ],
+            without_ipv6: Some("requests over IPv6 are not seen: the kernel refused inet6_sendmsg and inet6_recvmsg"),
         },
     ],
     windowed: true,

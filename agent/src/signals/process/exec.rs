@@ -11,6 +11,7 @@ pub const HOOK: Hook = Hook {
             ("process_exec", Point::TpBtf("sched_process_exec")),
             ("process_exit", Point::TpBtf("sched_process_exit")),
         ],
+        without_ipv6: None,
     }],
     windowed: false,
     asked: None,

@@ -22,6 +22,7 @@ pub const HOOK: Hook = Hook {
             ("thread_wakeup_new", Point::TpBtf("sched_wakeup_new")),
             ("thread_switch", Point::TpBtf("sched_switch")),
         ],
+        without_ipv6: None,
     }],
     windowed: true,
     asked: None,

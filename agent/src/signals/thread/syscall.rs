@@ -28,6 +28,7 @@ pub const HOOK: Hook = Hook {
             ("thread_sys_exit", Point::TpBtf("sys_exit")),
             ("thread_sys_enter", Point::TpBtf("sys_enter")),
         ],
+        without_ipv6: None,
     }],
     windowed: true,
     asked: Some(
