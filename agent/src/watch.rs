@@ -11,7 +11,7 @@ use std::{
 
 use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
-use log::{Level, info, log, warn};
+use log::{info, log, warn};
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc,
@@ -254,12 +254,7 @@ impl Watch {
             None
         });
         if let Some(error) = &error {
-            // Of one that has just ended the error is that.
-            let level = if process.is_alive() {
-                self.once(&process, error)
-            } else {
-                Level::Debug
-            };
+            let level = self.while_alive(&process, error);
             log!(
                 level,
                 "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",

@@ -18,8 +18,8 @@ use agent_common::{
     thread::{run_queue::Thread, syscall::Call},
     tokio::poll::Thread as Worker,
 };
-use common::{Agent, Output, privileged};
-use processes::{NEVER, PROGRAM, built, map, start, step, wait_for};
+use common::{Agent, Output, maps::map, privileged};
+use processes::{NEVER, PROGRAM, built, start, step, wait_for};
 
 fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
     map(agent, name).iter().filter_map(Result::ok).collect()

@@ -16,6 +16,7 @@ use agent::{
     attach::{kernel as programs, uprobe::Object},
     kernel::{self, Kfuncs, Preemption},
 };
+use aya::util::KernelVersion;
 use common::{Agent, Load, number_of, privileged, shop, stock};
 
 /// What the kernel says of itself once a thread of it had to be killed (Linux, Documentation/admin-guide/tainted-kernels.rst, D).
@@ -37,15 +38,6 @@ fn real_time(pid: u32) {
         let outcome = unsafe { libc::sched_setscheduler(tid, libc::SCHED_FIFO, &priority) };
         assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
     }
-}
-
-/// This kernel's version, of which two numbers count.
-fn version() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap());
-    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// How many values a histogram's points hold.
@@ -162,6 +154,7 @@ fn the_kernel_is_soon_done_with_every_probe() {
     let (layout, preemption) = kernel::read().unwrap();
     let ebpf = programs::load(&layout, 1 << 16).unwrap();
     let object = Object::new(ebpf, &preemption).unwrap();
+    let version = KernelVersion::current().unwrap();
     let names = agent::attach::uprobe::PROGRAMS;
     let of_ours = aya::programs::loaded_programs().filter_map(|program| {
         let program = program.ok()?;
@@ -176,11 +169,11 @@ fn the_kernel_is_soon_done_with_every_probe() {
     println!("{followed:?}");
     // Where they could be preempted they are kept from it, whatever the kernel calls its types.
     assert!(
-        version() < (6, 13) || object.way().contains("preemption off"),
+        version < KernelVersion::new(6, 13, 0) || object.way().contains("preemption off"),
         "{}",
         object.way()
     );
-    let told = version() >= (5, 16) && object.without_uprobes().is_none();
+    let told = version >= KernelVersion::new(5, 16, 0) && object.without_uprobes().is_none();
     assert_eq!(followed.is_empty(), !told);
     drop(object);
     for (name, followed) in &followed {

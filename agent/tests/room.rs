@@ -20,8 +20,12 @@ use agent_common::{
     tokio::poll::TypeKey,
 };
 use aya::maps::{Array, Map, MapData};
-use common::{Agent, attribute, demo, list, number_of, privileged, shop, stock};
-use processes::{NEVER, built, data, map, start, step, wait_for};
+use common::{
+    Agent, attribute, demo, list,
+    maps::{data, map},
+    number_of, privileged, shop, stock,
+};
+use processes::{NEVER, built, start, step, wait_for};
 
 /// One target with more peers than there is room for leaves room for another's.
 #[test]

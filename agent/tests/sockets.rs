@@ -14,9 +14,10 @@ use std::{
 };
 
 use agent_common::net::request::Socket;
-use aya::maps::{HashMap, Map, MapData};
 use common::{
-    Agent, Output, attribute, list, load, number_of, privileged,
+    Agent, Output, attribute, list, load,
+    maps::map,
+    number_of, privileged,
     quota::{Of, Quota},
     shop, stock,
 };
@@ -196,26 +197,6 @@ fn a_request_that_is_told_after_its_answer_is_counted_as_lost() {
     assert_eq!(by_port(&output, MADE), [(sockets.port("v4"), 1 + ROUNDS)]);
 }
 
-/// Entries of an agent's map.
-fn entries(agent: &Agent, name: &str) -> usize {
-    let folder = format!("/proc/{}/fdinfo", agent.pid());
-    let held: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
-        .collect();
-    let map = aya::maps::loaded_maps()
-        .filter_map(Result::ok)
-        .filter(|map| map.name_as_str() == Some(name))
-        .find(|map| {
-            let id = format!("map_id:\t{}\n", map.id());
-            held.iter().any(|info| info.contains(&id))
-        });
-    let id = map.expect("the agent's map").id();
-    let map = Map::HashMap(MapData::from_id(id).unwrap());
-    let map = HashMap::<_, u64, Socket>::try_from(&map).unwrap();
-    map.keys().filter_map(Result::ok).count()
-}
-
 #[test]
 fn a_sockets_address_that_is_used_again_is_another_connection() {
     const CONNECTIONS: i64 = 40;
@@ -229,7 +210,14 @@ fn a_sockets_address_that_is_used_again_is_another_connection() {
         let ports = [(); 3].map(|()| (sockets.connect(&command), CONNECTIONS));
         sockets.run("request v4 1");
         thread::sleep(SETTLE);
-        assert_eq!(entries(&agent, "SOCKETS"), 2, "those that are open; {without:?}");
+        assert_eq!(
+            map::<u64, Socket>(&agent, "SOCKETS")
+                .keys()
+                .filter_map(Result::ok)
+                .count(),
+            2,
+            "those that are open; {without:?}"
+        );
         let output = agent.stop();
         let mut expected = ports.to_vec();
         expected.push((sockets.port("v4"), 1));

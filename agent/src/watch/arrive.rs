@@ -173,12 +173,10 @@ impl Watch {
 
     /// Says why a process is not watched, if it still lives; then it is looked at again.
     pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
-        let level = if process.is_alive() {
+        if process.is_alive() {
             self.undecided.push(process.pid);
-            self.once(process, &format!("{error:#}"))
-        } else {
-            Level::Debug
-        };
+        }
+        let level = self.while_alive(process, &format!("{error:#}"));
         log!(level, "process {} ({}): {error:#}", process.pid, process.exe.display());
     }
 
@@ -206,6 +204,15 @@ impl Watch {
             }
         }
         self.undecided.append(&mut self.images.again);
+    }
+
+    /// How loud to say what is in the way of a process: of one that has just ended it is that.
+    pub(super) fn while_alive(&mut self, process: &Process, what: &str) -> Level {
+        if process.is_alive() {
+            self.once(process, what)
+        } else {
+            Level::Debug
+        }
     }
 
     /// How loud to say something of a process' executable: once as a warning, as a compiler may start by the hundred.

@@ -33,10 +33,9 @@ impl Watch {
             .clear_probes(|slot| begins.get(&slot).copied().unwrap_or(0), old);
         self.clear_threads();
         // What a program that was under way added to a target that was forgotten.
-        let kept = self.kept(false);
         let retired: HashSet<u32> = self.retired.iter().map(|retired| retired.target.slot).collect();
         self.maps
-            .forget(|slot| !kept.contains(&slot) && !retired.contains(&slot));
+            .forget(|slot| !self.by_slot.contains_key(&slot) && !retired.contains(&slot));
         let targets: Vec<_> = self.targets.values().map(|target| target.known).collect();
         self.maps.count_held(&targets);
         self.leaving.tidy();

@@ -335,9 +335,7 @@ mod tests {
         let mut images = Images::new(cannot_be_read);
         let own = Process::read(std::process::id()).unwrap();
         assert!(identified(&mut images, &own).await.is_none());
-        let Some(Looked::Executable(looked)) = images.done.recv().await else {
-            panic!("an executable was looked at");
-        };
+        let looked = executable(&mut images).await;
         assert!(images.looked(looked).is_empty());
         assert_eq!(images.again, [own.pid]);
     }
@@ -355,14 +353,20 @@ mod tests {
         images.identified(found)
     }
 
+    /// The executable that was looked at.
+    async fn executable(images: &mut Images) -> Executable {
+        let Some(Looked::Executable(looked)) = images.done.recv().await else {
+            panic!("an executable was looked at");
+        };
+        looked
+    }
+
     #[tokio::test]
     async fn an_inspection_that_panics_is_said_and_not_tried_again() {
         let mut images = Images::new(panics);
         let own = Process::read(std::process::id()).unwrap();
         assert!(identified(&mut images, &own).await.is_none());
-        let Some(Looked::Executable(looked)) = images.done.recv().await else {
-            panic!("an executable was looked at");
-        };
+        let looked = executable(&mut images).await;
         assert_eq!(images.looked(looked), [own.pid]);
         assert!(!images.is_busy());
         let (process, inspected) = identified(&mut images, &own).await.unwrap();
@@ -382,9 +386,7 @@ mod tests {
         for pid in others {
             images.waiting.values_mut().for_each(|waiting| waiting.push(pid));
         }
-        let Some(Looked::Executable(looked)) = images.done.recv().await else {
-            panic!("an executable was looked at");
-        };
+        let looked = executable(&mut images).await;
         assert_eq!(images.looked(looked), others);
         assert!(images.again.is_empty());
         assert!(images.known.is_empty());

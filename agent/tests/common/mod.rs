@@ -14,6 +14,7 @@ use std::{
 use serde_json::Value;
 
 mod json;
+pub mod maps;
 pub mod quota;
 
 pub use json::*;

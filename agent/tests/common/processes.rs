@@ -1,4 +1,4 @@
-//! A Go program that does what its arguments say, and what the agent's kernel side keeps of processes.
+//! A Go program that does what its arguments say.
 
 use std::{
     fs,
@@ -9,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapInfo};
-
-use crate::common::{Agent, Service};
+use crate::common::Service;
 
 pub const PROGRAM: &str = include_str!("../fixtures/go_processes.go.txt");
 /// No periodic metrics within a test.
@@ -38,24 +36,6 @@ pub fn start(program: &Path, args: &[&str]) -> Service {
 
 pub fn step(service: &mut Service) {
     service.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-}
-
-/// A map of the agent's kernel side.
-pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
-    Map::HashMap(data(agent, name)).try_into().unwrap()
-}
-
-/// A map of any kind.
-pub fn data(agent: &Agent, name: &str) -> MapData {
-    let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap();
-    let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
-    let ids = infos.filter_map(|info| {
-        info.lines()
-            .find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok())
-    });
-    let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name));
-    let id = ids.into_iter().find(named).unwrap_or_else(|| panic!("no map {name}"));
-    MapData::from_id(id).unwrap()
 }
 
 /// Waits until a program has written something.

@@ -72,11 +72,11 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
 
 /// Polls of types whose ends are not all seen, per future; types of the same name are one.
 fn unended(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     if target.is_off(NAME) {
         // They begin for another signal.
         return Vec::new();
     }
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for ((slot, series, id), count) in &reading.counters {
         if (*slot, *series) == (target.slot, Series::TokioUnended as u16) {
             *counts.entry(target.future(*id)).or_default() += count;
