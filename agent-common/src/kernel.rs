@@ -40,6 +40,8 @@ shared! {
         pub sk_state: u32,
         /// sock.sk_max_ack_backlog.
         pub sk_max_ack_backlog: u32,
+        /// sock.sk_receive_queue.qlen.
+        pub sk_receive_queue_qlen: u32,
         /// socket.sk.
         pub socket_sk: u32,
         /// tcp_sock.write_seq: the end of what was written.
@@ -52,12 +54,19 @@ shared! {
         pub tcp_bytes_sent: u32,
         pub tcp_bytes_retrans: u32,
         pub tcp_bytes_acked: u32,
+        /// tcp_sock.rcv_nxt: the end of what came.
+        pub tcp_rcv_nxt: u32,
+        /// tcp_sock.copied_seq: the end of what was read.
+        pub tcp_copied_seq: u32,
         /// mptcp_sock.pm.server_side; 0 on a kernel without MPTCP.
         pub mptcp_server_side: u32,
+        /// mptcp_sock.write_seq and snd_una, of 64 bits: as of tcp_sock, of the connection's own sequence; 0 as well.
+        pub mptcp_write_seq: u32,
+        pub mptcp_snd_una: u32,
     }
 }
 
-layout!(Layout: 100);
+layout!(Layout: 120);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -79,6 +88,7 @@ impl Layout {
         sk_hash: 0,
         sk_state: 0,
         sk_max_ack_backlog: 0,
+        sk_receive_queue_qlen: 0,
         socket_sk: 0,
         tcp_write_seq: 0,
         tcp_snd_nxt: 0,
@@ -86,6 +96,10 @@ impl Layout {
         tcp_bytes_sent: 0,
         tcp_bytes_retrans: 0,
         tcp_bytes_acked: 0,
+        tcp_rcv_nxt: 0,
+        tcp_copied_seq: 0,
         mptcp_server_side: 0,
+        mptcp_write_seq: 0,
+        mptcp_snd_una: 0,
     };
 }

@@ -311,6 +311,14 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
     for (id, histogram) in largest(reading, slot, Series::TokioPoll) {
         row(&format!("poll {}", target.future(id)), histogram);
     }
+    let unanswered = [Series::ServerUnanswered, Series::ClientUnanswered];
+    let [served, made] = unanswered.map(|series| reading.counter(slot, series));
+    if served + made > 0 {
+        line!(
+            text,
+            "  requests whose connection ended before an answer: {served} served, {made} made"
+        );
+    }
     if let Some(turns) = origins::turns(target, reading) {
         line!(text, "  runnable, not running: {turns}");
     }

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Lines, Write as _},
+    iter,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
@@ -113,11 +114,24 @@ impl Drop for Sockets {
 fn by_port(output: &Output, metric: &str) -> Vec<(i64, i64)> {
     let point = |point: &Value| {
         let port = attribute(point, "server.port").expect("a port").as_i64().unwrap();
-        (port, number_of(&point["count"]))
+        let count = if point["count"].is_null() {
+            &point["asInt"]
+        } else {
+            &point["count"]
+        };
+        (port, number_of(count))
     };
     let mut found: Vec<(i64, i64)> = output.points("sockets", metric).iter().map(point).collect();
     found.sort_unstable();
     found
+}
+
+fn has_multipath() -> bool {
+    let has = Path::new("/proc/sys/net/mptcp/enabled").exists();
+    if !has {
+        eprintln!("SKIPPED: this kernel has no MPTCP");
+    }
+    has
 }
 
 fn sorted(mut ports: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
@@ -140,11 +154,7 @@ fn who_connected_is_told_by_the_socket() {
         return;
     }
     let mut kinds = vec!["v4", "v6", "dual", "bound", "backlog0", "reuseport"];
-    if Path::new("/proc/sys/net/mptcp/enabled").exists() {
-        kinds.push("multipath");
-    } else {
-        eprintln!("SKIPPED: this kernel has no MPTCP");
-    }
+    kinds.extend(has_multipath().then_some("multipath"));
     let mut sockets = Sockets::start(&kinds);
     let agent = sockets.watch(&[]);
     let mut expected = Vec::new();
@@ -164,18 +174,27 @@ fn who_connected_is_told_by_the_socket() {
     assert_eq!(lost(&output), []);
 }
 
+/// What is told of requests whose calls return late, of TCP and MPTCP.
+fn late(how: &str, rounds: i64) -> (impl Iterator<Item = &'static str> + Clone, Output, Sockets) {
+    let kinds = iter::once("v4").chain(has_multipath().then_some("multipath"));
+    let mut sockets = Sockets::start(&kinds.clone().collect::<Vec<_>>());
+    let agent = sockets.watch(&[]);
+    for kind in kinds.clone() {
+        sockets.run(&format!("{how} {kind} {rounds}"));
+    }
+    thread::sleep(SETTLE);
+    (kinds, agent.stop(), sockets)
+}
+
 #[test]
 fn an_answer_that_is_told_after_the_next_request_still_ends_its_own() {
     const ROUNDS: i64 = 10;
     if !privileged() {
         return;
     }
-    let mut sockets = Sockets::start(&["v4"]);
-    let agent = sockets.watch(&[]);
-    sockets.run(&format!("late-answer v4 {ROUNDS}"));
-    thread::sleep(SETTLE);
-    let output = agent.stop();
-    let expected = [(sockets.port("v4"), 1 + 2 * ROUNDS)];
+    let (kinds, output, sockets) = late("late-answer", ROUNDS);
+    let expected = kinds.map(|kind| (sockets.port(kind), 1 + 2 * ROUNDS));
+    let expected = sorted(expected.collect());
     assert_eq!(by_port(&output, SERVED), expected);
     assert_eq!(by_port(&output, MADE), expected);
     assert_eq!(lost(&output), []);
@@ -187,14 +206,12 @@ fn a_request_that_is_told_after_its_answer_is_counted_as_lost() {
     if !privileged() {
         return;
     }
-    let mut sockets = Sockets::start(&["v4"]);
-    let agent = sockets.watch(&[]);
-    sockets.run(&format!("late-request v4 {ROUNDS}"));
-    thread::sleep(SETTLE);
-    let output = agent.stop();
-    assert_eq!(lost(&output), [("request_unordered".to_owned(), ROUNDS)]);
-    assert_eq!(by_port(&output, SERVED), [(sockets.port("v4"), 1 + 2 * ROUNDS)]);
-    assert_eq!(by_port(&output, MADE), [(sockets.port("v4"), 1 + ROUNDS)]);
+    let (kinds, output, sockets) = late("late-request", ROUNDS);
+    let unordered = ROUNDS * kinds.clone().count() as i64;
+    assert_eq!(lost(&output), [("request_unordered".to_owned(), unordered)]);
+    let each = |count| sorted(kinds.clone().map(|kind| (sockets.port(kind), count)).collect());
+    assert_eq!(by_port(&output, SERVED), each(1 + 2 * ROUNDS));
+    assert_eq!(by_port(&output, MADE), each(1 + ROUNDS));
 }
 
 #[test]
@@ -225,6 +242,53 @@ fn a_sockets_address_that_is_used_again_is_another_connection() {
         assert_eq!(by_port(&output, SERVED), expected, "{without:?}");
         assert_eq!(by_port(&output, MADE), expected, "{without:?}");
     }
+}
+
+#[test]
+fn a_request_whose_connection_ends_before_its_answer_is_counted() {
+    const ROUNDS: i64 = 100;
+    if !privileged() {
+        return;
+    }
+    let mut kinds = vec!["v4"];
+    kinds.extend(has_multipath().then_some("multipath"));
+    let mut sockets = Sockets::start(&kinds);
+    let agent = sockets.watch(&[]);
+    let (mut cut_off, mut answered) = (Vec::new(), Vec::new());
+    let mut read_after = Vec::new();
+    for kind in &kinds {
+        read_after.push((sockets.connect(&format!("read-after {kind} {ROUNDS}")), ROUNDS));
+        for (end, is_answered) in [
+            ("reset", false),
+            ("give-up", false),
+            ("refuse", false),
+            ("half-close", true),
+            ("reset-after", true),
+        ] {
+            let ports = if is_answered { &mut answered } else { &mut cut_off };
+            ports.push((sockets.connect(&format!("{end} {kind} {ROUNDS}")), ROUNDS));
+        }
+    }
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    let cut_off = sorted(cut_off);
+    for unanswered in ["whywait.server.request.unanswered", "whywait.client.request.unanswered"] {
+        assert_eq!(by_port(&output, unanswered), cut_off, "{unanswered}");
+    }
+    // Where the last bytes are read of a connection that is over on both sides, that is counted in place of the request.
+    let is_late = |port: i64| read_after.iter().any(|(late, _)| *late == port);
+    let (late, made): (Vec<_>, Vec<_>) = by_port(&output, MADE).into_iter().partition(|(port, _)| is_late(*port));
+    assert_eq!(made, sorted(answered.clone()));
+    let lost: BTreeMap<String, i64> = lost(&output).into_iter().collect();
+    let closed = lost.get("socket_closed").copied().unwrap_or_default();
+    let told: i64 = late.iter().map(|(_, count)| count).sum();
+    println!("{closed} read after the close, {told} before it");
+    assert_eq!(told + closed, ROUNDS * read_after.len() as i64);
+    assert!(closed > 0 && lost.len() == 1, "{lost:?}");
+    answered.extend(&read_after);
+    assert_eq!(by_port(&output, SERVED), sorted(answered));
+    let counted = format!("{} served, {0} made", cut_off.len() as i64 * ROUNDS);
+    assert!(output.said.contains(&counted), "{counted}: {}", output.said);
 }
 
 #[test]

@@ -1,5 +1,7 @@
+pub mod closed;
 pub mod connect;
 pub mod request;
+mod sequence;
 
 use agent_common::{
     loss::Loss,

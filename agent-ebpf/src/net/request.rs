@@ -16,16 +16,19 @@ use agent_common::{
         ROLE_SERVER,
         request::{IDLE, RECEIVED, Request, SENT, Socket},
     },
-    target::{HOOKS_OPEN, Target},
+    target::Target,
 };
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit},
     programs::{BtfTracePointContext, FExitContext},
 };
 
-use super::{CLOSE, CLOSE_WAIT, ESTABLISHED, forget, known, peer};
+use super::{
+    known, peer,
+    sequence::{is_late, was_answered, written},
+};
 use crate::{
-    maps::{hit, hooked, target},
+    maps::hooked,
     read::{self, kernel},
     record,
 };
@@ -67,22 +70,6 @@ pub fn net_recv_inet(ctx: FExitContext) -> i32 {
 #[fexit(function = "inet6_recvmsg")]
 pub fn net_recv_inet6(ctx: FExitContext) -> i32 {
     through_socket(ctx.arg(0), ctx.arg(4), RECEIVED);
-    0
-}
-
-/// A socket's entry ends with it.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
-    let new: i32 = ctx.arg(2);
-    if new as u8 == CLOSE {
-        // Who is current pays for it, in a softirq too.
-        let (tgid, _) = read::current();
-        if let Some(target) = target(tgid) {
-            let open = target.flags & HOOKS_OPEN != 0;
-            hit(target, if open { Probe::NetState } else { Probe::HookIdle });
-        }
-        forget(ctx.arg(0));
-    }
     0
 }
 
@@ -134,9 +121,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
         } else {
             ends &= !serves;
         }
-        if socket.multipath == 0
-            && let Some(written) = read::field(sk, kernel!(tcp_write_seq))
-        {
+        if let Some(written) = written(sk, socket.multipath) {
             socket.written = written;
         }
     }
@@ -148,31 +133,6 @@ fn moved(sk: u64, length: i32, direction: u8) {
     if opens {
         socket.since = now;
     }
-}
-
-/// Whether the call that wrote the last `length` bytes began before what was read last had been.
-#[inline(always)]
-fn is_late(sk: u64, socket: &Socket, length: i32) -> bool {
-    if socket.multipath != 0 {
-        return false;
-    }
-    let Some(end) = read::field::<u32>(sk, kernel!(tcp_write_seq)) else {
-        return false;
-    };
-    (socket.written.wrapping_sub(end.wrapping_sub(length as u32)) as i32) > 0
-}
-
-/// Whether the peer has acknowledged anything that was written since the target last read. A FIN is acknowledged too.
-#[inline(always)]
-fn was_answered(sk: u64, socket: &Socket) -> bool {
-    if socket.multipath != 0 {
-        return false;
-    }
-    let Some(acknowledged) = read::field::<u32>(sk, kernel!(tcp_snd_una)) else {
-        return false;
-    };
-    (acknowledged.wrapping_sub(socket.written) as i32) > 0
-        && matches!(read::field(sk, kernel!(sk_state)), Some(ESTABLISHED | CLOSE_WAIT))
 }
 
 /// A request is over.

@@ -155,13 +155,17 @@ impl Reading {
             .map(|((_, _, id, part), bucket)| (*id, *part, *bucket))
     }
 
+    /// A counter: what it is split by, and how many of each.
+    pub fn counts(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, u64)> {
+        self.counters
+            .iter()
+            .filter(move |((of, kind, _), _)| *of == slot && *kind == series as u16)
+            .map(|((_, _, id), count)| (*id, *count))
+    }
+
     /// A counter, summed over what it is split by.
     pub fn counter(&self, slot: u32, series: Series) -> u64 {
-        let of_series = self
-            .counters
-            .iter()
-            .filter(|((of, kind, _), _)| *of == slot && *kind == series as u16);
-        of_series.map(|(_, count)| count).sum()
+        self.counts(slot, series).map(|(_, count)| count).sum()
     }
 }
 

@@ -33,6 +33,8 @@ const OF_HOOKS: &[Series] = &[
     Series::ConnectFailed,
     Series::ServerRequest,
     Series::ClientRequest,
+    Series::ServerUnanswered,
+    Series::ClientUnanswered,
     Series::RunQueue,
     Series::Syscall,
     Series::GoSyscall,

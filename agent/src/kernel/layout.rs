@@ -31,6 +31,7 @@ pub fn read() -> Result<(Layout, Preemption), LayoutError> {
 fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
     let sock = |path| offset(btf, "sock", path);
     let tcp = |path| offset(btf, "tcp_sock", path);
+    let mptcp = |path| offset(btf, "mptcp_sock", path).unwrap_or(0);
     let task = |path| offset(btf, "task_struct", path);
     Ok(Layout {
         task_pid: task("pid")?,
@@ -66,6 +67,7 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
         sk_hash: sock("__sk_common.skc_hash")?,
         sk_state: sock("__sk_common.skc_state")?,
         sk_max_ack_backlog: sock("sk_max_ack_backlog")?,
+        sk_receive_queue_qlen: sock("sk_receive_queue.qlen")?,
         socket_sk: offset(btf, "socket", "sk")?,
         tcp_write_seq: tcp("write_seq")?,
         tcp_snd_nxt: tcp("snd_nxt")?,
@@ -73,8 +75,13 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
         tcp_bytes_sent: tcp("bytes_sent")?,
         tcp_bytes_retrans: tcp("bytes_retrans")?,
         tcp_bytes_acked: tcp("bytes_acked")?,
+        tcp_rcv_nxt: tcp("rcv_nxt")?,
+        tcp_copied_seq: tcp("copied_seq")?,
         // A config option: without it no socket is of that protocol.
-        mptcp_server_side: offset(btf, "mptcp_sock", "pm.server_side").unwrap_or(0),
+        mptcp_server_side: mptcp("pm.server_side"),
+        mptcp_write_seq: mptcp("write_seq"),
+        // An atomic64_t before 5.12 (linux, net/mptcp/protocol.h).
+        mptcp_snd_una: mptcp("snd_una"),
     })
 }
 

@@ -68,12 +68,30 @@ pub static CLIENT_REQUEST_DURATION: MetricDef = MetricDef {
     source: "as whywait.server.request.duration",
     attributes: CLIENT_PEER,
 };
+pub static SERVER_REQUEST_UNANSWERED: MetricDef = MetricDef {
+    name: "whywait.server.request.unanswered",
+    unit: "{request}",
+    instrument: Counter,
+    description: "Connections that ended after the service had read a request, or other last words of its client such as TLS's close_notify, and before it sent anything: the client gave up, or the service closed. They are in no duration.",
+    source: "as whywait.server.request.duration, and tp_btf: inet_sock_set_state",
+    attributes: SERVER_PEER,
+};
+pub static CLIENT_REQUEST_UNANSWERED: MetricDef = MetricDef {
+    name: "whywait.client.request.unanswered",
+    unit: "{request}",
+    instrument: Counter,
+    description: "Connections that ended after the service had sent a request, or other last words such as TLS's close_notify, and before anything of an answer came: the service gave up, or its peer closed. They are in no duration.",
+    source: "as whywait.server.request.unanswered",
+    attributes: CLIENT_PEER,
+};
 
 pub static METRICS: &[&MetricDef] = &[
     &CONNECT_DURATION,
     &CONNECT_FAILED,
     &SERVER_REQUEST_DURATION,
     &CLIENT_REQUEST_DURATION,
+    &SERVER_REQUEST_UNANSWERED,
+    &CLIENT_REQUEST_UNANSWERED,
 ];
 
 pub static SPANS: &[SpanDef] = &[

@@ -42,6 +42,8 @@ const NO_SIGNAL: &[(&str, &str)] = &[
         "thread/off.rs",
         "a part of thread/run_queue.rs: what is known of a thread",
     ),
+    ("net/closed.rs", "a part of net/request.rs: the connection ends"),
+    ("net/sequence.rs", "a part of net/request.rs: in which order bytes went"),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
     ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
     ("go/turn.rs", "a part of go/sched.rs: it gets to run"),

@@ -31,12 +31,10 @@ fn reason(caller: &str) -> &'static str {
 /// How many were handed off, by reason.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for ((slot, series, caller), count) in &reading.counters {
-        if (*slot, *series) == (target.slot, Series::GoHandoff as u16) {
-            // What is kept is the return address: the call is just before it.
-            let caller = origins::function(caller.wrapping_sub(1), target);
-            *counts.entry(reason(&caller)).or_default() += count;
-        }
+    for (caller, count) in reading.counts(target.slot, Series::GoHandoff) {
+        // What is kept is the return address: the call is just before it.
+        let caller = origins::function(caller.wrapping_sub(1), target);
+        *counts.entry(reason(&caller)).or_default() += count;
     }
     let points = counts.into_iter().map(|(reason, count)| {
         let attributes = vec![Attribute::new(HANDOFF_REASON, reason)];

@@ -4,6 +4,7 @@ pub mod connect;
 pub mod request;
 
 use std::{
+    collections::BTreeMap,
     hash::{DefaultHasher, Hasher as _},
     net::{IpAddr, Ipv6Addr},
 };
@@ -17,7 +18,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric},
-    signals::distribution_with,
+    signals::{distribution_with, metric},
     target::Target,
     telemetry::{
         MetricDef,
@@ -69,6 +70,20 @@ fn by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &R
         |id| peer_attributes(peer(id)),
         |id| peer(id).map_or(0, exemplars_of),
     )
+}
+
+/// A counter per peer.
+fn counts_by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
+    // Those whose peer has no id are one.
+    let mut counts: BTreeMap<Option<u32>, u64> = BTreeMap::new();
+    for (id, count) in reading.counts(target.slot, series) {
+        *counts.entry(reading.peers.contains_key(&id).then_some(id)).or_default() += count;
+    }
+    let points = counts.into_iter().map(|(id, count)| {
+        let peer = id.and_then(|id| reading.peers.get(&id));
+        target.sum(count, reading.time, peer_attributes(peer))
+    });
+    metric(def, points.collect())
 }
 
 /// What a peer's exemplars are kept under: an event has the peer, and not the id under which the kernel side counts it.

@@ -6,7 +6,7 @@ use agent_common::{
     net::{ROLE_SERVER, request::Request},
 };
 
-use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
+use super::{actor_attributes, address, by_peer, counts_by_peer, exemplars_of, peer_attributes};
 use crate::{
     aggregate::store::Reading,
     attach::kernel::{Alternative, Hook, Point},
@@ -14,7 +14,7 @@ use crate::{
     signals::slow_span,
     target::Target,
     telemetry::{
-        net::{CLIENT_REQUEST_DURATION, SERVER_REQUEST_DURATION},
+        net::{CLIENT_REQUEST_DURATION, CLIENT_REQUEST_UNANSWERED, SERVER_REQUEST_DURATION, SERVER_REQUEST_UNANSWERED},
         thread::THREAD_ID,
     },
 };
@@ -83,14 +83,17 @@ pub fn span(request: &Request, target: &mut Target) -> Span {
     slow_span(target, series, name, kind, times, attributes)
 }
 
-/// Request latency on both sides, per peer.
+/// Request latency on both sides, per peer, and requests that had no answer.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = by_peer(&SERVER_REQUEST_DURATION, target, Series::ServerRequest, reading);
-    metrics.extend(by_peer(
-        &CLIENT_REQUEST_DURATION,
-        target,
-        Series::ClientRequest,
-        reading,
-    ));
-    metrics
+    let durations = [
+        (&SERVER_REQUEST_DURATION, Series::ServerRequest),
+        (&CLIENT_REQUEST_DURATION, Series::ClientRequest),
+    ];
+    let unanswered = [
+        (&SERVER_REQUEST_UNANSWERED, Series::ServerUnanswered),
+        (&CLIENT_REQUEST_UNANSWERED, Series::ClientUnanswered),
+    ];
+    let durations = durations.map(|(def, series)| by_peer(def, target, series, reading));
+    let unanswered = unanswered.map(|(def, series)| counts_by_peer(def, target, series, reading));
+    durations.into_iter().chain(unanswered).flatten().collect()
 }

@@ -77,10 +77,8 @@ fn unended(target: &Target, reading: &Reading) -> Vec<Metric> {
         return Vec::new();
     }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for ((slot, series, id), count) in &reading.counters {
-        if (*slot, *series) == (target.slot, Series::TokioUnended as u16) {
-            *counts.entry(target.future(*id)).or_default() += count;
-        }
+    for (id, count) in reading.counts(target.slot, Series::TokioUnended) {
+        *counts.entry(target.future(id)).or_default() += count;
     }
     let points = counts.into_iter().map(|(future, count)| {
         let attributes = vec![Attribute::new(TOKIO_TASK_FUTURE, future.to_owned())];
