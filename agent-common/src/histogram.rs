@@ -67,7 +67,7 @@ pub enum Series {
     GoSyscall = 19,
     /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
     TokioUnended = 20,
-    /// Counter: requests that were read and whose connection ended before anything was sent; the series' id is the peer's id.
+    /// Counter: requests that were read and whose connection ended before any of an answer reached the peer; the series' id is the peer's id.
     ServerUnanswered = 21,
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
     ClientUnanswered = 22,

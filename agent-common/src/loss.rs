@@ -34,7 +34,8 @@ pub enum Loss {
     HistogramQuota = 13,
     /// A target has as many peers as one may have: the value was counted under "other".
     PeerQuota = 14,
-    /// Bytes were read of a connection that was closed already, on both sides: a request that they answer was not counted.
+    /// Bytes were read of a connection that was closed already, or it was closed before the kernel told that a client had sent some: their
+    /// request was not counted.
     SocketClosed = 15,
 }
 

@@ -39,6 +39,7 @@ shared! {
     }
 
     pub struct Request {
+        /// The thread is 0 where it is not known: a reset came before the program that tells of the answer.
         pub header: Header,
         /// CLOCK_MONOTONIC, ns. Server: the request's first byte was read. Client: it was sent. The answer's first byte
         /// was sent (server) or read (client) at `header.time`.

@@ -13,10 +13,11 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{
     CLOSE, forget,
-    sequence::{is_unread, was_written},
+    request::ended,
+    sequence::{is_acknowledged, is_unread, was_written},
 };
 use crate::{
-    maps::{SOCKETS, TARGETS, hit, target},
+    maps::{self, SOCKETS, TARGETS, hit},
     read, record,
 };
 
@@ -27,7 +28,7 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
     if new as u8 == CLOSE {
         // Who is current pays for it, in a softirq too.
         let (tgid, _) = read::current();
-        if let Some(target) = target(tgid) {
+        if let Some(target) = maps::target(tgid) {
             let open = target.flags & HOOKS_OPEN != 0;
             hit(target, if open { Probe::NetState } else { Probe::HookIdle });
         }
@@ -55,19 +56,17 @@ fn cut_off(sk: u64, socket: &Socket) {
     if target.slot != socket.slot || target.flags & HOOKS_OPEN == 0 || socket.since < target.hooks_since {
         return;
     }
-    // An answer whose program is yet to run, or that is yet to be read, finds the connection closed, and is counted then.
-    let answered = if serves {
-        was_written(sk, socket)
+    if !serves {
+        // What came and is yet to be read finds the connection closed, and is counted then.
+        if !is_unread(sk, socket.multipath) {
+            record::count(target, Series::ClientUnanswered, socket.peer);
+        }
+    } else if was_written(sk, socket) && is_acknowledged(sk, socket) {
+        // Only the program that tells of the answer is yet to run; mostly a reset interrupts the call that sends it.
+        let (tgid, tid) = read::current();
+        let is_own = maps::target(tgid).is_some_and(|current| current.slot == target.slot);
+        ended(sk, target, socket, read::now(), if is_own { tid } else { 0 });
     } else {
-        is_unread(sk, socket.multipath)
-    };
-    if answered {
-        return;
+        record::count(target, Series::ServerUnanswered, socket.peer);
     }
-    let series = if serves {
-        Series::ServerUnanswered
-    } else {
-        Series::ClientUnanswered
-    };
-    record::count(target, series, socket.peer);
 }

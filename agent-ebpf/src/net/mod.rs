@@ -7,7 +7,7 @@ use agent_common::{
     loss::Loss,
     net::{
         PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT, ROLE_SERVER,
-        request::{IDLE, Socket},
+        request::{IDLE, RECEIVED, Socket},
     },
     target::{BUCKET_QUOTA, PEER_QUOTA, Shared, Target},
 };
@@ -125,9 +125,9 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     PEER_OTHER
 }
 
-/// The socket's entry; made at the first bytes that are seen of a connection.
+/// The socket's entry; made at the first bytes that are seen of a connection, which went `direction`.
 #[inline(always)]
-pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
+pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
     let hash: u32 = read::argument(sk, kernel!(sk_hash));
     let remote: u16 = read::argument(sk, kernel!(sk_dport));
     let local: u16 = read::argument(sk, kernel!(sk_num));
@@ -140,18 +140,20 @@ pub fn known(sk: u64, target: &Target) -> Option<*mut Socket> {
             return Some(socket);
         }
     }
-    if read::field::<u8>(sk, kernel!(sk_state))? == CLOSE {
-        // What is left is read after both sides said that they send no more: its entry went with the close, and nothing would remove
-        // another.
-        record::lost(Loss::SocketClosed);
-        return None;
-    }
     let multipath = match read::field(sk, kernel!(sk_protocol))? {
         IPPROTO_TCP => false,
         IPPROTO_MPTCP => true,
         _ => return None,
     };
     let role = role(sk, multipath)?;
+    if read::field::<u8>(sk, kernel!(sk_state))? == CLOSE {
+        // Its entry went with the close, and nothing would remove another. What is left is read after both sides said that they send no
+        // more; or a reset came before the program that tells of a sending: of an answer the close has told.
+        if direction == RECEIVED || role == ROLE_CLIENT {
+            record::lost(Loss::SocketClosed);
+        }
+        return None;
+    }
     let peer = peer(sk, role, target.slot)?;
     let socket = Socket {
         connection,

@@ -8,7 +8,7 @@
 //! bytes, by the connection's sequence numbers, and not that of the calls.
 
 use agent_common::{
-    event::Kind,
+    event::{ACTOR_NONE, Actor, Kind},
     histogram::Series,
     hits::Probe,
     loss::Loss,
@@ -88,7 +88,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
     let Some(target) = hooked(tgid, Probe::NetMoved) else {
         return;
     };
-    let Some(socket) = known(sk, target) else {
+    let Some(socket) = known(sk, target, direction) else {
         return;
     };
     // SAFETY: the entry stays until this socket's CLOSE; reads and writes of one socket by two threads at once can mix up
@@ -135,9 +135,9 @@ fn moved(sk: u64, length: i32, direction: u8) {
     }
 }
 
-/// A request is over.
+/// A request is over, by what the thread `tid` of the target did; 0 where that is not known.
 #[inline(always)]
-fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
+pub fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
     let (since, role) = (socket.since, socket.role);
     let took = now.saturating_sub(since);
     let series = if role == ROLE_SERVER {
@@ -149,11 +149,20 @@ fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
     if took >= target.slow_request
         && let Some(peer) = peer(sk, role, target.slot)
     {
-        record::event(Request {
+        let mut request = Request {
             header: record::header(Kind::Request, target.slot, now),
             since,
             peer,
-            actor: read::actor(target, tid),
-        });
+            actor: Actor {
+                id: 0,
+                kind: ACTOR_NONE,
+                future: 0,
+            },
+        };
+        request.header.tid = tid;
+        if tid != 0 {
+            request.actor = read::actor(target, tid);
+        }
+        record::event(request);
     }
 }

@@ -54,12 +54,17 @@ pub fn is_late(sk: u64, socket: &Socket, length: i32) -> bool {
     (socket.written.wrapping_sub(end.wrapping_sub(length as u32)) as i32) > 0
 }
 
-/// Whether the peer has acknowledged anything that was written since the target last read. A FIN is acknowledged too.
+/// Whether the peer has acknowledged anything that was written since the target last read, and may yet answer. A FIN is acknowledged too.
 #[inline(always)]
 pub fn was_answered(sk: u64, socket: &Socket) -> bool {
+    is_acknowledged(sk, socket) && matches!(read::field(sk, kernel!(sk_state)), Some(ESTABLISHED | CLOSE_WAIT))
+}
+
+/// Whether the peer has acknowledged anything that was written since the target last read.
+#[inline(always)]
+pub fn is_acknowledged(sk: u64, socket: &Socket) -> bool {
     let Some(acknowledged) = sequence(sk, socket.multipath, kernel!(tcp_snd_una), kernel!(mptcp_snd_una)) else {
         return false;
     };
     (acknowledged.wrapping_sub(socket.written) as i32) > 0
-        && matches!(read::field(sk, kernel!(sk_state)), Some(ESTABLISHED | CLOSE_WAIT))
 }

@@ -72,7 +72,7 @@ pub static SERVER_REQUEST_UNANSWERED: MetricDef = MetricDef {
     name: "whywait.server.request.unanswered",
     unit: "{request}",
     instrument: Counter,
-    description: "Connections that ended after the service had read a request, or other last words of its client such as TLS's close_notify, and before it sent anything: the client gave up, or the service closed. They are in no duration.",
+    description: "Connections that ended after the service had read a request, or other last words of its client such as TLS's close_notify, and before any of an answer reached it: the client gave up, or the service closed. They are in no duration.",
     source: "as whywait.server.request.duration, and tp_btf: inet_sock_set_state",
     attributes: SERVER_PEER,
 };

@@ -72,7 +72,9 @@ pub fn span(request: &Request, target: &mut Target) -> Span {
     };
     let mut attributes = peer_attributes(Some(&request.peer));
     attributes.extend(actor_attributes(&request.actor, target));
-    attributes.push(Attribute::new(THREAD_ID, i64::from(request.header.tid)));
+    if request.header.tid != 0 {
+        attributes.push(Attribute::new(THREAD_ID, i64::from(request.header.tid)));
+    }
     let name = if request.peer.role == ROLE_SERVER {
         format!("{verb} :{}", request.peer.port)
     } else {
