@@ -78,6 +78,9 @@ pub(crate) fn for_arm64_vm(tools: &Tools) -> Result<(PathBuf, PathBuf)> {
     Ok((init, reader))
 }
 
+/// In place of a test program's name: the tests within the library.
+pub(crate) const UNIT_TESTS: &str = "agent";
+
 /// Test programs of agent, for VMs.
 pub(crate) fn tests_for_vms(arch: Arch, tests: &[&str]) -> Result<Vec<PathBuf>> {
     let mut build = sh::cargo(&[
@@ -89,7 +92,13 @@ pub(crate) fn tests_for_vms(arch: Arch, tests: &[&str]) -> Result<Vec<PathBuf>> 
         "agent",
     ]);
     arch.link_statically(&mut build);
-    build.args(tests.iter().flat_map(|name| ["--test", *name]));
+    for name in tests {
+        if *name == UNIT_TESTS {
+            build.arg("--lib");
+        } else {
+            build.args(["--test", *name]);
+        }
+    }
     progress::note(&sh::show(&build));
     let messages = sh::capture(&mut build)?;
     let mut programs = Vec::new();

@@ -19,13 +19,20 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) use fetch::missing_packages;
 pub(crate) use matrix::matrix;
 
-use crate::{arch::Arch, demo_build, progress, setup::Tools, sh};
+use crate::{
+    arch::Arch,
+    demo_build::{self, UNIT_TESTS},
+    progress,
+    setup::Tools,
+    sh,
+};
 use fetch::Kernel;
 
-/// What is booted: a kernel series, the Debian suite that carries it, more words of its command line, and tests.
+/// What is booted: a kernel series, the Debian suite that carries it, its CPUs, more words of its command line, and tests.
 struct Machine {
     series: &'static str,
     suite: &'static str,
+    cpus: u32,
     words: &'static str,
     tests: &'static [Test],
 }
@@ -35,6 +42,12 @@ type Test = (&'static str, &'static str);
 
 /// Tests that ask for what the build's machine may not have: cgroups of version 2.
 const QUOTAS: &[Test] = &[("causes", "quota"), ("threads", "throttled")];
+/// The same, and of what CPUs share, which the build's machine may have too few of to tell.
+const MANY_CPUS: &[Test] = &[
+    ("causes", "quota"),
+    ("threads", "throttled"),
+    (UNIT_TESTS, "an_allowance_is_one_for_all_cpus"),
+];
 /// Tests of programs that are preempted, which the build's kernel may never do.
 const PREEMPTION: &[Test] = &[("preemption", "")];
 
@@ -43,18 +56,21 @@ const MACHINES: &[Machine] = &[
     Machine {
         series: "5.10",
         suite: "bullseye-security",
+        cpus: 2,
         words: "",
         tests: QUOTAS,
     },
     Machine {
         series: "6.1",
         suite: "bookworm-security",
+        cpus: 8,
         words: "",
-        tests: QUOTAS,
+        tests: MANY_CPUS,
     },
     Machine {
         series: fetch::NEWEST,
         suite: "trixie-backports",
+        cpus: 2,
         words: "preempt=full WHYWAIT_PREEMPTION_SECONDS=30",
         tests: PREEMPTION,
     },
@@ -76,6 +92,7 @@ const ARM64_MACHINES: &[Machine] = &[
     Machine {
         series: ARM64_SERIES[0].0,
         suite: ARM64_SERIES[0].1,
+        cpus: 2,
         words: "",
         tests: &[
             ("go_oracle", ""),
@@ -85,6 +102,7 @@ const ARM64_MACHINES: &[Machine] = &[
     Machine {
         series: fetch::NEWEST,
         suite: "trixie-backports",
+        cpus: 2,
         words: "preempt=full WHYWAIT_PREEMPTION_SECONDS=30",
         tests: PREEMPTION,
     },
@@ -113,6 +131,7 @@ fn test_on(tools: &Tools, arch: Arch, machines: &[Machine], init: &Path, program
     let boots = boots.map(|(kernel, machine)| Boot {
         name: kernel.name(),
         kernel,
+        cpus: machine.cpus,
         words: format!("{} {}", machine.words, words(machine.tests)),
         longer: Duration::ZERO,
     });
@@ -137,6 +156,7 @@ pub(crate) fn test_preemption(tools: &Tools, time: Duration) -> Result<()> {
         Boot {
             name: format!("{}-{}", kernel.name(), how.replace('=', "-")),
             kernel,
+            cpus: 2,
             words: format!("{how} {SECONDS}={} {}", time.as_secs(), words(PREEMPTION)),
             longer: time,
         }
@@ -169,6 +189,7 @@ fn words(tests: &[Test]) -> String {
 struct Boot {
     name: String,
     kernel: Kernel,
+    cpus: u32,
     /// More of the kernel's command line.
     words: String,
     /// How much longer than others it may take.
@@ -183,7 +204,7 @@ fn boot_all(boots: Vec<Boot>, image: &Path) -> Result<()> {
             let (name, image) = (boot.name.clone(), image.to_path_buf());
             let verdict = move || {
                 let log = boot::log(&boot.name);
-                boot::verdict(&boot.kernel, &image, &boot.words, &log, boot.longer)
+                boot::verdict(&boot.kernel, boot.cpus, &image, &boot.words, &log, boot.longer)
             };
             (name, thread::spawn(verdict))
         })

@@ -21,16 +21,17 @@ const SHOWN: usize = 60;
 /// It may take `longer` than others.
 pub(super) fn verdict(
     kernel: &Kernel,
+    cpus: u32,
     initrd: &Path,
     words: &str,
     log: &Path,
     longer: Duration,
 ) -> Result<Vec<String>> {
     let limit = limit(kernel.arch) + longer;
-    let mut serial = boot(kernel, initrd, words, log, limit)?;
+    let mut serial = boot(kernel, cpus, initrd, words, log, limit)?;
     if let Verdict::EarlyOops(line) = judge(&serial) {
         progress::note(&format!("kernel {}: {line}; booting once more", kernel.name()));
-        serial = boot(kernel, initrd, words, log, limit)?;
+        serial = boot(kernel, cpus, initrd, words, log, limit)?;
     }
     match judge(&serial) {
         Verdict::Passed(line) => Ok(said(&serial).into_iter().chain([line]).collect()),
@@ -111,7 +112,7 @@ fn judge(serial: &str) -> Verdict {
     }
 }
 
-fn boot(kernel: &Kernel, initrd: &Path, words: &str, log: &Path, limit: Duration) -> Result<String> {
+fn boot(kernel: &Kernel, cpus: u32, initrd: &Path, words: &str, log: &Path, limit: Duration) -> Result<String> {
     sh::create(log)?;
     // Pointer authentication by qemu's own algorithm: the architected one is slow to emulate.
     let (program, machine, processor, console) = match kernel.arch {
@@ -120,7 +121,7 @@ fn boot(kernel: &Kernel, initrd: &Path, words: &str, log: &Path, limit: Duration
     };
     let mut qemu = Command::new(program);
     qemu.args(["-machine", machine, "-accel", "tcg,thread=single", "-cpu", processor])
-        .args(["-smp", "2", "-m", MEMORY_MB])
+        .args(["-smp", &cpus.to_string(), "-m", MEMORY_MB])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-serial")
         .arg(format!("file:{}", log.display()))

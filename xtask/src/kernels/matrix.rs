@@ -86,7 +86,7 @@ fn run(kernel: &Kernel, version: &str, image: &Path) -> (String, bool) {
          WHYWAIT_GO_BUILDS=/{BUILDS}"
     );
     let log = boot::log(&name);
-    let verdict = boot::verdict(kernel, image, &words, &log, Duration::ZERO);
+    let verdict = boot::verdict(kernel, 2, image, &words, &log, Duration::ZERO);
     match &verdict {
         Ok(lines) => lines.iter().for_each(|line| progress::note(&format!("{name}: {line}"))),
         Err(why) => eprintln!("{name}: {why:#}"),
