@@ -1,7 +1,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::*;
-use crate::discover::Process;
+use crate::discover::{Process, process};
 
 /// CLOCK_MONOTONIC, ns: when the target was attached.
 const SINCE: u64 = 1_000_000_000;
@@ -14,6 +14,7 @@ fn target() -> Target {
         exe: Path::new("/bin/shop").to_owned(),
         name: "shop".to_owned(),
         program: None,
+        root: process::proc(),
     };
     Target::new(process, 1, Arc::default(), MonoNs(SINCE))
 }

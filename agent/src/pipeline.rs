@@ -24,7 +24,8 @@ use crate::{
     cli::RunArgs,
     clock,
     collect::Collector,
-    discover, enrich,
+    discover::{Process, process},
+    enrich,
     exit::Exit,
     export::Exporter,
     health::{self, Health},
@@ -34,7 +35,7 @@ use crate::{
     model::{MonoNs, Resource},
     recording::{Finished, Recorder},
     summary::Screen,
-    watch::{LONG, Settled, Watch},
+    watch::{LONG, Lifecycle, Settled, Watch},
 };
 
 mod faults;
@@ -67,6 +68,8 @@ const ENDS: usize = 256;
 /// The running agent.
 struct Pipeline {
     watch: Watch,
+    /// Who becomes a target of the watch's.
+    lifecycle: Lifecycle,
     ring: Ring,
     /// Exec events, apart from the others so that a flood of those takes no room from them.
     execs: Ring,
@@ -113,10 +116,11 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = Stop::new().context("cannot handle signals")?;
     let (mut pipeline, mut ends) = Pipeline::start(args, record, aside).await?;
-    if let Err(error) = pipeline.watch.scan() {
+    if let Err(error) = pipeline.lifecycle.scan(&mut pipeline.watch) {
         pipeline.watch.close().await;
         return Err(error);
     }
+    pipeline.watch.scanned();
     pipeline.begun();
     // Reading the kernel's types took fifty times what stays of it.
     heap::give_back();
@@ -143,6 +147,7 @@ impl Pipeline {
         let (watch_to_pipeline, ends) = mpsc::channel(ENDS);
         let mut meter = Meter::new(&mut take)?;
         meter.calibrate(&mut object);
+        let lifecycle = Lifecycle::new(process::proc(), options.selector.clone(), Process::inspect);
         let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
         let exporter = Exporter::start(export, aside)?;
         let health = Arc::new(Health::default());
@@ -156,6 +161,7 @@ impl Pipeline {
         let screen = Screen::new(args.plain).context("cannot begin the thread that writes to standard output")?;
         let pipeline = Self {
             watch,
+            lifecycle,
             ring,
             execs,
             store,
@@ -207,13 +213,13 @@ impl Pipeline {
                 }
                 Some(done) = self.watch.windows.done.recv() => {
                     self.watch.done(done);
-                    turn = turn.min(Instant::now() + self.watch.pace());
+                    turn = turn.min(Instant::now() + self.pace());
                 }
-                Some(looked) = self.watch.images.done.recv() => {
-                    self.watch.looked(looked);
+                Some(looked) = self.lifecycle.images.done.recv() => {
+                    self.lifecycle.looked(&mut self.watch, looked);
                     self.begun();
                 }
-                Some(look) = self.watch.looks.recv() => self.reconciled(look),
+                Some(look) = self.lifecycle.looks.recv() => self.reconciled(look),
                 _ = tick.tick() => {
                     self.health.turn();
                     let due = Instant::now() >= next_metrics;
@@ -224,9 +230,10 @@ impl Pipeline {
                 }
                 () = sleep_until(turn.into()) => {
                     backlog = self.burst();
+                    self.lifecycle.turn(&mut self.watch, clock::now());
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.
                     self.unsettled.extend(self.watch.govern());
-                    turn = Instant::now() + self.watch.pace();
+                    turn = Instant::now() + self.pace();
                 }
                 // Other tasks, signals and the ring buffer's own word are looked at only where this one waits.
                 () = yield_now(), if backlog => backlog = self.burst(),
@@ -330,7 +337,7 @@ impl Pipeline {
         let named_by_pid_only =
             !args.targets.pid.is_empty() && args.targets.exe.is_empty() && args.targets.name.is_empty();
         // One that has just become another program is no target yet.
-        let lives = |pid: &u32| discover::Process::read(*pid).is_ok();
+        let lives = |pid: &u32| Process::read(*pid).is_ok();
         named_by_pid_only
             && self.watch.targets.is_empty()
             && self.watch.ended > 0

@@ -13,11 +13,12 @@ use crate::{
     budget::Meter,
     cli::SelftestArgs,
     collect::Collector,
+    discover::{Process, process},
     exit::Exit,
     intake::ring::Ring,
     pipeline, say, signals,
     target::Target,
-    watch::{Options, Watch},
+    watch::{Lifecycle, Options, Watch},
 };
 
 /// What a signal of a target must bring: a name, and how to see it.
@@ -76,8 +77,10 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         limits: None,
         host: None,
     };
+    let mut lifecycle = Lifecycle::new(process::proc(), options.selector.clone(), Process::inspect);
     let mut watch = Watch::new(object, maps, meter, hooks, options, watch_to_selftest);
-    watch.scan()?;
+    lifecycle.scan(&mut watch)?;
+    watch.scanned();
     let deadline = Instant::now() + args.timeout;
     let (mut collector, mut rejected) = (Collector::new(usize::MAX), 0u64);
     let outcome = loop {
@@ -85,8 +88,8 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         while let Ok(done) = watch.windows.done.try_recv() {
             watch.done(done);
         }
-        while let Ok(looked) = watch.images.done.try_recv() {
-            watch.looked(looked);
+        while let Ok(looked) = lifecycle.images.done.try_recv() {
+            lifecycle.looked(&mut watch, looked);
         }
         ring.drain(1 << 20, |_, event| match event {
             Ok(event) => {
@@ -103,7 +106,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         }
         let reading = store.read(watch.kept(false))?;
         let silent = silent(&watch, &reading);
-        if silent.is_empty() && !watch.images.is_busy() || Instant::now() > deadline {
+        if silent.is_empty() && !lifecycle.images.is_busy() || Instant::now() > deadline {
             report(&watch, &reading);
             break silent;
         }

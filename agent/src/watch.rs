@@ -1,15 +1,7 @@
 //! Watches targets come and go: inspects what the user chose, attaches it, lets it go when it ends.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use agent_common::target::TARGET_LIMIT;
 use anyhow::Context as _;
 use log::{info, log, warn};
 use tokio::{
@@ -28,7 +20,7 @@ use crate::{
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
-    discover::{Census, Process, Selector, process::PROC},
+    discover::{Process, Selector},
     enrich,
     golang::ProofError,
     inspect::{Image, InspectError},
@@ -45,7 +37,9 @@ mod early;
 mod govern;
 mod hooks;
 mod images;
+mod lifecycle;
 mod named;
+mod places;
 mod retire;
 mod share;
 mod together;
@@ -54,6 +48,8 @@ mod turn;
 pub use arrive::Looked;
 pub use done::note_memory;
 pub use govern::{LONG, Settled};
+pub use lifecycle::{Lifecycle, Standing, Targets};
+pub use places::Places;
 pub use retire::{Retired, Why};
 
 /// How long the end of a run waits for probes that are being put in or taken out.
@@ -77,7 +73,7 @@ pub struct Options {
     pub host: Option<f64>,
 }
 
-/// The targets, and what it takes to make a process one.
+/// The targets, and what it takes to make a process one. Which ones become targets is [`Lifecycle`]'s to say.
 pub struct Watch {
     pub windows: Windows,
     /// Why no uprobe is to be had on this kernel.
@@ -97,23 +93,10 @@ pub struct Watch {
     retired: Vec<Retired>,
     leaving: retire::Leaving,
     next_slot: u32,
-    early: early::Early,
-    /// Who was looked at; None while a look is under way.
-    census: Option<Census>,
-    /// Processes that the next look shows again: there may be room for them then.
-    undecided: Vec<u32>,
-    census_to_pipeline: mpsc::Sender<arrive::Looked>,
-    pub looks: mpsc::Receiver<arrive::Looked>,
-    /// Indices of targets in the map of hits that nobody uses.
-    free: Vec<u32>,
-    pub images: images::Images,
-    /// Executables, and why was said that they are watched in part, or not.
-    said: HashSet<(PathBuf, String)>,
+    pub places: Places,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
     pub ended: usize,
-    /// The part of the budget that the agent's own limits leave; at 0 no new target is taken either.
-    pub allowed: f64,
 }
 
 impl Watch {
@@ -126,7 +109,6 @@ impl Watch {
         options: Options,
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
-        let (census_to_pipeline, looks) = mpsc::channel(1);
         let without_uprobes = object.without_uprobes().map(str::to_owned);
         let hook_set = hooks::HookSet::new(&mut hooks, options.limits.is_none());
         Self {
@@ -143,17 +125,9 @@ impl Watch {
             retired: Vec::new(),
             leaving: retire::Leaving::default(),
             next_slot: 1,
-            early: early::Early::default(),
-            census: Some(Census::new(Path::new(PROC))),
-            undecided: Vec::new(),
-            census_to_pipeline,
-            looks,
-            free: (1..TARGET_LIMIT).rev().collect(),
-            images: images::Images::new(Process::inspect),
-            said: HashSet::new(),
+            places: Places::default(),
             watch_to_pipeline,
             ended: 0,
-            allowed: 1.0,
         }
     }
 
@@ -179,6 +153,11 @@ impl Watch {
         self.targets.values().chain(retired)
     }
 
+    /// Everybody who is there was looked at: without a target nobody wants the hooks.
+    pub fn scanned(&mut self) {
+        self.hook_set.turn(&self.windows);
+    }
+
     /// Whether the user named the process of a target: by pid, executable or name.
     pub fn names(&self, target: &Target) -> bool {
         let selector = &self.options.selector;
@@ -194,109 +173,6 @@ impl Watch {
             return targets.any(|target| self.names(target) && is_dark(target));
         }
         !self.targets.is_empty() && targets.all(is_dark)
-    }
-
-    fn admit(
-        &mut self,
-        process: Process,
-        image: Option<Arc<Image>>,
-        error: Option<InspectError>,
-    ) -> anyhow::Result<()> {
-        if self.allowed == 0.0 {
-            anyhow::bail!("left out until there is room: the agent is at its own limits (--limit-cpu, --limit-memory)");
-        }
-        let Some(index) = self.free.last().copied() else {
-            anyhow::bail!(
-                "left out until there is room: {} targets are watched already",
-                self.targets.len()
-            );
-        };
-        let pidfd = process.pidfd()?;
-        let bias = match image.as_deref() {
-            Some(Image::Go(image)) => process.bias(&image.elf)?,
-            Some(Image::Tokio(image)) => process.bias(&image.elf)?,
-            None => 0,
-        };
-        let go = self.open_runtime(process.pid, image.as_deref(), bias);
-        if matches!(go, Err(ProofError::NotStarted)) && self.early.wait(process.pid) {
-            return Ok(());
-        }
-        self.early.forget(process.pid);
-        let named = self.options.selector.pids.contains(&process.pid);
-        if let Err(ProofError::Memory(error)) = &go
-            && error.kind() == io::ErrorKind::TimedOut
-            && !named
-        {
-            anyhow::bail!("left out until its memory answers: {error}");
-        }
-        let mut plan = image
-            .as_deref()
-            .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
-        if let Some(reason) = &self.without_uprobes {
-            plan.without_probes(reason);
-        }
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let resource = enrich::resource(&process, image.as_deref()).context("cannot read its environment")?;
-        // A Go binary of which too little is known is recognised all the same.
-        let error = error.or_else(|| attach::go_error(image.as_deref()?));
-        let mut error = error.map(|error| error.to_string());
-        if process.is_replaced() {
-            info!(
-                "process {}: its executable was replaced or removed since it started; the one that runs is read",
-                process.pid
-            );
-        }
-        let go = go.unwrap_or_else(|unproved| {
-            let reason = unproved.to_string();
-            plan.without_go(&reason);
-            error = Some(reason);
-            None
-        });
-        if let Some(error) = &error {
-            let level = self.while_alive(&process, error);
-            log!(
-                level,
-                "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",
-                process.pid,
-                process.exe.display()
-            );
-        }
-        let mut target = Target::new(process, slot, resource.into(), clock::now());
-        target.bias = bias;
-        let runtime = error.map(|error| SignalState {
-            signal: "runtime",
-            coverage: Coverage::Off(error),
-        });
-        let quota = signals::process::quota::state(target.process.pid, &self.options.without);
-        target.planned = std::mem::take(&mut plan.states);
-        target.planned.extend(runtime);
-        target.planned.extend(kernel::states(&self.hooks));
-        target.planned.push(quota);
-        target.restate();
-        target.futures = plan.futures.clone();
-        target.go = go;
-        target.image = image;
-        target.open_exe()?;
-        self.meter
-            .clear(index)
-            .context("cannot set the target's hits to nothing")?;
-        self.free.pop();
-        if let Err(error) = self.attach(&mut target, &plan, index) {
-            target.known.index = index;
-            self.dismiss(target, Why::Refused);
-            return Err(error);
-        }
-        let pid = target.process.pid;
-        self.by_slot.insert(slot, pid);
-        if target.probes.probes.is_empty() {
-            govern::announce(&target);
-        } else {
-            self.open_probes(&mut target);
-        }
-        target.end = Some(self.await_end(slot, pidfd));
-        self.targets.insert(pid, target);
-        Ok(())
     }
 
     /// Until its handle is aborted, as the process may outlive the target.
@@ -349,5 +225,119 @@ impl Watch {
             // A panic while dropping would have nothing left to undo.
             let _ = task.await;
         }
+    }
+}
+
+impl Targets for Watch {
+    fn standing(&self, pid: u32) -> Option<Standing<'_>> {
+        self.targets.get(&pid).map(|target| Standing {
+            slot: target.slot,
+            process: &target.process,
+            since: target.since,
+        })
+    }
+
+    fn is_leaving(&mut self, pid: u32) -> bool {
+        self.leaving.is_leaving(pid)
+    }
+
+    fn admit(
+        &mut self,
+        life: &mut Lifecycle,
+        process: Process,
+        image: Option<Arc<Image>>,
+        error: Option<InspectError>,
+    ) -> anyhow::Result<()> {
+        let index = self.places.next(self.targets.len())?;
+        let pidfd = process.pidfd()?;
+        let bias = match image.as_deref() {
+            Some(Image::Go(image)) => process.bias(&image.elf)?,
+            Some(Image::Tokio(image)) => process.bias(&image.elf)?,
+            None => 0,
+        };
+        let go = self.open_runtime(process.pid, image.as_deref(), bias);
+        if matches!(go, Err(ProofError::NotStarted)) && life.early.wait(process.pid) {
+            return Ok(());
+        }
+        life.early.forget(process.pid);
+        let named = self.options.selector.pids.contains(&process.pid);
+        if let Err(ProofError::Memory(error)) = &go
+            && error.kind() == io::ErrorKind::TimedOut
+            && !named
+        {
+            anyhow::bail!("left out until its memory answers: {error}");
+        }
+        let mut plan = image
+            .as_deref()
+            .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
+        if let Some(reason) = &self.without_uprobes {
+            plan.without_probes(reason);
+        }
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        let resource = enrich::resource(&process, image.as_deref()).context("cannot read its environment")?;
+        // A Go binary of which too little is known is recognised all the same.
+        let error = error.or_else(|| attach::go_error(image.as_deref()?));
+        let mut error = error.map(|error| error.to_string());
+        if process.is_replaced() {
+            info!(
+                "process {}: its executable was replaced or removed since it started; the one that runs is read",
+                process.pid
+            );
+        }
+        let go = go.unwrap_or_else(|unproved| {
+            let reason = unproved.to_string();
+            plan.without_go(&reason);
+            error = Some(reason);
+            None
+        });
+        if let Some(error) = &error {
+            let level = life.while_alive(&process, error);
+            log!(
+                level,
+                "process {} ({}): {error}. Its sockets and threads are watched, its runtime is not",
+                process.pid,
+                process.exe.display()
+            );
+        }
+        let mut target = Target::new(process, slot, resource.into(), clock::now());
+        target.bias = bias;
+        let runtime = error.map(|error| SignalState {
+            signal: "runtime",
+            coverage: Coverage::Off(error),
+        });
+        let quota = signals::process::quota::state(target.process.pid, &self.options.without);
+        target.planned = std::mem::take(&mut plan.states);
+        target.planned.extend(runtime);
+        target.planned.extend(kernel::states(&self.hooks));
+        target.planned.push(quota);
+        target.restate();
+        target.futures = plan.futures.clone();
+        target.go = go;
+        target.image = image;
+        target.open_exe()?;
+        self.meter
+            .clear(index)
+            .context("cannot set the target's hits to nothing")?;
+        self.places.take();
+        if let Err(error) = self.attach(&mut target, &plan, index) {
+            target.known.index = index;
+            self.dismiss(target, Why::Refused);
+            return Err(error);
+        }
+        let pid = target.process.pid;
+        self.by_slot.insert(slot, pid);
+        if target.probes.probes.is_empty() {
+            govern::announce(&target);
+        } else {
+            self.open_probes(&mut target);
+        }
+        target.end = Some(self.await_end(slot, pidfd));
+        self.targets.insert(pid, target);
+        Ok(())
+    }
+
+    fn retire(&mut self, slot: u32, why: Why) -> Vec<Settled> {
+        Self::retire(self, slot, why).unwrap_or_default()
     }
 }

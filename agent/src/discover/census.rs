@@ -1,26 +1,22 @@
 //! A reconciling look at every process: exec events tell of new programs, but not of a process that was forked and stays what it is,
 //! as daemons are; events may be lost; and a process may be left out for want of room that there is later.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
 
 use super::{Process, ProcessError, process::Program};
 
 /// What there was at the last look.
 pub struct Census {
     /// Where the proc filesystem is.
-    root: PathBuf,
+    root: Arc<Path>,
     known: HashMap<u32, Program>,
 }
 
 impl Census {
     /// Nothing was seen yet.
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: Arc<Path>) -> Self {
         Self {
-            root: root.to_owned(),
+            root,
             known: HashMap::new(),
         }
     }
@@ -56,36 +52,8 @@ impl Census {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
-
     use super::*;
-
-    /// A proc filesystem that is written by hand.
-    struct Proc(tempfile::TempDir);
-
-    impl Proc {
-        /// Lets a process be: (its start, where its stack begins, what it runs).
-        fn set(&self, pid: u32, (start, stack, exe): (u64, u64, &str)) {
-            self.end(pid);
-            let of = self.0.path().join(pid.to_string());
-            fs::create_dir(&of).unwrap();
-            // proc(5): fields 3 to 52, of which 22 is the start, 28 the stack's.
-            let field = |number| match number {
-                4 => 100,
-                22 => start,
-                28 => stack,
-                _ => 1,
-            };
-            let fields: Vec<String> = (4..=52).map(|number| field(number).to_string()).collect();
-            fs::write(of.join("stat"), format!("{pid} (a name) S {}\n", fields.join(" "))).unwrap();
-            symlink(exe, of.join("exe")).unwrap();
-        }
-
-        fn end(&self, pid: u32) {
-            // At first there is none.
-            let _ = fs::remove_dir_all(self.0.path().join(pid.to_string()));
-        }
-    }
+    use crate::discover::{process, scripted::Proc};
 
     fn check(census: &mut Census, what: &str, expected: &[(u32, &str)]) {
         let mut found: Vec<(u32, String)> = census
@@ -101,9 +69,8 @@ mod tests {
 
     #[test]
     fn what_is_new_is_shown_once() {
-        let proc = Proc(tempfile::tempdir().unwrap());
-        fs::create_dir(proc.0.path().join("sys")).unwrap();
-        let census = &mut Census::new(proc.0.path());
+        let proc = Proc::new();
+        let census = &mut Census::new(proc.root());
         check(census, "nobody", &[]);
         proc.set(7, (10, 900, "/bin/shell"));
         proc.set(8, (20, 800, "/bin/service"));
@@ -125,10 +92,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_yet_is_shown_when_it_can() {
-        let proc = Proc(tempfile::tempdir().unwrap());
+        let proc = Proc::new();
         proc.set(7, (10, 900, "/bin/service"));
-        fs::remove_file(proc.0.path().join("7/exe")).unwrap();
-        let census = &mut Census::new(proc.0.path());
+        proc.hide_exe(7);
+        let census = &mut Census::new(proc.root());
         check(census, "without an executable", &[]);
         proc.set(7, (10, 900, "/bin/service"));
         check(census, "with one", &[(7, "/bin/service")]);
@@ -136,7 +103,7 @@ mod tests {
 
     #[test]
     fn this_process_is_seen_once() {
-        let mut census = Census::new(Path::new("/proc"));
+        let mut census = Census::new(process::proc());
         let own = |found: Vec<Process>| found.iter().filter(|process| process.pid == std::process::id()).count();
         assert_eq!(own(census.look().unwrap()), 1);
         assert_eq!(own(census.look().unwrap()), 0);

@@ -5,6 +5,8 @@ pub mod census;
 pub mod namespace;
 pub mod objects;
 pub mod process;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod select;
 
 pub use census::Census;

@@ -35,13 +35,13 @@ pub fn runtime_in(process: &Process) -> Option<InspectError> {
 fn look(process: &Process) -> Option<InspectError> {
     let own = std::fs::metadata(process.exe_path()).ok()?.ino();
     let mut seen = HashSet::from([own]);
-    let maps = maps(process.pid).ok()?;
+    let maps = maps(process).ok()?;
     let code = maps
         .iter()
         .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0);
     let objects = code.filter(|map| seen.insert(map.inode)).take(MOST);
     let mut found = objects.filter_map(|map| {
-        let runtime = inspect::runtime_of_object(&open(process.pid, map)?)?;
+        let runtime = inspect::runtime_of_object(&open(process, map)?)?;
         let MMapPath::Path(path) = &map.pathname else {
             return None;
         };
@@ -54,7 +54,7 @@ fn look(process: &Process) -> Option<InspectError> {
 }
 
 /// The file of a mapping: itself, where that is allowed (CAP_CHECKPOINT_RESTORE), else by its path as the process has it.
-fn open(pid: u32, map: &MemoryMap) -> Option<File> {
+fn open(process: &Process, map: &MemoryMap) -> Option<File> {
     let MMapPath::Path(path) = &map.pathname else {
         return None;
     };
@@ -63,13 +63,15 @@ fn open(pid: u32, map: &MemoryMap) -> Option<File> {
         // Something else may stand there by now: a pipe would never open.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
-        let file = options.open(format!("/proc/{pid}/root{}", path.display())).ok()?;
+        let mut there = process.entry().join("root").into_os_string();
+        there.push(path);
+        let file = options.open(there).ok()?;
         let same = file
             .metadata()
             .is_ok_and(|file| file.is_file() && file.ino() == map.inode);
         same.then_some(file)
     };
-    File::open(format!("/proc/{pid}/map_files/{from:x}-{to:x}"))
+    File::open(process.entry().join(format!("map_files/{from:x}-{to:x}")))
         .ok()
         .or_else(by_path)
 }

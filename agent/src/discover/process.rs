@@ -6,6 +6,7 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +27,11 @@ use crate::{
 
 /// Where the proc filesystem is.
 pub const PROC: &str = "/proc";
+
+/// The same, for those who read it.
+pub fn proc() -> Arc<Path> {
+    Arc::from(Path::new(PROC))
+}
 
 /// Identity of a file's contents, as far as its inode tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +80,8 @@ pub struct Process {
     pub name: String,
     /// None of a recorded process.
     pub program: Option<Program>,
+    /// Where the proc filesystem is that it was read in, and is read in again.
+    pub root: Arc<Path>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,11 +122,11 @@ impl ProcessError {
 impl Process {
     /// Reads a process' identity.
     pub fn read(pid: u32) -> Result<Self, ProcessError> {
-        Self::read_in(Path::new(PROC), pid)
+        Self::read_in(&proc(), pid)
     }
 
     /// The same, where the proc filesystem is at `root`.
-    pub fn read_in(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+    pub fn read_in(root: &Arc<Path>, pid: u32) -> Result<Self, ProcessError> {
         let found = open_in(root, pid)?;
         let stat = found.stat().map_err(|source| proc_error(pid, "stat", source))?;
         let exe = match found.exe() {
@@ -133,6 +141,7 @@ impl Process {
             start: stat.starttime,
             exe,
             name: stat.comm,
+            root: root.clone(),
         })
     }
 
@@ -147,14 +156,24 @@ impl Process {
             .collect())
     }
 
+    /// What there is at its pid now.
+    pub fn now(&self) -> Result<Self, ProcessError> {
+        Self::read_in(&self.root, self.pid)
+    }
+
     /// Whether this very process still runs.
     pub fn is_alive(&self) -> bool {
-        Self::read(self.pid).is_ok_and(|now| now.start == self.start)
+        self.now().is_ok_and(|now| now.start == self.start)
+    }
+
+    /// Its folder in the proc filesystem.
+    pub fn entry(&self) -> PathBuf {
+        self.root.join(self.pid.to_string())
     }
 
     /// The executable's path through /proc, which holds even when the file was replaced.
     pub fn exe_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/exe", self.pid))
+        self.entry().join("exe")
     }
 
     /// CPU time used so far by all its threads, dead ones included, ns, by the scheduler's account. It is asked for many times
@@ -205,7 +224,7 @@ impl Process {
     /// symbols, and a file's inode number in /proc/PID/maps need not be its own on overlayfs.
     pub fn bias(&self, elf: &ElfFacts) -> Result<u64, ProcessError> {
         const AT_ENTRY: u64 = 9;
-        let auxv = open(self.pid)?.auxv();
+        let auxv = open_in(&self.root, self.pid)?.auxv();
         let auxv = auxv.map_err(|source| proc_error(self.pid, "auxv", source))?;
         // Of a process that ended there is nothing left.
         let entry = auxv.get(&AT_ENTRY).ok_or(ProcessError::Ended { pid: self.pid })?;
@@ -239,8 +258,10 @@ impl Process {
 }
 
 /// What the process has mapped.
-pub(super) fn maps(pid: u32) -> Result<MemoryMaps, ProcessError> {
-    open(pid)?.maps().map_err(|source| proc_error(pid, "maps", source))
+pub(super) fn maps(process: &Process) -> Result<MemoryMaps, ProcessError> {
+    let pid = process.pid;
+    let maps = open_in(&process.root, pid)?.maps();
+    maps.map_err(|source| proc_error(pid, "maps", source))
 }
 
 /// The threads of a process, by their tids.
@@ -249,10 +270,6 @@ pub fn threads(pid: u32) -> io::Result<HashSet<u32>> {
     Ok(entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect())
-}
-
-fn open(pid: u32) -> Result<procfs::process::Process, ProcessError> {
-    open_in(Path::new(PROC), pid)
 }
 
 fn open_in(root: &Path, pid: u32) -> Result<procfs::process::Process, ProcessError> {

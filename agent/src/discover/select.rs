@@ -42,6 +42,7 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discover::process;
 
     fn check(selector: &Selector, exe: &str, name: &str, expected: bool) {
         let process = Process {
@@ -50,6 +51,7 @@ mod tests {
             exe: exe.into(),
             name: name.to_owned(),
             program: None,
+            root: process::proc(),
         };
         assert_eq!(selector.matches(&process), expected, "{exe} {name}");
     }

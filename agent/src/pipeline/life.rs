@@ -42,14 +42,14 @@ impl Pipeline {
         self.ring.received += std::mem::take(&mut self.execs.received);
         self.ring.rejected += std::mem::take(&mut self.execs.rejected);
         for (pid, time) in execs {
-            let settled = self.watch.execed(pid, time);
+            let settled = self.lifecycle.execed(&mut self.watch, pid, time);
             self.unsettled.extend(settled);
         }
     }
 
     /// A look at every process is over.
     pub(super) fn reconciled(&mut self, looked: Looked) {
-        let settled = self.watch.reconciled(looked);
+        let settled = self.lifecycle.reconciled(&mut self.watch, looked);
         self.unsettled.extend(settled);
     }
 

@@ -35,14 +35,14 @@ impl Pipeline {
             shed.text()
         );
         self.collector.set_limit(shed.spans(self.max_spans));
-        self.watch.allowed = shed.budget();
+        self.watch.places.allowed = shed.budget();
     }
 
     /// What it takes to begin is not judged.
     pub(super) fn begun(&mut self) {
         if !self.begun {
             // One that does not answer is not waited for.
-            self.begun = !self.watch.images.is_busy() || self.began.elapsed() > deadline::LONG;
+            self.begun = !self.lifecycle.images.is_busy() || self.began.elapsed() > deadline::LONG;
             self.judged = (clock::now(), limits::measure().unwrap_or_default().0);
         }
     }

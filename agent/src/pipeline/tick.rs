@@ -1,6 +1,6 @@
 //! What the pipeline does once a second, and when it ends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{CLEAR, Pipeline};
 use crate::{
@@ -17,6 +17,11 @@ impl Pipeline {
         }
     }
 
+    /// How long until the governor's next turn.
+    pub(super) fn pace(&self) -> Duration {
+        self.watch.pace(self.lifecycle.is_waiting())
+    }
+
     /// Takes some events, reads plane 0, sends spans, tidies.
     pub(super) fn chores(&mut self) {
         self.burst();
@@ -26,7 +31,7 @@ impl Pipeline {
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
             self.watch.clear();
-            self.watch.reconcile();
+            self.lifecycle.reconcile();
             heap::give_back();
         }
         let waiting: Vec<_> = self.collector.take().collect();
@@ -108,7 +113,7 @@ impl Pipeline {
             rejected: self.ring.rejected,
             over_limit: self.collector.over_limit,
             late: self.late,
-            panics: self.watch.images.panics,
+            panics: self.lifecycle.images.panics,
             skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,

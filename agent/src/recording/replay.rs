@@ -9,7 +9,7 @@ use super::{Described, Frames, Preface, Reader, Record, RecordingError, to_resou
 use crate::{
     clock::Anchor,
     collect::Collector,
-    discover::Process,
+    discover::{Process, process},
     exit::{Exit, Fatal},
     export::{self, Exporter},
     intake::{Event, decode},
@@ -158,6 +158,7 @@ fn target(described: Described) -> Target {
         exe: Path::new("").to_owned(),
         name: String::new(),
         program: None,
+        root: process::proc(),
     };
     let resource = Arc::new(to_resource(&described.resource));
     let mut target = Target::new(process, described.slot, resource, MonoNs(0));

@@ -9,13 +9,15 @@ use std::{
 use log::{Level, debug, log, warn};
 
 use super::{
-    Settled, Watch, Why,
+    Settled, Why,
     images::{self, Inspected},
+    lifecycle::{Lifecycle, Targets},
 };
 use crate::{
     discover::{Census, Process, ProcessError},
     exit::{Exit, Fatal},
     inspect::{Image, InspectError},
+    model::MonoNs,
 };
 
 /// Executables of which is remembered that something was said.
@@ -32,21 +34,19 @@ pub(super) enum Refused {
     Inspect(InspectError),
 }
 
-impl Watch {
+impl Lifecycle {
     /// Looks at every process there is. A process named by its pid must be there and be of use, or the run ends.
-    pub fn scan(&mut self) -> anyhow::Result<()> {
-        for pid in self.options.selector.pids.clone() {
-            self.admit_named(pid)?;
+    pub fn scan(&mut self, targets: &mut impl Targets) -> anyhow::Result<()> {
+        for pid in self.selector.pids.clone() {
+            self.admit_named(targets, pid)?;
         }
         if let Some(census) = &mut self.census {
             let all = census.look();
             let failed = |error| Fatal::new(Exit::Failed, format!("cannot list the processes in /proc: {error}"));
             for process in all.map_err(failed)? {
-                self.arrived(process);
+                self.arrived(targets, process);
             }
         }
-        // Without a target nobody wants them.
-        self.hook_set.turn(&self.windows);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Watch {
     }
 
     /// Takes note of what a look has found.
-    pub fn reconciled(&mut self, Looked { census, found }: Looked) -> Vec<Settled> {
+    pub fn reconciled(&mut self, targets: &mut impl Targets, Looked { census, found }: Looked) -> Vec<Settled> {
         self.census = Some(census);
         let mut settled = Vec::new();
         let found = found.unwrap_or_else(|error| {
@@ -74,43 +74,60 @@ impl Watch {
             Vec::new()
         });
         for process in found {
-            if let Some(target) = self.targets.get(&process.pid) {
+            if let Some(target) = targets.standing(process.pid) {
                 let slot = target.slot;
-                match ended(&target.process, &process) {
-                    Some(why) => settled.extend(self.retire(slot, why).unwrap_or_default()),
+                match ended(target.process, &process) {
+                    Some(why) => settled.extend(targets.retire(slot, why)),
                     None => continue,
                 }
             }
-            self.arrived(process);
+            self.arrived(targets, process);
         }
         settled
     }
 
     /// A process became another program at `time`, ns: what it was is retired, what it is now is looked at when it has lived for a
     /// little.
-    pub fn execed(&mut self, pid: u32, time: u64) -> Vec<Settled> {
+    pub fn execed(&mut self, targets: &mut impl Targets, pid: u32, time: u64) -> Vec<Settled> {
         let mut settled = Vec::new();
-        if let Some(target) = self.targets.get(&pid) {
+        if let Some(target) = targets.standing(pid) {
             let slot = target.slot;
-            let same = || Process::read(pid).is_ok_and(|now| ended(&target.process, &now).is_none());
+            let same = || {
+                target
+                    .process
+                    .now()
+                    .is_ok_and(|now| ended(target.process, &now).is_none())
+            };
             // It was attached after that, and is what it was attached as.
             if time < target.since.0 && same() {
                 return settled;
             }
-            settled = self.retire(slot, Why::Execed).unwrap_or_default();
+            settled = targets.retire(slot, Why::Execed);
         }
-        if self.options.selector.pids.contains(&pid) {
-            self.look(pid);
+        if self.selector.pids.contains(&pid) {
+            self.look(targets, pid);
         } else {
             self.early.born(pid, time);
         }
         settled
     }
 
+    /// Looks at those that were too young, and that it is time for.
+    pub fn turn(&mut self, targets: &mut impl Targets, now: MonoNs) {
+        for pid in self.early.due(now) {
+            self.look(targets, pid);
+        }
+    }
+
+    /// Whether there are any that are looked at at each turn.
+    pub fn is_waiting(&self) -> bool {
+        self.early.is_waiting()
+    }
+
     /// Looks at what a process is.
-    pub(super) fn look(&mut self, pid: u32) {
-        match Process::read(pid) {
-            Ok(process) => self.arrived(process),
+    fn look(&mut self, targets: &mut impl Targets, pid: u32) {
+        match Process::read_in(&self.root, pid) {
+            Ok(process) => self.arrived(targets, process),
             Err(error) => {
                 self.early.forget(pid);
                 debug!("new process {pid}: {error}");
@@ -122,13 +139,13 @@ impl Watch {
     }
 
     /// A new process, while events come in: what it runs is inspected beside them.
-    fn arrived(&mut self, process: Process) {
+    fn arrived(&mut self, targets: &mut impl Targets, process: Process) {
         let pid = process.pid;
-        if pid == std::process::id() || self.targets.contains_key(&pid) || !self.options.selector.matches(&process) {
+        if pid == std::process::id() || targets.standing(pid).is_some() || !self.selector.matches(&process) {
             return;
         }
         // Old probes would be hit beside the new ones, where the process runs the same executable again.
-        if self.leaving.is_leaving(pid) {
+        if targets.is_leaving(pid) {
             return self.early.again(pid);
         }
         if !self.images.identify(process) {
@@ -137,15 +154,15 @@ impl Watch {
     }
 
     /// Admits a process that the user chose and that is of use; says why not in the log.
-    fn consider(&mut self, process: Process, inspected: Inspected) {
+    fn consider(&mut self, targets: &mut impl Targets, process: Process, inspected: Inspected) {
         let pid = process.pid;
-        if self.targets.contains_key(&pid) {
+        if targets.standing(pid).is_some() {
             return;
         }
-        let explicit = self.options.selector.is_explicit();
+        let explicit = self.selector.is_explicit();
         match inspected {
             Ok(Some(image)) => {
-                if let Err(error) = self.admit(process.clone(), Some(image), None) {
+                if let Err(error) = targets.admit(self, process.clone(), Some(image), None) {
                     self.not_admitted(&process, &error);
                 }
             }
@@ -163,10 +180,10 @@ impl Watch {
     }
 
     /// The same of one that was asked for aside, and may have become another program meanwhile.
-    fn considered(&mut self, process: Process, inspected: Inspected) {
-        match Process::read(process.pid) {
-            Ok(now) if ended(&process, &now).is_none() => self.consider(process, inspected),
-            Ok(now) => self.arrived(now),
+    fn considered(&mut self, targets: &mut impl Targets, process: Process, inspected: Inspected) {
+        match process.now() {
+            Ok(now) if ended(&process, &now).is_none() => self.consider(targets, process, inspected),
+            Ok(now) => self.arrived(targets, now),
             Err(error) => debug!("{error}"),
         }
     }
@@ -186,21 +203,21 @@ impl Watch {
     }
 
     /// An inspection is over: the processes that waited for it are looked at.
-    pub fn looked(&mut self, looked: images::Looked) {
+    pub fn looked(&mut self, targets: &mut impl Targets, looked: images::Looked) {
         match looked {
             images::Looked::Identified(found) => {
                 if let Some((process, inspected)) = self.images.identified(found) {
-                    self.considered(process, inspected);
+                    self.considered(targets, process, inspected);
                 }
             }
             images::Looked::Executable(executable) => {
                 for pid in self.images.looked(executable) {
-                    self.look(pid);
+                    self.look(targets, pid);
                 }
             }
             images::Looked::Host(images::Host { process, found }) => {
                 self.images.looked_within();
-                self.consider_host(process, found);
+                self.consider_host(targets, process, found);
             }
         }
         self.undecided.append(&mut self.images.again);

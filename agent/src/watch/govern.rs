@@ -49,9 +49,6 @@ impl Watch {
         // One that was refused is tried again.
         self.hook_set.turn(&self.windows);
         let (now, mut all) = (clock::now(), [0; Probe::COUNT]);
-        for pid in self.early.due(now) {
-            self.look(pid);
-        }
         self.host.turn(now);
         let scales = self.scales();
         let tails: HashMap<u32, _> = self
@@ -65,7 +62,7 @@ impl Watch {
             if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
                 match self.meter.hits(target.known.index) {
                     Ok(hits) => {
-                        let scale = self.allowed * scales.get(&target.slot).copied().unwrap_or(1.0);
+                        let scale = self.places.allowed * scales.get(&target.slot).copied().unwrap_or(1.0);
                         let tail = tails[&target.slot];
                         turns.push((
                             target.process.pid,
@@ -109,11 +106,11 @@ impl Watch {
         settled
     }
 
-    /// How long until the next turn.
-    pub fn pace(&self) -> Duration {
+    /// How long until the next turn, where somebody waits for each or not.
+    pub fn pace(&self, awaited: bool) -> Duration {
         let now = clock::now();
         let young = |target: &Target| is_young(&target.hooks, now) || is_young(&target.probes, now);
-        if self.early.is_waiting() || self.targets.values().any(young) {
+        if awaited || self.targets.values().any(young) {
             SOON
         } else {
             LATER

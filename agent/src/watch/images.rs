@@ -65,7 +65,7 @@ pub struct Host {
 }
 
 /// How an executable is inspected.
-type Inspect = fn(&Process) -> Result<Result<Option<Image>, InspectError>, ProcessError>;
+pub type Inspect = fn(&Process) -> Result<Result<Option<Image>, InspectError>, ProcessError>;
 
 /// Executables that are known or being looked at.
 pub struct Images {

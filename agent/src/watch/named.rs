@@ -2,16 +2,19 @@
 
 use log::info;
 
-use super::{Watch, arrive::Refused};
+use super::{
+    arrive::Refused,
+    lifecycle::{Lifecycle, Targets},
+};
 use crate::{
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::InspectError,
 };
 
-impl Watch {
-    pub(super) fn admit_named(&mut self, pid: u32) -> anyhow::Result<()> {
-        let process = Process::read(pid).map_err(|error| Fatal::new(of_process(&error), error))?;
+impl Lifecycle {
+    pub(super) fn admit_named(&mut self, targets: &mut impl Targets, pid: u32) -> anyhow::Result<()> {
+        let process = Process::read_in(&self.root, pid).map_err(|error| Fatal::new(of_process(&error), error))?;
         let image = self.inspect(&process);
         let (image, error) = match image {
             Ok(Some(image)) => (Some(image), None),
@@ -34,18 +37,18 @@ impl Watch {
             }
             Err(Refused::Process(error)) => return Err(Fatal::new(of_process(&error), error).into()),
         };
-        self.admit(process, image, error)
+        targets.admit(self, process, image, error)
     }
 
     /// A process that the user named, if not by its pid, and whose executable is of no runtime that is known; what was found in its
     /// shared objects.
-    pub(super) fn consider_host(&mut self, process: Process, found: Option<InspectError>) {
+    pub(super) fn consider_host(&mut self, targets: &mut impl Targets, process: Process, found: Option<InspectError>) {
         let pid = process.pid;
         match found {
             // It may have become a target, or another program, meanwhile.
-            Some(_) if self.targets.contains_key(&pid) || !process.is_alive() => {}
+            Some(_) if targets.standing(pid).is_some() || !process.is_alive() => {}
             Some(error) => {
-                if let Err(error) = self.admit(process.clone(), None, Some(error)) {
+                if let Err(error) = targets.admit(self, process.clone(), None, Some(error)) {
                     self.not_admitted(&process, &error);
                 }
             }

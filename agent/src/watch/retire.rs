@@ -135,7 +135,9 @@ impl Watch {
             self.maps.forget(gone);
         }
         // Only now: programs go by what stands at their index.
-        self.free.extend(over.iter().map(|retired| retired.target.known.index));
+        for retired in &over {
+            self.places.give_back(retired.target.known.index);
+        }
         over
     }
 }

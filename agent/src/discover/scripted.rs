@@ -1,0 +1,46 @@
+//! A proc filesystem that a test writes by hand.
+
+use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
+
+pub(crate) struct Proc(tempfile::TempDir);
+
+impl Proc {
+    /// Nobody is there.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // As in any other, not everything is a process.
+        fs::create_dir(folder.path().join("sys")).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn root(&self) -> Arc<Path> {
+        self.0.path().into()
+    }
+
+    /// Lets a process be: its start, where its stack begins, what it runs.
+    pub(crate) fn set(&self, pid: u32, (start, stack, exe): (u64, u64, impl AsRef<Path>)) {
+        self.end(pid);
+        let of = self.0.path().join(pid.to_string());
+        fs::create_dir(&of).unwrap();
+        // proc(5): fields 3 to 52, of which 22 is the start, 28 the stack's.
+        let field = |number| match number {
+            4 => 100,
+            22 => start,
+            28 => stack,
+            _ => 1,
+        };
+        let fields: Vec<String> = (4..=52).map(|number| field(number).to_string()).collect();
+        fs::write(of.join("stat"), format!("{pid} (a name) S {}\n", fields.join(" "))).unwrap();
+        symlink(exe, of.join("exe")).unwrap();
+    }
+
+    /// It runs, and what it runs is not to be had.
+    pub(crate) fn hide_exe(&self, pid: u32) {
+        fs::remove_file(self.0.path().join(pid.to_string()).join("exe")).unwrap();
+    }
+
+    pub(crate) fn end(&self, pid: u32) {
+        // At first there is none.
+        let _ = fs::remove_dir_all(self.0.path().join(pid.to_string()));
+    }
+}
