@@ -38,6 +38,8 @@ mod govern;
 mod hooks;
 mod images;
 mod lifecycle;
+#[cfg(test)]
+mod lifecycle_tests;
 mod named;
 mod places;
 mod retire;

@@ -166,6 +166,14 @@ impl Process {
         self.now().is_ok_and(|now| now.start == self.start)
     }
 
+    /// The same, and also where it cannot be told just now.
+    pub fn may_live(&self) -> bool {
+        match self.now() {
+            Ok(now) => now.start == self.start,
+            Err(error) => error.may_pass(),
+        }
+    }
+
     /// Its folder in the proc filesystem.
     pub fn entry(&self) -> PathBuf {
         self.root.join(self.pid.to_string())

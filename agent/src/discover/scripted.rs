@@ -1,6 +1,11 @@
 //! A proc filesystem that a test writes by hand.
 
-use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::Path,
+    sync::Arc,
+};
 
 pub(crate) struct Proc(tempfile::TempDir);
 
@@ -34,9 +39,26 @@ impl Proc {
         symlink(exe, of.join("exe")).unwrap();
     }
 
+    /// It has mapped code of a file.
+    pub(crate) fn map(&self, pid: u32, file: &Path) {
+        let of = self.0.path().join(pid.to_string());
+        let inode = fs::metadata(file).unwrap().ino();
+        let line = format!(
+            "7f0000000000-7f0000001000 r-xp 00000000 08:01 {inode} {}\n",
+            file.display()
+        );
+        fs::write(of.join("maps"), line).unwrap();
+        symlink("/", of.join("root")).unwrap();
+    }
+
     /// It runs, and what it runs is not to be had.
     pub(crate) fn hide_exe(&self, pid: u32) {
         fs::remove_file(self.0.path().join(pid.to_string()).join("exe")).unwrap();
+    }
+
+    /// What it is cannot be read, as where the agent has no descriptor left.
+    pub(crate) fn spoil(&self, pid: u32) {
+        fs::write(self.0.path().join(pid.to_string()).join("stat"), "").unwrap();
     }
 
     pub(crate) fn end(&self, pid: u32) {

@@ -74,14 +74,24 @@ impl Lifecycle {
             Vec::new()
         });
         for process in found {
-            if let Some(target) = targets.standing(process.pid) {
-                let slot = target.slot;
-                match ended(target.process, &process) {
-                    Some(why) => settled.extend(targets.retire(slot, why)),
-                    None => continue,
-                }
+            let Some(target) = targets.standing(process.pid) else {
+                self.arrived(targets, process);
+                continue;
+            };
+            if ended(target.process, &process).is_none() {
+                continue;
             }
-            self.arrived(targets, process);
+            // A look takes its time: the target may have come after what it found.
+            let (slot, is) = (target.slot, target.process.now());
+            match is.map(|now| (ended(target.process, &now), now)) {
+                Ok((Some(why), now)) => {
+                    settled.extend(targets.retire(slot, why));
+                    self.arrived(targets, now);
+                }
+                Ok((None, _)) => {}
+                // Its end is on its way.
+                Err(error) => self.unread(process.pid, &error),
+            }
         }
         settled
     }
@@ -130,11 +140,16 @@ impl Lifecycle {
             Ok(process) => self.arrived(targets, process),
             Err(error) => {
                 self.early.forget(pid);
-                debug!("new process {pid}: {error}");
-                if error.may_pass() {
-                    self.undecided.push(pid);
-                }
+                self.unread(pid, &error);
             }
+        }
+    }
+
+    /// Takes note of a process that cannot be read: it is looked at again where it may be the next time.
+    fn unread(&mut self, pid: u32, error: &ProcessError) {
+        debug!("process {pid} cannot be looked at: {error}");
+        if error.may_pass() {
+            self.undecided.push(pid);
         }
     }
 
@@ -179,18 +194,19 @@ impl Lifecycle {
         }
     }
 
-    /// The same of one that was asked for aside, and may have become another program meanwhile.
-    fn considered(&mut self, targets: &mut impl Targets, process: Process, inspected: Inspected) {
+    /// Whether a process that was asked for aside is what it was; if it is another program by now, that is looked at.
+    pub(super) fn is_still(&mut self, targets: &mut impl Targets, process: &Process) -> bool {
         match process.now() {
-            Ok(now) if ended(&process, &now).is_none() => self.consider(targets, process, inspected),
+            Ok(now) if ended(process, &now).is_none() => return true,
             Ok(now) => self.arrived(targets, now),
-            Err(error) => debug!("{error}"),
+            Err(error) => self.unread(process.pid, &error),
         }
+        false
     }
 
-    /// Says why a process is not watched, if it still lives; then it is looked at again.
+    /// Says why a process is not watched, if it still lives; then it is looked at again, and also where that cannot be told.
     pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
-        if process.is_alive() {
+        if process.may_live() {
             self.undecided.push(process.pid);
         }
         let level = self.while_alive(process, &format!("{error:#}"));
@@ -206,8 +222,10 @@ impl Lifecycle {
     pub fn looked(&mut self, targets: &mut impl Targets, looked: images::Looked) {
         match looked {
             images::Looked::Identified(found) => {
-                if let Some((process, inspected)) = self.images.identified(found) {
-                    self.considered(targets, process, inspected);
+                if let Some((process, inspected)) = self.images.identified(found)
+                    && self.is_still(targets, &process)
+                {
+                    self.consider(targets, process, inspected);
                 }
             }
             images::Looked::Executable(executable) => {

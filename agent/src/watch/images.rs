@@ -2,7 +2,7 @@
 //! the loop that takes events, one executable at a time.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     panic::catch_unwind,
     sync::{
         Arc,
@@ -72,8 +72,9 @@ pub struct Images {
     known: HashMap<FileId, Inspected>,
     /// The oldest first.
     order: VecDeque<FileId>,
-    /// Processes that are asked which file they run, and how many of all looks were not answered in time.
-    identifying: HashSet<u32>,
+    /// Processes that are asked which file they run, and whether another look came to their pid meanwhile; how many of all looks were not
+    /// answered in time.
+    identifying: HashMap<u32, bool>,
     some: Arc<Semaphore>,
     unanswered: Arc<AtomicUsize>,
     /// Processes that wait for what they run to be known.
@@ -96,7 +97,7 @@ impl Images {
         Self {
             known: HashMap::new(),
             order: VecDeque::new(),
-            identifying: HashSet::new(),
+            identifying: HashMap::new(),
             some: Arc::new(Semaphore::new(TOGETHER)),
             unanswered: Arc::default(),
             waiting: HashMap::new(),
@@ -137,33 +138,37 @@ impl Images {
         if self.unanswered.load(Relaxed) >= UNANSWERED {
             return false;
         }
-        if self.identifying.insert(process.pid) {
-            let tasks_to_watch = self.tasks_to_watch.clone();
-            let (some, unanswered) = (self.some.clone(), self.unanswered.clone());
-            let asked = process.clone();
-            tokio::spawn(async move {
-                let late = Waiting::new(&process, unanswered);
-                let id = with_patience(some, deadline::SOON, late, move || asked.exe_id()).await;
-                let ended = ProcessError::Ended { pid: process.pid };
-                let id = id.unwrap_or(Err(ended));
-                // The watch is gone only when the agent ends.
-                let _ = tasks_to_watch
-                    .send(Looked::Identified(Identified { process, id }))
-                    .await;
-            });
+        if let Some(another_look) = self.identifying.get_mut(&process.pid) {
+            *another_look = true;
+            return true;
         }
+        self.identifying.insert(process.pid, false);
+        let tasks_to_watch = self.tasks_to_watch.clone();
+        let (some, unanswered) = (self.some.clone(), self.unanswered.clone());
+        let asked = process.clone();
+        tokio::spawn(async move {
+            let late = Waiting::new(&process, unanswered);
+            let id = with_patience(some, deadline::SOON, late, move || asked.exe_id()).await;
+            let ended = ProcessError::Ended { pid: process.pid };
+            let id = id.unwrap_or(Err(ended));
+            // The watch is gone only when the agent ends.
+            let _ = tasks_to_watch
+                .send(Looked::Identified(Identified { process, id }))
+                .await;
+        });
         true
     }
 
     /// Takes note of which file a process runs: what that is, if it is known; if not, it will be, and [`Self::looked`] names the process
     /// then.
     pub(super) fn identified(&mut self, Identified { process, id }: Identified) -> Option<(Process, Inspected)> {
-        self.identifying.remove(&process.pid);
+        let another_look = self.identifying.remove(&process.pid).unwrap_or_default();
         let id = match id {
             Ok(id) => id,
             Err(error) => {
                 debug!("{error}");
-                if error.may_pass() {
+                // That look may have been at another process, which has the pid by now.
+                if error.may_pass() || another_look {
                     self.again.push(process.pid);
                 }
                 return None;

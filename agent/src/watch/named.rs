@@ -46,7 +46,7 @@ impl Lifecycle {
         let pid = process.pid;
         match found {
             // It may have become a target, or another program, meanwhile.
-            Some(_) if targets.standing(pid).is_some() || !process.is_alive() => {}
+            Some(_) if targets.standing(pid).is_some() || !self.is_still(targets, &process) => {}
             Some(error) => {
                 if let Err(error) = targets.admit(self, process.clone(), None, Some(error)) {
                     self.not_admitted(&process, &error);
