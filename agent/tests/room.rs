@@ -21,7 +21,7 @@ use agent_common::{
 };
 use aya::maps::{Array, Map, MapData};
 use common::{
-    Agent, attribute, demo, list,
+    Agent, Load, attribute, demo, list,
     maps::{data, map},
     number_of, privileged, shop, stock,
 };
@@ -249,4 +249,42 @@ fn without_room_for_its_types_a_process_is_watched_in_part() {
         .iter()
         .find(|point| attribute(point, "whywait.signal") == Some("tokio.poll".into()));
     assert_eq!(attribute(poll.unwrap(), "whywait.coverage"), Some("partial".into()));
+}
+
+/// A process that comes while the agent is at its own limits is refused, and watched when there is room for it: no event tells of
+/// it a second time.
+#[test]
+fn who_comes_while_the_agent_sheds_is_watched_when_it_does_not() {
+    if !privileged() {
+        return;
+    }
+    let (_folder, paths) = built(&["later"]);
+    let shop = shop(None, &[]);
+    let pid = shop.pid().to_string();
+    let who = ["--pid", &pid, "--exe", paths[0].to_str().unwrap()];
+    // Each wait is an event: what that takes is over the limit, and what the agent takes by itself is far below it. Of memory there is
+    // enough.
+    let limits = ["--slow-wait", "0ns", "--limit-cpu", "3%", "--limit-memory", "1GiB"];
+    let agent = Agent::run(&[&NEVER[..], &limits, &who].concat(), 1);
+    let load = Load::start(&[shop.url("/chan?n=1000")], 100, 600, 4);
+    let agent = agent.says("a tenth of --max-spans", 1);
+    let agent = agent.says("a quarter of the budget", 1);
+    let agent = agent.says("no new processes watched", 1);
+    let later = start(&paths[0], &["stay"]);
+    let named = format!("process {}", later.pid());
+    let agent = agent.says("left out until there is room", 1);
+    load.stop();
+    let agent = agent.says("a quarter of the budget", 1);
+    let output = agent.watching(1).stop();
+    let refused: Vec<&str> = output
+        .said
+        .lines()
+        .filter(|line| line.contains("left out until there is room"))
+        .collect();
+    assert!(refused.len() == 1 && refused[0].contains(&named), "{}", output.said);
+    assert!(
+        !output.points("later", "go.goroutine.count").is_empty(),
+        "{}",
+        output.said
+    );
 }
