@@ -24,7 +24,19 @@ impl Drop for Ended {
 /// The code that it ends with, and what it says on both streams.
 #[track_caller]
 fn check(args: &[&str], code: i32, words: &[&str], not: &[&str]) {
-    let output = Command::new(WHYWAIT).arg("doctor").args(args).output().unwrap();
+    check_of(
+        &mut Command::new(WHYWAIT),
+        &[&["doctor"], args].concat(),
+        code,
+        words,
+        not,
+    );
+}
+
+/// The same of any command.
+#[track_caller]
+fn check_of(command: &mut Command, args: &[&str], code: i32, words: &[&str], not: &[&str]) {
+    let output = command.args(args).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert_eq!(output.status.code(), Some(code), "{args:?}:\n{said}");
@@ -132,4 +144,100 @@ fn a_run_ends_with_the_same_code() {
         let (found, said) = run(args);
         assert_eq!(found, Some(code), "{args:?}:\n{said}");
     }
+}
+
+/// A command on a kernel that has private stacks, and nothing to keep programs from being preempted: its types name no such function.
+fn unguarded(types: &Path) -> Command {
+    const GUARD: &[u8] = b"\0bpf_preempt_disable\0";
+    let mut bytes = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    let places: Vec<usize> = memchr::memmem::find_iter(&bytes, GUARD).collect();
+    for at in places {
+        bytes[at + 1] = b'x';
+    }
+    std::fs::write(types, bytes).unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c"])
+        .arg("mount --bind \"$1\" /sys/kernel/btf/vmlinux && shift && exec \"$0\" \"$@\"")
+        .arg(WHYWAIT)
+        .arg(types);
+    command
+}
+
+/// What needs no probe is seen all the same.
+#[test]
+fn without_a_guard_it_is_said_that_there_are_no_probes() {
+    if !privileged() {
+        return;
+    }
+    let (_, preemption) = agent::kernel::read().unwrap();
+    if !(preemption.private_stacks && preemption.jit) {
+        return eprintln!("SKIPPED: this kernel's uprobes need no guard");
+    }
+    let reason = "lacks bpf_preempt_disable, which keeps them apart: a probe could crash the host";
+    let directory = tempfile::tempdir().unwrap();
+    let types = directory.path().join("types");
+    let (shop, stock) = (shop(None, &[]), stock(false));
+    for (service, off, full) in [
+        (
+            &shop,
+            &["go.gc", "go.stw", "go.assist", "go.sched", "go.handoff"][..],
+            &["go.runtime", "go.goroutines"][..],
+        ),
+        (&stock, &["tokio.poll", "tokio.wake"], &[]),
+    ] {
+        let pid = service.pid().to_string();
+        let output = unguarded(&types).args(["doctor", "--pid", &pid]).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        // (What is said of it, how it begins); each on a line of its own.
+        let lines = |of: &str| {
+            said.lines()
+                .filter(|line| line.split_whitespace().next() == Some(of))
+                .collect::<Vec<_>>()
+        };
+        let is_off = |line: &str| line.contains(" off: this kernel gives programs stacks") && line.ends_with(reason);
+        for of in [&["uprobes"], off].concat() {
+            assert!(matches!(lines(of)[..], [line] if is_off(line)), "{of}: {said}");
+        }
+        for of in full {
+            assert!(
+                matches!(lines(of)[..], [line] if line.ends_with(" full")),
+                "{of}: {said}"
+            );
+        }
+        assert_eq!(
+            said.lines().filter(|line| is_off(line)).count(),
+            1 + off.len(),
+            "{said}"
+        );
+        assert!(
+            matches!(lines("trap")[..], [line] if line.contains("cannot be measured")),
+            "{said}"
+        );
+        for hook in [
+            "net.connect        tp_btf/",
+            "net.request        ",
+            "1 processes can be watched",
+        ] {
+            assert!(said.contains(hook), "no {hook:?} in {said}");
+        }
+        // No probe is listed.
+        assert!(!said.contains("at file offset"), "{said}");
+    }
+    // A run says it too, and ends with the same code.
+    let (pid, out) = (shop.pid().to_string(), directory.path().join("out"));
+    let args = ["run", "--plain", "--duration", "2s", "--pid", &pid, "--out"];
+    let args = [&args[..], &[out.to_str().unwrap()]].concat();
+    let words = ["no uprobe is used: ", "(pid", ": 0 probes", "go.sched: off: ", reason];
+    check_of(&mut unguarded(&types), &args, 7, &words, &["go.runtime: off"]);
+    // Left out by the user, nothing is missing.
+    let without = ["--without", "go.gc,go.stw,go.assist,go.sched,go.handoff"];
+    check_of(
+        &mut unguarded(&types),
+        &[&args[..], &without].concat(),
+        0,
+        &["(pid", ": 0 probes"],
+        &["off: this kernel"],
+    );
 }
