@@ -41,6 +41,7 @@ mod lifecycle;
 #[cfg(test)]
 mod lifecycle_tests;
 mod named;
+mod patience;
 mod places;
 mod retire;
 mod share;

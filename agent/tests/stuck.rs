@@ -17,10 +17,13 @@ use fuser::{
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
 };
 
-const NAME: &str = "stuck-shop";
-const FILE: INodeNo = INodeNo(2);
+/// Executables are called this and their number.
+const NAME: &str = "stuck-shop-";
 /// Longer than a run.
 const LONG: Duration = Duration::from_secs(40);
+const MANY: usize = 20;
+/// Windows that are opened now and then.
+const RARE: [&str; 6] = ["--budget", "0.2%", "--budget-floor", "0.05%", "--budget-p99", "off"];
 
 /// Whether the file system answers.
 #[derive(Default)]
@@ -42,7 +45,7 @@ impl Gate {
     }
 }
 
-/// One executable.
+/// Executables, all with the same bytes.
 struct Server {
     bytes: Vec<u8>,
     gate: Arc<Gate>,
@@ -52,7 +55,7 @@ struct Server {
 
 impl Server {
     fn attributes(&self, ino: INodeNo) -> FileAttr {
-        let is_file = ino == FILE;
+        let is_file = ino != INodeNo::ROOT;
         FileAttr {
             ino,
             size: if is_file { self.bytes.len() as u64 } else { 0 },
@@ -79,10 +82,12 @@ impl Server {
 
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if name == NAME {
-            reply.entry(&Duration::ZERO, &self.attributes(FILE), Generation(0));
-        } else {
-            reply.error(Errno::ENOENT);
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(NAME)?.parse::<u64>().ok());
+        match number {
+            Some(number) => reply.entry(&Duration::ZERO, &self.attributes(INodeNo(2 + number)), Generation(0)),
+            None => reply.error(Errno::ENOENT),
         }
     }
 
@@ -116,8 +121,8 @@ impl Filesystem for Server {
     }
 }
 
-/// A mounted file system with an executable.
-fn mounted(folder: &Path, tells: bool) -> (BackgroundSession, Arc<Gate>) {
+/// A mounted file system with executables, of which so many may wait at once.
+fn mounted(folder: &Path, tells: bool, waiting: usize) -> (BackgroundSession, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let server = Server {
         bytes: fs::read(demo("go-shop")).unwrap(),
@@ -126,7 +131,7 @@ fn mounted(folder: &Path, tells: bool) -> (BackgroundSession, Arc<Gate>) {
     };
     let mut config = Config::default();
     // One that waits keeps no other from being answered.
-    config.n_threads = Some(8);
+    config.n_threads = Some(8 + 2 * waiting);
     let session = fuser::spawn_mount(server, folder, &config).expect("a file system of our own");
     (session, gate)
 }
@@ -138,31 +143,35 @@ enum Since {
     Watched,
 }
 
-/// One process whose executable's file system stops to answer, but for what its file is where it `tells`, and one beside it: the latter
-/// is watched all the time, and the run ends in order.
-fn check(since: Since, tells: bool, args: &[&str]) {
+/// So many processes, each with an executable whose file system stops to answer, but for what its file is where it `tells`, and one
+/// beside them: the latter is watched all the time, its requests are told, and the run ends in order.
+fn check(since: Since, tells: bool, count: usize, args: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
-    let (session, gate) = mounted(folder.path(), tells);
-    let program = folder.path().join(NAME);
-    let stuck = Service::start(&program, &["-listen", "127.0.0.1:0"], &[]);
+    let (session, gate) = mounted(folder.path(), tells, count);
+    let serve = |number| {
+        let program = folder.path().join(format!("{NAME}{number}"));
+        Service::start(&program, &["-listen", "127.0.0.1:0"], &[])
+    };
+    let stuck: Vec<Service> = (0..count).map(serve).collect();
     gate.set(since == Since::Before);
     let others = tempfile::tempdir().unwrap();
     let program = others.path().join("sound-shop");
     fs::copy(demo("go-shop"), &program).unwrap();
     let start = |name| Service::start(&program, &["-listen", "127.0.0.1:0"], &[("OTEL_SERVICE_NAME", name)]);
     let sound = start("sound-shop");
-    let exes = [format!("*/{NAME}"), "*/sound-shop".to_owned()];
+    let exes = [format!("*/{NAME}*"), "*/sound-shop".to_owned()];
     let common = ["--exe", &exes[0], "--exe", &exes[1], "--metric-interval", "1s"];
     let windows = since == Since::Watched;
     // What it takes to answer is in memory by then.
-    let busy = windows.then(|| Load::start(&[stuck.url("/item?id=7")], 200, 60, 1));
-    let agent = Agent::run(&[&common, args].concat(), if windows { 2 } else { 1 });
+    let busy = windows.then(|| Load::start(&[stuck[0].url("/item?id=7")], 200, 60, 1));
+    let agent = Agent::run(&[&common, args].concat(), if windows { 1 + count } else { 1 });
     gate.set(true);
-    load(&[sound.url("/item?id={n}")], 50, 4, 1);
+    let of_sound = load(&[sound.url("/item?id={n}")], 50, 4, 1);
     // Another program comes.
     let late = start("late-shop");
-    let agent = agent.watching(1);
-    load(&[late.url("/item?id={n}")], 50, 4, 1);
+    // The summary says "watching" too.
+    let agent = agent.says(&format!("(pid {}): ", late.pid()), 1);
+    let of_late = load(&[late.url("/item?id={n}")], 50, 4, 1);
     agent.interrupt();
     let agent = agent.says("everything is detached", 1);
     // A thread that waits for it keeps a process from ending, whatever it is.
@@ -176,12 +185,13 @@ fn check(since: Since, tells: bool, args: &[&str]) {
         "{code:?}: {}",
         output.said
     );
-    for service in ["sound-shop", "late-shop"] {
+    for (service, sent) in [("sound-shop", of_sound), ("late-shop", of_late)] {
         let requests = output.points(service, "whywait.server.request.duration");
         let requests: i64 = requests.iter().map(|point| number_of(&point["count"])).sum();
+        let sent = number_of(&sent["count"]);
         // Of windows some may have seen next to none.
-        let least = if windows { 1 } else { 100 };
-        assert!(requests >= least, "{service}: {requests} requests\n{}", output.said);
+        let is_enough = if windows { requests > 0 } else { requests == sent };
+        assert!(is_enough, "{service}: {requests} of {sent} requests\n{}", output.said);
     }
     let of_cause = |point: &serde_json::Value| attribute(point, "whywait.cause") == Some("late".into());
     let faults = output.points("whywait", "whywait.agent.faults");
@@ -197,14 +207,29 @@ fn check(since: Since, tells: bool, args: &[&str]) {
 #[test]
 fn what_is_in_an_executable_never_comes() {
     if privileged() {
-        check(Since::Before, true, &[]);
+        check(Since::Before, true, 1, &[]);
+    }
+}
+
+/// They are waited for side by side, and who comes after them waits for none.
+#[test]
+fn what_is_in_many_executables_never_comes() {
+    if privileged() {
+        check(Since::Before, true, MANY, &[]);
     }
 }
 
 #[test]
 fn not_even_which_file_it_is_comes() {
     if privileged() {
-        check(Since::Before, false, &[]);
+        check(Since::Before, false, 1, &[]);
+    }
+}
+
+#[test]
+fn of_many_processes_not_even_which_files_they_run_comes() {
+    if privileged() {
+        check(Since::Before, false, MANY, &[]);
     }
 }
 
@@ -212,10 +237,13 @@ fn not_even_which_file_it_is_comes() {
 #[test]
 fn it_stops_to_answer_while_its_process_is_watched() {
     if privileged() {
-        check(
-            Since::Watched,
-            false,
-            &["--budget", "0.2%", "--budget-floor", "0.05%", "--budget-p99", "off"],
-        );
+        check(Since::Watched, false, 1, &RARE);
+    }
+}
+
+#[test]
+fn it_stops_to_answer_while_many_of_its_processes_are_watched() {
+    if privileged() {
+        check(Since::Watched, false, MANY, &RARE);
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs::File,
+    os::unix::fs::FileExt as _,
     panic::catch_unwind,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,12 +14,10 @@ use std::{
     time::Duration,
 };
 
-use log::{debug, warn};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use log::debug;
+use tokio::sync::{Semaphore, mpsc};
 
+use super::patience::{Waiting, with_patience};
 use crate::{
     deadline,
     discover::{Process, ProcessError, objects, process::FileId},
@@ -183,8 +184,13 @@ impl Images {
         }
         self.waiting.insert(id, vec![process.pid]);
         let (one, tasks_to_watch, inspect) = (self.one.clone(), self.tasks_to_watch.clone(), self.inspect);
-        let late = Waiting::new(&process, self.unanswered.clone());
+        let (some, unanswered) = (self.some.clone(), self.unanswered.clone());
+        let touched = process.exe_path();
         tokio::spawn(async move {
+            // Where nothing of it can be read it keeps nobody waiting for the one that is inspected.
+            let late = Waiting::new(&process, unanswered.clone());
+            with_patience(some, deadline::SOON, late, move || touch(&touched)).await;
+            let late = Waiting::new(&process, unanswered);
             let inspected = with_patience(one, PATIENCE, late, move || look(inspect, &process)).await;
             let inspected = inspected.unwrap_or(Ok(Err(InspectError::Panicked)));
             let _ = tasks_to_watch
@@ -249,58 +255,12 @@ impl Images {
     }
 }
 
-/// What is asked about a process; dropped when it was answered.
-struct Waiting {
-    /// The process, for people.
-    who: String,
-    unanswered: Arc<AtomicUsize>,
-    is_late: bool,
-}
-
-impl Waiting {
-    fn new(process: &Process, unanswered: Arc<AtomicUsize>) -> Self {
-        Self {
-            who: format!("process {} ({})", process.pid, process.exe.display()),
-            unanswered,
-            is_late: false,
-        }
-    }
-
-    /// It was not answered in time.
-    fn late(&mut self) {
-        self.is_late = true;
-        self.unanswered.fetch_add(1, Relaxed);
-        deadline::note_late();
-        warn!(
-            "{}: its file system does not answer: it is watched when it does",
-            self.who
-        );
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.unanswered.fetch_sub(usize::from(self.is_late), Relaxed);
-    }
-}
-
-/// Does `work` beside the loop with a permit; none when it panics. Where it takes longer than `patience` others have the permit, and it is
-/// waited for on.
-async fn with_patience<T: Send + 'static>(
-    permits: Arc<Semaphore>,
-    patience: Duration,
-    mut waiting: Waiting,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let permit = permits.acquire_owned().await;
-    let mut task = tokio::task::spawn_blocking(work);
-    match timeout(patience, &mut task).await {
-        Ok(outcome) => outcome.ok(),
-        Err(_) => {
-            waiting.late();
-            drop(permit);
-            task.await.ok()
-        }
+/// Asks for what is read first of an executable, its begin and its end; what fails here is told by who reads it.
+fn touch(exe: &Path) {
+    let Ok(file) = File::open(exe) else { return };
+    let end = file.metadata().map_or(0, |metadata| metadata.len());
+    for at in [0, end.saturating_sub(1)] {
+        let _ = file.read_at(&mut [0], at);
     }
 }
 
