@@ -17,11 +17,11 @@ use agent_common::{
     net::request::Socket,
     target::{Shared, TARGET_LIMIT},
     thread::run_queue::Thread,
-    tokio::poll::TypeKey,
+    tokio::{poll::TypeKey, wake::SiteKey},
 };
 use aya::maps::{Array, Map, MapData};
 use common::{
-    Agent, Load, attribute, demo, list,
+    Agent, Load, Output, attribute, demo, list, load,
     maps::{data, map},
     number_of, privileged, shop, stock,
 };
@@ -210,45 +210,80 @@ fn what_is_held_is_counted_as_it_comes_and_goes() {
     agent.stop();
 }
 
-/// A tokio service is watched though there is no room for the names of its tasks, and that is said.
-#[test]
-fn without_room_for_its_types_a_process_is_watched_in_part() {
-    if !privileged() {
-        return;
-    }
+/// A tokio service that comes when the map `name` is full is watched all the same; `signal` is in part, and it is said
+/// why.
+fn check_full<K: aya::Pod>(name: &str, key: impl Fn(u64) -> K, words: &str, signal: &str) -> Output {
     let (_folder, paths) = built(&["before"]);
     let _before = start(&paths[0], &["stay"]);
     let exe = demo("rust-stock");
     let exes = ["--exe", paths[0].to_str().unwrap(), "--exe", exe.to_str().unwrap()];
     let agent = Agent::run(&[&NEVER[..], &exes].concat(), 1);
-    let mut types = map::<TypeKey, u32>(&agent, "TOKIO_TYPES");
-    let full = (0..1 << 20).find(|vtable| {
-        types
-            .insert(
-                TypeKey {
-                    vtable: *vtable,
-                    slot: 0,
-                },
-                1,
-                0,
-            )
-            .is_err()
-    });
+    let mut entries = map::<K, u32>(&agent, name);
+    let full = (0..1 << 20).find(|number| entries.insert(key(*number), 1, 0).is_err());
     assert!(full.is_some());
     let stock = stock(false);
     let agent = agent.watching(1);
-    let _ = stock.get("/debug/whywait");
+    load(&[stock.url("/stock/{n}")], 200, 2, 4);
     let output = agent.stop();
-    assert!(
-        output.said.contains("types of tasks are not told apart"),
-        "{}",
-        output.said
-    );
+    let line = output.said.lines().find(|line| line.contains(words));
+    let line = line.unwrap_or_else(|| panic!("no {words:?} in {}", output.said));
+    let place = format!("process {}: {signal}: ", stock.pid());
+    assert!(line.contains("WARN") && line.contains(&place), "{line}");
     let states = output.points("rust-stock", "whywait.signal.state");
-    let poll = states
+    let state = |of: &str| {
+        let point = states
+            .iter()
+            .find(|point| attribute(point, "whywait.signal") == Some(of.into()));
+        let coverage = point.and_then(|point| attribute(point, "whywait.coverage"));
+        coverage.unwrap_or_else(|| panic!("nothing of {of}: {states:?}"))
+    };
+    for of in ["tokio.poll", "tokio.wake"] {
+        let expected = if of == signal { "partial" } else { "full" };
+        assert_eq!(state(of), expected, "{of}: {}", output.said);
+    }
+    output
+}
+
+#[test]
+fn without_room_for_its_types_a_process_is_watched_in_part() {
+    if privileged() {
+        let key = |vtable| TypeKey { vtable, slot: 0 };
+        check_full("TOKIO_TYPES", key, "types of tasks are not told apart", "tokio.poll");
+    }
+}
+
+/// A wake at a place that the kernel side knows nothing of is lost, and counted as that; polls are told as ever.
+#[test]
+fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
+    if !privileged() {
+        return;
+    }
+    let key = |ip| SiteKey { ip, slot: 0 };
+    let output = check_full(
+        "TOKIO_SITES",
+        key,
+        "places where tasks are woken are not seen",
+        "tokio.wake",
+    );
+    let count = |metric: &str| -> i64 {
+        let points = output.points("rust-stock", metric);
+        points.iter().map(|point| number_of(&point["count"])).sum()
+    };
+    let lost = output.points("whywait", "whywait.events.dropped");
+    let lost = lost
         .iter()
-        .find(|point| attribute(point, "whywait.signal") == Some("tokio.poll".into()));
-    assert_eq!(attribute(poll.unwrap(), "whywait.coverage"), Some("partial".into()));
+        .find(|point| attribute(point, "whywait.cause") == Some("read_fault".into()));
+    let lost = lost.map_or(0, |point| number_of(&point["asInt"]));
+    let polls = count("tokio.task.poll.duration");
+    println!("{polls} polls, {lost} wakes lost");
+    assert!(
+        polls > 400
+            && output
+                .points("rust-stock", "tokio.task.wake_to_poll.duration")
+                .is_empty()
+    );
+    // Each poll comes of one wake; of the last few one is told without the other.
+    assert!((polls - lost).abs() <= 10, "{polls} polls, {lost} wakes lost");
 }
 
 /// A process that comes while the agent is at its own limits is refused, and watched when there is room for it: no event tells of
