@@ -20,8 +20,7 @@ async fn main() -> Result<()> {
     let mut links = Links::default();
     for pid in std::env::args().skip(1) {
         let process = Process::read(pid.parse().with_context(|| format!("{pid:?} is no pid"))?)?;
-        let place = Place::of(&process);
-        let bytes = std::fs::read(&place.exe).with_context(|| format!("process {pid}: its executable"))?;
+        let bytes = std::fs::read(process.exe_path()).with_context(|| format!("process {pid}: its executable"))?;
         let image = inspect(&bytes)?.with_context(|| format!("process {pid}: neither Go nor tokio"))?;
         let elf = match &image {
             Image::Go(image) => &image.elf,
@@ -30,6 +29,7 @@ async fn main() -> Result<()> {
         let bias = process
             .bias(elf)
             .with_context(|| format!("process {pid} is not where its executable says"))?;
+        let place = Place::of(&process, bias);
         let mut plan = plan::plan(&image, bias, &[signals::go::gc::NAME.to_owned()]);
         for probe in &mut plan.probes {
             probe.program = EMPTY;

@@ -1,4 +1,5 @@
-//! Whether an executable still holds the bytes that were proved; read aside, as its file system may not answer.
+//! Whether an executable still holds the bytes that were proved, and the process that runs it those of a probe; read aside, as neither
+//! a file system nor a page of memory may ever answer.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
@@ -6,7 +7,7 @@ use super::{
     plan::Probe,
     uprobe::{AttachError, Place},
 };
-use crate::deadline;
+use crate::{deadline, memory::Memory};
 
 /// Of each probe, whether the file still holds the bytes that were proved.
 pub(super) fn unchanged(place: &Place, probes: &[Probe]) -> Vec<Result<(), AttachError>> {
@@ -43,4 +44,24 @@ pub(super) fn unchanged(place: &Place, probes: &[Probe]) -> Vec<Result<(), Attac
         }
     };
     probes.iter().zip(read).map(check).collect()
+}
+
+/// Whether the process still has the bytes that were proved where a probe was put, and no breakpoint: the kernel has put it into another
+/// file than the one that is mapped there (linux, kernel/events/uprobes.c, goes by the inode that a path leads to). What is true of
+/// one is of all in that file; what cannot be read says nothing.
+pub(super) fn is_missed(place: &Place, probe: &Probe) -> bool {
+    let (pid, address) = (place.pid, probe.site.vaddr.wrapping_add(place.bias));
+    let mut found = vec![0; probe.site.bytes.len()];
+    let read = deadline::MEMORY.within(pid, deadline::SOON, move || {
+        Memory::open(pid)?.read(address, &mut found).map(|()| found)
+    });
+    matches!(read, Ok(Ok(found)) if found == probe.site.bytes)
+}
+
+/// What is to say of a probe then.
+pub(super) fn not_in_memory(probe: &Probe) -> AttachError {
+    AttachError::NotInMemory {
+        function: probe.site.function.clone(),
+        offset: probe.site.file_offset,
+    }
 }

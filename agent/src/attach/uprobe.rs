@@ -18,7 +18,7 @@ use aya::{
 use tokio::sync::Semaphore;
 
 use super::{
-    bytes::unchanged,
+    bytes::{is_missed, not_in_memory, unchanged},
     kernel::chain,
     multi::Multi,
     plan::{Failure, Probe},
@@ -55,13 +55,16 @@ pub struct Place {
     pub pid: u32,
     /// The executable that runs, as /proc shows it.
     pub exe: PathBuf,
+    /// What its addresses are higher in the process.
+    pub bias: u64,
 }
 
 impl Place {
-    pub fn of(process: &Process) -> Self {
+    pub fn of(process: &Process, bias: u64) -> Self {
         Self {
             pid: process.pid,
             exe: process.exe_path(),
+            bias,
         }
     }
 }
@@ -88,6 +91,11 @@ pub enum AttachError {
         offset: u64,
         reason: String,
     },
+    #[error(
+        "{function} at {offset:#x}: the process runs another copy of the file than the one at its path now, as on an overlay file \
+         system where the file was changed since: no probe of it can be hit"
+    )]
+    NotInMemory { function: String, offset: u64 },
     #[error("the object has no uprobe program {0}")]
     NoProgram(&'static str),
 }
@@ -265,6 +273,13 @@ pub fn attach_all(object: &Mutex<Object>, place: &Place, probes: &[Probe]) -> Ou
             Ok(()) => attached.push((probe, links)),
             Err(error) => failed.push((probe, error.to_string())),
         }
+    }
+    if attached.first().is_some_and(|(probe, _)| is_missed(place, probe)) {
+        failed.extend(
+            attached
+                .drain(..)
+                .map(|(probe, _)| (probe, not_in_memory(probe).to_string())),
+        );
     }
     let in_place: Vec<&Probe> = attached.iter().map(|(probe, _)| *probe).collect();
     let failures = failures(&in_place, &failed);

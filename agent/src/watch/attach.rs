@@ -104,7 +104,7 @@ impl Watch {
             .iter()
             .cloned()
             .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
-        let place = Place::of(&target.process);
+        let place = Place::of(&target.process, target.bias);
         let outcome = self.windows.attach(&place, &always);
         anyhow::ensure!(
             outcome.failures.is_empty() || target.process.is_alive(),

@@ -217,7 +217,7 @@ impl Watch {
         target.probes.window = Window::Busy;
         self.windows.open(
             target.slot,
-            Place::of(&target.process),
+            Place::of(&target.process, target.bias),
             target.probes.probes.clone(),
             target.missing.clone(),
         );
