@@ -41,7 +41,7 @@ pub struct TargetArgs {
     /// Watch processes whose executable matches: its path, or its file name when the glob has no slash
     #[arg(long, value_name = "GLOB", env = "WHYWAIT_EXE", value_delimiter = ',')]
     pub exe: Vec<Pattern>,
-    /// Watch processes of this name
+    /// Watch processes that the kernel or their executable's file names so; one that takes the name later is found within half a minute
     #[arg(long, value_name = "NAME", env = "WHYWAIT_NAME", value_delimiter = ',')]
     pub name: Vec<String>,
 }

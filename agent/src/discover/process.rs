@@ -53,10 +53,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// What a process is now; `root` is where the proc filesystem is.
-    pub fn read(root: &Path, pid: u32) -> Result<Self, ProcessError> {
+    /// What a process is now, and the kernel's name of it; `root` is where the proc filesystem is.
+    pub fn read(root: &Path, pid: u32) -> Result<(Self, String), ProcessError> {
         let stat = open_in(root, pid)?.stat();
-        stat.map(|stat| Self::of(&stat))
+        stat.map(|stat| (Self::of(&stat), stat.comm))
             .map_err(|source| proc_error(pid, "stat", source))
     }
 

@@ -24,19 +24,26 @@ impl Proc {
 
     /// Lets a process be: its start, where its stack begins, what it runs.
     pub(crate) fn set(&self, pid: u32, (start, stack, exe): (u64, u64, impl AsRef<Path>)) {
+        self.set_named(pid, "a name", (start, stack, Some(exe.as_ref())));
+    }
+
+    /// The same, by the kernel's name of it; what runs nothing is a kernel thread.
+    pub(crate) fn set_named(&self, pid: u32, name: &str, (start, stack, exe): (u64, u64, Option<&Path>)) {
         self.end(pid);
         let of = self.0.path().join(pid.to_string());
         fs::create_dir(&of).unwrap();
         // proc(5): fields 3 to 52, of which 22 is the start, 28 the stack's.
         let field = |number| match number {
-            4 => 100,
+            4 => exe.map_or(2, |_| 100),
             22 => start,
             28 => stack,
             _ => 1,
         };
         let fields: Vec<String> = (4..=52).map(|number| field(number).to_string()).collect();
-        fs::write(of.join("stat"), format!("{pid} (a name) S {}\n", fields.join(" "))).unwrap();
-        symlink(exe, of.join("exe")).unwrap();
+        fs::write(of.join("stat"), format!("{pid} ({name}) S {}\n", fields.join(" "))).unwrap();
+        if let Some(exe) = exe {
+            symlink(exe, of.join("exe")).unwrap();
+        }
     }
 
     /// It has mapped code of a file.
