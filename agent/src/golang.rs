@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub use gc::Between;
+pub use goal::{bounded, gogc};
 pub use proof::ProofError;
 pub use threads::Threads;
 pub use walk::{Seen, State, Walk};
@@ -164,9 +165,9 @@ impl GoRuntime {
             gomaxprocs: self.memory.unsigned(self.at(globals.gomaxprocs), 4)?,
             threads: self.threads()?,
             c_calls: self.c_calls()?,
-            gogc: u64::try_from(controller(&offsets.gc_controller.gc_percent)? as u32 as i32).ok(),
-            memory_limit: limit.filter(|limit| *limit < NONE),
-            heap_goal: self.heap_goal(limit)?.filter(|goal| *goal < NONE),
+            gogc: gogc(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
+            memory_limit: limit.and_then(bounded),
+            heap_goal: self.heap_goal(limit)?.and_then(bounded),
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,
@@ -327,10 +328,6 @@ impl GoRuntime {
     }
 }
 
-/// From here on a size is none: math.MaxInt64 is GOMEMLIMIT's "no limit", all ones what GOGC=off makes of a goal, and the goal that
-/// the runtime then makes of that limit is 3 % below it (go1.26, runtime/mgcpacer.go, gcControllerState.memoryLimit,
-/// gcPercentHeapGoal, memoryLimitHeapGoal).
-pub const NONE: u64 = 1 << 62;
 /// More Ps than any machine has: a length beyond it is not one.
 const MAX_PROCS: u64 = 1 << 14;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{GoRuntime, ProofError};
+use super::{GoRuntime, ProofError, bounded};
 use crate::inspect::FieldLoc;
 
 /// A reading; what the version has not got is None.
@@ -97,8 +97,7 @@ impl GoRuntime {
         Ok(Between {
             limiter: self.limiter()?,
             sweep: self.pace()?.map(Pace::sweep),
-            // All ones: no goal.
-            scavenge_goals: goals.map(|goals| goals.map(|goal| Some(goal).filter(|goal| *goal != u64::MAX))),
+            scavenge_goals: goals.map(|goals| goals.map(bounded)),
             scavenged: both(globals.heap, [heap.released_background, heap.released_eager])?,
         })
     }

@@ -8,7 +8,7 @@ use agent_common::go::{
 
 use super::{assist, stw};
 use crate::{
-    golang::NONE,
+    golang::{bounded, gogc},
     model::{Attribute, MonoNs, Span, SpanKind},
     target::Target,
     telemetry::go::{
@@ -68,25 +68,24 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
 /// GOGC, GOMEMLIMIT, the heap's goal, as far as there are any, and which of the two set it: the goal is below what GOGC asks for only by the other
 /// (go1.26, runtime/mgcpacer.go, heapGoalInternal). `begin` is the stop that began the cycle.
 fn pacing(cycle: &Cycle, begin: Option<&Stop>) -> Vec<Attribute> {
-    let mut attributes = Vec::new();
-    if cycle.gogc >= 0 {
-        attributes.push(Attribute::new(GC_GOGC, cycle.gogc));
-    }
-    let limited = cycle.memory_limit != i64::MAX;
-    if limited {
-        attributes.push(Attribute::new(GC_MEMORY_LIMIT, cycle.memory_limit));
-    }
+    let gogc = i32::try_from(cycle.gogc).ok().and_then(gogc);
+    let limit = u64::try_from(cycle.memory_limit).ok().and_then(bounded);
     // 0: the version keeps none.
-    if (1..NONE).contains(&cycle.heap_goal) {
-        attributes.push(Attribute::new(GC_HEAP_GOAL, cycle.heap_goal as i64));
-    }
-    let percent_goal = begin.map_or(0, |stop| stop.percent_goal);
-    let by = match (cycle.heap_goal, percent_goal) {
-        _ if !limited => (cycle.gogc >= 0).then_some("gogc"),
-        (0 | NONE.., _) | (_, 0) => None,
-        (goal, percent_goal) if goal < percent_goal => Some("gomemlimit"),
+    let known = |goal: u64| Some(goal).filter(|goal| *goal != 0);
+    let goal = known(cycle.heap_goal).and_then(bounded);
+    // All ones where GOGC is off: that is above any goal.
+    let percent_goal = begin.and_then(|stop| known(stop.percent_goal));
+    let by = match (limit, goal, percent_goal) {
+        (None, ..) => gogc.map(|_| "gogc"),
+        (_, None, _) | (_, _, None) => None,
+        (_, Some(goal), Some(percent_goal)) if goal < percent_goal => Some("gomemlimit"),
         _ => Some("gogc"),
     };
+    let numbers = [(GC_GOGC, gogc), (GC_MEMORY_LIMIT, limit), (GC_HEAP_GOAL, goal)];
+    let numbers = numbers
+        .into_iter()
+        .filter_map(|(key, number)| Some(Attribute::new(key, number? as i64)));
+    let mut attributes: Vec<_> = numbers.collect();
     attributes.extend(by.map(|by| Attribute::new(GC_GOAL_BY, by)));
     attributes
 }
@@ -120,10 +119,6 @@ mod tests {
         let by = |by| attributes.contains(&Attribute::new(GC_GOAL_BY, by));
         let found = ["gogc", "gomemlimit"].into_iter().find(|name| by(*name));
         assert_eq!(found, expected);
-        assert_eq!(
-            attributes.contains(&Attribute::new(GC_MEMORY_LIMIT, limit)),
-            limit != i64::MAX
-        );
         let number = |key: &str| match attributes.iter().find(|attribute| attribute.key == key)?.value {
             Value::I64(number) => Some(number),
             _ => None,
@@ -131,6 +126,7 @@ mod tests {
         let there = (goal != 0 && goal < 1 << 60).then_some(goal as i64);
         assert_eq!(number(GC_HEAP_GOAL), there);
         assert_eq!(number(GC_GOGC), (gogc >= 0).then_some(gogc));
+        assert_eq!(number(GC_MEMORY_LIMIT), (limit < 1 << 60).then_some(limit));
     }
 
     #[test]
@@ -141,6 +137,9 @@ mod tests {
         check_of(-1, (8_946_670_875_744_333_991, i64::MAX, Some(u64::MAX)), None);
         check_of(-1, (60 << 20, 64 << 20, Some(u64::MAX)), Some("gomemlimit"));
         check_of(0, (4 << 20, i64::MAX, Some(4 << 20)), Some("gogc"));
+        // debug.SetMemoryLimit(math.MaxInt64 - 1).
+        check_of(-1, (u64::MAX, i64::MAX - 1, Some(u64::MAX)), None);
+        check_of(100, (4 << 20, i64::MAX - 1, None), Some("gogc"));
     }
 
     #[test]
