@@ -19,6 +19,7 @@ use agent::{
     memory::Memory,
 };
 use go_build::{build, go_image};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// A child that is ended with the test.
 struct Running(Child);
@@ -122,6 +123,72 @@ fn a_runtime_in_a_shared_object_is_found() {
     let plain = Running::start(&mut waiting());
     let process = Process::read(plain.0.id()).expect("the process");
     assert_eq!(objects::runtime_in(&process), None);
+}
+
+/// What lies in a mount namespace of the process' own: libraries of one inode number on file systems of their own, one of them Go's, which
+/// is also on overlayfs. The linker maps them in their order, or the other way round.
+const ELSEWHERE: &str = r#"
+    cd "$0" && mkdir merged && for of in first go last upper; do mkdir $of && mount -t tmpfs none $of || exit; done &&
+    cp "$1" first/lib.so && cp "$2" go/lib.so && cp "$1" last/lib.so && mkdir upper/files upper/work &&
+    mount -t overlay overlay -o lowerdir=go,upperdir=upper/files,workdir=upper/work merged && touch merged/lib.so &&
+    test "$(stat --format=%i first/lib.so go/lib.so last/lib.so | uniq | wc --lines)" = 1 &&
+    LD_PRELOAD="$0/first/lib.so $0/$3/lib.so $0/last/lib.so" exec sh -c "echo end; read line"
+"#;
+
+/// A runtime in a shared object is found where the object lies on a file system of the container's, without leave to read the process'
+/// mapped files themselves too.
+#[test]
+fn a_shared_object_is_told_from_others_wherever_it_lies() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let library = build(
+        "shared-elsewhere",
+        "local",
+        &["-buildmode=c-shared"],
+        &[("CGO_ENABLED", "1")],
+    );
+    let plain = library.with_file_name("plain.so");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-shared", "-fPIC", "-x", "c", "-o"]).arg(&plain).arg("-");
+    let mut gcc = gcc.stdin(Stdio::piped()).spawn().expect("gcc");
+    let mut source = gcc.stdin.take().expect("its input");
+    source
+        .write_all(b"int nothing(void) { return 0; }")
+        .expect("its source");
+    drop(source);
+    assert!(gcc.wait().expect("gcc").success());
+    for place in ["go", "merged"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", ELSEWHERE]).arg(folder.path());
+        command.args([&plain, &library]).arg(place).stdin(Stdio::piped());
+        let running = Running::start(&mut command);
+        let process = Process::read(running.0.id()).expect("the process");
+        let look = move || match objects::runtime_in(&process) {
+            Some(InspectError::InObject { object, .. }) => Some(object),
+            _ => None,
+        };
+        let bounded = || {
+            let mut sets = capabilities(None).expect("capabilities");
+            // A thread's own.
+            for set in [&mut sets.effective, &mut sets.permitted] {
+                set.remove(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
+            }
+            set_capabilities(None, sets).expect("fewer capabilities");
+            let mapped = format!("/proc/{}/map_files", running.0.id());
+            let mut mapped = std::fs::read_dir(mapped).expect("mapped files");
+            let first = mapped.next().expect("one").expect("one").path();
+            assert!(File::open(first).is_err(), "these may not be opened now");
+            look()
+        };
+        let expected = folder.path().join(place).join("lib.so").display().to_string();
+        assert_eq!(look(), Some(expected.clone()), "with every capability");
+        let found = std::thread::scope(|scope| scope.spawn(bounded).join().expect("a look"));
+        assert_eq!(found, Some(expected), "by its path");
+    }
 }
 
 /// Bytes of this process' memory at their most since `begin`, by the kernel's mark (proc_pid_clear_refs(5)).

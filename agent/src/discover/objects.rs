@@ -6,9 +6,11 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     panic::catch_unwind,
+    path::PathBuf,
 };
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+use rustix::fs::fstatfs;
 
 use super::{Process, process::maps};
 use crate::{
@@ -33,18 +35,17 @@ pub fn runtime_in(process: &Process) -> Option<InspectError> {
 }
 
 fn look(process: &Process) -> Option<InspectError> {
-    let own = std::fs::metadata(process.exe_path()).ok()?.ino();
-    let mut seen = HashSet::from([own]);
     let maps = maps(process).ok()?;
-    let code = maps
-        .iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0);
-    let objects = code.filter(|map| seen.insert(map.inode)).take(MOST);
-    let mut found = objects.filter_map(|map| {
+    // The executable itself was looked at before. It is told by its path, as what stat says of a file need not be what stands here.
+    let objects = maps.iter().filter_map(|map| {
+        let path = path(map).filter(|path| **path != process.exe)?;
+        let is_code = map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0;
+        is_code.then_some((map, path))
+    });
+    let mut seen = HashSet::new();
+    let objects = objects.filter(|(map, _)| seen.insert((map.dev, map.inode))).take(MOST);
+    let mut found = objects.filter_map(|(map, path)| {
         let runtime = inspect::runtime_of_object(&open(process, map)?)?;
-        let MMapPath::Path(path) = &map.pathname else {
-            return None;
-        };
         Some(InspectError::InObject {
             runtime,
             object: path.display().to_string(),
@@ -53,25 +54,112 @@ fn look(process: &Process) -> Option<InspectError> {
     found.next()
 }
 
+fn path(map: &MemoryMap) -> Option<&PathBuf> {
+    match &map.pathname {
+        MMapPath::Path(path) => Some(path),
+        _ => None,
+    }
+}
+
 /// The file of a mapping: itself, where that is allowed (CAP_CHECKPOINT_RESTORE), else by its path as the process has it.
 fn open(process: &Process, map: &MemoryMap) -> Option<File> {
-    let MMapPath::Path(path) = &map.pathname else {
-        return None;
-    };
     let (from, to) = map.address;
-    let by_path = || {
-        // Something else may stand there by now: a pipe would never open.
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NONBLOCK);
-        let mut there = process.entry().join("root").into_os_string();
-        there.push(path);
-        let file = options.open(there).ok()?;
-        let same = file
-            .metadata()
-            .is_ok_and(|file| file.is_file() && file.ino() == map.inode);
-        same.then_some(file)
-    };
     File::open(process.entry().join(format!("map_files/{from:x}-{to:x}")))
         .ok()
-        .or_else(by_path)
+        .or_else(|| open_path(process, map))
+}
+
+/// The file that stands at a mapping's path, if it is the one that is mapped.
+fn open_path(process: &Process, map: &MemoryMap) -> Option<File> {
+    let path = path(map)?;
+    // Something else may stand there by now: a pipe would never open.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut there = process.entry().join("root").into_os_string();
+    there.push(path);
+    let file = options.open(there).ok()?;
+    let meta = file.metadata().ok()?;
+    // On overlayfs older kernels show the inode of the file below (linux 6.1, fs/overlayfs/file.c, ovl_mmap), which nothing else tells. There
+    // the path tells: of a file that another has replaced since it ends with " (deleted)".
+    let is_mapped =
+        || meta.ino() == map.inode || fstatfs(&file).is_ok_and(|of| of.f_type == libc::OVERLAYFS_SUPER_MAGIC);
+    (meta.is_file() && is_mapped()).then_some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    /// A child that is ended with the test.
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Where overlay stands in a mount namespace of the process' own: `sleep` was copied up into it and runs.
+    const OVERLAID: &str = r#"
+        mount -t tmpfs none "$0" && cd "$0" && mkdir lower upper work merged && cp "$(command -v sleep)" lower/sleep &&
+        mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged && touch merged/sleep &&
+        stat --format=%i upper/sleep && exec "$0/merged/sleep" 600
+    "#;
+
+    #[test]
+    fn a_file_on_overlayfs_is_opened_by_its_path_whatever_inode_is_shown() {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+            eprintln!("SKIPPED: needs root");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", OVERLAID]).arg(folder.path());
+        let mut running = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        let output = running.0.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let below: u64 = line.trim().parse().expect("an overlay is mounted");
+        let process = &Process::read(running.0.id()).unwrap();
+        let sleep = folder.path().join("merged/sleep");
+        let mapped = || maps(process).is_ok_and(|maps| maps.iter().any(|map| path(map) == Some(&sleep)));
+        while !mapped() {
+            // Until it execs.
+            assert_eq!(running.0.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        let maps = maps(process).unwrap();
+        let map = maps.iter().find(|map| path(map) == Some(&sleep)).unwrap();
+        let is_it = |map: &MemoryMap| {
+            let file = open_path(process, map)?;
+            Some((file.metadata().unwrap().len(), file.metadata().unwrap().is_file()))
+        };
+        let expected = Some((std::fs::metadata(format!("/proc/{}/exe", process.pid)).unwrap().len(), true));
+        assert_eq!(is_it(map), expected, "as this kernel shows it");
+        let older = MemoryMap {
+            inode: below,
+            ..map.clone()
+        };
+        let shown = std::fs::metadata(format!("/proc/{}/exe", process.pid)).unwrap().ino();
+        assert_ne!(shown, below);
+        assert_eq!(is_it(&older), expected, "as an older one shows it");
+        // Another file has its name.
+        std::fs::write(format!("/proc/{}/root{}.new", process.pid, sleep.display()), "no program").unwrap();
+        let moved = |to: &str| format!("/proc/{}/root{}{to}", process.pid, sleep.display());
+        std::fs::rename(moved(".new"), moved("")).unwrap();
+        let maps = super::maps(process).unwrap();
+        let name = format!("{} (deleted)", sleep.display());
+        let map = maps
+            .iter()
+            .find(|map| path(map).is_some_and(|path| **path == *name))
+            .unwrap();
+        assert_eq!(is_it(map), None, "replaced");
+    }
 }
