@@ -52,8 +52,8 @@ pub enum Series {
     TokioBlocking = 12,
     /// Goroutine, waiting → runnable, ns; the series' id is the wait reason.
     GoWaiting = 13,
-    /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is the low half
-    /// of the address of the function they were started with.
+    /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is
+    /// [`crate::go::Layout::origin`] of the function they were started with.
     GoTime = 14,
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
     GoStop = 15,

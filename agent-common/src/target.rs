@@ -168,7 +168,7 @@ shared! {
     }
 }
 
-layout!(Over: 56, Made: 288, Target: 96 + 232);
+layout!(Over: 56, Made: 288, Target: 96 + 240);
 
 #[cfg(test)]
 mod tests {

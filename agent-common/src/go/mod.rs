@@ -29,6 +29,8 @@ shared! {
         pub sched: u64,
         /// Address of runtime.gomaxprocs.
         pub gomaxprocs: u64,
+        /// Where the executable would begin that is linked at 0: its functions are less than 4 GiB above, and a plugin's are not.
+        pub base: u64,
         pub g_goid: u32,
         pub g_parent_goid: u32,
         pub g_gopc: u32,
@@ -81,4 +83,46 @@ shared! {
     }
 }
 
-layout!(Layout: 232);
+impl Layout {
+    /// What goroutines' time is kept by, where it is split by the function that they were started with: the low half of its address; 0 of
+    /// one that is not in the executable, such as a plugin's, which could stand for another's.
+    #[inline(always)]
+    pub fn origin(&self, startpc: u64) -> u32 {
+        if startpc.wrapping_sub(self.base) >> 32 == 0 {
+            startpc as u32
+        } else {
+            0
+        }
+    }
+}
+
+layout!(Layout: 240);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(base: u64, startpc: u64, expected: u32) {
+        let layout = Layout {
+            base,
+            ..Layout::default()
+        };
+        assert_eq!(layout.origin(startpc), expected, "{startpc:#x} above {base:#x}");
+    }
+
+    #[test]
+    fn a_function_far_from_the_executable_is_not_mistaken_for_one_in_it() {
+        check(0, 0x48_1234, 0x48_1234);
+        check(0, 0x7f12_0048_1234, 0);
+        let pie = 0x5555_ffff_0000;
+        check(pie, pie + 0x1234, 0xffff_1234);
+        // Over the edge of a low half.
+        check(pie, pie + 0x48_1234, 0x47_1234);
+        check(pie, 0x7f12_0047_1234, 0);
+        check(pie, 0x47_1234, 0);
+        // One that was started with none, as that of a thread that C made.
+        check(pie, 0, 0);
+        check(0, 0, 0);
+    }
+}

@@ -57,7 +57,7 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
     }
     // A P that was made anew has forgotten.
     let time = if before <= sum { sum - before } else { sum };
-    record::part(target, Series::GoAssist, startpc as u32, 0, time);
+    record::part(target, Series::GoAssist, go.origin(startpc), 0, time);
     pay(target, startpc, time);
     Some(())
 }

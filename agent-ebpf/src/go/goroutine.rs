@@ -87,7 +87,8 @@ pub fn begins(target: &Target, goroutine: &mut Goroutine, g: u64) {
 
 #[inline(always)]
 pub fn spent(target: &Target, goroutine: &Goroutine, on: Spent, time: u64) {
-    record::part(target, Series::GoTime, goroutine.startpc as u32, on as u32, time);
+    let origin = target.go.origin(goroutine.startpc);
+    record::part(target, Series::GoTime, origin, on as u32, time);
 }
 
 /// A stretch of running is over.

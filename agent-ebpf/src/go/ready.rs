@@ -152,5 +152,6 @@ fn woken(target: &Target, goroutine: &mut Goroutine, g: u64) {
 pub fn waited(target: &Target, goroutine: &Goroutine, until: u64) {
     let time = until.saturating_sub(goroutine.parked);
     record::value(target, Series::GoWaiting, goroutine.reason, time);
-    record::part(target, Series::GoTime, goroutine.startpc as u32, goroutine.reason, time);
+    let origin = target.go.origin(goroutine.startpc);
+    record::part(target, Series::GoTime, origin, goroutine.reason, time);
 }

@@ -64,7 +64,7 @@ fn over(target: &Target, number: u32, since: u64, now: u64) {
     // What the runtime asks for on a stack of its own is no goroutine's.
     let (goid, startpc) = goroutine(target).unwrap_or((0, 0));
     if goid != 0 {
-        record::part(target, Series::GoSyscall, startpc as u32, 0, took);
+        record::part(target, Series::GoSyscall, target.go.origin(startpc), 0, took);
     }
     if took >= target.slow_wait && !arch::is_idle(number) {
         record::event(Syscall {

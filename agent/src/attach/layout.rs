@@ -23,6 +23,7 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         memstats: globals.memstats.wrapping_add(bias),
         sched: globals.sched.wrapping_add(bias),
         gomaxprocs: globals.gomaxprocs.wrapping_add(bias),
+        base: bias,
         g_goid: need(&g.goid),
         g_parent_goid: maybe(&g.parent_goid),
         g_gopc: need(&g.gopc),
