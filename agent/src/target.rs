@@ -18,6 +18,7 @@ use agent_common::{
     go::assist::Assists,
     histogram::Series,
     target::{Made, Over},
+    tokio::poll::UNENDED,
 };
 use tokio::task::AbortHandle;
 
@@ -57,8 +58,9 @@ pub struct Target {
     pub image: Option<Arc<Image>>,
     /// Its file, of a Go executable: open as long as the process is watched, and somebody reads it.
     pub exe: Option<Arc<File>>,
-    /// Windows of the probes that were closed since some could not be attached, one after the other.
+    /// How often what could not be attached was tried again, one time after the other, and when it was tried last.
     pub tries: u32,
+    pub tried: MonoNs,
     /// Waits for its process' end.
     pub end: Option<AbortHandle>,
     /// Run-time address less link-time address.
@@ -93,6 +95,8 @@ pub struct Target {
     pub made: Made,
     /// What it could not have of those of them that are cleared, likewise.
     pub over: Over,
+    /// Where probes that see polls end could not be attached, as far as the kernel side was told.
+    pub lost_ends: Vec<u64>,
     /// Future names by type id; 0 is unknown.
     pub futures: HashMap<u32, String>,
     /// Plane 0 of a Go process.
@@ -185,6 +189,7 @@ impl Target {
             spent: Spent::default(),
             made: Made::default(),
             over: Over::default(),
+            lost_ends: Vec::new(),
             futures: HashMap::new(),
             go: None,
             frames: HashMap::new(),
@@ -196,6 +201,7 @@ impl Target {
             assists: None,
             goroutines: Goroutines::default(),
             tries: 0,
+            tried: since,
             end: None,
             cycles: Cycles::default(),
             exemplars: HashMap::new(),
@@ -256,7 +262,9 @@ impl Target {
 
     /// A future's name by its type id.
     pub fn future(&self, id: u32) -> &str {
-        self.futures.get(&id).map_or("unknown", String::as_str)
+        // Whether the ends of its polls are seen may change.
+        let of = |id| self.futures.get(&id).map(String::as_str);
+        of(id).or_else(|| of(id ^ UNENDED)).unwrap_or("unknown")
     }
 
     /// The runtime's name of a wait reason.

@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
-use common::{Agent, Load, Output, attribute, number_of, privileged, shop, stock};
+use common::{Agent, Load, Output, Service, attribute, demo, number_of, privileged, shop, stock};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -116,6 +116,37 @@ fn files(pid: u32, most: u64) {
     prlimit(pid, Resource::Nofile, limit(most)).unwrap();
 }
 
+/// How many files a process may have open more are left of a limit: the kernel gives it the lowest number that is free.
+fn leave(pid: u32, more: usize) {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open: BTreeSet<u64> = open
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let last = (0..).filter(|number| !open.contains(number)).nth(more).unwrap();
+    files(pid, last);
+}
+
+/// A service that an agent takes while it may open so few files that it cannot attach all of the service's probes, but some: `is` says
+/// by the signals' states whether it is so. And its name.
+fn refused(agent: &Agent, start: impl Fn(&str) -> Service, is: impl Fn(&[Value]) -> bool) -> (Service, String) {
+    for more in 1..20 {
+        files(agent.pid(), 1024);
+        leave(agent.pid(), more);
+        let name = format!("refused-{more}");
+        let service = start(&name);
+        for _ in 0..8 {
+            thread::sleep(Duration::from_millis(500));
+            let states = agent.points(&name, STATE);
+            if !states.is_empty() && is(&states) {
+                return (service, name);
+            }
+        }
+    }
+    panic!("its probes are all attached, or none");
+}
+
+const STATE: &str = "whywait.signal.state";
+
 /// Hooks of a window that cannot be attached are told while it is so, and are there again when they can be.
 #[test]
 fn what_cannot_be_attached_is_told_until_it_can() {
@@ -170,4 +201,111 @@ fn what_cannot_be_attached_is_told_until_it_can() {
         "{}",
         output.said
     );
+}
+
+/// Those that are always in place are tried again also where no window of others opens, in which they would be.
+#[test]
+fn what_is_always_in_place_is_tried_again_without_windows() {
+    if !privileged() {
+        return;
+    }
+    let program = demo("go-shop");
+    let start = |name: &str| Service::start(&program, &["-listen", "127.0.0.1:0"], &[("OTEL_SERVICE_NAME", name)]);
+    let _other = start("other");
+    let args = ["--exe", program.to_str().unwrap(), "--metric-interval", "1s"];
+    let agent = Agent::run(
+        &[&args[..], &["--without", "go.sched,go.assist,go.handoff"]].concat(),
+        1,
+    );
+    let lacks = |states: &[Value]| {
+        ["go.gc", "go.stw"]
+            .into_iter()
+            .any(|signal| state(states, signal).1.contains("Too many open files"))
+    };
+    let (shop, name) = refused(&agent, start, lacks);
+    files(agent.pid(), 1024);
+    let back = (0..120).any(|_| {
+        thread::sleep(Duration::from_millis(500));
+        !lacks(&agent.points(&name, STATE))
+    });
+    assert!(back, "{:?}", agent.points(&name, STATE));
+    for _ in 0..3 {
+        shop.get("/gc");
+    }
+    thread::sleep(Duration::from_millis(1500));
+    let output = agent.stop();
+    let spans = output.spans(&name);
+    let named = |name: &str| spans.iter().filter(|span| span["name"] == name).count();
+    assert!(named("go.gc.cycle") >= 3, "{}", output.said);
+    let states = output.points(&name, STATE);
+    assert_eq!(
+        state(&states, "go.stw"),
+        state(&output.points("other", STATE), "go.stw")
+    );
+}
+
+/// A poll whose end cannot be seen is not under way for ever: how often such tasks are polled is told, until it can.
+#[test]
+fn polls_whose_ends_cannot_be_attached_are_counted_until_they_can() {
+    if !privileged() {
+        return;
+    }
+    let program = demo("rust-stock");
+    let start = |name: &str| Service::start(&program, &["--listen", "127.0.0.1:0"], &[("OTEL_SERVICE_NAME", name)]);
+    let _other = start("other");
+    let args = ["--exe", program.to_str().unwrap(), "--metric-interval", "1s"];
+    let agent = Agent::run(&args, 1);
+    let lacks = |states: &[Value]| {
+        let (coverage, cause) = state(states, "tokio.poll");
+        coverage == "partial" && cause.contains("transition_to_idle")
+    };
+    let (stock, name) = refused(&agent, start, lacks);
+    let count = |metric: &str, key: &str| -> i64 {
+        let points = agent.points(&name, metric);
+        points.iter().map(|point| number_of(&point[key])).sum()
+    };
+    let unended = || count("tokio.task.poll.unended", "asInt");
+    let ended = || count("tokio.task.poll.duration", "count");
+    let load = || {
+        for _ in 0..50 {
+            stock.get("/stock/1");
+        }
+        thread::sleep(Duration::from_millis(2500));
+    };
+    load();
+    assert!(unended() >= 50, "{}", unended());
+    assert_eq!(ended(), 0);
+    let (_, cause) = state(&agent.points(&name, STATE), "tokio.poll");
+    assert!(
+        cause.contains("how often these are polled is told, how long is not"),
+        "{cause}"
+    );
+    files(agent.pid(), 1024);
+    let back = (0..120).any(|_| {
+        thread::sleep(Duration::from_millis(500));
+        !lacks(&agent.points(&name, STATE))
+    });
+    assert!(back, "{:?}", agent.points(&name, STATE));
+    thread::sleep(Duration::from_millis(1500));
+    let before = unended();
+    load();
+    assert!(ended() >= 50, "{}", ended());
+    assert_eq!(unended(), before);
+    let named = |point: &Value| {
+        attribute(point, "tokio.task.future")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let futures: Vec<String> = agent
+        .points(&name, "tokio.task.poll.unended")
+        .iter()
+        .map(named)
+        .collect();
+    assert!(
+        !futures.is_empty() && futures.iter().all(|name| name != "unknown"),
+        "{futures:?}"
+    );
+    drop(agent.stop());
 }

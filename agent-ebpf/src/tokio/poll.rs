@@ -144,7 +144,7 @@ fn type_of(target: &Target, task: u64) -> u32 {
         vtable,
         slot: u64::from(target.slot),
     };
-    // SAFETY: written by user space before the first probe is attached, never changed.
+    // SAFETY: written by user space before the first probe is attached, and changed only between windows.
     unsafe { TOKIO_TYPES.get(key) }.copied().unwrap_or(0)
 }
 

@@ -136,11 +136,26 @@ pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
         Image::Tokio(image) => tokio::plan(image, bias),
     };
     plan.leave_out(without);
-    let is_poll_end = |probe: &Probe| probe.program == "tokio_poll_end";
+    let is_poll_end = |probe: &Probe| probe.program == tokio::POLL_END;
     if !plan.probes.iter().any(is_poll_end) {
         tokio::without_ends(&mut plan);
     }
     plan
+}
+
+/// Where the probes are that see polls end, of some.
+pub fn poll_ends(probes: &[Probe]) -> Vec<u64> {
+    let ends = probes.iter().filter(|probe| probe.program == tokio::POLL_END);
+    ends.map(|probe| probe.site.file_offset).collect()
+}
+
+/// What the kernel side is to be told of the types of tasks while probes that see polls end are `missing`, and what that takes from
+/// their signal.
+pub fn without_ends(image: &Image, bias: u64, missing: &[Probe]) -> (Vec<(u64, u32)>, Option<Failure>) {
+    match image {
+        Image::Go(_) => (Vec::new(), None),
+        Image::Tokio(image) => (tokio::types(image, bias, missing), tokio::lost_ends(image, missing)),
+    }
 }
 
 fn coverage(missing: Vec<String>) -> Coverage {

@@ -60,6 +60,10 @@ pub enum Change {
         /// Of the probes that are always in place: what was missing and was tried again.
         always: Outcome,
     },
+    /// The same of these alone, without a window.
+    Again {
+        always: Outcome,
+    },
     Closed,
 }
 
@@ -117,6 +121,16 @@ impl Windows {
                 always: uprobe::attach_all(&object, &place, &missing),
             };
             // The watch is gone only when the agent ends; then the links go with the message.
+            let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
+        });
+    }
+
+    /// Attaches those that are `missing` of what is always in place; [`Change::Again`] follows.
+    pub fn again(&self, slot: u32, place: Place, missing: Vec<Probe>) {
+        let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
+        tokio::task::spawn_blocking(move || {
+            let always = uprobe::attach_all(&object, &place, &missing);
+            let change = Change::Again { always };
             let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
         });
     }

@@ -161,13 +161,8 @@ impl Process {
         Self::read_in(&self.root, self.pid)
     }
 
-    /// Whether this very process still runs.
+    /// Whether this very process still runs, as far as is known: one that cannot be read just now does, and its end is told otherwise.
     pub fn is_alive(&self) -> bool {
-        self.now().is_ok_and(|now| now.start == self.start)
-    }
-
-    /// The same, and also where it cannot be told just now.
-    pub fn may_live(&self) -> bool {
         match self.now() {
             Ok(now) => now.start == self.start,
             Err(error) => error.may_pass(),
@@ -248,10 +243,10 @@ impl Process {
         let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
             .map_err(|source| self.io("pidfd", source.into()))?;
         // The pid may have been reused before the descriptor was had.
-        if self.is_alive() {
-            Ok(fd)
-        } else {
-            Err(ProcessError::Ended { pid: self.pid })
+        match self.now() {
+            Ok(now) if now.start == self.start => Ok(fd),
+            Err(error) if error.may_pass() => Err(error),
+            _ => Err(ProcessError::Ended { pid: self.pid }),
         }
     }
 

@@ -48,7 +48,7 @@ pub static POLL_UNENDED: MetricDef = MetricDef {
     name: "tokio.task.poll.unended",
     unit: "{poll}",
     instrument: Counter,
-    description: "Polls of futures whose ends are not all to be seen, since the compiler inlined them: as many there were, whatever is told of how long they took.",
+    description: "Polls of futures whose ends are not all to be seen, since the compiler inlined them or their probes could not be attached: as many there were, whatever is told of how long they took.",
     source: "uprobes: State::transition_to_running",
     attributes: &[TOKIO_TASK_FUTURE],
 };

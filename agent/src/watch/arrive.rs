@@ -206,7 +206,7 @@ impl Lifecycle {
 
     /// Says why a process is not watched, if it still lives; then it is looked at again, and also where that cannot be told.
     pub(super) fn not_admitted(&mut self, process: &Process, error: &anyhow::Error) {
-        if process.may_live() {
+        if process.is_alive() {
             self.undecided.push(process.pid);
         }
         let level = self.while_alive(process, &format!("{error:#}"));

@@ -7,7 +7,10 @@ use log::{debug, info, warn};
 
 use super::{Watch, govern::announce};
 use crate::{
-    attach::{plan::Failure, uprobe::Outcome},
+    attach::{
+        plan::{self, Failure, Probe},
+        uprobe::{Links, Outcome},
+    },
     budget::{
         Plane, Window,
         window::{Change, Done, Hooks},
@@ -47,18 +50,31 @@ impl Watch {
                 }
                 self.targets.insert(target.process.pid, target);
             }
-            // The target ended meanwhile; its process may go on.
-            (None, Change::Opened { outcome, always }) => {
-                let pid = self.leaving.over(slot);
-                for links in [outcome.links, always.links] {
-                    let task = self.windows.detach(links);
-                    if let Some(pid) = pid {
-                        self.leaving.add(pid, task);
-                    }
-                }
+            (Some(mut target), Change::Again { always }) => {
+                note_again(&mut target, always);
+                target.probes.window = if target.probes.probes.is_empty() {
+                    Window::None
+                } else {
+                    Window::Closed
+                };
+                self.targets.insert(target.process.pid, target);
             }
+            // The target ended meanwhile; its process may go on.
+            (None, Change::Opened { outcome, always }) => self.left(slot, [outcome.links, always.links]),
+            (None, Change::Again { always }) => self.left(slot, [always.links]),
             (None, Change::Closed) => {
                 self.leaving.over(slot);
+            }
+        }
+    }
+
+    /// Takes out again what was put into a process meanwhile that is no target any more.
+    fn left<const N: usize>(&mut self, slot: u32, links: [Links; N]) {
+        let pid = self.leaving.over(slot);
+        for links in links {
+            let task = self.windows.detach(links);
+            if let Some(pid) = pid {
+                self.leaving.add(pid, task);
             }
         }
     }
@@ -104,21 +120,32 @@ impl Watch {
         }
     }
 
+    /// Tells the kernel side which types of tasks are not seen to end, where other probes are `missing` than before the last window, and
+    /// says what that takes away. No window is open yet, so that no program goes by what was before.
+    fn mark_types(&mut self, target: &mut Target, missing: &[Probe]) -> Option<Failure> {
+        let (image, ends) = (target.image.as_deref()?, plan::poll_ends(missing));
+        if ends.is_empty() && target.lost_ends.is_empty() {
+            return None;
+        }
+        let (types, failure) = plan::without_ends(image, target.bias, missing);
+        if target.lost_ends != ends {
+            // Those for which there was no room have none now: that was said when it was attached.
+            self.maps.set_types(target.slot, &types);
+            target.lost_ends = ends;
+        }
+        failure
+    }
+
     fn opened(&mut self, target: &mut Target, outcome: Outcome, always: Outcome) {
         let first = target.known.probes_since == 0;
         let ended = !outcome.failures.is_empty() && !target.process.is_alive();
         if ended {
             debug!("process {} ended while it was attached", target.process.pid);
         } else {
-            note(target, |failures| &mut failures.probes, outcome.failures);
-        }
-        if !target.missing.is_empty() && !ended {
-            target.links.extend(always.links);
-            target.missing = always.missing;
-            note(target, |failures| &mut failures.always, always.failures);
-        }
-        if target.failures.always.is_empty() && target.failures.probes.is_empty() {
-            target.tries = 0;
+            let unended = self.mark_types(target, &outcome.missing);
+            let failures = outcome.failures.into_iter().chain(unended).collect();
+            note(target, |failures| &mut failures.probes, failures);
+            note_again(target, always);
         }
         let now = clock::now();
         target.probes.links = outcome.links;
@@ -135,6 +162,19 @@ impl Watch {
         if first && !ended {
             announce(target);
         }
+    }
+}
+
+/// Takes note of what became of probes that are always in place and were tried again, if there were any.
+fn note_again(target: &mut Target, always: Outcome) {
+    target.tried = clock::now();
+    if !target.missing.is_empty() && (always.failures.is_empty() || target.process.is_alive()) {
+        target.links.extend(always.links);
+        target.missing = always.missing;
+        note(target, |failures| &mut failures.always, always.failures);
+    }
+    if target.failures.always.is_empty() && target.failures.probes.is_empty() {
+        target.tries = 0;
     }
 }
 

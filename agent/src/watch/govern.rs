@@ -24,7 +24,8 @@ use crate::{
 
 /// A window that was open for so long is settled while it stays open, ns.
 pub const LONG: u64 = 1_000_000_000;
-/// How long a window of the probes stays open without some of them that could not be attached, ns.
+/// How long until probes that could not be attached are tried again, ns: those of a window, which stays open without them so long, and
+/// those that are always in place.
 const AGAIN: u64 = 20_000_000_000;
 /// How often that is doubled, one time after the other: to some 90 minutes.
 const RARELY: u32 = 8;
@@ -92,10 +93,14 @@ impl Watch {
                 Turn::Close => settled.extend(self.shut_hooks(&mut target)),
             }
             let again = is_to_be_tried_again(&target, now);
+            let ends = again && target.probes.window.is_open() || self.cut(&target, Plane::Probes).is_some();
+            let turn = if ends { Turn::Close } else { probes };
+            // Those of a window that opens are tried with it.
+            let again = again && turn != Turn::Open;
             target.tries += u32::from(again);
-            let ends = again || self.cut(&target, Plane::Probes).is_some();
-            match if ends { Turn::Close } else { probes } {
+            match turn {
                 Turn::Open if waits_for_hooks(&mut target, now) => {}
+                Turn::Stay if again => self.try_again(&mut target),
                 Turn::Stay => {}
                 Turn::Open => self.open_probes(&mut target),
                 Turn::Close => settled.extend(self.shut_probes(&mut target)),
@@ -223,6 +228,13 @@ impl Watch {
         );
     }
 
+    /// Tries what is always in place and could not be attached, where no window is open.
+    fn try_again(&mut self, target: &mut Target) {
+        target.probes.window = Window::Busy;
+        self.windows
+            .again(target.slot, Place::of(&target.process), target.missing.clone());
+    }
+
     /// Ends what the window counts, and detaches.
     fn shut_probes(&mut self, target: &mut Target) -> Option<Settled> {
         let cut = self.cut(target, Plane::Probes);
@@ -262,15 +274,17 @@ pub(super) fn announce(target: &Target) {
     );
 }
 
-/// Whether a window of the probes has been open for long without some of them, and the next one may have them.
+/// Whether probes could not be attached, and it is time to try them again: all by a window of them that has been open for long without
+/// some, which is opened anew; where none is open, those that are always in place.
 fn is_to_be_tried_again(target: &Target, now: MonoNs) -> bool {
-    let Window::Open { since } = target.probes.window else {
-        return false;
-    };
     let Failures { always, probes, .. } = &target.failures;
-    let misses = !always.is_empty() || !probes.is_empty();
+    let misses = match target.probes.window {
+        Window::Open { .. } => !always.is_empty() || !probes.is_empty(),
+        Window::None | Window::Closed => !always.is_empty(),
+        Window::Busy => false,
+    };
     // What is refused for good is tried less and less often: closing a window costs what happens meanwhile.
-    misses && now.0.saturating_sub(since.0) >= AGAIN << target.tries.min(RARELY)
+    misses && now.0.saturating_sub(target.tried.0) >= AGAIN << target.tries.min(RARELY)
 }
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {

@@ -8,7 +8,7 @@ use agent_common::{
     },
 };
 
-use super::{Coverage, Plan, Probe, coverage, usable};
+use super::{Coverage, Failure, Plan, Probe, coverage, usable};
 use crate::{
     inspect::{
         ArgLocation, HeaderLayout, ProbeSite, SiteError, TaskKind, TaskVtable, TokioHook, TokioImage, X86Register,
@@ -17,6 +17,9 @@ use crate::{
 };
 
 type Site = Result<ProbeSite, SiteError>;
+
+/// The program that sees a poll end.
+pub(super) const POLL_END: &str = "tokio_poll_end";
 
 const HEADER: [ArgLocation; 1] = [ArgLocation::Register(X86Register::Rdi)];
 
@@ -28,29 +31,60 @@ pub(super) fn plan(image: &TokioImage, bias: u64) -> Plan {
     };
     plan.tokio_vtable = image.header.vtable_offset as u32;
     plan.tokio_id_offset = (HeaderLayout::ID_WORD * 8) as u32;
-    for (index, vtable) in image.vtables.iter().enumerate() {
-        let mut id = index as u32 + 1;
-        if vtable.kind == TaskKind::Blocking {
-            id |= BLOCKING;
-        }
-        if !has_end(image, vtable) {
-            id |= UNENDED;
-        }
-        plan.types.push((vtable.vaddr.wrapping_add(bias), id));
+    plan.types = types(image, bias, &[]);
+    for (vtable, (_, id)) in image.vtables.iter().zip(&plan.types) {
         plan.futures
-            .insert(id, vtable.future.label().unwrap_or_else(|| "unknown".to_owned()));
+            .insert(*id, vtable.future.label().unwrap_or_else(|| "unknown".to_owned()));
     }
     plan_poll(image, &mut plan);
     plan_wake(image, bias, &mut plan);
     plan
 }
 
-/// Whether the ends of polls of a type are seen: it calls functions for them, and these have places.
-fn has_end(image: &TokioImage, vtable: &TaskVtable) -> bool {
+/// Types of tasks by their vtables, while some probes are `missing`.
+pub(super) fn types(image: &TokioImage, bias: u64, missing: &[Probe]) -> Vec<(u64, u32)> {
+    let types = image.vtables.iter().enumerate();
+    let of = |(index, vtable): (usize, &TaskVtable)| {
+        let mut id = index as u32 + 1;
+        if vtable.kind == TaskKind::Blocking {
+            id |= BLOCKING;
+        }
+        if !has_end(image, vtable, missing) {
+            id |= UNENDED;
+        }
+        (vtable.vaddr.wrapping_add(bias), id)
+    };
+    types.map(of).collect()
+}
+
+/// What is to say of ends of polls that are not seen since probes are `missing`; None where there are none.
+pub(super) fn lost_ends(image: &TokioImage, missing: &[Probe]) -> Option<Failure> {
+    let tasks = || image.vtables.iter().filter(|vtable| vtable.kind == TaskKind::Async);
+    let is_lost = |vtable: &&TaskVtable| has_end(image, vtable, &[]) && !has_end(image, vtable, missing);
+    let (of, lost) = (tasks().count(), tasks().filter(is_lost).count());
+    (lost > 0).then(|| Failure {
+        signal: signals::tokio::poll::NAME,
+        essential: false,
+        reason: format!(
+            "the ends of polls of {lost} of {of} types of tasks are not all seen, as these probes are not in place: how often these are \
+             polled is told, how long is not"
+        ),
+    })
+}
+
+/// Whether the ends of polls of a type are seen: it calls functions for them, and these have places, none of which is that of a probe
+/// that is `missing`.
+fn has_end(image: &TokioImage, vtable: &TaskVtable, missing: &[Probe]) -> bool {
+    let is_missing = |site: &ProbeSite| {
+        let mut ends = missing.iter().filter(|probe| probe.program == POLL_END);
+        ends.any(|probe| probe.site.file_offset == site.file_offset)
+    };
     let is_there = |hook| {
-        sites(image, hook)
+        let usable = sites(image, hook)
             .iter()
-            .any(|site| usable(Some(site), &HEADER).is_ok())
+            .filter_map(|site| usable(Some(site), &HEADER).ok());
+        let mut missing = usable.map(|site| is_missing(&site)).peekable();
+        missing.peek().is_some() && !missing.any(|missing| missing)
     };
     let pending = vtable.kind == TaskKind::Blocking || is_there(TokioHook::PollEndPending);
     vtable.calls_poll_end && pending && is_there(TokioHook::PollEndComplete)
@@ -112,7 +146,7 @@ fn plan_poll(image: &TokioImage, plan: &mut Plan) {
     }
     let mut unseen = Vec::new();
     for hook in [TokioHook::PollEndPending, TokioHook::PollEndComplete] {
-        let (found, refused) = find(&mut sites(image, hook).iter(), "tokio_poll_end", &HEADER, false);
+        let (found, refused) = find(&mut sites(image, hook).iter(), POLL_END, &HEADER, false);
         others.extend(found);
         let inlined = |site: &Site| matches!(site, Err(SiteError::NoSuchFunction { .. }));
         if !sites(image, hook).iter().all(inlined) {
@@ -139,7 +173,7 @@ fn unended(image: &TokioImage, reasons: &[String]) -> Option<String> {
     let tasks = || image.vtables.iter().filter(|vtable| vtable.kind == TaskKind::Async);
     let (of, unended) = (
         tasks().count(),
-        tasks().filter(|vtable| !has_end(image, vtable)).count(),
+        tasks().filter(|vtable| !has_end(image, vtable, &[])).count(),
     );
     let (why, way_out) = if reasons.is_empty() {
         (

@@ -232,6 +232,53 @@ fn a_type_without_ends_is_marked_and_counted_apart() {
 }
 
 #[test]
+fn types_whose_ends_could_not_be_attached_are_marked_until_they_are() {
+    let mut image = sample();
+    // Of a second copy of tokio in the binary, or of one that the compiler made.
+    let copy = site("PollEndPending", 0x900, Some(X86Register::Rdi));
+    image.hooks.get_mut(&TokioHook::PollEndPending).unwrap().push(Ok(copy));
+    image.vtables[1].calls_poll_end = false;
+    let image = Image::Tokio(Box::new(image));
+    let plan = plan(&image, BIAS, &[]);
+    let ends: Vec<&Probe> = plan
+        .probes
+        .iter()
+        .filter(|probe| probe.program == "tokio_poll_end")
+        .collect();
+    let [pending, copy, complete] = ends[..] else {
+        panic!("{ends:?}")
+    };
+    let check = |missing: &[&Probe], expected: [u32; 3], lost: &str| {
+        let missing: Vec<Probe> = missing.iter().copied().cloned().collect();
+        let (types, failure) = without_ends(&image, BIAS, &missing);
+        let addresses = |types: &[(u64, u32)]| types.iter().map(|(vtable, _)| *vtable).collect::<Vec<_>>();
+        assert_eq!(addresses(&types), addresses(&plan.types));
+        assert_eq!(types.iter().map(|(_, id)| *id).collect::<Vec<_>>(), expected);
+        let failure = failure.map(|failure| (failure.signal, failure.essential, failure.reason));
+        match (&failure, lost) {
+            (None, "") => {}
+            (Some(("tokio.poll", false, reason)), lost) if !lost.is_empty() => {
+                assert!(reason.contains(lost), "{reason}")
+            }
+            _ => panic!("{failure:?}"),
+        }
+    };
+    let planned = [1, 2 | UNENDED, 3 | BLOCKING];
+    let unended = [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING];
+    check(&[], planned, "");
+    check(&[pending], unended, "1 of 2 types");
+    // Which of the two a type calls is not known.
+    check(&[copy], unended, "1 of 2 types");
+    let all = [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING | UNENDED];
+    check(&[complete], all, "1 of 2 types");
+    check(&[pending, copy, complete], all, "1 of 2 types");
+    // Another's place.
+    let park = plan.probes.iter().find(|probe| probe.program == "tokio_park").unwrap();
+    check(&[park], planned, "");
+    assert_eq!(poll_ends(&[park.clone(), copy.clone()]), [0x900]);
+}
+
+#[test]
 fn without_polls_no_type_is_seen_to_end() {
     let plan = plan(&Image::Tokio(Box::new(sample())), 0, &["tokio.poll".to_owned()]);
     assert!(plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin"));
