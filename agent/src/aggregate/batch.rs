@@ -72,7 +72,7 @@ impl<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern> Table<
     }
 
     /// Removes the entries that `gone` names: how many there were.
-    pub fn remove_where(&mut self, gone: impl Fn(&K, &V) -> bool) -> Result<usize, MapError> {
+    pub fn remove_where(&mut self, mut gone: impl FnMut(&K, &V) -> bool) -> Result<usize, MapError> {
         let mut keys = Vec::new();
         self.each(|key, value| {
             if gone(key, value) {

@@ -1,10 +1,13 @@
 //! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
 //! is gone.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
-};
+mod sweep;
+#[cfg(test)]
+mod sweep_tests;
+
+use std::cell::{Cell, RefCell};
+
+pub use sweep::{Held, Standing};
 
 use agent_common::{
     go::{
@@ -139,41 +142,6 @@ impl TargetMaps {
         })
     }
 
-    /// Counts anew what targets hold: the programs count what they add and remove, and not what is removed here.
-    pub fn count_held(&mut self, targets: &[Target]) {
-        for of in Shared::ALL {
-            let counts = match self.entries_by_slot(of) {
-                Ok(counts) => counts,
-                Err(error) => {
-                    self.failed.note(&error);
-                    continue;
-                }
-            };
-            for target in targets {
-                let count = counts.get(&target.slot).copied().unwrap_or_default();
-                // What programs add or remove between the walk and this is off by one each, until the next time.
-                if let Err(error) = self.held.set(of.held(target.index), count, 0) {
-                    self.failed.note(&error);
-                }
-            }
-        }
-    }
-
-    fn entries_by_slot(&self, of: Shared) -> Result<HashMap<u32, i64>, MapError> {
-        let mut counts: HashMap<u32, i64> = HashMap::new();
-        let mut add = |slot: u32| *counts.entry(slot).or_default() += 1;
-        match of {
-            Shared::Goroutines => self.goroutines.each(|key, _| add(key.slot as u32))?,
-            Shared::TokioWoken => self.woken.each(|key, _| add(key.slot as u32))?,
-            Shared::TokioThreads => self.workers.each(|_, value| add(value.slot))?,
-            Shared::Connecting => self.connecting.each(|_, value| add(value.slot))?,
-            Shared::Sockets => self.sockets.each(|_, value| add(value.slot))?,
-            Shared::Threads => self.threads.each(|_, value| add(value.slot))?,
-            Shared::Syscalls => self.syscalls.each(|_, value| add(value.slot))?,
-        }
-        Ok(counts)
-    }
-
     /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
         self.cuts.set(target.index, Cut::default(), 0)?;
@@ -218,67 +186,9 @@ impl TargetMaps {
         self.cuts.set(target.index, cut, 0)
     }
 
-    /// Stops events of a process; what was counted stays until [`Self::forget`].
+    /// Stops events of a process; what was counted stays until a [`Self::sweep`].
     pub fn dismiss(&mut self, pid: u32) -> Result<(), MapError> {
         self.set_index(pid, 0)
-    }
-
-    /// Removes what the hooks had in progress in slots whose window is closed. The programs do not mistake it for the next
-    /// window's, but it takes room: a socket that is closed while no hook sees it stays here.
-    pub fn clear_hooks(&mut self, closed: impl Fn(u32) -> bool) {
-        self.failed
-            .tidied(self.threads.remove_where(|_, value| closed(value.slot)));
-        self.failed
-            .tidied(self.syscalls.remove_where(|_, value| closed(value.slot)));
-        self.failed
-            .tidied(self.sockets.remove_where(|_, value| closed(value.slot)));
-    }
-
-    /// Removes what the probes had in progress `before` a time in a slot, u64::MAX where no window is open; and wakes that are `old`.
-    pub fn clear_probes(&mut self, before: impl Fn(u32) -> u64, old: u64) {
-        let closed = |slot: u32| before(slot) == u64::MAX;
-        self.failed.tidied(
-            self.goroutines
-                .remove_where(|key, value| value.window < before(key.slot as u32)),
-        );
-        self.failed
-            .tidied(self.gathered.remove_where(|key, _| closed(key.slot as u32)));
-        let woken = |key: &WokenKey, at: &u64| *at < before(key.slot as u32).max(old);
-        self.failed.tidied(self.woken.remove_where(woken));
-        self.failed
-            .tidied(self.workers.remove_where(|_, value| closed(value.slot)));
-    }
-
-    /// Threads of which something is kept, by slot.
-    pub fn threads(&self) -> Result<HashMap<u32, HashSet<u32>>, MapError> {
-        let mut threads: HashMap<u32, HashSet<u32>> = [].into();
-        let mut add = |slot: u32, tid: u32| {
-            threads.entry(slot).or_default().insert(tid);
-        };
-        self.workers.each(|tid, value| add(value.slot, *tid))?;
-        self.threads.each(|tid, value| add(value.slot, *tid))?;
-        self.syscalls.each(|tid, value| add(value.slot, *tid))?;
-        Ok(threads)
-    }
-
-    /// Removes what is kept of threads.
-    pub fn forget_threads(&mut self, tids: &[u32]) {
-        self.failed.tidied(self.workers.remove(tids).map(|()| 0));
-        self.failed.tidied(self.threads.remove(tids).map(|()| 0));
-        self.failed.tidied(self.syscalls.remove(tids).map(|()| 0));
-    }
-
-    /// Removes all that belongs to slots that are `gone`, in one pass over each map however many there are.
-    pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
-        self.clear_hooks(&gone);
-        self.clear_probes(|slot| if gone(slot) { u64::MAX } else { 0 }, 0);
-        self.failed.tidied(self.paid.remove_where(|key, _| gone(key.slot)));
-        self.failed
-            .tidied(self.types.remove_where(|key, _| gone(key.slot as u32)));
-        self.failed
-            .tidied(self.sites.remove_where(|key, _| gone(key.slot as u32)));
-        self.failed
-            .tidied(self.connecting.remove_where(|_, value| gone(value.slot)));
     }
 
     fn set_index(&mut self, pid: u32, index: u32) -> Result<(), MapError> {

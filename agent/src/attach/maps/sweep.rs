@@ -1,0 +1,210 @@
+//! One walk over each map of what is under way: removes what is over, and counts what is left.
+
+use std::collections::{HashMap, HashSet};
+
+use agent_common::target::{Shared, Target};
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use super::{Failed, TargetMaps};
+use crate::aggregate::Table;
+
+/// What a slot keeps in the maps. The programs do not mistake the rest for what they see next, but it takes room: a socket that is
+/// closed while no hook sees it would stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Whether what the hooks have in progress counts.
+    pub hooks: bool,
+    /// Since when what the probes have in progress counts, ns; u64::MAX where no window of theirs is open.
+    pub probes: u64,
+}
+
+impl Standing {
+    /// All that it has.
+    pub const WHOLE: Self = Self { hooks: true, probes: 0 };
+
+    fn has_probes(self) -> bool {
+        self.probes != u64::MAX
+    }
+}
+
+/// What slots hold, as a walk found it.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// By [`Shared`], and slot; None of a map that could not be read.
+    counts: [Option<HashMap<u32, i64>>; Shared::COUNT],
+    /// What is kept by thread: the map, the slot, the tid.
+    threads: Vec<(Shared, u32, u32)>,
+}
+
+impl Held {
+    /// Slots of which something is kept by thread.
+    pub fn with_threads(&self) -> HashSet<u32> {
+        self.threads.iter().map(|(_, slot, _)| *slot).collect()
+    }
+}
+
+struct Walk<'a, S> {
+    stands: S,
+    failed: &'a Failed,
+    held: Held,
+}
+
+impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
+    /// Removes what is over, and shows what is `kept`; whether the map could be read.
+    fn clear<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
+        &self,
+        table: &mut Table<K, V>,
+        slot: impl Fn(&K, &V) -> u32,
+        counts: impl Fn(Standing, &V) -> bool,
+        mut kept: impl FnMut(u32, &K),
+    ) -> bool {
+        let outcome = table.remove_where(|key, value| {
+            let slot = slot(key, value);
+            let is_kept = (self.stands)(slot).is_some_and(|standing| counts(standing, value));
+            if is_kept {
+                kept(slot, key);
+            }
+            !is_kept
+        });
+        let is_read = outcome.is_ok();
+        self.failed.tidied(outcome);
+        is_read
+    }
+
+    /// The same of a map whose entries are counted.
+    fn count<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
+        &mut self,
+        of: Shared,
+        table: &mut Table<K, V>,
+        slot: impl Fn(&K, &V) -> u32,
+        counts: impl Fn(Standing, &V) -> bool,
+    ) {
+        let mut found = HashMap::new();
+        let is_read = self.clear(table, slot, counts, |slot, _| *found.entry(slot).or_default() += 1);
+        self.held.counts[of as usize] = is_read.then_some(found);
+    }
+
+    /// The same of one that is kept by thread.
+    fn threads<V: aya::Pod + AnyBitPattern>(
+        &mut self,
+        of: Shared,
+        table: &mut Table<u32, V>,
+        slot: impl Fn(&V) -> u32,
+        counts: impl Fn(Standing) -> bool,
+    ) {
+        let (mut found, mut tids) = (HashMap::new(), Vec::new());
+        let kept = |slot, tid: &u32| {
+            *found.entry(slot).or_default() += 1;
+            tids.push((of, slot, *tid));
+        };
+        let is_read = self.clear(table, |_, value| slot(value), |standing, _| counts(standing), kept);
+        self.held.counts[of as usize] = is_read.then_some(found);
+        self.held.threads.extend(tids);
+    }
+}
+
+impl TargetMaps {
+    /// Removes what is over by how each slot `stands`, None where it is nobody's, and wakes that are `old`; tells what is left.
+    pub fn sweep(&mut self, stands: impl Fn(u32) -> Option<Standing>, old: u64) -> Held {
+        let mut walk = Walk {
+            stands,
+            failed: &self.failed,
+            held: Held::default(),
+        };
+        walk.count(
+            Shared::Goroutines,
+            &mut self.goroutines,
+            |key, _| key.slot as u32,
+            |standing, value| value.window >= standing.probes,
+        );
+        walk.count(
+            Shared::TokioWoken,
+            &mut self.woken,
+            |key, _| key.slot as u32,
+            |standing, at| *at >= standing.probes.max(old),
+        );
+        walk.threads(
+            Shared::TokioThreads,
+            &mut self.workers,
+            |value| value.slot,
+            Standing::has_probes,
+        );
+        walk.count(
+            Shared::Connecting,
+            &mut self.connecting,
+            |_, value| value.slot,
+            |_, _| true,
+        );
+        walk.count(
+            Shared::Sockets,
+            &mut self.sockets,
+            |_, value| value.slot,
+            |standing, _| standing.hooks,
+        );
+        walk.threads(
+            Shared::Threads,
+            &mut self.threads,
+            |value| value.slot,
+            |standing| standing.hooks,
+        );
+        walk.threads(
+            Shared::Syscalls,
+            &mut self.syscalls,
+            |value| value.slot,
+            |standing| standing.hooks,
+        );
+        walk.clear(
+            &mut self.gathered,
+            |key, _| key.slot as u32,
+            |standing, _| standing.has_probes(),
+            |_, _| {},
+        );
+        walk.clear(&mut self.paid, |key, _| key.slot, |_, _| true, |_, _| {});
+        walk.clear(&mut self.types, |key, _| key.slot as u32, |_, _| true, |_, _| {});
+        walk.clear(&mut self.sites, |key, _| key.slot as u32, |_, _| true, |_, _| {});
+        walk.held
+    }
+
+    /// Removes all that belongs to slots that are `gone`, however many there are.
+    pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
+        self.sweep(|slot| (!gone(slot)).then_some(Standing::WHOLE), 0);
+    }
+
+    /// Removes what is kept of threads, by slot and tid, that are dead.
+    pub fn forget_threads(&mut self, held: &mut Held, is_dead: impl Fn(u32, u32) -> bool) {
+        for of in [Shared::TokioThreads, Shared::Threads, Shared::Syscalls] {
+            let mut dead = Vec::new();
+            for (_, slot, tid) in held.threads.iter().filter(|(map, ..)| *map as usize == of as usize) {
+                if is_dead(*slot, *tid) {
+                    dead.push(*tid);
+                    let count = held.counts[of as usize]
+                        .as_mut()
+                        .and_then(|counts| counts.get_mut(slot));
+                    count.into_iter().for_each(|count| *count -= 1);
+                }
+            }
+            let outcome = match of {
+                Shared::TokioThreads => self.workers.remove(&dead),
+                Shared::Threads => self.threads.remove(&dead),
+                _ => self.syscalls.remove(&dead),
+            };
+            self.failed.tidied(outcome.map(|()| 0));
+        }
+    }
+
+    /// Says how much targets hold: the programs count what they add and remove, and not what is removed here.
+    pub fn set_held(&mut self, targets: &[Target], held: &Held) {
+        for of in Shared::ALL {
+            let Some(counts) = &held.counts[of as usize] else {
+                continue;
+            };
+            for target in targets {
+                let count = counts.get(&target.slot).copied().unwrap_or_default();
+                // What programs add or remove between the walk and this is off by one each, until the next time.
+                if let Err(error) = self.held.set(of.held(target.index), count, 0) {
+                    self.failed.note(&error);
+                }
+            }
+        }
+    }
+}

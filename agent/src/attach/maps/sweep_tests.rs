@@ -1,0 +1,191 @@
+//! What is under way in the maps of the loaded object, before and after a walk.
+
+use agent_common::{
+    go::{
+        assist::{Gathered, Payer, PayerKey, ProcessorKey},
+        sched::{Goroutine, GoroutineKey},
+    },
+    net::{connect::Connecting, request::Socket},
+    thread::{run_queue::Thread, syscall::Call},
+    tokio::{poll::Thread as Worker, wake::WokenKey},
+};
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use super::*;
+use crate::{aggregate::Table, pipeline, signals};
+
+/// Slots: both windows are open, none is, one that has just ended, nobody's.
+const OPEN: u32 = 1;
+const CLOSED: u32 = 2;
+const ENDED: u32 = 3;
+const NOBODY: u32 = 4;
+/// When the open one's window of probes began; and from when on a wake is not old.
+const SINCE: u64 = 100;
+const OLD: u64 = 60;
+
+fn stands(slot: u32) -> Option<Standing> {
+    match slot {
+        OPEN => Some(Standing {
+            hooks: true,
+            probes: SINCE,
+        }),
+        CLOSED => Some(Standing {
+            hooks: false,
+            probes: u64::MAX,
+        }),
+        ENDED => Some(Standing::WHOLE),
+        _ => None,
+    }
+}
+
+/// Every map, each with something of every slot: before the window, and in it.
+fn filled() -> TargetMaps {
+    let (mut object, _hooks) = pipeline::load(1 << 16, &signals::NAMES.map(str::to_owned), &[]).unwrap();
+    let mut maps = TargetMaps::new(&mut |name| object.ebpf.take_map(name)).unwrap();
+    for slot in [OPEN, CLOSED, ENDED, NOBODY] {
+        let of = u64::from(slot);
+        for time in [50, OLD, SINCE] {
+            let (key, goroutine) = (
+                GoroutineKey { g: time, slot: of },
+                Goroutine {
+                    window: time,
+                    ..Goroutine::default()
+                },
+            );
+            maps.goroutines.insert(&key, &goroutine).unwrap();
+            maps.woken.insert(&WokenKey { task: time, slot: of }, &time).unwrap();
+        }
+        for tid in [slot * 10, slot * 10 + 1] {
+            maps.workers
+                .insert(
+                    &tid,
+                    &Worker {
+                        slot,
+                        ..Worker::default()
+                    },
+                )
+                .unwrap();
+            maps.threads
+                .insert(
+                    &tid,
+                    &Thread {
+                        slot,
+                        ..Thread::default()
+                    },
+                )
+                .unwrap();
+            maps.syscalls
+                .insert(
+                    &tid,
+                    &Call {
+                        slot,
+                        ..Call::default()
+                    },
+                )
+                .unwrap();
+        }
+        maps.connecting
+            .insert(
+                &of,
+                &Connecting {
+                    slot,
+                    ..Connecting::default()
+                },
+            )
+            .unwrap();
+        maps.sockets
+            .insert(
+                &of,
+                &Socket {
+                    slot,
+                    ..Socket::default()
+                },
+            )
+            .unwrap();
+        maps.gathered
+            .insert(&ProcessorKey { p: 7, slot: of }, &Gathered::default())
+            .unwrap();
+        maps.paid
+            .insert(
+                &PayerKey {
+                    slot,
+                    ..PayerKey::default()
+                },
+                &Payer::default(),
+            )
+            .unwrap();
+        maps.set_types(slot, &[(7, 1)]);
+        maps.set_sites(slot, &[(7, 1)]);
+    }
+    maps
+}
+
+/// How many entries of each slot there are.
+fn left<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
+    table: &Table<K, V>,
+    slot: impl Fn(&K, &V) -> u32,
+) -> [i64; 4] {
+    let mut left = [0; 4];
+    table
+        .each(|key, value| left[slot(key, value) as usize - 1] += 1)
+        .unwrap();
+    left
+}
+
+fn left_of(maps: &TargetMaps, of: Shared) -> [i64; 4] {
+    match of {
+        Shared::Goroutines => left(&maps.goroutines, |key, _| key.slot as u32),
+        Shared::TokioWoken => left(&maps.woken, |key, _| key.slot as u32),
+        Shared::TokioThreads => left(&maps.workers, |_, value| value.slot),
+        Shared::Connecting => left(&maps.connecting, |_, value| value.slot),
+        Shared::Sockets => left(&maps.sockets, |_, value| value.slot),
+        Shared::Threads => left(&maps.threads, |_, value| value.slot),
+        Shared::Syscalls => left(&maps.syscalls, |_, value| value.slot),
+    }
+}
+
+#[test]
+fn what_is_over_is_removed_and_what_is_left_is_counted() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run this test as root");
+        return eprintln!("SKIPPED: needs root");
+    }
+    let mut maps = filled();
+    let target = |slot| Target {
+        slot,
+        index: slot,
+        ..Target::default()
+    };
+    let mut held = maps.sweep(stands, OLD);
+    let expected = |of| match of {
+        Shared::Goroutines => [1, 0, 3, 0],
+        Shared::TokioWoken => [1, 0, 2, 0],
+        Shared::Connecting => [1, 1, 1, 0],
+        Shared::Sockets => [1, 0, 1, 0],
+        Shared::TokioThreads | Shared::Threads | Shared::Syscalls => [2, 0, 2, 0],
+    };
+    for of in Shared::ALL {
+        assert_eq!(left_of(&maps, of), expected(of), "{of:?}");
+    }
+    assert_eq!(left(&maps.gathered, |key, _| key.slot as u32), [1, 0, 1, 0]);
+    assert_eq!(left(&maps.paid, |key, _| key.slot), [1, 1, 1, 0]);
+    assert_eq!(left(&maps.types, |key, _| key.slot as u32), [1, 1, 1, 0]);
+    assert_eq!(left(&maps.sites, |key, _| key.slot as u32), [1, 1, 1, 0]);
+    assert_eq!(held.with_threads(), [OPEN, ENDED].into());
+    maps.forget_threads(&mut held, |slot, tid| slot == OPEN && tid == 11);
+    assert_eq!(left_of(&maps, Shared::Threads), [1, 0, 2, 0]);
+    // As the map says it, whatever stood there.
+    for of in Shared::ALL {
+        maps.held.set(of.held(OPEN), 77, 0).unwrap();
+    }
+    maps.set_held(&[target(OPEN), target(CLOSED)], &held);
+    for of in Shared::ALL {
+        let [open, closed, ..] = left_of(&maps, of);
+        let told = |slot| maps.held.get(&of.held(slot), 0).unwrap();
+        assert_eq!([told(OPEN), told(CLOSED)], [open, closed], "{of:?}");
+    }
+    maps.forget(|slot| slot != CLOSED);
+    assert_eq!(left_of(&maps, Shared::Connecting), [0, 1, 0, 0]);
+    assert_eq!(left_of(&maps, Shared::Threads), [0; 4]);
+    assert_eq!(maps.failed(), None);
+}
