@@ -174,6 +174,23 @@ fn who_connected_is_told_by_the_socket() {
     assert_eq!(lost(&output), []);
 }
 
+/// Of a listener whose queue is of no length nothing but the bytes tells who accepted, and a FIN counts as one.
+#[test]
+fn who_has_sent_its_last_word_is_still_told_from_who_connected() {
+    if !privileged() {
+        return;
+    }
+    let mut sockets = Sockets::start(&["backlog0"]);
+    sockets.run("last-word backlog0 1");
+    let agent = sockets.watch(&[]);
+    sockets.run("after-it backlog0 1");
+    thread::sleep(SETTLE);
+    let output = agent.stop();
+    let expected = [(sockets.port("backlog0"), 1)];
+    assert_eq!(by_port(&output, "whywait.server.request.unanswered"), expected);
+    assert_eq!(by_port(&output, "whywait.client.request.unanswered"), expected);
+}
+
 /// What is told of requests whose calls return late, of TCP and MPTCP.
 fn late(how: &str, rounds: i64) -> (impl Iterator<Item = &'static str> + Clone, Output, Sockets) {
     let kinds = iter::once("v4").chain(has_multipath().then_some("multipath"));

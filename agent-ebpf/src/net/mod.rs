@@ -27,8 +27,12 @@ const IPPROTO_MPTCP: u16 = 262;
 // include/net/tcp_states.h
 pub const ESTABLISHED: u8 = 1;
 pub const SYN_SENT: u8 = 2;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
 pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
 
 /// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a socket.
 #[inline(always)]
@@ -72,15 +76,29 @@ fn role(sk: u64, multipath: bool) -> Option<u8> {
         read::field::<u8>(sk, kernel!(mptcp_server_side))? != 0
     } else {
         read::field::<u32>(sk, kernel!(sk_max_ack_backlog))? != 0 || {
-            let sent: u64 = read::field(sk, kernel!(tcp_bytes_sent))?;
-            let again: u64 = read::field(sk, kernel!(tcp_bytes_retrans))?;
-            let acknowledged: u64 = read::field(sk, kernel!(tcp_bytes_acked))?;
-            let end: u32 = read::field(sk, kernel!(tcp_snd_nxt))?;
-            let since: u32 = read::field(sk, kernel!(tcp_snd_una))?;
-            sent.wrapping_sub(again) == acknowledged.wrapping_add(u64::from(end.wrapping_sub(since)))
+            // Others may send or acknowledge meanwhile.
+            let first = unsent(sk)?;
+            let again = unsent(sk)?;
+            let acknowledged = if first == again { first } else { unsent(sk)? };
+            acknowledged == 0
         }
     };
     Some(if is_server { ROLE_SERVER } else { ROLE_CLIENT })
+}
+
+/// How many bytes were acknowledged, or are to be, that no call of the target's has sent, less its FIN.
+#[inline(always)]
+fn unsent(sk: u64) -> Option<u64> {
+    let sent: u64 = read::field(sk, kernel!(tcp_bytes_sent))?;
+    let again: u64 = read::field(sk, kernel!(tcp_bytes_retrans))?;
+    let acknowledged: u64 = read::field(sk, kernel!(tcp_bytes_acked))?;
+    let end: u32 = read::field(sk, kernel!(tcp_snd_nxt))?;
+    let since: u32 = read::field(sk, kernel!(tcp_snd_una))?;
+    let written: u32 = read::field(sk, kernel!(tcp_write_seq))?;
+    let state: u8 = read::field(sk, kernel!(sk_state))?;
+    let fin = u64::from(matches!(state, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) && end == written);
+    let ahead = acknowledged.wrapping_add(u64::from(end.wrapping_sub(since)));
+    Some(ahead.wrapping_sub(sent.wrapping_sub(again)).wrapping_sub(fin))
 }
 
 /// The id under which a peer's values are counted. It comes from the peer itself, and is claimed by an insert that fails where

@@ -141,7 +141,10 @@ mod tests {
             let file = open_path(process, map)?;
             Some((file.metadata().unwrap().len(), file.metadata().unwrap().is_file()))
         };
-        let expected = Some((std::fs::metadata(format!("/proc/{}/exe", process.pid)).unwrap().len(), true));
+        let expected = Some((
+            std::fs::metadata(format!("/proc/{}/exe", process.pid)).unwrap().len(),
+            true,
+        ));
         assert_eq!(is_it(map), expected, "as this kernel shows it");
         let older = MemoryMap {
             inode: below,
@@ -151,7 +154,11 @@ mod tests {
         assert_ne!(shown, below);
         assert_eq!(is_it(&older), expected, "as an older one shows it");
         // Another file has its name.
-        std::fs::write(format!("/proc/{}/root{}.new", process.pid, sleep.display()), "no program").unwrap();
+        std::fs::write(
+            format!("/proc/{}/root{}.new", process.pid, sleep.display()),
+            "no program",
+        )
+        .unwrap();
         let moved = |to: &str| format!("/proc/{}/root{}{to}", process.pid, sleep.display());
         std::fs::rename(moved(".new"), moved("")).unwrap();
         let maps = super::maps(process).unwrap();

@@ -231,8 +231,11 @@ impl Watch {
     /// Tries what is always in place and could not be attached, where no window is open.
     fn try_again(&mut self, target: &mut Target) {
         target.probes.window = Window::Busy;
-        self.windows
-            .again(target.slot, Place::of(&target.process), target.missing.clone());
+        self.windows.again(
+            target.slot,
+            Place::of(&target.process, target.bias),
+            target.missing.clone(),
+        );
     }
 
     /// Ends what the window counts, and detaches.
