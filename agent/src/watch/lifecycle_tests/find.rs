@@ -122,7 +122,16 @@ async fn what_becomes_another_program_while_it_is_looked_at_is_watched_as_that()
     assert!(world.life.images.is_busy());
     world.is(11, (100, 800, "service"));
     world.settle().await;
-    world.check("its event was lost", &[(11, "service")], 1);
+    world.check("before it is asked which file it runs", &[(11, "service")], 1);
+    world.is(12, (200, 900, "service"));
+    let looked = world.found().await;
+    world.life.reconciled(&mut world.kept, looked);
+    let service = world.answer().await;
+    world.is(12, (200, 800, "worker"));
+    world.life.looked(&mut world.kept, service);
+    world.settle().await;
+    world.check("after that", &[(11, "service"), (12, "worker")], 2);
+    assert_eq!(world.kept.retired, []);
 }
 
 /// The user named it, its executable is no program of a runtime, but it has loaded a Go library.
