@@ -7,8 +7,10 @@ use crate::cgroup;
 
 /// Length of a period that is judged, s.
 pub const PERIOD: f64 = 10.0;
-/// Use below this share of the limits, for [`QUIET`] periods on end, gives something back.
+/// Use below these shares of the limits, for [`QUIET`] periods on end, gives something back: of what was over its limit, and of what was
+/// not, which need not fall for it.
 const LOW: f64 = 0.6;
+const BELOW: f64 = 0.9;
 const QUIET: u32 = 3;
 /// The part of a cgroup's limits that is used: what is over them is throttled, or killed.
 const OF_CGROUP: f64 = 0.9;
@@ -79,6 +81,8 @@ impl Shed {
 pub struct Keeper {
     pub limits: Limits,
     pub shed: Shed,
+    /// What of CPU and memory was over its limit since nothing was given up.
+    over: [bool; 2],
     quiet: u32,
 }
 
@@ -88,6 +92,7 @@ impl Keeper {
         Self {
             limits,
             shed: Shed::Nothing,
+            over: [false; 2],
             quiet: 0,
         }
     }
@@ -95,12 +100,20 @@ impl Keeper {
     /// Judges a period; true when something else is given up from now on.
     pub fn judge(&mut self, of: Use) -> bool {
         let share = |used: f64, limit: Option<f64>| limit.map_or(0.0, |limit| used / limit);
-        let cpu = share(of.cpu, self.limits.cpu);
-        let memory = share(of.memory as f64, self.limits.memory.map(|limit| limit as f64));
-        let worst = cpu.max(memory);
-        self.quiet = if worst < LOW { self.quiet + 1 } else { 0 };
+        let shares = [
+            share(of.cpu, self.limits.cpu),
+            share(of.memory as f64, self.limits.memory.map(|limit| limit as f64)),
+        ];
+        if self.shed == Shed::Nothing {
+            self.over = [false; 2];
+        }
+        let is_over = shares.map(|share| share > 1.0);
+        self.over = [self.over[0] || is_over[0], self.over[1] || is_over[1]];
+        let mut both = shares.iter().zip(self.over);
+        let is_quiet = both.all(|(share, over)| *share < if over { LOW } else { BELOW });
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         let at = self.shed as usize;
-        let next = if worst > 1.0 {
+        let next = if is_over.contains(&true) {
             (at + 1).min(Shed::ALL.len() - 1)
         } else if self.quiet >= QUIET {
             self.quiet = 0;
@@ -201,6 +214,13 @@ mod tests {
         // Between the two nothing moves: no oscillation.
         let between = [(0.06, 20), (0.02, 20), (0.02, 20), (0.04, 20), (0.02, 20)];
         check(&between, &[Spans; 5]);
+        // What a service holds of the agent's memory need not fall for what its CPU was given up for; what was given up for memory waits.
+        let resident = [(0.06, 50), (0.02, 50), (0.02, 50), (0.02, 50), (0.02, 60)];
+        check(&resident, &[Spans, Spans, Spans, Nothing, Nothing]);
+        let high = [(0.06, 60), (0.02, 60), (0.02, 60), (0.02, 60), (0.02, 60)];
+        check(&high, &[Spans; 5]);
+        let both = [(0.06, 65), (0.02, 50), (0.02, 50), (0.02, 50), (0.02, 50)];
+        check(&both, &[Spans; 5]);
     }
 
     #[test]

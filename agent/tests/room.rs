@@ -297,8 +297,8 @@ fn who_comes_while_the_agent_sheds_is_watched_when_it_does_not() {
     let shop = shop(None, &[]);
     let pid = shop.pid().to_string();
     let who = ["--pid", &pid, "--exe", paths[0].to_str().unwrap()];
-    // Each wait is an event: what that takes is over the limit, and what the agent takes by itself is far below it. Of memory there is
-    // enough.
+    // Each wait is an event: what that takes is over the limit, and what the agent takes by itself is far below it. Of memory there
+    // is enough.
     let limits = ["--slow-wait", "0ns", "--limit-cpu", "3%", "--limit-memory", "1GiB"];
     let agent = Agent::run(&[&NEVER[..], &limits, &who].concat(), 1);
     let load = Load::start(&[shop.url("/chan?n=1000")], 100, 600, 4);
