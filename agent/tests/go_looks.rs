@@ -4,11 +4,13 @@
 #[path = "common/go_build.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod go_build;
+#[path = "common/peak.rs"]
+mod peak;
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufRead, BufReader, Seek as _, SeekFrom, Write as _},
     process::{Child, Command, Stdio},
 };
 
@@ -19,6 +21,7 @@ use agent::{
     memory::Memory,
 };
 use go_build::{build, go_image};
+use peak::peak;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// A child that is ended with the test.
@@ -189,25 +192,6 @@ fn a_shared_object_is_told_from_others_wherever_it_lies() {
         let found = std::thread::scope(|scope| scope.spawn(bounded).join().expect("a look"));
         assert_eq!(found, Some(expected), "by its path");
     }
-}
-
-/// Bytes of this process' memory at their most since `begin`, by the kernel's mark (proc_pid_clear_refs(5)).
-fn peak(begin: impl FnOnce()) -> u64 {
-    let kib = |key: &str| {
-        let mut status = String::new();
-        File::open("/proc/self/status")
-            .and_then(|mut file| file.read_to_string(&mut status))
-            .expect("status");
-        let figure = status
-            .lines()
-            .find_map(|line| line.strip_prefix(key))
-            .expect("a figure");
-        figure.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
-    };
-    std::fs::write("/proc/self/clear_refs", "5").expect("a reset");
-    let before = kib("VmRSS:");
-    begin();
-    kib("VmHWM:").saturating_sub(before) << 10
 }
 
 /// A stripped executable whose constants are a hole of 1 GiB, with what tokio leaves at their end.

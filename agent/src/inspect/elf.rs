@@ -83,6 +83,8 @@ pub(crate) struct Binary<'a> {
 
 /// No section that is read whole is larger, unpacked; what claims to be is refused before memory is allocated for it.
 pub(crate) const MAX_SECTION: u64 = 32 << 20;
+/// What is packed is in memory beside what it unpacks to; debug sections are packed to less than half.
+const MAX_PACKED: u64 = MAX_SECTION / 2;
 /// Deflate can't expand further than this.
 const MAX_EXPANSION: u64 = 1100;
 /// Bytes that are read at an address at once, at most: code of a function, a string.
@@ -162,7 +164,11 @@ impl<'a> Binary<'a> {
     pub(crate) fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let (range, format, size) = self.packed(name)?;
         let packed = range.end - range.start;
-        if size > MAX_SECTION || packed > MAX_SECTION || size / MAX_EXPANSION > packed {
+        let most = match format {
+            CompressionFormat::None => MAX_SECTION,
+            _ => MAX_PACKED,
+        };
+        if size > MAX_SECTION || packed > most || size / MAX_EXPANSION > packed {
             return None;
         }
         let data = self.file.copy(range.start, packed)?;

@@ -2,17 +2,19 @@
 //!
 //! Only the compile units named `runtime` are walked, and of them only the names; a type's members are read when asked for.
 
+mod tables;
+
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugInfoOffset, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice,
-    LittleEndian, Operation, Section as _, UnitHeader, constants as dw,
+    Abbreviations, AttributeValue, DebugInfoOffset, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian,
+    Operation, Section as _, UnitHeader, constants as dw,
 };
 
 use super::super::elf::Binary;
+use tables::Tables;
 
 /// Where a field is within its outermost struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +63,7 @@ pub(crate) struct Types<'d> {
     /// The units that were walked; types may refer to any.
     types: HashMap<String, DebugInfoOffset>,
     variables: HashMap<String, Variable>,
-    /// Tables of abbreviations by offset, read when first asked for, and where the next one begins: no table is read beyond.
-    tables: RefCell<HashMap<usize, Arc<Abbreviations>>>,
-    starts: BTreeSet<usize>,
+    tables: RefCell<Tables>,
     /// Attributes that may still be read.
     left: Cell<usize>,
 }
@@ -98,9 +98,13 @@ const MAX_STRUCT: u64 = 4 << 20;
 const MAX_NAME: usize = 128;
 /// Names of the runtime's types and variables that are kept: it has some 1500.
 const MAX_NAMES: usize = 1 << 16;
+/// Units: one a package, and one a file of C.
+const MAX_UNITS: usize = 1 << 15;
 /// Attributes read, a byte of .debug_info, and beside: all entries are read once at most, and some thousand again.
 const MAX_PER_BYTE: usize = 2;
 const MAX_BESIDE: usize = 4 << 20;
+/// Bytes of a table of abbreviations that are as much work as an attribute.
+const TABLE_BYTES: usize = 16;
 
 impl<'d> Types<'d> {
     pub(crate) fn index(sections: &'d Sections) -> Result<Self, Unreadable> {
@@ -115,12 +119,14 @@ impl<'d> Types<'d> {
             types: HashMap::new(),
             variables: HashMap::new(),
             tables: RefCell::default(),
-            starts: BTreeSet::new(),
             left: Cell::new(size.saturating_mul(MAX_PER_BYTE).saturating_add(MAX_BESIDE)),
         };
         let mut units = index.dwarf.units();
         while let Some(header) = units.next()? {
-            index.starts.insert(header.debug_abbrev_offset().0);
+            if index.headers.len() >= MAX_UNITS {
+                return Err(Unreadable::TooMuch);
+            }
+            index.tables.get_mut().begins(header.debug_abbrev_offset());
             index.headers.push(header);
         }
         let mut rest = Vec::new();
@@ -233,30 +239,20 @@ impl<'d> Types<'d> {
     /// Accounts for an entry that was read: one abbreviation may give thousands of attributes to every byte of the section,
     /// and embedded structs refer to one another without end.
     fn spend(&self, entry: &Entry<'d>) -> Result<(), Unreadable> {
-        let left = self.left.get().checked_sub(1 + entry.attrs().len());
+        self.charge(1 + entry.attrs().len())
+    }
+
+    fn charge(&self, attributes: usize) -> Result<(), Unreadable> {
+        let left = self.left.get().checked_sub(attributes);
         self.left.set(left.unwrap_or(0));
         left.map(drop).ok_or(Unreadable::TooMuch)
     }
 
-    fn unit(&self, header: UnitHeader<Slice<'d>>) -> gimli::Result<Unit<'d>> {
-        let offset = header.debug_abbrev_offset();
-        let known = self.tables.borrow().get(&offset.0).cloned();
-        let abbreviations = match known {
-            Some(known) => known,
-            None => {
-                let all = self.dwarf.debug_abbrev.reader().slice();
-                let end = self
-                    .starts
-                    .range((Bound::Excluded(offset.0), Bound::Unbounded))
-                    .next()
-                    .copied();
-                let end = end.map_or(all.len(), |end| end.min(all.len()));
-                let read = DebugAbbrev::new(&all[..end], LittleEndian).abbreviations(offset)?;
-                let read = Arc::new(read);
-                self.tables.borrow_mut().insert(offset.0, read.clone());
-                read
-            }
-        };
+    fn unit(&self, header: UnitHeader<Slice<'d>>) -> Result<Unit<'d>, Unreadable> {
+        let section = self.dwarf.debug_abbrev.reader().slice();
+        let (abbreviations, read) = self.tables.borrow_mut().get(section, header.debug_abbrev_offset())?;
+        // Those that had to make room may be read again and again.
+        self.charge(read / TABLE_BYTES)?;
         Ok(Unit { header, abbreviations })
     }
 
