@@ -1,12 +1,13 @@
 pub mod closed;
 pub mod connect;
 pub mod request;
+mod role;
 mod sequence;
 
 use agent_common::{
     loss::Loss,
     net::{
-        PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT, ROLE_SERVER,
+        PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT,
         request::{IDLE, RECEIVED, Socket},
     },
     target::{BUCKET_QUOTA, PEER_QUOTA, Shared, Target},
@@ -27,12 +28,8 @@ const IPPROTO_MPTCP: u16 = 262;
 // include/net/tcp_states.h
 pub const ESTABLISHED: u8 = 1;
 pub const SYN_SENT: u8 = 2;
-const FIN_WAIT1: u8 = 4;
-const FIN_WAIT2: u8 = 5;
 pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
-const LAST_ACK: u8 = 9;
-const CLOSING: u8 = 11;
 
 /// Remote address (IPv4 as ::ffff:a.b.c.d), remote port and local port (host order) of a socket.
 #[inline(always)]
@@ -61,44 +58,6 @@ pub fn peer(sk: u64, role: u8, slot: u32) -> Option<Peer> {
         pad: 0,
         slot,
     })
-}
-
-/// Which side of an established connection a socket is, told by the socket alone, however old: its listener may be closed.
-///
-/// An accepted socket is a copy of its listener, with what listen() was told of the queue (linux, net/core/sock.c,
-/// sk_clone_lock; net/ipv4/af_inet.c, inet_listen); one that connected never had any. Where listen() was told 0, by what was
-/// acknowledged: the SYN counts as a byte of it for who connected (net/ipv4/tcp_input.c, tcp_snd_una_update by way of
-/// tcp_rcv_synsent_state_process), and for who accepted it is over before the socket is there (net/ipv4/tcp_minisocks.c,
-/// tcp_create_openreq_child). MPTCP keeps it (net/mptcp/pm.c, mptcp_pm_new_connection).
-#[inline(always)]
-fn role(sk: u64, multipath: bool) -> Option<u8> {
-    let is_server = if multipath {
-        read::field::<u8>(sk, kernel!(mptcp_server_side))? != 0
-    } else {
-        read::field::<u32>(sk, kernel!(sk_max_ack_backlog))? != 0 || {
-            // Others may send or acknowledge meanwhile.
-            let first = unsent(sk)?;
-            let again = unsent(sk)?;
-            let acknowledged = if first == again { first } else { unsent(sk)? };
-            acknowledged == 0
-        }
-    };
-    Some(if is_server { ROLE_SERVER } else { ROLE_CLIENT })
-}
-
-/// How many bytes were acknowledged, or are to be, that no call of the target's has sent, less its FIN.
-#[inline(always)]
-fn unsent(sk: u64) -> Option<u64> {
-    let sent: u64 = read::field(sk, kernel!(tcp_bytes_sent))?;
-    let again: u64 = read::field(sk, kernel!(tcp_bytes_retrans))?;
-    let acknowledged: u64 = read::field(sk, kernel!(tcp_bytes_acked))?;
-    let end: u32 = read::field(sk, kernel!(tcp_snd_nxt))?;
-    let since: u32 = read::field(sk, kernel!(tcp_snd_una))?;
-    let written: u32 = read::field(sk, kernel!(tcp_write_seq))?;
-    let state: u8 = read::field(sk, kernel!(sk_state))?;
-    let fin = u64::from(matches!(state, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) && end == written);
-    let ahead = acknowledged.wrapping_add(u64::from(end.wrapping_sub(since)));
-    Some(ahead.wrapping_sub(sent.wrapping_sub(again)).wrapping_sub(fin))
 }
 
 /// The id under which a peer's values are counted. It comes from the peer itself, and is claimed by an insert that fails where
@@ -163,7 +122,7 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         IPPROTO_MPTCP => true,
         _ => return None,
     };
-    let role = role(sk, multipath)?;
+    let role = role::of(sk, multipath)?;
     if read::field::<u8>(sk, kernel!(sk_state))? == CLOSE {
         // Its entry went with the close, and nothing would remove another. What is left is read after both sides said that they send no
         // more; or a reset came before the program that tells of a sending: of an answer the close has told.

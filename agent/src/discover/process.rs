@@ -243,8 +243,14 @@ impl Process {
         let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
             .map_err(|source| self.io("pidfd", source.into()))?;
         // The pid may have been reused before the descriptor was had.
+        self.check()?;
+        Ok(fd)
+    }
+
+    /// That this very process still runs, for certain.
+    pub fn check(&self) -> Result<(), ProcessError> {
         match self.now() {
-            Ok(now) if now.start == self.start => Ok(fd),
+            Ok(now) if now.start == self.start => Ok(()),
             Err(error) if error.may_pass() => Err(error),
             _ => Err(ProcessError::Ended { pid: self.pid }),
         }

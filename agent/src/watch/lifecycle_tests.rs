@@ -78,7 +78,7 @@ impl Targets for Kept {
         if let Some(meanwhile) = self.meanwhile.take() {
             meanwhile(&self.proc, pid);
         }
-        anyhow::ensure!(process.is_alive(), ProcessError::Ended { pid });
+        process.check()?;
         self.places.take();
         self.taken += 1;
         let held = Held {

@@ -43,6 +43,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
         "a part of thread/run_queue.rs: what is known of a thread",
     ),
     ("net/closed.rs", "a part of net/request.rs: the connection ends"),
+    ("net/role.rs", "a part of net/request.rs: who connected"),
     ("net/sequence.rs", "a part of net/request.rs: in which order bytes went"),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
     ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
