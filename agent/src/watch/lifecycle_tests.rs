@@ -17,7 +17,7 @@ use super::{
     places::Places,
 };
 use crate::{
-    discover::{Process, ProcessError, Selector, scripted::Proc},
+    discover::{Process, Selector, scripted::Proc},
     inspect::{Image, InspectError},
     model::MonoNs,
 };
