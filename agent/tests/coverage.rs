@@ -147,8 +147,21 @@ fn refused(agent: &Agent, start: impl Fn(&str) -> Service, is: impl Fn(&[Value])
 
 const STATE: &str = "whywait.signal.state";
 
-/// Hooks of a window that cannot be attached are told while it is so, and are there again when they can be.
+/// Each waits for the next try, side by side.
 #[test]
+fn what_cannot_be_attached_is_tried_again() {
+    thread::scope(|scope| {
+        for of in [
+            what_cannot_be_attached_is_told_until_it_can,
+            what_is_always_in_place_is_tried_again_without_windows,
+            polls_whose_ends_cannot_be_attached_are_counted_until_they_can,
+        ] {
+            scope.spawn(of);
+        }
+    });
+}
+
+/// Hooks of a window that cannot be attached are told while it is so, and are there again when they can be.
 fn what_cannot_be_attached_is_told_until_it_can() {
     if !privileged() {
         return;
@@ -204,7 +217,6 @@ fn what_cannot_be_attached_is_told_until_it_can() {
 }
 
 /// Those that are always in place are tried again also where no window of others opens, in which they would be.
-#[test]
 fn what_is_always_in_place_is_tried_again_without_windows() {
     if !privileged() {
         return;
@@ -245,7 +257,6 @@ fn what_is_always_in_place_is_tried_again_without_windows() {
 }
 
 /// A poll whose end cannot be seen is not under way for ever: how often such tasks are polled is told, until it can.
-#[test]
 fn polls_whose_ends_cannot_be_attached_are_counted_until_they_can() {
     if !privileged() {
         return;

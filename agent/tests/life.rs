@@ -102,8 +102,20 @@ fn an_executable_that_is_mapped_twice_is_read_where_it_runs() {
     }
 }
 
-/// A daemon forks and goes on as what it is: nobody execs, so no event tells of it.
+/// Each waits for the look at everything that comes twice a minute, side by side.
 #[test]
+fn what_no_event_tells_of_is_found() {
+    thread::scope(|scope| {
+        for of in [
+            a_process_that_forks_after_its_start_is_found,
+            nothing_is_kept_of_threads_that_ended,
+        ] {
+            scope.spawn(of);
+        }
+    });
+}
+
+/// A daemon forks and goes on as what it is: nobody execs, so no event tells of it.
 fn a_process_that_forks_after_its_start_is_found() {
     if !privileged() {
         return;
@@ -197,7 +209,6 @@ fn commands_that_end_by_themselves_are_not_worth_a_word() {
 }
 
 /// A quiet service whose window never closes, and whose threads come and go.
-#[test]
 fn nothing_is_kept_of_threads_that_ended() {
     const THREADS: usize = 2000;
     if !privileged() {

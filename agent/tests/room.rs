@@ -21,7 +21,7 @@ use agent_common::{
 };
 use aya::maps::{Array, Map, MapData};
 use common::{
-    Agent, Load, Output, attribute, demo, list, load,
+    Agent, Output, attribute, demo, list, load,
     maps::{data, map},
     number_of, privileged, shop, stock,
 };
@@ -284,42 +284,4 @@ fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
     );
     // Each poll comes of one wake; of the last few one is told without the other.
     assert!((polls - lost).abs() <= 10, "{polls} polls, {lost} wakes lost");
-}
-
-/// A process that comes while the agent is at its own limits is refused, and watched when there is room for it: no event tells of
-/// it a second time.
-#[test]
-fn who_comes_while_the_agent_sheds_is_watched_when_it_does_not() {
-    if !privileged() {
-        return;
-    }
-    let (_folder, paths) = built(&["later"]);
-    let shop = shop(None, &[]);
-    let pid = shop.pid().to_string();
-    let who = ["--pid", &pid, "--exe", paths[0].to_str().unwrap()];
-    // Each wait is an event: what that takes is over the limit, and what the agent takes by itself is far below it. Of memory there
-    // is enough.
-    let limits = ["--slow-wait", "0ns", "--limit-cpu", "3%", "--limit-memory", "1GiB"];
-    let agent = Agent::run(&[&NEVER[..], &limits, &who].concat(), 1);
-    let load = Load::start(&[shop.url("/chan?n=1000")], 100, 600, 4);
-    let agent = agent.says("a tenth of --max-spans", 1);
-    let agent = agent.says("a quarter of the budget", 1);
-    let agent = agent.says("no new processes watched", 1);
-    let later = start(&paths[0], &["stay"]);
-    let named = format!("process {}", later.pid());
-    let agent = agent.says("left out until there is room", 1);
-    load.stop();
-    let agent = agent.says("a quarter of the budget", 1);
-    let output = agent.watching(1).stop();
-    let refused: Vec<&str> = output
-        .said
-        .lines()
-        .filter(|line| line.contains("left out until there is room"))
-        .collect();
-    assert!(refused.len() == 1 && refused[0].contains(&named), "{}", output.said);
-    assert!(
-        !output.points("later", "go.goroutine.count").is_empty(),
-        "{}",
-        output.said
-    );
 }
