@@ -396,13 +396,6 @@ fn what_was_produced_was_received_or_counted_as_dropped() {
     let execs_at_most = execs.count();
     let waits = count(&output.points("go-shop", "go.goroutine.runnable.duration"));
     let received = counter(&output, "whywait", "whywait.events.received");
-    let drops = output.points("whywait", "whywait.events.dropped");
-    let dropped = |cause: &str| -> i64 {
-        let of_cause = drops
-            .iter()
-            .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
-        of_cause.map(|point| number_of(&point["asInt"])).sum()
-    };
     let spans = output
         .spans("go-shop")
         .iter()
@@ -410,15 +403,15 @@ fn what_was_produced_was_received_or_counted_as_dropped() {
         .count() as i64;
     println!(
         "waits {waits}, received {received} ({spans} of them waits), ring full {}, read faults {}, undecodable {}, execs {execs_at_least} to {execs_at_most}",
-        dropped("ring_full"),
-        dropped("read_fault"),
-        dropped("undecodable"),
+        output.dropped("ring_full"),
+        output.dropped("read_fault"),
+        output.dropped("undecodable"),
     );
     assert!(waits > 50_000, "{waits}");
-    assert!(dropped("ring_full") > 0, "a ring of 4 KiB has to overflow");
+    assert!(output.dropped("ring_full") > 0, "a ring of 4 KiB has to overflow");
     assert!(spans <= received);
-    assert_eq!(dropped("undecodable"), 0);
-    let others = received + dropped("ring_full") + dropped("read_fault") - waits;
+    assert_eq!(output.dropped("undecodable"), 0);
+    let others = received + output.dropped("ring_full") + output.dropped("read_fault") - waits;
     assert!(
         (execs_at_least..=execs_at_most).contains(&others),
         "{others} events are no waits, with {execs_at_least} to {execs_at_most} programs started"

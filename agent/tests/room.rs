@@ -269,11 +269,7 @@ fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
         let points = output.points("rust-stock", metric);
         points.iter().map(|point| number_of(&point["count"])).sum()
     };
-    let lost = output.points("whywait", "whywait.events.dropped");
-    let lost = lost
-        .iter()
-        .find(|point| attribute(point, "whywait.cause") == Some("read_fault".into()));
-    let lost = lost.map_or(0, |point| number_of(&point["asInt"]));
+    let lost = output.dropped("read_fault");
     let polls = count("tokio.task.poll.duration");
     println!("{polls} polls, {lost} wakes lost");
     assert!(

@@ -367,6 +367,15 @@ pub struct Output {
 }
 
 impl Output {
+    /// What the agent itself says was lost by this cause.
+    pub fn dropped(&self, cause: &str) -> i64 {
+        let drops = self.points("whywait", "whywait.events.dropped");
+        let of_cause = drops
+            .iter()
+            .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
+        of_cause.map(|point| number_of(&point["asInt"])).sum()
+    }
+
     /// Every span of a process, by its service.name.
     pub fn spans(&self, service: &str) -> Vec<Value> {
         let of_service = self
