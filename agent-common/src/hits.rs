@@ -41,9 +41,17 @@ pub enum Probe {
     Cold4ms = 28,
     Cold16ms = 29,
     Cold64ms = 30,
+    /// No hit of its own either: others were just hit on its CPU, but none of its kind in so long. What the kernel keeps of that
+    /// probe alone was no longer in the caches.
+    ColdKind64us = 31,
+    ColdKind256us = 32,
+    ColdKind1ms = 33,
+    ColdKind4ms = 34,
+    ColdKind16ms = 35,
+    ColdKind64ms = 36,
 }
 
-/// Pauses after which a hit costs more, ns: from each on, up to the next.
+/// Pauses after which a hit costs more, ns: from each on, up to the next. The first hit on a CPU counts as these.
 pub const COLD: [(Probe, u64); 6] = [
     (Probe::Cold64us, 64_000),
     (Probe::Cold256us, 256_000),
@@ -53,9 +61,19 @@ pub const COLD: [(Probe, u64); 6] = [
     (Probe::Cold64ms, 64_000_000),
 ];
 
+/// As [`COLD`], of the first hit of its kind.
+pub const COLD_KIND: [Probe; COLD.len()] = [
+    Probe::ColdKind64us,
+    Probe::ColdKind256us,
+    Probe::ColdKind1ms,
+    Probe::ColdKind4ms,
+    Probe::ColdKind16ms,
+    Probe::ColdKind64ms,
+];
+
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 31;
+    pub const COUNT: usize = 37;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -102,30 +120,36 @@ impl Probe {
         (Self::Cold4ms, &["cold_4ms"]),
         (Self::Cold16ms, &["cold_16ms"]),
         (Self::Cold64ms, &["cold_64ms"]),
+        (Self::ColdKind64us, &["cold_kind_64us"]),
+        (Self::ColdKind256us, &["cold_kind_256us"]),
+        (Self::ColdKind1ms, &["cold_kind_1ms"]),
+        (Self::ColdKind4ms, &["cold_kind_4ms"]),
+        (Self::ColdKind16ms, &["cold_kind_16ms"]),
+        (Self::ColdKind64ms, &["cold_kind_64ms"]),
     ];
 
-    /// What the first hit on a CPU in so long counts as besides, ns.
+    /// Which of [`COLD`] the first hit in so long is, ns; None of one that comes soon after another.
     #[inline(always)]
-    pub const fn cold(pause: u64) -> Option<Self> {
+    pub const fn cold(pause: u64) -> Option<usize> {
         // No loop over a table: that would be a map of the kernel's. Most hits are soon after another.
         if pause < COLD[0].1 {
             None
         } else if pause < COLD[1].1 {
-            Some(COLD[0].0)
+            Some(0)
         } else if pause < COLD[2].1 {
-            Some(COLD[1].0)
+            Some(1)
         } else if pause < COLD[3].1 {
-            Some(COLD[2].0)
+            Some(2)
         } else if pause < COLD[4].1 {
-            Some(COLD[3].0)
+            Some(3)
         } else if pause < COLD[5].1 {
-            Some(COLD[4].0)
+            Some(4)
         } else {
-            Some(COLD[5].0)
+            Some(5)
         }
     }
 
-    /// Whether it is one of [`COLD`].
+    /// Whether it is one of [`COLD`] or [`COLD_KIND`].
     pub const fn is_cold(self) -> bool {
         self as u32 >= Self::Cold64us as u32
     }
@@ -170,14 +194,32 @@ impl Plane {
 /// that many a CPU, and one hit in as many pays for a word that all CPUs write.
 pub const TOGETHER: u64 = 16;
 
+/// Kinds that are hit, and one to spare, as what is shared has no padding.
+pub const KINDS: usize = Probe::Cold64us as usize + 1;
+
+/// Times of a kind's last hit are kept in units of 2 to the power of this, ns: 4 µs, which come round again after 4.9 hours. A pause longer than that
+/// may be taken for a shorter one.
+pub const KIND_UNIT: u32 = 12;
+
 shared! {
     /// A target's account on one CPU.
     pub struct Account {
-        pub hits: Hits,
+        /// By [`Probe`].
+        pub hits: [u64; KINDS],
+        /// Those that were the first in so long, by [`COLD`].
+        pub cold: [u64; COLD.len()],
+        /// Those that were only of their kind the first, by [`COLD_KIND`].
+        pub cold_kind: [u64; COLD.len()],
         /// Hits in windows that are not in [`Cut::used`] yet, by [`Plane`].
         pub held: [u64; Plane::COUNT],
-        /// When a probe was last hit here: CLOCK_MONOTONIC, ns.
+    }
+
+    /// When probes were last hit on one CPU, whoever's.
+    pub struct Trapped {
+        /// Any: CLOCK_MONOTONIC, ns; 0 if none was.
         pub last: u64,
+        /// One of this kind, by [`Probe`], in units of [`KIND_UNIT`].
+        pub last_of: [u32; KINDS],
     }
 
     /// What a target's windows may still have, by [`Plane`].
@@ -189,7 +231,20 @@ shared! {
     }
 }
 
-layout!(Account: Probe::COUNT * 8 + 24, Cut: 32);
+impl Account {
+    /// All that was counted, by [`Probe`].
+    pub fn counted(&self) -> Hits {
+        let mut counted = [0; Probe::COUNT];
+        counted[..KINDS].copy_from_slice(&self.hits);
+        for (index, (cold, _)) in COLD.into_iter().enumerate() {
+            counted[cold as usize] = self.cold[index];
+            counted[COLD_KIND[index] as usize] = self.cold_kind[index];
+        }
+        counted
+    }
+}
+
+layout!(Account: KINDS * 8 + COLD.len() * 16 + 16, Trapped: 8 + KINDS * 4, Cut: 32);
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +255,10 @@ mod tests {
         for (index, (probe, programs)) in Probe::ALL.iter().enumerate() {
             assert_eq!(*probe as usize, index);
             assert!(!programs.is_empty());
+            assert!(
+                probe.is_cold() || index < KINDS - 1,
+                "{probe:?} has no place in an account"
+            );
         }
         assert!(Probe::TokioSpawn.is_uprobe() && !Probe::NetState.is_uprobe() && !Probe::Cold1ms.is_uprobe());
     }
@@ -216,12 +275,23 @@ mod tests {
             (64_000_000, Some(Probe::Cold64ms)),
             (u64::MAX, Some(Probe::Cold64ms)),
         ] {
-            assert_eq!(Probe::cold(pause), expected, "{pause}");
-            assert!(expected.is_none_or(Probe::is_cold));
+            assert_eq!(Probe::cold(pause).map(|at| COLD[at].0), expected, "{pause}");
         }
-        assert!(
-            COLD.windows(2)
-                .all(|pair| pair[0].1 < pair[1].1 && pair[0].0 as u32 + 1 == pair[1].0 as u32)
-        );
+        assert!(COLD.windows(2).all(|pair| pair[0].1 < pair[1].1));
+        let of_pauses = COLD.map(|(probe, _)| probe).into_iter().chain(COLD_KIND);
+        assert!(of_pauses.clone().all(|probe| probe.is_cold() && !probe.is_uprobe()));
+        assert!(of_pauses.map(|probe| probe as usize).eq(KINDS - 1..Probe::COUNT));
+    }
+
+    #[test]
+    fn what_is_counted_stands_at_its_kind() {
+        let mut account = Account::default();
+        account.hits[Probe::GoPark as usize] = 3;
+        account.cold[2] = 2;
+        account.cold_kind[5] = 1;
+        let counted = account.counted();
+        assert_eq!(counted.iter().sum::<u64>(), 6);
+        let of = [Probe::GoPark, Probe::Cold1ms, Probe::ColdKind64ms].map(|probe| counted[probe as usize]);
+        assert_eq!(of, [3, 2, 1]);
     }
 }

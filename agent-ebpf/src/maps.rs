@@ -7,7 +7,7 @@ use agent_common::{
         stw::Last,
     },
     histogram::{Bucket, Key},
-    hits::{Account, Cut, Plane, Probe, TOGETHER},
+    hits::{Account, Cut, KIND_UNIT, Plane, Probe, TOGETHER, Trapped},
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
@@ -47,6 +47,10 @@ pub static TARGETS: Array<Target> = Array::with_max_entries(TARGET_LIMIT, 0);
 /// By [`Target::index`].
 #[map]
 pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET_LIMIT, 0);
+
+/// When probes were last hit on this CPU.
+#[map]
+pub static TRAPPED: PerCpuArray<Trapped> = PerCpuArray::with_max_entries(1, 0);
 /// By [`Target::index`]; user space sets it back before it opens a window.
 #[map]
 pub static CUTS: Array<Cut> = Array::with_max_entries(TARGET_LIMIT, 0);
@@ -141,6 +145,28 @@ pub fn hit(target: &Target, probe: Probe) {
     }
 }
 
+/// Counts how long no probe was hit on this CPU before this one, of any kind or of its own: it cost more for that.
+///
+/// # Safety
+/// `account` is an element of [`ACCOUNTS`].
+#[inline(always)]
+unsafe fn note_pause(account: *mut Account, probe: Probe, now: u64) {
+    let Some(trapped) = TRAPPED.get_ptr_mut(0) else { return };
+    // SAFETY: as the caller says, and the one element of an array; another program on this CPU can be between these words, and has one hit
+    // taken for a colder one.
+    unsafe {
+        let last = core::mem::replace(&mut (*trapped).last, now);
+        let units = (now >> KIND_UNIT) as u32;
+        let last_of = core::mem::replace(&mut (*trapped).last_of[probe as usize], units);
+        let of_kind = u64::from(units.wrapping_sub(last_of)) << KIND_UNIT;
+        if let Some(cold) = Probe::cold(now.saturating_sub(last)) {
+            record::add(&raw mut (*account).cold[cold], 1);
+        } else if let Some(cold) = Probe::cold(of_kind) {
+            record::add(&raw mut (*account).cold_kind[cold], 1);
+        }
+    }
+}
+
 /// Counts a hit, and says whether it counts: in a window that is `open`, and within what that is allowed on all CPUs together. The
 /// first hit over it ends the window at once, on every CPU; the governor, which comes by every 10 ms, finds it ended. Of a trap, when it
 /// was: after a pause it cost more.
@@ -154,10 +180,7 @@ fn spend(target: &Target, probe: Probe, plane: Plane, open: bool, trapped: Optio
     unsafe {
         record::add(&raw mut (*account).hits[probe as usize], 1);
         if let Some(now) = trapped {
-            let since = core::mem::replace(&mut (*account).last, now);
-            if let Some(cold) = Probe::cold(now.saturating_sub(since)) {
-                record::add(&raw mut (*account).hits[cold as usize], 1);
-            }
+            note_pause(account, probe, now);
         }
         if !open || (*cut).at[plane as usize] != 0 {
             return false;

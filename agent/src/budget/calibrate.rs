@@ -31,61 +31,57 @@ mod probed {
     )]
 
     #[cfg(target_arch = "x86_64")]
-    core::arch::global_asm!(
-        ".pushsection .text",
-        ".p2align 4",
-        ".globl whywait_calibrate",
-        "whywait_calibrate:",
-        "push rbp",
-        "pop rbp",
-        "ret",
-        ".p2align 6",
-        ".globl whywait_seldom",
-        "whywait_seldom:",
-        "push rbp",
-        "pop rbp",
-        "ret",
-        ".p2align 6",
-        ".globl whywait_bare",
-        "whywait_bare:",
-        "push rbp",
-        "pop rbp",
-        "ret",
-        ".popsection",
-    );
+    macro_rules! body {
+        () => {
+            "push rbp\npop rbp\nret"
+        };
+    }
 
     #[cfg(target_arch = "aarch64")]
-    core::arch::global_asm!(
-        ".pushsection .text",
-        ".p2align 4",
-        ".globl whywait_calibrate",
-        "whywait_calibrate:",
-        "b 1f",
-        "1:",
-        "ret",
-        ".p2align 6",
-        ".globl whywait_seldom",
-        "whywait_seldom:",
-        "b 1f",
-        "1:",
-        "ret",
-        ".p2align 6",
-        ".globl whywait_bare",
-        "whywait_bare:",
-        "b 1f",
-        "1:",
-        "ret",
-        ".popsection",
-    );
-
-    // SAFETY: they save and restore one register, or none, and touch nothing else.
-    unsafe extern "C" {
-        pub safe fn whywait_calibrate();
-        pub safe fn whywait_seldom();
-        pub safe fn whywait_bare();
+    macro_rules! body {
+        () => {
+            "b 1f\n1:\nret"
+        };
     }
+
+    /// Functions side by side, in one line of the processor's caches.
+    macro_rules! functions {
+        ($($name:ident)*) => {
+            core::arch::global_asm!(
+                ".pushsection .text",
+                ".p2align 6",
+                $(concat!(".globl ", stringify!($name)), concat!(stringify!($name), ":"), body!(),)*
+                ".popsection",
+            );
+
+            // SAFETY: they save and restore one register, or none, and touch nothing else.
+            unsafe extern "C" {
+                $(pub safe fn $name();)*
+            }
+        };
+    }
+
+    functions!(whywait_calibrate);
+    functions!(whywait_bare);
+    functions!(whywait_seldom_0 whywait_seldom_1 whywait_seldom_2 whywait_seldom_3
+               whywait_seldom_4 whywait_seldom_5 whywait_seldom_6 whywait_seldom_7);
 }
-use probed::{whywait_bare, whywait_calibrate, whywait_seldom};
+use probed::*;
+
+/// Functions that nobody else calls, each with a probe of its own.
+const SELDOM: [extern "C" fn(); 8] = [
+    whywait_seldom_0,
+    whywait_seldom_1,
+    whywait_seldom_2,
+    whywait_seldom_3,
+    whywait_seldom_4,
+    whywait_seldom_5,
+    whywait_seldom_6,
+    whywait_seldom_7,
+];
+
+/// How many there are beside the first.
+pub const OTHERS: usize = SELDOM.len() - 1;
 
 /// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without, in turns, as the machine may run faster
 /// from one moment to the next; the middle one of the differences. None when it was too busy to tell.
@@ -125,9 +121,16 @@ pub fn hit() {
     whywait_calibrate();
 }
 
-/// Calls the function that [`attach_seldom`] probes, which nobody else calls.
+/// Calls the first function that [`attach_seldom`] probes.
 pub fn seldom() {
-    whywait_seldom();
+    SELDOM[0]();
+}
+
+/// Calls the [others](OTHERS), each once.
+pub fn others() {
+    for function in &SELDOM[1..] {
+        function();
+    }
 }
 
 /// Calls the same function without a probe.
@@ -140,9 +143,10 @@ pub fn attach(object: &mut Object, name: &'static str) -> anyhow::Result<Links> 
     attach_at(object, name, whywait_calibrate as *const () as u64)
 }
 
-/// Attaches the empty program to another.
-pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Links> {
-    attach_at(object, EMPTY, whywait_seldom as *const () as u64)
+/// Attaches the empty program to functions that nobody else calls.
+pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Vec<Links>> {
+    let attach = |function: &extern "C" fn()| attach_at(object, EMPTY, *function as *const () as u64);
+    SELDOM.iter().map(attach).collect()
 }
 
 fn attach_at(object: &mut Object, name: &'static str, address: u64) -> anyhow::Result<Links> {

@@ -2,33 +2,55 @@
 //! of the time that it takes.
 
 use std::{
-    sync::mpsc::{self, Receiver, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, TryRecvError},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use agent_common::hits::COLD;
+use agent_common::hits::{COLD, Trapped};
+use aya::maps::{MapData, PerCpuArray};
 use log::debug;
 
 use super::calibrate;
-use crate::attach::uprobe::{Links, Object};
+use crate::{attach::uprobe::Object, clock, model::MonoNs};
 
-/// What the first hit costs besides after each pause of [`COLD`], ns.
-pub type Cold = [f64; COLD.len()];
+/// What a hit costs besides, after each pause of [`COLD`], ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Cold {
+    /// The first on its CPU.
+    pub first: [f64; COLD.len()],
+    /// The first of its kind, where others had been just before.
+    pub of_kind: [f64; COLD.len()],
+}
 
 /// Before it was measured: what one machine had.
-pub const ASSUMED: Cold = [600.0, 900.0, 1_500.0, 3_000.0, 9_000.0, 12_000.0];
+pub const ASSUMED: Cold = Cold {
+    first: [400.0, 1_200.0, 3_000.0, 8_000.0, 9_000.0, 9_000.0],
+    of_kind: [50.0, 100.0, 150.0, 500.0, 600.0, 650.0],
+};
 
-/// Calls after a pause that are timed, with a probe and without.
-const CALLS: usize = 15;
+/// Pauses of each length, with a probe after them and without.
+const PAUSES: usize = 15;
+/// Those without anybody's hit that make a middle, and for how long at most more are tried for their sake.
+const ENOUGH: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Times the first call of a function after each pause, with a probe in it and without, less what a `trap` costs in the midst of
-/// others. The result comes within some seconds; the probe is taken out then.
-pub fn measure(object: &mut Object, trap: f64) -> anyhow::Result<Receiver<Cold>> {
-    let link = calibrate::attach_seldom(object)?;
+/// others; and then those of other functions, each with a probe of its own. Pauses in which the CPU had a target's hits count for nothing:
+/// `trapped` tells. The result comes within some seconds; the probes are taken out then.
+pub fn measure(
+    object: &mut Object,
+    trap: f64,
+    trapped: Arc<PerCpuArray<MapData, Trapped>>,
+) -> anyhow::Result<Receiver<Cold>> {
+    let links = calibrate::attach_seldom(object)?;
     let (thread_to_meter, receiver) = mpsc::sync_channel(1);
     let turn = move || {
-        let cold = times(link, trap);
+        let cold = times(trap, &trapped);
+        drop(links);
         // The meter is gone only when the agent ends.
         let _ = thread_to_meter.send(cold);
     };
@@ -47,28 +69,51 @@ pub fn result(receiver: &mut Option<Receiver<Cold>>) -> Option<Cold> {
     }
 }
 
-fn times(link: Links, trap: f64) -> Cold {
-    let mut cold = [0.0; COLD.len()];
+fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
+    let mut cold = ASSUMED;
     for (index, (_, from)) in COLD.into_iter().enumerate() {
         // In the midst of the pauses that it stands for.
         let pause = Duration::from_nanos(2 * from);
-        let (mut probed, mut bare) = (Vec::new(), Vec::new());
-        for _ in 0..CALLS {
-            probed.push(after(pause, calibrate::seldom));
-            bare.push(after(pause, calibrate::bare));
+        let (mut probed, mut bare, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let more = PATIENCE.div_duration_f64(2 * pause) as usize;
+        for tried in 0..more.max(PAUSES) {
+            if tried >= PAUSES && probed.len() >= ENOUGH {
+                break;
+            }
+            let begin = clock::now();
+            thread::sleep(pause);
+            let first = time(calibrate::seldom);
+            let (once, again) = (time(calibrate::others), time(calibrate::others));
+            if !was_hit_since(begin, trapped) {
+                probed.push(first);
+                others.push((once - again) / calibrate::OTHERS as f64);
+            }
+            thread::sleep(pause);
+            bare.push(time(calibrate::bare));
         }
-        let more = median(&mut probed) - median(&mut bare) - trap;
-        // A longer pause leaves no more in the caches than a shorter one.
-        let before = if index > 0 { cold[index - 1] } else { 0.0 };
-        cold[index] = f64::max(more, before);
+        // Where no CPU rests for so long, no target's hit comes after such a pause either.
+        if probed.len() >= ENOUGH {
+            cold.first[index] = median(&mut probed) - median(&mut bare) - trap;
+            cold.of_kind[index] = median(&mut others);
+        }
+        for costs in [&mut cold.first, &mut cold.of_kind] {
+            // A longer pause leaves no more in the caches than a shorter one.
+            let before = if index > 0 { costs[index - 1] } else { 0.0 };
+            costs[index] = costs[index].max(before);
+        }
     }
-    drop(link);
-    debug!("a hit after a pause costs {cold:.0?} ns more");
+    debug!("hits after a pause cost {cold:.0?} ns more");
     cold
 }
 
-fn after(pause: Duration, call: fn()) -> f64 {
-    thread::sleep(pause);
+/// Whether the CPU that this runs on had a target's hit since `begin`; that it cannot be told counts as one.
+fn was_hit_since(begin: MonoNs, trapped: &PerCpuArray<MapData, Trapped>) -> bool {
+    let cpu = rustix::thread::sched_getcpu();
+    let of_cpu = trapped.get(&0, 0);
+    of_cpu.map_or(true, |of_cpu| of_cpu.get(cpu).is_none_or(|at| at.last >= begin.0))
+}
+
+fn time(call: fn()) -> f64 {
     let begin = Instant::now();
     call();
     begin.elapsed().as_nanos() as f64

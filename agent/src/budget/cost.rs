@@ -3,11 +3,11 @@
 
 use std::{
     os::fd::OwnedFd,
-    sync::mpsc::Receiver,
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, COLD, Hits, Probe};
+use agent_common::hits::{Account, COLD, COLD_KIND, Hits, Probe, Trapped};
 use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
@@ -18,6 +18,7 @@ use log::{debug, info};
 use super::{
     calibrate,
     cold::{self, Cold},
+    seen::{ENOUGH, Runs, Seen},
 };
 use crate::{
     aggregate::{StoreError, store::open},
@@ -39,9 +40,6 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 const SAMPLE_SOON: Duration = Duration::from_secs(3);
 /// How often it is looked whether the machine is still the same.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Runs that make a mean worth believing.
-const ENOUGH: u64 = 50;
-
 /// Cost of one hit by kind, ns.
 #[derive(Clone, Debug)]
 pub struct Costs {
@@ -112,15 +110,21 @@ pub struct Part {
 fn assumed() -> [f64; Probe::COUNT] {
     let mut programs = [ASSUMED; Probe::COUNT];
     programs[Probe::HookIdle as usize] = ASSUMED_IDLE;
-    for ((probe, _), cost) in COLD.into_iter().zip(cold::ASSUMED) {
+    take_over(&mut programs, &cold::ASSUMED);
+    programs
+}
+
+fn take_over(programs: &mut [f64; Probe::COUNT], cold: &Cold) {
+    let first = COLD.into_iter().map(|(probe, _)| probe).zip(cold.first);
+    for (probe, cost) in first.chain(COLD_KIND.into_iter().zip(cold.of_kind)) {
         programs[probe as usize] = cost;
     }
-    programs
 }
 
 /// Reads hits and learns costs.
 pub struct Meter {
     accounts: PerCpuArray<MapData, Account>,
+    trapped: Arc<PerCpuArray<MapData, Trapped>>,
     pub costs: Costs,
     /// What the kernel's statistics add to each run, ns.
     bias: f64,
@@ -129,8 +133,8 @@ pub struct Meter {
     sample: Option<Sample>,
     /// When the last sample of targets began.
     sampled: Option<Instant>,
-    /// Runs that were seen so far of programs whose cost is not known yet, by kind.
-    seen: [Runs; Probe::COUNT],
+    /// What samples showed of programs' own runs, by kind.
+    seen: [Seen; Probe::COUNT],
     /// Hits of all targets at the last turn.
     last: Hits,
     /// What a hit costs after a pause is being measured.
@@ -149,18 +153,12 @@ struct Sample {
     hits: Hits,
 }
 
-/// What a kind's programs ran so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Runs {
-    time: f64,
-    count: u64,
-}
-
 impl Meter {
     /// Takes over the map of hits, and times a trap.
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
             accounts: open(take, "ACCOUNTS")?,
+            trapped: Arc::new(open(take, "TRAPPED")?),
             costs: Costs {
                 trap: ASSUMED_TRAP,
                 programs: assumed(),
@@ -169,7 +167,7 @@ impl Meter {
             foreign: [0.0; Probe::COUNT],
             sample: None,
             sampled: None,
-            seen: [Runs::default(); Probe::COUNT],
+            seen: [Seen::default(); Probe::COUNT],
             last: [0; Probe::COUNT],
             cold: None,
             machine: String::new(),
@@ -206,7 +204,7 @@ impl Meter {
                 Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
             }
         }
-        match cold::measure(object, self.costs.trap) {
+        match cold::measure(object, self.costs.trap, Arc::clone(&self.trapped)) {
             Ok(receiver) => self.cold = Some(receiver),
             Err(error) => debug!("cannot tell what a hit costs after a pause: {error:#}"),
         }
@@ -216,7 +214,7 @@ impl Meter {
     pub fn hits(&self, index: u32) -> Result<Hits, MapError> {
         let mut sum = [0; Probe::COUNT];
         for of_cpu in self.accounts.get(&index, 0)?.iter() {
-            for (sum, hits) in sum.iter_mut().zip(&of_cpu.hits) {
+            for (sum, hits) in sum.iter_mut().zip(of_cpu.counted()) {
                 *sum += hits;
             }
         }
@@ -235,9 +233,7 @@ impl Meter {
     pub fn turn(&mut self, object: &mut Object, hits: &Hits, open: bool) {
         let now = Instant::now();
         if let Some(cold) = cold::result(&mut self.cold) {
-            for ((probe, _), cost) in COLD.into_iter().zip(cold) {
-                self.costs.programs[probe as usize] = cost;
-            }
+            take_over(&mut self.costs.programs, &cold);
         }
         if now >= self.look {
             self.look = now + LOOK_EVERY;
@@ -260,7 +256,7 @@ impl Meter {
 
     fn is_unknown(&self, index: usize) -> bool {
         let idle = index == Probe::HookIdle as usize;
-        !idle && !is_cold(index) && self.costs.programs[index] == ASSUMED
+        !idle && !is_cold(index) && !self.seen[index].known
     }
 
     fn begin(&mut self, object: &Object, hits: &Hits) {
@@ -289,17 +285,8 @@ impl Meter {
             let own = hits[index].saturating_sub(sample.hits[index]);
             let others = count.saturating_sub(own) as f64 * self.foreign[index];
             let of_own = (time - others).max(0.0);
-            if self.is_unknown(index) && own > 0 {
-                // What is rare is known after some samples.
-                let seen = &mut self.seen[index];
-                (seen.time, seen.count) = (seen.time + of_own, seen.count + own);
-                if seen.count >= ENOUGH {
-                    self.costs.programs[index] = seen.time / seen.count as f64;
-                }
-            } else if own >= ENOUGH {
-                // Halfway: one odd second does not turn everything.
-                let known = &mut self.costs.programs[index];
-                *known = (*known + of_own / own as f64) / 2.0;
+            if own > 0 {
+                self.seen[index].add(of_own, own, &mut self.costs.programs[index]);
             }
             // Calls for foreign processes, and for targets while their hooks do not count.
             let idle = count.saturating_sub(own);

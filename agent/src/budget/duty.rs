@@ -134,7 +134,7 @@ impl Duty {
 }
 
 /// What a target has cost since it was attached. Times in ns.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spent {
     /// The last turn, and the CPU time then.
     pub turned: MonoNs,
@@ -144,6 +144,19 @@ pub struct Spent {
     pub by_kind: [f64; Kind::COUNT],
     /// The target's CPU time meanwhile, that cost included.
     pub cpu: f64,
+}
+
+impl Default for Spent {
+    /// Nothing. Not derived: the standard library has no default of arrays this long.
+    fn default() -> Self {
+        Self {
+            turned: MonoNs::default(),
+            clock: 0,
+            hits: [0; Kind::COUNT],
+            by_kind: [0.0; Kind::COUNT],
+            cpu: 0.0,
+        }
+    }
 }
 
 impl Spent {

@@ -76,7 +76,8 @@ pub static OVERHEAD_TIME: MetricDef = MetricDef {
     unit: "ns",
     instrument: Counter,
     description: "CPU time that those hits cost the target: hits times the cost of one, as calibrated and measured on this machine. \
-                  Apart, as `cold_…`, what probes' hits cost besides that were the first on their CPU in so long.",
+                  Apart, what probes' hits cost besides that were the first on their CPU in so long (`cold_…`), or only the first of their \
+                  kind there (`cold_kind_…`).",
     source: "kernel side, BPF_ENABLE_STATS, calibration",
     attributes: &[PROBE],
 };
