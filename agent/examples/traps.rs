@@ -2,10 +2,7 @@
 //! plane 2, and says "watching" of each process. Until it is interrupted. `cargo xtask bench overhead` measures with it.
 
 use agent::{
-    attach::{
-        plan,
-        uprobe::{self, Links, Place},
-    },
+    attach::uprobe::{self, Links, Place},
     discover::Process,
     inspect::{Image, inspect},
     pipeline, signals,
@@ -30,7 +27,7 @@ async fn main() -> Result<()> {
             .bias(elf)
             .with_context(|| format!("process {pid} is not where its executable says"))?;
         let place = Place::of(&process, bias);
-        let mut plan = plan::plan(&image, bias, &[signals::go::gc::NAME.to_owned()]);
+        let mut plan = signals::plan::plan(&image, bias, &[signals::go::gc::NAME.to_owned()]);
         for probe in &mut plan.probes {
             probe.program = EMPTY;
             uprobe::attach(&mut object, &place, probe, &mut links)?;

@@ -4,12 +4,12 @@ use agent_common::{hits::Probe, loss::Loss, target::Shared};
 
 use crate::{
     aggregate::store::Reading,
-    attach::plan::{Coverage, SignalState},
     budget::{Bound, Duty},
     export::{Cause, ExportStats},
+    faults::{Fault, Faults},
     limits::Shed,
     model::{Attribute, Metric, MonoNs, Point, PointData},
-    pipeline::{Fault, Faults},
+    signal::{Coverage, SignalState},
     signals,
     target::Target,
     telemetry::{MetricDef, agent as defs},
@@ -218,7 +218,7 @@ pub fn own_metrics(reading: &Reading, own: &Own<'_>) -> Vec<Metric> {
         one(&defs::CPU_TIME, cpu),
         gauge(&defs::MEMORY, memory, Vec::new()),
     ];
-    metrics.extend(signals::metric(&defs::RECURSION_MISSES, skipped));
+    metrics.extend(signals::points::metric(&defs::RECURSION_MISSES, skipped));
     metrics
 }
 

@@ -3,19 +3,18 @@
 use anyhow::Context as _;
 
 use crate::{
-    attach::{
-        kernel::{self, ALL},
-        plan::{self, Coverage, SignalState},
-    },
+    attach::kernel::{self, ALL},
     budget::calibrate,
     cli::TargetArgs,
     deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
-    golang::{GoRuntime, ProofError},
     inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
     limits::Limits,
-    pipeline, say,
+    pipeline,
+    runtime::go::{GoRuntime, ProofError},
+    say,
+    signal::{self, Coverage, SignalState},
     signals::{self, process::quota},
 };
 
@@ -164,9 +163,9 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             return of_process(&error);
         }
     };
-    let mut plan = plan::plan(&image, bias, &[]);
+    let mut plan = signals::plan::plan(&image, bias, &[]);
     if let Err(reason) = prove(process, &image, bias) {
-        plan.without_go(&reason.to_string());
+        signals::plan::without_go(&mut plan, &reason.to_string());
     }
     if let Some(reason) = without_uprobes {
         plan.without_probes(reason);
@@ -174,7 +173,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     let own = plan.states.len();
     plan.states.extend(hooks.iter().cloned());
     plan.states.push(quota::state(process.pid, &[]));
-    let states = plan::states_now(&plan.states, []);
+    let states = signals::plan::states_now(&plan.states, []);
     for (at, state) in states.iter().enumerate() {
         match &state.coverage {
             Coverage::Full if at >= own => {}
@@ -195,7 +194,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             probe.site.file_offset
         );
     }
-    if plan::is_dark(&states) {
+    if signal::is_dark(&states) {
         Exit::Partial
     } else {
         Exit::Ok

@@ -28,6 +28,7 @@ use crate::{
     enrich,
     exit::Exit,
     export::Exporter,
+    faults::{Fault, Faults},
     health::{self, Health},
     heap,
     intake::ring::Ring,
@@ -38,7 +39,6 @@ use crate::{
     watch::{LONG, Lifecycle, Settled, Watch},
 };
 
-mod faults;
 #[cfg(test)]
 mod flood_tests;
 mod life;
@@ -47,7 +47,6 @@ mod startup;
 mod stop;
 mod tick;
 
-pub use faults::{Fault, Faults};
 pub use startup::{export_config, load};
 use startup::{options, own_limits};
 use stop::Stop;

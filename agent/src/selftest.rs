@@ -9,14 +9,16 @@ use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     aggregate::{Store, store::Reading},
-    attach::{kernel::HookState, maps::TargetMaps, plan::Coverage},
+    attach::{kernel::HookState, maps::TargetMaps},
     budget::Meter,
     cli::SelftestArgs,
     collect::Collector,
     discover::{Process, process},
     exit::Exit,
     intake::ring::Ring,
-    pipeline, say, signals,
+    pipeline, say,
+    signal::Coverage,
+    signals,
     target::Target,
     watch::{Lifecycle, Options, Watch},
 };

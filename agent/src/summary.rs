@@ -16,14 +16,16 @@ use crossterm::{
 use crate::{
     aggregate::{Histogram, store::Reading},
     aside::{Aside, Failure},
-    attach::plan::Coverage,
     budget::Bound,
     export::ExportStats,
     inspect::Image,
     limits::Shed,
-    origins,
     output::{Picture, Shown},
-    signals::{go::goroutines, net::address},
+    signal::Coverage,
+    signals::{
+        go::{goroutines, origins},
+        net::address,
+    },
     target::Target,
 };
 

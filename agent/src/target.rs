@@ -24,17 +24,18 @@ use tokio::task::AbortHandle;
 
 use crate::{
     attach::{
-        plan::{self, Failure, Probe, SignalState},
+        plan::{Failure, Probe},
         uprobe::Links,
     },
     budget::{Duty, Guest, Plane, Spent, Worth},
     clock, deadline,
     discover::{Process, ProcessError},
-    golang::{GoRuntime, Snapshot},
     inspect::{Frame, Image},
     model::{Attribute, Exemplar, MonoNs, Point, PointData, Resource, Span},
-    origins::Origins,
     room::Room,
+    runtime::go::{GoRuntime, Snapshot},
+    signal::SignalState,
+    signals::go::origins::Origins,
     signals::{
         self,
         go::{goroutines::Goroutines, sched::Waits, stw::Stops},
@@ -226,7 +227,7 @@ impl Target {
             memory,
         } = &self.failures;
         let failures = always.iter().chain(probes).chain(hooks).chain(memory);
-        self.states = plan::states_now(&self.planned, failures);
+        self.states = signals::plan::states_now(&self.planned, failures);
     }
 
     /// Whether a signal was left out, or cannot be had.

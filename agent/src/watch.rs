@@ -15,16 +15,17 @@ use crate::{
     attach::{
         kernel::{self, HookState},
         maps::TargetMaps,
-        plan::{self, Coverage, Plan, SignalState},
+        plan::Plan,
         uprobe::{Links, Object},
     },
     budget::{Limits, Meter, Window, window::Windows},
     clock,
     discover::{Process, Selector},
     enrich,
-    golang::ProofError,
     inspect::{Image, InspectError},
     room::Host,
+    runtime::go::ProofError,
+    signal::{self, Coverage, SignalState},
     signals,
     target::Target,
 };
@@ -170,7 +171,7 @@ impl Watch {
     /// Whether the user does not get what was asked for: of a process that was named some signal, of others any of one of them. A process
     /// that happens to run beside those that are seen is reported, and no failure.
     pub fn is_dark(&self) -> bool {
-        let is_dark = |target: &Target| plan::is_dark(&target.states);
+        let is_dark = |target: &Target| signal::is_dark(&target.states);
         let mut targets = self.targets.values();
         if self.options.selector.is_explicit() {
             return targets.any(|target| self.names(target) && is_dark(target));
@@ -270,9 +271,9 @@ impl Targets for Watch {
         {
             anyhow::bail!("left out until its memory answers: {error}");
         }
-        let mut plan = image
-            .as_deref()
-            .map_or_else(Plan::default, |image| plan::plan(image, bias, &self.options.without));
+        let mut plan = image.as_deref().map_or_else(Plan::default, |image| {
+            signals::plan::plan(image, bias, &self.options.without)
+        });
         if let Some(reason) = &self.without_uprobes {
             plan.without_probes(reason);
         }
@@ -290,7 +291,7 @@ impl Targets for Watch {
         }
         let go = go.unwrap_or_else(|unproved| {
             let reason = unproved.to_string();
-            plan.without_go(&reason);
+            signals::plan::without_go(&mut plan, &reason);
             error = Some(reason);
             None
         });

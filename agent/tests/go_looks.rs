@@ -16,9 +16,9 @@ use std::{
 
 use agent::{
     discover::{Process, objects},
-    golang::GoRuntime,
     inspect::{InspectError, inspect_file, runtime_of_object},
     memory::Memory,
+    runtime::go::GoRuntime,
 };
 use go_build::{build, go_image};
 use peak::peak;

@@ -20,9 +20,9 @@ use std::{
 };
 
 use agent::{
-    golang::GoRuntime,
     inspect::{GlobalsSource, GoGlobals, GoImage, OffsetsSource},
     memory::Memory,
+    runtime::go::GoRuntime,
 };
 use go_build::{brought, build, build_in, check_live, check_sites, go_image};
 use go_life::Life;

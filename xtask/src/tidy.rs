@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: what the compiler cannot check. Each rule is a pure function from files to complaints.
 
+mod imports;
 mod licences;
 mod mirror;
 mod sizes;
@@ -22,6 +23,7 @@ pub(crate) struct File {
 pub(crate) fn run(_options: Options) -> Result<()> {
     let files = tracked()?;
     let mut complaints = mirror::check(files.iter().map(|file| file.path.as_str()));
+    complaints.extend(imports::check(&files));
     complaints.extend(sizes::check(&files));
     complaints.extend(words::check(&files));
     let (licence_complaints, how) = licences::check(&files)?;

@@ -12,48 +12,16 @@ use aya::{
     programs::{BtfTracePoint, FExit, Program, ProgramError, fexit::FExitLinkId, tp_btf::BtfTracePointLinkId},
 };
 
-use super::plan::{Coverage, LEFT_OUT, SignalState};
-use crate::exit::causes;
+use crate::{
+    exit::causes,
+    signal::{Coverage, Hook, HookProgram, LEFT_OUT, Point, SignalState},
+};
 
 /// There where the host has IPv6.
 const IPV6: &str = "/proc/net/if_inet6";
 
 /// In place of an alternative's name: none was tried.
 pub const ALL: &str = "all";
-
-/// How one program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Point {
-    /// A BTF-typed raw tracepoint, by its name.
-    TpBtf(&'static str),
-    /// The exit of a kernel function, by its name.
-    FExit(&'static str),
-}
-
-/// Programs that together give a hook its signal.
-#[derive(Debug)]
-pub struct Alternative {
-    pub name: &'static str,
-    /// Program name in the object, and where it goes.
-    pub programs: &'static [HookProgram],
-    /// What is not told by it where the host has IPv6.
-    pub without_ipv6: Option<&'static str>,
-}
-
-/// A signal of plane 1.
-#[derive(Debug)]
-pub struct Hook {
-    pub signal: &'static str,
-    /// In order of preference.
-    pub alternatives: &'static [Alternative],
-    /// Called so often that it is detached while no target's window is open.
-    pub windowed: bool,
-    /// Attached only when asked for by `--with`, and why.
-    pub asked: Option<&'static str>,
-}
-
-/// A program of a hook, and where it goes.
-pub type HookProgram = (&'static str, Point);
 
 /// The programs of a hook that is detached: they stay loaded, and are attached together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]

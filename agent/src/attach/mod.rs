@@ -3,7 +3,6 @@
 mod bytes;
 mod guard;
 pub mod kernel;
-mod layout;
 pub mod maps;
 pub mod multi;
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use log::debug;
 
-use super::{Fault, Pipeline};
+use super::Pipeline;
 use crate::{
     account,
     aggregate::store::Reading,
-    attach::plan,
+    faults::Fault,
     model::Batch,
-    summary,
+    signal, summary,
     watch::{Looked, Retired, Why},
 };
 
@@ -82,7 +82,7 @@ impl Pipeline {
                 continue;
             }
             // As it was planned: what could not be attached to a process that ends is no fault.
-            self.dark |= self.watch.names(&target) && plan::is_dark(&target.planned);
+            self.dark |= self.watch.names(&target) && signal::is_dark(&target.planned);
             let metrics = account::all_metrics(&mut target, reading);
             self.exporter.send(Batch {
                 resource: target.resource.clone(),

@@ -1,9 +1,10 @@
 //! What the pipeline does about the agent itself: keeps its limits, and shows.
 
-use super::{Fault, Pipeline};
+use super::Pipeline;
 use crate::{
     aggregate::store::Reading,
     clock, deadline,
+    faults::Fault,
     limits::{self, Use},
     output,
     recording::Recorder,

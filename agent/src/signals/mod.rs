@@ -3,23 +3,18 @@
 
 pub mod go;
 pub mod net;
+pub mod plan;
+pub mod points;
 pub mod process;
 pub mod thread;
 pub mod tokio;
 
-use agent_common::histogram::Series;
-
 use crate::{
-    aggregate::{
-        histogram::{Exponential, SCALE},
-        store::Reading,
-    },
-    attach::kernel::Hook,
+    aggregate::store::Reading,
     intake::Event,
-    model::{Attribute, Metric, MonoNs, Point, PointData, Span, SpanKind},
-    origins,
+    model::{Metric, Span},
+    signal::Hook,
     target::Target,
-    telemetry::MetricDef,
 };
 
 /// Signals of plane 1, with the alternatives they can be had by.
@@ -90,7 +85,7 @@ pub fn is_part(event: &Event) -> bool {
 /// Takes note of a reading before its metrics are made.
 pub fn note(target: &mut Target, reading: &Reading) {
     process::quota::look(target);
-    origins::note(target, reading);
+    go::origins::note(target, reading);
 }
 
 /// Everything there is to say of `target` at this reading.
@@ -113,88 +108,4 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-/// A kernel histogram as a metric, a point for each part it is split by.
-fn distribution(
-    def: &'static MetricDef,
-    target: &Target,
-    series: Series,
-    reading: &Reading,
-    attributes: impl Fn(u32) -> Vec<Attribute>,
-) -> Vec<Metric> {
-    distribution_with(def, target, series, reading, attributes, |id| id)
-}
-
-/// A [`distribution`] whose exemplars are kept under another id than its parts have.
-fn distribution_with(
-    def: &'static MetricDef,
-    target: &Target,
-    series: Series,
-    reading: &Reading,
-    attributes: impl Fn(u32) -> Vec<Attribute>,
-    exemplars_of: impl Fn(u32) -> u32,
-) -> Vec<Metric> {
-    let mut parts: Vec<_> = reading.split(target.slot, series).collect();
-    parts.sort_by_key(|(id, _)| *id);
-    let points: Vec<Point> = parts
-        .into_iter()
-        .map(|(id, histogram)| {
-            let Exponential {
-                zero_count,
-                offset,
-                counts,
-            } = histogram.exponential();
-            let data = PointData::ExpHistogram {
-                scale: SCALE,
-                zero_count,
-                offset,
-                counts,
-                sum: Some(histogram.sum() as f64 / 1e9),
-                count: histogram.count(),
-            };
-            Point {
-                attributes: attributes(id),
-                start: target.since,
-                time: reading.time,
-                data,
-                exemplars: target.exemplars(series, exemplars_of(id)),
-            }
-        })
-        .collect();
-    metric(def, points)
-}
-
-/// A kernel counter as a metric of one point; nothing when it never counted.
-fn count(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
-    let value = reading.counter(target.slot, series);
-    let points = if value == 0 {
-        Vec::new()
-    } else {
-        vec![target.sum(value, reading.time, Vec::new())]
-    };
-    metric(def, points)
-}
-
-/// A metric, unless it has no points.
-pub fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
-    if points.is_empty() {
-        Vec::new()
-    } else {
-        vec![Metric { def, points }]
-    }
-}
-
-/// A span of its own trace for something over its threshold, which also becomes the exemplar of its histogram.
-fn slow_span(
-    target: &mut Target,
-    (series, id): (Series, u32),
-    name: String,
-    kind: SpanKind,
-    (start, end): (MonoNs, MonoNs),
-    attributes: Vec<Attribute>,
-) -> Span {
-    let span = Span::root(name, kind, start, end, attributes);
-    target.remember(series, id, &span);
-    span
 }

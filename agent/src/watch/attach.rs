@@ -12,8 +12,8 @@ use crate::{
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
     discover::ProcessError,
-    golang::{GoRuntime, ProofError},
     inspect::{Image, InspectError},
+    runtime::go::{GoRuntime, ProofError},
     signals,
     target::{GoState, Target},
 };

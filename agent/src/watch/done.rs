@@ -8,7 +8,7 @@ use log::{debug, info, warn};
 use super::{Watch, govern::announce};
 use crate::{
     attach::{
-        plan::{self, Failure, Probe},
+        plan::{Failure, Probe},
         uprobe::{Links, Outcome},
     },
     budget::{
@@ -123,11 +123,11 @@ impl Watch {
     /// Tells the kernel side which types of tasks are not seen to end, where other probes are `missing` than before the last window, and
     /// says what that takes away. No window is open yet, so that no program goes by what was before.
     fn mark_types(&mut self, target: &mut Target, missing: &[Probe]) -> Option<Failure> {
-        let (image, ends) = (target.image.as_deref()?, plan::poll_ends(missing));
+        let (image, ends) = (target.image.as_deref()?, signals::plan::poll_ends(missing));
         if ends.is_empty() && target.lost_ends.is_empty() {
             return None;
         }
-        let (types, failure) = plan::without_ends(image, target.bias, missing);
+        let (types, failure) = signals::plan::without_ends(image, target.bias, missing);
         if target.lost_ends != ends {
             // Those for which there was no room have none now: that was said when it was attached.
             self.maps.set_types(target.slot, &types);
@@ -216,9 +216,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        attach::plan::{Coverage, SignalState},
         deadline::{self, Late},
         discover::Process,
+        signal::{Coverage, SignalState},
     };
 
     #[test]

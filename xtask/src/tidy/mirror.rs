@@ -50,6 +50,17 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("go/turn.rs", "a part of go/sched.rs: it gets to run"),
 ];
 
+/// What stands beside the agent's signals and is none, and why; a folder by its trailing slash.
+const BESIDE: &[(&str, &str)] = &[
+    ("plan/", "composes the plans of all signals"),
+    ("points.rs", "what metrics and spans of all signals are made with"),
+    ("go/layout.rs", "where the kernel programs find the runtime's facts"),
+    (
+        "go/origins.rs",
+        "a part of go/sched.rs: goroutines' time by what they were started with",
+    ),
+];
+
 pub(super) fn check<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
     let paths: Vec<&str> = paths.collect();
     let trees = [AGENT, COMMON, KERNEL].map(|root| (root, signals(&paths, root)));
@@ -74,12 +85,18 @@ fn signals<'a>(paths: &[&'a str], root: &str) -> BTreeSet<&'a str> {
     inside
         .filter(|path| path.ends_with(".rs") && !path.ends_with("mod.rs"))
         .filter(|path| !(root != AGENT && listed(NO_SIGNAL, path)))
+        .filter(|path| !(root == AGENT && is_beside(path)))
         // `go.rs` beside a folder `go/` declares its modules, as `go/mod.rs` would.
         .filter(|path| {
             let folder = format!("{root}{}/", path.trim_end_matches(".rs"));
             !paths.iter().any(|other| other.starts_with(&folder))
         })
         .collect()
+}
+
+fn is_beside(path: &str) -> bool {
+    let stands = |(listed, _): &(&str, &str)| *listed == path || listed.ends_with('/') && path.starts_with(listed);
+    BESIDE.iter().any(stands)
 }
 
 fn listed(table: &[(&str, &str)], path: &str) -> bool {
@@ -135,6 +152,22 @@ mod tests {
     #[test]
     fn plane_0_needs_no_kernel_part() {
         check_paths(&["agent/src/signals/go/runtime.rs"], &[]);
+    }
+
+    #[test]
+    fn what_stands_beside_the_signals_has_no_mirror() {
+        check_paths(
+            &[
+                "agent/src/signals/points.rs",
+                "agent/src/signals/plan/needs.rs",
+                "agent/src/signals/plan.rs",
+                "agent-common/src/points.rs",
+            ],
+            &[
+                "agent-common/src/points.rs has no agent/src/signals/points.rs",
+                "agent-common/src/points.rs has no agent-ebpf/src/points.rs",
+            ],
+        );
     }
 
     #[test]

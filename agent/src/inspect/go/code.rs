@@ -4,7 +4,7 @@
 //! the addresses that it may mean, and the variable is at the one that all of them share, in a section where the linker puts
 //! such a variable. At least two must testify, or one where what stands there proves it. The functions and what they do: go1.18
 //! to go1.27, src/runtime, the file is named at each variable. What was found is proved again in the live process
-//! (`golang/proof.rs`).
+//! (`runtime/go/proof.rs`).
 
 mod rules;
 

@@ -2,18 +2,33 @@
 
 use std::cmp::Reverse;
 
-use agent_common::{go::assist::Payer, histogram::Series};
+use agent_common::{
+    go::{ABSENT, assist::Payer},
+    histogram::Series,
+};
 
 use crate::{
     aggregate::store::Reading,
+    attach::plan::{Plan, usable},
+    inspect::{GoHook, GoImage},
     model::{Attribute, Metric},
-    origins::{by_origin, origin_attributes, started_with},
-    signals::metric,
+    signals::go::origins::{by_origin, origin_attributes, started_with},
+    signals::points::metric,
     target::Target,
     telemetry::gc::{ASSIST_COUNT, ASSIST_FUNCTIONS, ASSIST_OTHERS, ASSIST_TIME},
 };
 
 pub const NAME: &str = "go.assist";
+
+/// Where an assist has paid.
+pub fn plan(image: &GoImage, plan: &mut Plan) {
+    let site = if plan.go.p_gc_assist_time == ABSENT {
+        Err("where a P keeps the time of assists is not known".to_owned())
+    } else {
+        usable(image.sites.get(&GoHook::AssistEnd), &[])
+    };
+    plan.set_one(NAME, "go_assist", site);
+}
 
 /// Origins that a cycle's span names.
 const TOLD: usize = 5;

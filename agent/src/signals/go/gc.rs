@@ -8,8 +8,10 @@ use agent_common::go::{
 
 use super::{assist, stw};
 use crate::{
-    golang::{bounded, gogc},
+    attach::plan::{Plan, usable},
+    inspect::{GoHook, GoImage},
     model::{Attribute, MonoNs, Span, SpanKind},
+    runtime::go::{bounded, gogc},
     target::Target,
     telemetry::go::{
         GC_CPU_ASSIST, GC_CPU_DEDICATED, GC_CPU_FRACTIONAL, GC_CPU_IDLE, GC_CYCLE, GC_FORCED, GC_GOAL_BY, GC_GOGC,
@@ -18,6 +20,12 @@ use crate::{
 };
 
 pub const NAME: &str = "go.gc";
+
+/// Where the end of a cycle is seen.
+pub fn plan(image: &GoImage, plan: &mut Plan) {
+    let site = usable(image.sites.get(&GoHook::GcCycleEnd), &[]);
+    plan.set_one(NAME, "go_gc_cycle", site);
+}
 
 /// The cycle and its three phases; nothing for a cycle that was seen already. Cycles that were missed are counted.
 pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use crate::{
-    golang::{Seen, State, Walk},
     model::{Attribute, Metric, MonoNs, Point, PointData},
-    origins::{function_attributes, is_system, started_with},
-    signals::metric,
+    runtime::go::{Seen, State, Walk},
+    signals::go::origins::{function_attributes, is_system, started_with},
+    signals::points::metric,
     target::Target,
     telemetry::{
         goroutine::{

@@ -2,18 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::histogram::Series;
+use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series};
 
 use crate::{
     aggregate::store::Reading,
+    attach::plan::{Plan, found},
+    inspect::{ArgLocation, GoHook, GoImage, SiteCost},
     model::{Attribute, Metric},
-    origins,
-    signals::metric,
+    signals::go::origins,
+    signals::points::metric,
     target::Target,
     telemetry::processor::{HANDOFF_REASON, HANDOFFS},
 };
 
 pub const NAME: &str = "go.handoff";
+
+/// Where a P that is handed off is seen, and where its caller stands then.
+pub fn plan(image: &GoImage, plan: &mut Plan) {
+    let seen = found(image.sites.get(&GoHook::HandOff)).and_then(|site| {
+        let lost = || {
+            format!(
+                "{}: where it returns to is not known at any usable place",
+                site.function
+            )
+        };
+        let caller = match (site.cost, site.args.as_slice()) {
+            (SiteCost::SingleStepped, _) => {
+                return Err(format!("{}: no instruction that the kernel emulates", site.function));
+            }
+            (_, [ArgLocation::Stack(above)]) => u32::try_from(*above).map_err(|_| lost())?,
+            (_, [ArgLocation::X(30)]) => IN_LINK_REGISTER,
+            _ => return Err(lost()),
+        };
+        Ok((site.clone(), caller))
+    });
+    let site = seen.map(|(site, caller)| {
+        plan.go.handoff_return = caller;
+        site
+    });
+    plan.set_one(NAME, "go_handoff", site);
+}
 
 /// Who hands a P off, by the function that calls runtime.handoffp (go1.18 to go1.27, runtime/proc.go).
 fn reason(caller: &str) -> &'static str {

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    golang::{Between, CPU_CLASSES, TimeHistogram},
+    attach::plan,
+    inspect::GoImage,
     model::{Attribute, Metric, MonoNs, Point, PointData},
-    signals::metric,
+    runtime::go::{Between, CPU_CLASSES, TimeHistogram},
+    signal::Coverage,
+    signals::points::metric,
     target::Target,
     telemetry::{
         MetricDef,
@@ -24,6 +27,32 @@ use crate::{
 };
 
 pub const NAME: &str = "go.runtime";
+
+/// How much of it there is.
+pub fn coverage(image: &GoImage) -> Coverage {
+    plan::coverage(without_home(image))
+}
+
+/// Variables that this version has and that were not found in this binary: what stands in them is absent.
+fn without_home(image: &GoImage) -> Vec<String> {
+    let (Ok(offsets), Ok(globals)) = (&image.offsets, &image.globals) else {
+        return Vec::new();
+    };
+    let homes = [
+        ("runtime.gcCPULimiter", offsets.limiter.enabled, globals.limiter),
+        ("runtime.mheap_", offsets.heap.pages_in_use, globals.heap),
+        ("runtime.sweep", offsets.sweep.active_state, globals.sweep),
+        ("runtime.scavenge", offsets.scavenge.gc_percent_goal, globals.scavenge),
+        ("runtime.allm", offsets.m.alllink, globals.allm),
+        ("runtime.ncgocall", offsets.m.ncgocall, globals.c_calls),
+    ];
+    let missing = homes
+        .into_iter()
+        .filter(|(_, field, home)| field.is_some() && home.is_none());
+    missing
+        .map(|(name, ..)| format!("{name} was not found in this binary"))
+        .collect()
+}
 
 /// The last snapshot as metrics.
 pub fn metrics(target: &Target) -> Vec<Metric> {

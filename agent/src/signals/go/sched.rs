@@ -10,9 +10,15 @@ use agent_common::{
 
 use crate::{
     aggregate::store::Reading,
+    attach::plan::{Plan, Probe, coverage, usable},
+    inspect::{GoHook, GoImage, SiteCost},
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
-    origins::{self, function_attributes, started_with},
-    signals::{count, distribution, process::quota, slow_span},
+    signal::Coverage,
+    signals::go::origins::{self, function_attributes, started_with},
+    signals::{
+        points::{count, distribution, slow_span},
+        process::quota,
+    },
     target::Target,
     telemetry::{
         go::GC_MAX_PROCS,
@@ -27,6 +33,46 @@ use crate::{
 };
 
 pub const NAME: &str = "go.sched";
+
+/// Hook, program, and whether the signal is nothing without it.
+const SITES: [(GoHook, &str, bool); 8] = [
+    (GoHook::Execute, "go_execute", true),
+    (GoHook::RunqPut, "go_runqput", true),
+    (GoHook::Gosched, "go_gosched", false),
+    (GoHook::ExitSyscallNoP, "go_exitsyscall", false),
+    (GoHook::NetpollReady, "go_netpoll", false),
+    (GoHook::InjectGlist, "go_injectglist", false),
+    // Without them a goroutine that waits, or is over, would be one that runs.
+    (GoHook::Park, "go_park", true),
+    (GoHook::Exit, "go_exit", true),
+];
+
+/// Where goroutines become runnable, run, and stop to.
+pub fn plan(image: &GoImage, plan: &mut Plan) {
+    let signal = NAME;
+    let (mut probes, mut missing) = (Vec::new(), Vec::new());
+    for (hook, program, essential) in SITES {
+        // A single step costs tens of times more than an emulated instruction: not in the scheduler's path.
+        let arguments = &image.arch.go_arguments()[..hook.arguments()];
+        let site = usable(image.sites.get(&hook), arguments).and_then(|site| match site.cost {
+            SiteCost::Emulated => Ok(site),
+            SiteCost::SingleStepped => Err(format!("{}: no instruction that the kernel emulates", site.function)),
+        });
+        match site {
+            Ok(site) => probes.push(Probe {
+                signal,
+                also: None,
+                essential,
+                program,
+                site,
+            }),
+            Err(reason) if essential => return plan.set(signal, Coverage::Off(reason)),
+            Err(reason) => missing.push(reason),
+        }
+    }
+    plan.probes.extend(probes);
+    plan.set(signal, coverage(missing));
+}
 
 /// Waits that a later one may link to.
 const WAITS: usize = 1024;

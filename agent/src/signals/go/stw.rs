@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 
 use agent_common::{
-    go::stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
+    go::stw::{MARK_TERMINATION, NONE, START, SWEEP_TERMINATION, Stop},
     histogram::Series,
 };
 
 use crate::{
     aggregate::store::Reading,
-    inspect::Frame,
+    attach::plan::{Plan, Probe, usable},
+    inspect::{Frame, GoHook, GoImage},
     intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    origins::{function_attributes, started_with},
-    signals::{distribution, process::quota},
+    signal::Coverage,
+    signals::go::origins::{function_attributes, started_with},
+    signals::{points::distribution, process::quota},
     target::Target,
     telemetry::{
         go::GC_TRIGGER,
@@ -27,6 +29,41 @@ use crate::{
 };
 
 pub const NAME: &str = "go.stw";
+
+/// Where stops of the world end, and where Ps stop.
+pub fn plan(image: &GoImage, plan: &mut Plan) {
+    let signal = NAME;
+    let coverage = match usable(image.sites.get(&GoHook::StartWorld), &image.arch.go_arguments()) {
+        _ if plan.go.world_stop == NONE => {
+            Coverage::Lacking("the runtime says why it stops the world from go1.22 on".to_owned())
+        }
+        Ok(site) => {
+            plan.probes.push(Probe {
+                signal,
+                also: None,
+                essential: true,
+                program: "go_stw",
+                site,
+            });
+            match (plan.go.world_stop, usable(image.sites.get(&GoHook::StopProcessor), &[])) {
+                (START, _) => Coverage::Partial("when all had stopped is kept from go1.23 on".to_owned()),
+                (_, Ok(site)) => {
+                    plan.probes.push(Probe {
+                        signal,
+                        also: None,
+                        essential: false,
+                        program: "go_stop",
+                        site,
+                    });
+                    Coverage::Full
+                }
+                (_, Err(reason)) => Coverage::Partial(format!("who is late to stop is not seen: {reason}")),
+            }
+        }
+        Err(reason) => Coverage::Off(reason),
+    };
+    plan.set(signal, coverage);
+}
 
 /// The GC's stops that wait for their cycle.
 const KEPT: usize = 8;

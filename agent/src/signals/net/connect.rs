@@ -5,9 +5,9 @@ use agent_common::{histogram::Series, net::connect::Connect};
 use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
 use crate::{
     aggregate::store::Reading,
-    attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::{count, slow_span},
+    signal::{Alternative, Hook, Point},
+    signals::points::{count, slow_span},
     target::Target,
     telemetry::{
         net::{CONNECT_DURATION, CONNECT_FAILED},

@@ -18,7 +18,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric},
-    signals::{distribution_with, metric},
+    signals::points::{distribution_with, metric},
     target::Target,
     telemetry::{
         MetricDef,

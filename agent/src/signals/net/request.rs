@@ -9,9 +9,9 @@ use agent_common::{
 use super::{actor_attributes, address, by_peer, counts_by_peer, exemplars_of, peer_attributes};
 use crate::{
     aggregate::store::Reading,
-    attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::slow_span,
+    signal::{Alternative, Hook, Point},
+    signals::points::slow_span,
     target::Target,
     telemetry::{
         net::{CLIENT_REQUEST_DURATION, CLIENT_REQUEST_UNANSWERED, SERVER_REQUEST_DURATION, SERVER_REQUEST_UNANSWERED},

@@ -1,6 +1,6 @@
 //! New programs, so that a service is watched from its first moments; and threads that end, whatever is kept of them with them.
 
-use crate::attach::kernel::{Alternative, Hook, Point};
+use crate::signal::{Alternative, Hook, Point};
 
 /// sched_process_exec fires in the new program's context, once its memory is laid out (linux, fs/exec.c, exec_binprm).
 pub const HOOK: Hook = Hook {

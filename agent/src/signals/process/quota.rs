@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use crate::{
-    attach::plan::{Coverage, LEFT_OUT, SignalState},
     cgroup::{self, Cgroup, Usage},
     clock,
     model::{Attribute, Metric, MonoNs, Point, PointData},
-    signals::metric,
+    signal::{Coverage, LEFT_OUT, SignalState},
+    signals::points::metric,
     target::Target,
     telemetry::quota::{CGROUP_PATH, CPU_PERIODS, CPU_QUOTA, CPU_THROTTLED_PERIODS, CPU_THROTTLED_TIME},
 };

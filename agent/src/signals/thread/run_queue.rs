@@ -4,9 +4,9 @@ use agent_common::histogram::Series;
 
 use crate::{
     aggregate::store::Reading,
-    attach::kernel::{Alternative, Hook, Point},
     model::Metric,
-    signals::distribution,
+    signal::{Alternative, Hook, Point},
+    signals::points::distribution,
     target::Target,
     telemetry::thread::RUN_QUEUE_DURATION,
 };

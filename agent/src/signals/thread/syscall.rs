@@ -6,10 +6,10 @@ use agent_common::{histogram::Series, thread::syscall::Syscall};
 
 use crate::{
     aggregate::store::Reading,
-    attach::kernel::{Alternative, Hook, Point},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    origins::{self, function_attributes},
-    signals::{distribution, slow_span},
+    signal::{Alternative, Hook, Point},
+    signals::go::origins::{self, function_attributes},
+    signals::points::{distribution, slow_span},
     target::Target,
     telemetry::{
         goroutine::GOROUTINE_ID,

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::{histogram::Series, target::WORKER_OTHER, tokio::poll::Poll};
+use agent_common::{
+    histogram::Series,
+    target::WORKER_OTHER,
+    tokio::poll::{BLOCKING, Poll, UNENDED},
+};
+
+use super::{Site, sites, wake};
 
 use crate::{
     aggregate::store::Reading,
+    attach::plan::{Failure, Plan, Probe, coverage, usable},
+    inspect::{ArgLocation, ProbeSite, SiteError, TaskKind, TaskVtable, TokioHook, TokioImage, X86Register},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
-    signals::{count, distribution, metric, slow_span},
+    signal::Coverage,
+    signals::points::{count, distribution, metric, slow_span},
     target::Target,
     telemetry::{
         net::OVERFLOW,
@@ -20,6 +29,162 @@ use crate::{
 };
 
 pub const NAME: &str = "tokio.poll";
+
+/// The program that sees a poll end.
+pub const POLL_END: &str = "tokio_poll_end";
+
+const HEADER: [ArgLocation; 1] = [ArgLocation::Register(X86Register::Rdi)];
+
+/// Types of tasks by their vtables, while some probes are `missing`.
+pub fn types(image: &TokioImage, bias: u64, missing: &[Probe]) -> Vec<(u64, u32)> {
+    let types = image.vtables.iter().enumerate();
+    let of = |(index, vtable): (usize, &TaskVtable)| {
+        let mut id = index as u32 + 1;
+        if vtable.kind == TaskKind::Blocking {
+            id |= BLOCKING;
+        }
+        if !has_end(image, vtable, missing) {
+            id |= UNENDED;
+        }
+        (vtable.vaddr.wrapping_add(bias), id)
+    };
+    types.map(of).collect()
+}
+
+/// What is to say of ends of polls that are not seen since probes are `missing`; None where there are none.
+pub fn lost_ends(image: &TokioImage, missing: &[Probe]) -> Option<Failure> {
+    let tasks = || image.vtables.iter().filter(|vtable| vtable.kind == TaskKind::Async);
+    let is_lost = |vtable: &&TaskVtable| has_end(image, vtable, &[]) && !has_end(image, vtable, missing);
+    let (of, lost) = (tasks().count(), tasks().filter(is_lost).count());
+    (lost > 0).then(|| Failure {
+        signal: NAME,
+        essential: false,
+        reason: format!(
+            "the ends of polls of {lost} of {of} types of tasks are not all seen, as these probes are not in place: how often these are \
+             polled is told, how long is not"
+        ),
+    })
+}
+
+/// Whether the ends of polls of a type are seen: it calls functions for them, and these have places, none of which is that of a probe
+/// that is `missing`.
+fn has_end(image: &TokioImage, vtable: &TaskVtable, missing: &[Probe]) -> bool {
+    let is_missing = |site: &ProbeSite| {
+        let mut ends = missing.iter().filter(|probe| probe.program == POLL_END);
+        ends.any(|probe| probe.site.file_offset == site.file_offset)
+    };
+    let is_there = |hook| {
+        let usable = sites(image, hook)
+            .iter()
+            .filter_map(|site| usable(Some(site), &HEADER).ok());
+        let mut missing = usable.map(|site| is_missing(&site)).peekable();
+        missing.peek().is_some() && !missing.any(|missing| missing)
+    };
+    let pending = vtable.kind == TaskKind::Blocking || is_there(TokioHook::PollEndPending);
+    vtable.calls_poll_end && pending && is_there(TokioHook::PollEndComplete)
+}
+
+/// No poll is seen to end, as tokio.poll was left out: which task a thread polls is not known then.
+pub fn without_ends(plan: &mut Plan) {
+    for (_, id) in &mut plan.types {
+        *id |= UNENDED;
+    }
+    let futures = std::mem::take(&mut plan.futures).into_iter();
+    plan.futures = futures.map(|(id, name)| (id | UNENDED, name)).collect();
+}
+
+/// Where polls begin and end, and workers park.
+pub fn plan(image: &TokioImage, plan: &mut Plan) {
+    let signal = NAME;
+    let mut others = Vec::new();
+    let find = |sites: &mut dyn Iterator<Item = &Site>, program, arguments: &[ArgLocation], essential: bool| {
+        let (mut found, mut refused) = (Vec::new(), Vec::new());
+        for site in sites {
+            match usable(Some(site), arguments) {
+                Ok(site) => found.push(Probe {
+                    signal,
+                    also: essential.then_some(wake::NAME),
+                    essential,
+                    program,
+                    site,
+                }),
+                Err(reason) => refused.push(reason),
+            }
+        }
+        (found, refused)
+    };
+    let (mut begins, mut missing) = find(
+        &mut sites(image, TokioHook::PollBegin).iter(),
+        "tokio_poll_begin",
+        &HEADER,
+        true,
+    );
+    if begins.is_empty() || !missing.is_empty() {
+        // Each type's own function is its begin as well, at one probe a type.
+        let (polls, refused) = find(
+            &mut image.polls.iter().map(|poll| &poll.site),
+            "tokio_poll_begin",
+            &HEADER,
+            true,
+        );
+        if refused.is_empty() && !polls.is_empty() {
+            (begins, missing) = (polls, Vec::new());
+        } else if begins.is_empty() {
+            begins = polls;
+            missing.extend(refused);
+        }
+        if begins.is_empty() {
+            let none = "where polls begin was not looked for in this binary".to_owned();
+            missing.extend(Some(none).filter(|_| missing.is_empty()));
+            return plan.set(signal, Coverage::Off(missing.join("; ")));
+        }
+    }
+    let mut unseen = Vec::new();
+    for hook in [TokioHook::PollEndPending, TokioHook::PollEndComplete] {
+        let (found, refused) = find(&mut sites(image, hook).iter(), POLL_END, &HEADER, false);
+        others.extend(found);
+        let inlined = |site: &Site| matches!(site, Err(SiteError::NoSuchFunction { .. }));
+        if !sites(image, hook).iter().all(inlined) {
+            unseen.extend(refused);
+        }
+    }
+    let (found, refused) = find(&mut sites(image, TokioHook::Park).iter(), "tokio_park", &[], false);
+    others.extend(found);
+    missing.extend(refused);
+    missing.extend(without_end(image, &unseen));
+    if image.rejected_vtables > 0 {
+        missing.push(format!(
+            "{} places refer to poll functions but are no task vtable as known",
+            image.rejected_vtables
+        ));
+    }
+    plan.probes.extend(begins);
+    plan.probes.extend(others);
+    plan.set(signal, coverage(missing));
+}
+
+/// What is to say of types of tasks the ends of whose polls are not seen; `reasons` are those of functions that are there.
+fn without_end(image: &TokioImage, reasons: &[String]) -> Option<String> {
+    let tasks = || image.vtables.iter().filter(|vtable| vtable.kind == TaskKind::Async);
+    let (of, unended) = (
+        tasks().count(),
+        tasks().filter(|vtable| !has_end(image, vtable, &[])).count(),
+    );
+    let (why, way_out) = if reasons.is_empty() {
+        (
+            "the compiler inlined them, as with LTO".to_owned(),
+            "`lto = false` and `opt-level = 3`",
+        )
+    } else {
+        (reasons.join("; "), "`opt-level = 3`")
+    };
+    (unended > 0).then(|| {
+        format!(
+            "the ends of polls of {unended} of {of} types of tasks are not all to be seen ({why}): how often these are polled is told, how \
+             long is not. A build with {way_out} in its profile tells both"
+        )
+    })
+}
 
 /// A slow poll.
 pub fn span(poll: &Poll, target: &mut Target) -> Span {

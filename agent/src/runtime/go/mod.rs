@@ -1,7 +1,7 @@
 //! Plane 0 for Go: the runtime's own counters and histograms, read from the target's memory as runtime/metrics computes
 //! them inside (go1.26, runtime/metrics.go).
 
-mod c;
+mod cgo;
 mod gc;
 mod goal;
 mod proof;

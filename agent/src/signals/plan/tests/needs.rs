@@ -1,6 +1,7 @@
 //! Every flag against every signal; a kernel's refusal of a hook, and a probe that cannot be attached, are the same situation.
 
 use super::*;
+use crate::{signal::is_dark, signals};
 
 /// What there is of each signal of a process where `off` are off, for `reason`; the kernel's and the process' own among them.
 fn states(plan: &Plan, off: &[&str], reason: &str) -> Vec<SignalState> {

@@ -2,7 +2,7 @@
 //! signal.
 
 use super::*;
-use crate::inspect::{GoHook, GoImage, InspectError, SiteCost, X86Register};
+use crate::inspect::{ArgLocation, GoHook, GoImage, InspectError, ProbeSite, SiteCost, SiteError, X86Register};
 
 mod needs;
 mod tokio;
@@ -214,7 +214,7 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
 #[test]
 fn without_the_runtimes_memory_nothing_of_go_is_left() {
     let stripped = || InspectError::Stripped { runtime: "Go" };
-    let all = signals::go::NAMES.map(|name| (name, "off: the Go binary is stripped"));
+    let all = go::NAMES.map(|name| (name, "off: the Go binary is stripped"));
     let plans = [
         go(26, |image| image.offsets = Err(stripped())),
         go(26, |image| image.globals = Err(stripped())),
@@ -227,8 +227,8 @@ fn without_the_runtimes_memory_nothing_of_go_is_left() {
     let mut plan = go(26, |image| {
         image.sites.remove(&GoHook::GcCycleEnd);
     });
-    plan.without_go("not proved");
-    let all = signals::go::NAMES.map(|name| match name {
+    without_go(&mut plan, "not proved");
+    let all = go::NAMES.map(|name| match name {
         "go.gc" => (name, "off: not looked for in this binary"),
         name => (name, "off: not proved"),
     });

@@ -10,7 +10,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, Point},
-    signals::{metric, process::quota::Quotas},
+    signals::{points::metric, process::quota::Quotas},
     target::Target,
     telemetry::{
         goroutine::{

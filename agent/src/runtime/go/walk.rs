@@ -25,7 +25,7 @@ pub enum State {
     Running,
     Syscall,
     /// In a call into C: a system call for the runtime.
-    C,
+    Cgo,
     Waiting,
     /// It stopped itself for a stack scan, or its stack is being moved.
     Preempted,
@@ -39,7 +39,7 @@ impl State {
             Self::Runnable => "runnable",
             Self::Running => "running",
             Self::Syscall => "syscall",
-            Self::C => "cgo",
+            Self::Cgo => "cgo",
             Self::Waiting => "waiting",
             Self::Preempted => "preempted",
             Self::Leaked => "leaked",
@@ -141,7 +141,7 @@ impl GoRuntime {
                     continue;
                 }
                 if has_c && seen.state == State::Syscall && self.is_in_c(*g, m) {
-                    seen.state = State::C;
+                    seen.state = State::Cgo;
                 }
                 walk.goroutines.push(seen);
             }

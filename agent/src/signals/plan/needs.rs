@@ -1,7 +1,9 @@
 //! What signals have of each other. Whatever keeps one from being there (a flag, the kernel, the binary), those that use it say so.
 
-use super::{Coverage, SignalState};
-use crate::signals::{go, process, thread};
+use crate::{
+    signal::{Coverage, SignalState},
+    signals::{go, process, thread},
+};
 
 /// A signal that is less than it could be without another.
 struct Need {
