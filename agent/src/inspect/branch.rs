@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use super::SiteError;
-use super::a64;
 use super::arch::Arch;
 use super::elf::Binary;
-use super::site::{Function, ProbeSite, SiteCost, located};
+use super::site::{Function, ProbeSite, SiteCost, a64, located};
 
 /// Finds the one conditional branch of `function` that follows a comparison with `number`.
 pub(crate) fn find(

@@ -8,7 +8,6 @@
 //! otherwise, so arithmetic is checked, and what is read is bounded by the size of what holds it, however often it is referred to. A probe site is given only when disassembling from the
 //! function's first byte proves it.
 
-mod a64;
 mod arch;
 mod args;
 mod branch;

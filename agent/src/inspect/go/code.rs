@@ -14,9 +14,9 @@ use std::ops::Range;
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 
 use super::super::InspectError;
-use super::super::a64;
 use super::super::arch::Arch;
 use super::super::elf::Binary;
+use super::super::site::a64;
 use super::buildinfo::GoVersion;
 use super::dwarf::FieldLoc;
 use super::globals::{GoGlobals, Table};

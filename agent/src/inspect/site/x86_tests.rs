@@ -1,4 +1,5 @@
 use super::*;
+use crate::inspect::X86Register;
 use X86Register::{Rax, Rdi, Rsi};
 
 const START: u64 = 0x1000;

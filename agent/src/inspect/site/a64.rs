@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 use yaxpeax_arch::{Decoder as _, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Instruction, Opcode, Operand, SIMDSizeCode, SizeCode};
 
-use super::SiteError;
-use super::args::ArgLocation;
-use super::site::{ProbeSite, SiteCost};
+use super::{ProbeSite, SiteCost};
+use crate::inspect::{SiteError, args::ArgLocation};
 
 const SIZE: usize = 4;
 /// The register that holds g (go1.26, src/cmd/compile/abi-internal.md).
@@ -20,7 +19,12 @@ const G: u16 = 28;
 const ZERO: u16 = 31;
 
 /// Code and its address → the site at which the registers `needed` hold what they held on entry (its file offset is left 0).
-pub(super) fn place(name: &str, code: &[u8], start: u64, needed: &[ArgLocation]) -> Result<ProbeSite, SiteError> {
+pub(in crate::inspect) fn place(
+    name: &str,
+    code: &[u8],
+    start: u64,
+    needed: &[ArgLocation],
+) -> Result<ProbeSite, SiteError> {
     let line = straight_line(code, start, needed);
     let Some(entry) = line.first() else {
         return Err(SiteError::Undecodable {
@@ -222,7 +226,7 @@ fn branch_targets(code: &[u8], start: u64) -> BTreeSet<u64> {
 
 /// Addresses and lengths of the conditional branches that are reached from the function's first byte and follow a comparison
 /// with `number`: `movz xD, #number`, `cmp xN, xD`, `b.cond`. None that an exclusive load leads to without a branch between.
-pub(super) fn branches(code: &[u8], start: u64, number: u16) -> Vec<(u64, usize)> {
+pub(in crate::inspect) fn branches(code: &[u8], start: u64, number: u16) -> Vec<(u64, usize)> {
     let decoder = InstDecoder::default();
     let read = |at: u64| {
         let offset = usize::try_from(at.checked_sub(start)?).ok()?;
@@ -274,18 +278,18 @@ fn offset(i: &Instruction) -> Option<i64> {
 
 /// What a function refers to by ADRP and what follows it.
 #[derive(Default)]
-pub(super) struct References {
+pub(in crate::inspect) struct References {
     /// Addresses that are taken.
-    pub(super) addresses: Vec<u64>,
+    pub(in crate::inspect) addresses: Vec<u64>,
     /// Address and bytes of each place that is read or written.
-    pub(super) values: Vec<(u64, usize)>,
+    pub(in crate::inspect) values: Vec<(u64, usize)>,
     /// The first immediate that is compared with.
-    pub(super) compared: Option<u64>,
+    pub(in crate::inspect) compared: Option<u64>,
 }
 
 /// Follows addresses from ADRP through ADD to loads and stores, along the code as it lies. What a branch brings along is not
 /// followed, so some of it may be untrue: it is evidence, to be weighed with other functions'.
-pub(super) fn references(code: &[u8], start: u64) -> References {
+pub(in crate::inspect) fn references(code: &[u8], start: u64) -> References {
     let mut found = References::default();
     let mut known: [Option<u64>; 32] = [None; 32];
     for (vaddr, word, i) in instructions(code, start) {
