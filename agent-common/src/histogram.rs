@@ -3,7 +3,7 @@
 //! Buckets: values below [`SUB`] have a bucket each; above, every power of two is cut into [`SUB`] equal parts, so a
 //! bucket is at most 1/[`SUB`] of its value wide.
 
-use crate::{layout, shared};
+use crate::{hits::Plane, layout, shared};
 
 /// log2 of the buckets a power of two is cut into.
 pub const SUB_BITS: u32 = 5;
@@ -22,55 +22,74 @@ pub const fn part_of(part: u32) -> u16 {
     PARTS | (part & 0xff) as u16
 }
 
-/// What a histogram or counter measures.
-#[repr(u16)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Series {
+/// Declares every [`Series`] with its number and the plane whose windows it is counted in, None for what is counted whenever it happens.
+macro_rules! series {
+    ($($(#[$meta:meta])* $name:ident = $number:literal, $plane:expr;)*) => {
+        /// What a histogram or counter measures.
+        #[repr(u16)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Series { $($(#[$meta])* $name = $number,)* }
+
+        impl Series {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// In whose windows it is counted; None: whenever it happens.
+            pub const fn plane(self) -> Option<Plane> {
+                match self {
+                    $(Self::$name => $plane,)*
+                }
+            }
+        }
+    };
+}
+
+series! {
     /// Goroutine, runnable → running, ns.
-    GoRunnable = 1,
+    GoRunnable = 1, Some(Plane::Probes);
     /// Counter: goroutine starts whose runnable moment was not seen.
-    GoUnstamped = 2,
+    GoUnstamped = 2, Some(Plane::Probes);
     /// Task poll, ns; the series' id is the future's type id.
-    TokioPoll = 3,
+    TokioPoll = 3, Some(Plane::Probes);
     /// Task wake → poll, ns.
-    TokioWake = 4,
+    TokioWake = 4, Some(Plane::Probes);
     /// Counter: polls whose end did not match their begin.
-    TokioUnmatched = 5,
+    TokioUnmatched = 5, Some(Plane::Probes);
     /// Worker busy: first poll after a park → next park, ns; the series' id is the tid.
-    TokioBusy = 6,
+    TokioBusy = 6, Some(Plane::Probes);
     /// TCP connect, ns; the series' id is the peer's id.
-    Connect = 7,
+    Connect = 7, Some(Plane::Hooks);
     /// Server: first byte of the request read → first byte of the answer sent, ns.
-    ServerRequest = 8,
+    ServerRequest = 8, Some(Plane::Hooks);
     /// Client: first byte of the request sent → first byte of the answer read, ns.
-    ClientRequest = 9,
+    ClientRequest = 9, Some(Plane::Hooks);
     /// Thread, wakeup or preemption → running, ns.
-    RunQueue = 10,
+    RunQueue = 10, Some(Plane::Hooks);
     /// Counter: connects that ended without being established.
-    ConnectFailed = 11,
+    ConnectFailed = 11, Some(Plane::Hooks);
     /// Closure of a blocking-pool task, ns; the series' id is the type id.
-    TokioBlocking = 12,
+    TokioBlocking = 12, Some(Plane::Probes);
     /// Goroutine, waiting → runnable, ns; the series' id is the wait reason.
-    GoWaiting = 13,
+    GoWaiting = 13, Some(Plane::Probes);
     /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is
     /// [`crate::go::Layout::origin`] of the function they were started with.
-    GoTime = 14,
+    GoTime = 14, Some(Plane::Probes);
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
-    GoStop = 15,
+    GoStop = 15, None;
     /// Sum and count of mark assists, ns, in part 0; the series' id is as [`Self::GoTime`]'s.
-    GoAssist = 16,
+    GoAssist = 16, Some(Plane::Probes);
     /// Counter: Ps handed off; the series' id is the caller ([`crate::go::handoff`]).
-    GoHandoff = 17,
+    GoHandoff = 17, Some(Plane::Probes);
     /// System calls, ns; the series' id is the call's number.
-    Syscall = 18,
+    Syscall = 18, Some(Plane::Hooks);
     /// Sum and count of system calls that goroutines made, ns, in one part; the series' id is as of [`Series::GoTime`].
-    GoSyscall = 19,
+    GoSyscall = 19, Some(Plane::Hooks);
     /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
-    TokioUnended = 20,
+    TokioUnended = 20, Some(Plane::Probes);
     /// Counter: requests that were read and whose connection ended before any of an answer reached the peer; the series' id is the peer's id.
-    ServerUnanswered = 21,
+    ServerUnanswered = 21, Some(Plane::Hooks);
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
-    ClientUnanswered = 22,
+    ClientUnanswered = 22, Some(Plane::Hooks);
 }
 
 shared! {

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use agent_common::histogram::Series;
 use anyhow::Context as _;
 use tokio::{sync::mpsc, time::sleep};
 
@@ -18,49 +17,18 @@ use crate::{
     intake::ring::Ring,
     pipeline, say,
     signal::Coverage,
-    signals,
+    signals::{self, Check, SIGNALS},
     target::Target,
     watch::{Lifecycle, Options, Watch},
 };
 
-/// What a signal of a target must bring: a name, and how to see it.
-type Check = (&'static str, &'static str, fn(&Reading, &Target) -> u64);
-
-/// Signals of Go targets, tokio targets, and all.
-const GO: &[Check] = &[
-    ("go.runtime", "goroutines", |_, target| {
-        target
-            .go
-            .as_ref()
-            .and_then(|go| go.latest.as_ref())
-            .map_or(0, |(_, s)| s.goroutines)
-    }),
-    ("go.gc", "cycles", |_, target| target.cycles.exported),
-    ("go.sched", "runnable → running", |reading, target| {
-        reading.whole(target.slot, Series::GoRunnable).count()
-    }),
-];
-const TOKIO: &[Check] = &[
-    ("tokio.poll", "polls", |reading, target| {
-        reading.whole(target.slot, Series::TokioPoll).count()
-    }),
-    ("tokio.wake", "wakes", |reading, target| {
-        reading.whole(target.slot, Series::TokioWake).count()
-    }),
-];
-const ALL: &[Check] = &[
-    ("net.request", "requests", |reading, target| {
-        reading.whole(target.slot, Series::ServerRequest).count()
-            + reading.whole(target.slot, Series::ClientRequest).count()
-    }),
-    ("thread.run_queue", "delays", |reading, target| {
-        reading.whole(target.slot, Series::RunQueue).count()
-    }),
-];
-
 /// Prints a line a signal; fails when one that could be attached stays silent.
 pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
-    let (mut object, hooks) = pipeline::load(1 << 20, &[], &signals::OPTIONAL.map(str::to_owned))?;
+    let (mut object, hooks) = pipeline::load(
+        1 << 20,
+        &[],
+        &signals::optional().into_iter().map(str::to_owned).collect::<Vec<_>>(),
+    )?;
     print_hooks(&hooks);
     let mut take = |name: &'static str| object.ebpf.take_map(name);
     let maps = TargetMaps::new(&mut take)?;
@@ -140,13 +108,13 @@ fn print_hooks(hooks: &[HookState]) {
     }
 }
 
-fn checks(target: &Target) -> impl Iterator<Item = &'static Check> {
-    let own = match target.image.as_deref() {
-        Some(crate::inspect::Image::Go(_)) => GO,
-        Some(crate::inspect::Image::Tokio(_)) => TOKIO,
-        None => &[],
-    };
-    own.iter().chain(ALL)
+/// What there is to see of a target's signals, by their names.
+fn checks(target: &Target) -> impl Iterator<Item = (&'static str, &'static Check)> {
+    let has = |name: &str| target.states.iter().any(|state| state.signal == name);
+    let checks = SIGNALS
+        .iter()
+        .filter_map(|signal| Some((signal.name, signal.check.as_ref()?)));
+    checks.filter(move |(name, _)| has(name))
 }
 
 /// Signals that are not off and have brought nothing.
@@ -158,9 +126,9 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
                 .iter()
                 .any(|state| state.signal == signal && !state.coverage.is_off())
         };
-        let silent = checks(target).filter(|(signal, _, count)| is_on(signal) && count(reading, target) == 0);
+        let silent = checks(target).filter(|(signal, check)| is_on(signal) && (check.count)(target, reading) == 0);
         silent
-            .map(|(signal, ..)| format!("{signal} of pid {}", target.process.pid))
+            .map(|(signal, _)| format!("{signal} of pid {}", target.process.pid))
             .collect::<Vec<_>>()
     };
     watch.targets.values().flat_map(of).collect()
@@ -168,11 +136,11 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
 
 fn report(watch: &Watch, reading: &Reading) {
     for target in watch.targets.values() {
-        for (signal, what, count) in checks(target) {
+        for (signal, Check { what, count }) in checks(target) {
             say!(
                 "selftest: pid {} {signal}: {} {what}",
                 target.process.pid,
-                count(reading, target)
+                count(target, reading)
             );
         }
         for state in &target.states {

@@ -255,10 +255,7 @@ impl Target {
         if self.probes.probes.iter().any(|probe| probe.signal == signal) {
             return Some(&self.probes);
         }
-        signals::KERNEL_HOOKS
-            .iter()
-            .any(|hook| hook.signal == signal)
-            .then_some(&self.hooks)
+        signals::is_hooked(signal).then_some(&self.hooks)
     }
 
     /// A future's name by its type id.

@@ -154,7 +154,7 @@ fn pid_max() -> u32 {
 /// asked for in `with`.
 pub fn attach(
     ebpf: &mut Ebpf,
-    hooks: &'static [Hook],
+    hooks: impl Iterator<Item = &'static Hook>,
     without: &[String],
     with: &[String],
 ) -> Result<Vec<HookState>, LoadError> {
@@ -178,7 +178,7 @@ pub fn attach(
         },
         None => attach_hook(ebpf, &btf, hook),
     };
-    Ok(hooks.iter().map(attach).collect())
+    Ok(hooks.map(attach).collect())
 }
 
 fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> HookState {

@@ -12,36 +12,9 @@ use agent_common::histogram::{Bucket, Series};
 use super::Plane;
 use crate::aggregate::{Histogram, store::Reading};
 
-/// Series that the probes fill.
-const OF_PROBES: &[Series] = &[
-    Series::GoRunnable,
-    Series::GoUnstamped,
-    Series::GoWaiting,
-    Series::GoTime,
-    Series::GoAssist,
-    Series::GoHandoff,
-    Series::TokioUnended,
-    Series::TokioPoll,
-    Series::TokioWake,
-    Series::TokioUnmatched,
-    Series::TokioBusy,
-    Series::TokioBlocking,
-];
-/// Series that the hooks fill.
-const OF_HOOKS: &[Series] = &[
-    Series::Connect,
-    Series::ConnectFailed,
-    Series::ServerRequest,
-    Series::ClientRequest,
-    Series::ServerUnanswered,
-    Series::ClientUnanswered,
-    Series::RunQueue,
-    Series::Syscall,
-    Series::GoSyscall,
-];
-/// Of both, what is seen at its end alone: how long it was does not say whether a window sees it.
+/// Series of what is seen at its end alone: how long it was does not say whether a window sees it.
 const AT_END: &[Series] = &[Series::GoAssist];
-/// Of them, what was ready and did not run.
+/// Series of what was ready and did not run.
 const READY: &[Series] = &[Series::GoRunnable, Series::TokioWake];
 /// Values of over this share of a window are too rarely seen whole for their weight to mean much: it grows no further.
 const LONGEST: f64 = 0.75;
@@ -55,7 +28,7 @@ struct Weighed {
 /// One plane's weighed figures of one target, cumulative.
 #[derive(Debug)]
 pub struct Weigher {
-    series: &'static [Series],
+    plane: Plane,
     /// The kernel's counts at the last settling.
     histograms: HashMap<(u16, u32), Histogram>,
     counters: HashMap<(u16, u32), u64>,
@@ -86,10 +59,7 @@ impl Weigher {
     /// Nothing seen yet.
     pub fn new(plane: Plane) -> Self {
         Self {
-            series: match plane {
-                Plane::Hooks => OF_HOOKS,
-                Plane::Probes => OF_PROBES,
-            },
+            plane,
             histograms: HashMap::new(),
             counters: HashMap::new(),
             weighed: HashMap::new(),
@@ -100,6 +70,12 @@ impl Weigher {
             elapsed: 0.0,
             ready: 0.0,
         }
+    }
+
+    /// What its windows see.
+    fn series(&self) -> impl Iterator<Item = &'static Series> + use<> {
+        let plane = Some(self.plane);
+        Series::ALL.iter().filter(move |series| series.plane() == plane)
     }
 
     /// Adds what came in `stretch`, at whose end `reading` was taken, and returns how many events of histograms.
@@ -120,7 +96,7 @@ impl Weigher {
             }
         };
         self.ready = 0.0;
-        for series in self.series {
+        for series in self.series() {
             for (id, now) in reading.split(slot, *series) {
                 let key = (*series as u16, id);
                 let before = self.histograms.entry(key).or_default();
@@ -169,7 +145,7 @@ impl Weigher {
 
     /// Puts the weighed figures in the place of the windows' own.
     pub fn apply(&self, reading: &mut Reading, slot: u32) {
-        let windowed = |series: u16| self.series.iter().any(|windowed| *windowed as u16 == series);
+        let windowed = |series: u16| self.series().any(|windowed| *windowed as u16 == series);
         reading
             .histograms
             .retain(|(of, series, _), _| *of != slot || !windowed(*series));

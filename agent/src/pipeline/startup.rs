@@ -39,9 +39,10 @@ pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(O
     heap::give_back();
     let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
     heap::give_back();
-    let hooks = kernel::attach(&mut ebpf, &signals::KERNEL_HOOKS, without, with).map_err(fatal)?;
+    let hooks = kernel::attach(&mut ebpf, signals::hooks(), without, with).map_err(fatal)?;
+    let optional = signals::optional();
     let left_out = |name: &str| {
-        let asked = !signals::OPTIONAL.contains(&name) || with.iter().any(|with| with == name);
+        let asked = !optional.contains(&name) || with.iter().any(|with| with == name);
         without.iter().any(|without| without == name) || !asked
     };
     for hook in hooks
@@ -69,7 +70,7 @@ pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(O
 pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
     for (flag, given, known) in [
         ("--without", &args.without, &signals::NAMES[..]),
-        ("--with", &args.with, &signals::OPTIONAL[..]),
+        ("--with", &args.with, &signals::optional()[..]),
     ] {
         if let Some(unknown) = given.iter().find(|name| !known.contains(&name.as_str())) {
             let names = known.join(", ");

@@ -17,38 +17,103 @@ use crate::{
     target::Target,
 };
 
-/// Signals of plane 1, with the alternatives they can be had by.
-pub static KERNEL_HOOKS: [Hook; 5] = [
-    process::exec::HOOK,
-    net::connect::HOOK,
-    net::request::HOOK,
-    thread::run_queue::HOOK,
-    thread::syscall::HOOK,
+/// What the rest of the agent knows of a signal. Each is declared in its own file, and stands in [`SIGNALS`].
+pub struct Signal {
+    pub name: &'static str,
+    /// How it is had of the kernel, if that is the way.
+    pub hook: Option<Hook>,
+    /// Its probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
+    pub always: bool,
+    /// What it has of other signals.
+    pub needs: &'static [Need],
+    /// Its metrics at a reading.
+    pub metrics: fn(&Target, &Reading) -> Vec<Metric>,
+    /// What `selftest` must see of it.
+    pub check: Option<Check>,
+}
+
+impl Signal {
+    /// One that needs no other and has metrics alone.
+    pub const fn new(name: &'static str, metrics: fn(&Target, &Reading) -> Vec<Metric>) -> Self {
+        Self {
+            name,
+            hook: None,
+            always: false,
+            needs: &[],
+            metrics,
+            check: None,
+        }
+    }
+}
+
+/// Another signal without which one is less than it could be.
+pub struct Need {
+    pub of: &'static str,
+    /// What is not told then.
+    pub lost: &'static str,
+}
+
+/// What a signal must bring: what it is called, and how much of it there was.
+pub struct Check {
+    pub what: &'static str,
+    pub count: fn(&Target, &Reading) -> u64,
+}
+
+/// Every signal of a target.
+const ALL: [Signal; 14] = [
+    go::runtime::SIGNAL,
+    go::goroutines::SIGNAL,
+    go::gc::SIGNAL,
+    go::stw::SIGNAL,
+    go::assist::SIGNAL,
+    go::sched::SIGNAL,
+    go::handoff::SIGNAL,
+    tokio::poll::SIGNAL,
+    tokio::wake::SIGNAL,
+    net::connect::SIGNAL,
+    net::request::SIGNAL,
+    thread::run_queue::SIGNAL,
+    thread::syscall::SIGNAL,
+    process::quota::SIGNAL,
 ];
+pub static SIGNALS: [Signal; ALL.len()] = ALL;
 
-/// Names of the signals that `--without` can leave out.
-pub const NAMES: [&str; 14] = [
-    go::runtime::NAME,
-    go::goroutines::NAME,
-    go::gc::NAME,
-    go::stw::NAME,
-    go::assist::NAME,
-    go::sched::NAME,
-    go::handoff::NAME,
-    tokio::poll::NAME,
-    tokio::wake::NAME,
-    net::connect::NAME,
-    net::request::NAME,
-    thread::run_queue::NAME,
-    thread::syscall::NAME,
-    process::quota::NAME,
-];
+/// Names of the signals: those that `--without` can leave out.
+pub const NAMES: [&str; ALL.len()] = {
+    let mut names = [""; ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = ALL[index].name;
+        index += 1;
+    }
+    names
+};
 
-/// Of them, those that are left out unless `--with` adds them.
-pub const OPTIONAL: [&str; 1] = [thread::syscall::NAME];
+/// Names of those that are left out unless `--with` adds them.
+pub fn optional() -> Vec<&'static str> {
+    let optional = SIGNALS
+        .iter()
+        .filter(|signal| signal.hook.as_ref().is_some_and(|hook| hook.asked.is_some()));
+    optional.map(|signal| signal.name).collect()
+}
 
-/// Signals whose probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
-pub const ALWAYS: [&str; 2] = [go::gc::NAME, go::stw::NAME];
+/// Whether the probes of a signal are in place outside windows too.
+pub fn is_always_on(name: &str) -> bool {
+    SIGNALS.iter().any(|signal| signal.name == name && signal.always)
+}
+
+/// Whether a signal is had by a hook of the kernel.
+pub fn is_hooked(name: &str) -> bool {
+    SIGNALS
+        .iter()
+        .any(|signal| signal.name == name && signal.hook.is_some())
+}
+
+/// The kernel's hooks: the one for new processes, which is the agent's own, then those of signals.
+pub fn hooks() -> impl Iterator<Item = &'static Hook> {
+    let of_signals = SIGNALS.iter().filter_map(|signal| signal.hook.as_ref());
+    std::iter::once(&process::exec::HOOK).chain(of_signals)
+}
 
 /// Adds the spans that an event of `target` becomes.
 pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
@@ -90,22 +155,6 @@ pub fn note(target: &mut Target, reading: &Reading) {
 
 /// Everything there is to say of `target` at this reading.
 pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    [
-        go::runtime::metrics(target),
-        go::goroutines::metrics(target),
-        go::stw::metrics(target, reading),
-        go::assist::metrics(target, reading),
-        go::sched::metrics(target, reading),
-        go::handoff::metrics(target, reading),
-        tokio::poll::metrics(target, reading),
-        tokio::wake::metrics(target, reading),
-        net::connect::metrics(target, reading),
-        net::request::metrics(target, reading),
-        thread::run_queue::metrics(target, reading),
-        thread::syscall::metrics(target, reading),
-        process::quota::metrics(target),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let of_signals = SIGNALS.iter().flat_map(|signal| (signal.metrics)(target, reading));
+    of_signals.collect()
 }

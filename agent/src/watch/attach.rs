@@ -103,7 +103,7 @@ impl Watch {
             .probes
             .iter()
             .cloned()
-            .partition(|probe| !signals::ALWAYS.contains(&probe.signal));
+            .partition(|probe| !signals::is_always_on(probe.signal));
         let place = Place::of(&target.process, target.bias);
         let outcome = self.windows.attach(&place, &always);
         anyhow::ensure!(

@@ -12,6 +12,7 @@ use crate::{
     attach::plan::{Plan, usable},
     inspect::{GoHook, GoImage},
     model::{Attribute, Metric},
+    signals::Signal,
     signals::go::origins::{by_origin, origin_attributes, started_with},
     signals::points::metric,
     target::Target,
@@ -19,6 +20,9 @@ use crate::{
 };
 
 pub const NAME: &str = "go.assist";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal::new(NAME, metrics);
 
 /// Where an assist has paid.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

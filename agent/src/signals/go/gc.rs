@@ -12,6 +12,9 @@ use crate::{
     inspect::{GoHook, GoImage},
     model::{Attribute, MonoNs, Span, SpanKind},
     runtime::go::{bounded, gogc},
+    signals::Check,
+    signals::Need,
+    signals::Signal,
     target::Target,
     telemetry::go::{
         GC_CPU_ASSIST, GC_CPU_DEDICATED, GC_CPU_FRACTIONAL, GC_CPU_IDLE, GC_CYCLE, GC_FORCED, GC_GOAL_BY, GC_GOGC,
@@ -20,6 +23,26 @@ use crate::{
 };
 
 pub const NAME: &str = "go.gc";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    always: true,
+    needs: &[
+        Need {
+            of: stw::NAME,
+            lost: "why cycles begin, and who is late to stop for them, is not told",
+        },
+        Need {
+            of: assist::NAME,
+            lost: "who pays a cycle's assists is not told",
+        },
+    ],
+    check: Some(Check {
+        what: "cycles",
+        count: |target, _| target.cycles.exported,
+    }),
+    ..Signal::new(NAME, |_, _| Vec::new())
+};
 
 /// Where the end of a cycle is seen.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

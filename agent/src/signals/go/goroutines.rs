@@ -10,6 +10,7 @@ use std::{
 use crate::{
     model::{Attribute, Metric, MonoNs, Point, PointData},
     runtime::go::{Seen, State, Walk},
+    signals::Signal,
     signals::go::origins::{function_attributes, is_system, started_with},
     signals::points::metric,
     target::Target,
@@ -23,6 +24,9 @@ use crate::{
 };
 
 pub const NAME: &str = "go.goroutines";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal::new(NAME, |target, _| metrics(target));
 
 /// Origins that are shown apart; the others are one.
 const ORIGINS: usize = 64;

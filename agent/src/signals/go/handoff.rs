@@ -9,6 +9,7 @@ use crate::{
     attach::plan::{Plan, found},
     inspect::{ArgLocation, GoHook, GoImage, SiteCost},
     model::{Attribute, Metric},
+    signals::Signal,
     signals::go::origins,
     signals::points::metric,
     target::Target,
@@ -16,6 +17,9 @@ use crate::{
 };
 
 pub const NAME: &str = "go.handoff";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal::new(NAME, metrics);
 
 /// Where a P that is handed off is seen, and where its caller stands then.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

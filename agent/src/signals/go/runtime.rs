@@ -8,6 +8,8 @@ use crate::{
     model::{Attribute, Metric, MonoNs, Point, PointData},
     runtime::go::{Between, CPU_CLASSES, TimeHistogram},
     signal::Coverage,
+    signals::Check,
+    signals::Signal,
     signals::points::metric,
     target::Target,
     telemetry::{
@@ -27,6 +29,18 @@ use crate::{
 };
 
 pub const NAME: &str = "go.runtime";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    check: Some(Check {
+        what: "goroutines",
+        count: |target, _| {
+            let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
+            latest.map_or(0, |(_, snapshot)| snapshot.goroutines)
+        },
+    }),
+    ..Signal::new(NAME, |target, _| metrics(target))
+};
 
 /// How much of it there is.
 pub fn coverage(image: &GoImage) -> Coverage {

@@ -14,7 +14,11 @@ use crate::{
     inspect::{GoHook, GoImage, SiteCost},
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::Check,
+    signals::Need,
+    signals::Signal,
     signals::go::origins::{self, function_attributes, started_with},
+    signals::thread::run_queue,
     signals::{
         points::{count, distribution, slow_span},
         process::quota,
@@ -33,6 +37,25 @@ use crate::{
 };
 
 pub const NAME: &str = "go.sched";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    needs: &[
+        Need {
+            of: run_queue::NAME,
+            lost: "what threads spent off their cores is not told apart",
+        },
+        Need {
+            of: quota::NAME,
+            lost: "which quota throttles is not told",
+        },
+    ],
+    check: Some(Check {
+        what: "runnable → running",
+        count: |target, reading| reading.whole(target.slot, Series::GoRunnable).count(),
+    }),
+    ..Signal::new(NAME, metrics)
+};
 
 /// Hook, program, and whether the signal is nothing without it.
 const SITES: [(GoHook, &str, bool); 8] = [

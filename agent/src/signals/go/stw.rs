@@ -14,7 +14,11 @@ use crate::{
     intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::Need,
+    signals::Signal,
+    signals::go::gc,
     signals::go::origins::{function_attributes, started_with},
+    signals::thread::run_queue,
     signals::{points::distribution, process::quota},
     target::Target,
     telemetry::{
@@ -29,6 +33,23 @@ use crate::{
 };
 
 pub const NAME: &str = "go.stw";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    always: true,
+    needs: &[
+        Need {
+            of: run_queue::NAME,
+            lost: "whether threads that were late waited for a core is not told",
+        },
+        // The GC's stops are part of its cycles' traces.
+        Need {
+            of: gc::NAME,
+            lost: "the GC's stops have no spans",
+        },
+    ],
+    ..Signal::new(NAME, metrics)
+};
 
 /// Where stops of the world end, and where Ps stop.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

@@ -7,6 +7,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::Signal,
     signals::points::{count, slow_span},
     target::Target,
     telemetry::{
@@ -17,7 +18,13 @@ use crate::{
 
 pub const NAME: &str = "net.connect";
 
-pub const HOOK: Hook = Hook {
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    hook: Some(HOOK),
+    ..Signal::new(NAME, metrics)
+};
+
+const HOOK: Hook = Hook {
     signal: NAME,
     alternatives: &[Alternative {
         name: "tp_btf/inet_sock_set_state",

@@ -11,6 +11,8 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::Check,
+    signals::Signal,
     signals::points::slow_span,
     target::Target,
     telemetry::{
@@ -21,10 +23,25 @@ use crate::{
 
 pub const NAME: &str = "net.request";
 
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    hook: Some(HOOK),
+    check: Some(Check {
+        what: "requests",
+        count: |target, reading| {
+            let both = [Series::ServerRequest, Series::ClientRequest];
+            both.map(|series| reading.whole(target.slot, series).count())
+                .iter()
+                .sum()
+        },
+    }),
+    ..Signal::new(NAME, metrics)
+};
+
 /// A socket's entry ends with it.
 const CLOSED: (&str, Point) = ("net_closed", Point::TpBtf("inet_sock_set_state"));
 
-pub const HOOK: Hook = Hook {
+const HOOK: Hook = Hook {
     signal: NAME,
     alternatives: &[
         // Since 6.3 (linux, include/trace/events/sock.h).

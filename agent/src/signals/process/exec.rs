@@ -3,7 +3,7 @@
 use crate::signal::{Alternative, Hook, Point};
 
 /// sched_process_exec fires in the new program's context, once its memory is laid out (linux, fs/exec.c, exec_binprm).
-pub const HOOK: Hook = Hook {
+pub static HOOK: Hook = Hook {
     signal: "process.exec",
     alternatives: &[Alternative {
         name: "tp_btf/sched_process_exec,sched_process_exit",

@@ -7,12 +7,16 @@ use crate::{
     clock,
     model::{Attribute, Metric, MonoNs, Point, PointData},
     signal::{Coverage, LEFT_OUT, SignalState},
+    signals::Signal,
     signals::points::metric,
     target::Target,
     telemetry::quota::{CGROUP_PATH, CPU_PERIODS, CPU_QUOTA, CPU_THROTTLED_PERIODS, CPU_THROTTLED_TIME},
 };
 
 pub const NAME: &str = "process.quota";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal::new(NAME, |target, _| metrics(target));
 /// Accounts are not read more often than this when something was throttled, ns: the usual period of a quota.
 const LOOKS_APART: u64 = 100_000_000;
 

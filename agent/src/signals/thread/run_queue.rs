@@ -6,6 +6,8 @@ use crate::{
     aggregate::store::Reading,
     model::Metric,
     signal::{Alternative, Hook, Point},
+    signals::Check,
+    signals::Signal,
     signals::points::distribution,
     target::Target,
     telemetry::thread::RUN_QUEUE_DURATION,
@@ -13,7 +15,17 @@ use crate::{
 
 pub const NAME: &str = "thread.run_queue";
 
-pub const HOOK: Hook = Hook {
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    hook: Some(HOOK),
+    check: Some(Check {
+        what: "delays",
+        count: |target, reading| reading.whole(target.slot, Series::RunQueue).count(),
+    }),
+    ..Signal::new(NAME, metrics)
+};
+
+const HOOK: Hook = Hook {
     signal: NAME,
     alternatives: &[Alternative {
         name: "tp_btf/sched_switch",

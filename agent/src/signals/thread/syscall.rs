@@ -8,6 +8,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::Signal,
     signals::go::origins::{self, function_attributes},
     signals::points::{distribution, slow_span},
     target::Target,
@@ -20,7 +21,13 @@ use crate::{
 
 pub const NAME: &str = "thread.syscall";
 
-pub const HOOK: Hook = Hook {
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    hook: Some(HOOK),
+    ..Signal::new(NAME, metrics)
+};
+
+const HOOK: Hook = Hook {
     signal: NAME,
     alternatives: &[Alternative {
         name: "tp_btf/sys_enter,sys_exit",

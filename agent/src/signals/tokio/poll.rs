@@ -16,6 +16,8 @@ use crate::{
     inspect::{ArgLocation, ProbeSite, SiteError, TaskKind, TaskVtable, TokioHook, TokioImage, X86Register},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::Check,
+    signals::Signal,
     signals::points::{count, distribution, metric, slow_span},
     target::Target,
     telemetry::{
@@ -29,6 +31,15 @@ use crate::{
 };
 
 pub const NAME: &str = "tokio.poll";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    check: Some(Check {
+        what: "polls",
+        count: |target, reading| reading.whole(target.slot, Series::TokioPoll).count(),
+    }),
+    ..Signal::new(NAME, metrics)
+};
 
 /// The program that sees a poll end.
 pub const POLL_END: &str = "tokio_poll_end";

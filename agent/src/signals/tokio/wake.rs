@@ -13,12 +13,23 @@ use crate::{
     inspect::{ArgLocation, ProbeSite, TokioHook, TokioImage, X86Register},
     model::Metric,
     signal::Coverage,
+    signals::Check,
+    signals::Signal,
     signals::points::distribution,
     target::Target,
     telemetry::tokio::WAKE_TO_POLL_DURATION,
 };
 
 pub const NAME: &str = "tokio.wake";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    check: Some(Check {
+        what: "wakes",
+        count: |target, reading| reading.whole(target.slot, Series::TokioWake).count(),
+    }),
+    ..Signal::new(NAME, metrics)
+};
 
 /// Where tasks are woken, spawned, and yield.
 pub fn plan(image: &TokioImage, bias: u64, plan: &mut Plan) {
