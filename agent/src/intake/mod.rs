@@ -12,9 +12,39 @@ use agent_common::{
 };
 use bytemuck::{AnyBitPattern, checked::CheckedBitPattern};
 
-/// An event as the kernel wrote it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+/// Declares every [`Event`], by the name of its [`Kind`].
+macro_rules! events {
+    ($($name:ident($type:ty),)*) => {
+        /// An event as the kernel wrote it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Event { $($name($type),)* }
+
+        impl Event {
+            /// The header every event begins with.
+            pub fn header(&self) -> &Header {
+                match self {
+                    $(Self::$name(event) => &event.header,)*
+                }
+            }
+
+            /// The bytes it was decoded from.
+            pub fn bytes(&self) -> &[u8] {
+                match self {
+                    $(Self::$name(event) => bytemuck::bytes_of(event),)*
+                }
+            }
+
+            fn of_kind(kind: u32, bytes: &[u8]) -> Result<Self, DecodeError> {
+                match kind {
+                    $(_ if kind == Kind::$name as u32 => Ok(Self::$name(cast(bytes, kind)?)),)*
+                    _ => Err(DecodeError::UnknownKind(kind)),
+                }
+            }
+        }
+    };
+}
+
+events! {
     Exec(Exec),
     GcCycle(Cycle),
     GoWait(Wait),
@@ -24,38 +54,6 @@ pub enum Event {
     GoStop(Stop),
     GoAssists(Assists),
     Syscall(Syscall),
-}
-
-impl Event {
-    /// The header every event begins with.
-    pub fn header(&self) -> &Header {
-        match self {
-            Self::Exec(event) => &event.header,
-            Self::GcCycle(event) => &event.header,
-            Self::GoWait(event) => &event.header,
-            Self::TokioPoll(event) => &event.header,
-            Self::Connect(event) => &event.header,
-            Self::Request(event) => &event.header,
-            Self::GoStop(event) => &event.header,
-            Self::GoAssists(event) => &event.header,
-            Self::Syscall(event) => &event.header,
-        }
-    }
-
-    /// The bytes it was decoded from.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Exec(event) => bytemuck::bytes_of(event),
-            Self::GcCycle(event) => bytemuck::bytes_of(event),
-            Self::GoWait(event) => bytemuck::bytes_of(event),
-            Self::TokioPoll(event) => bytemuck::bytes_of(event),
-            Self::Connect(event) => bytemuck::bytes_of(event),
-            Self::Request(event) => bytemuck::bytes_of(event),
-            Self::GoStop(event) => bytemuck::bytes_of(event),
-            Self::GoAssists(event) => bytemuck::bytes_of(event),
-            Self::Syscall(event) => bytemuck::bytes_of(event),
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,19 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             .ok_or(DecodeError::NoHeader(bytes.len()))?,
         0,
     )?;
-    let kind = header.kind;
-    Ok(match kind {
-        _ if kind == Kind::Exec as u32 => Event::Exec(cast(bytes, kind)?),
-        _ if kind == Kind::GcCycle as u32 => Event::GcCycle(cast(bytes, kind)?),
-        _ if kind == Kind::GoWait as u32 => Event::GoWait(cast(bytes, kind)?),
-        _ if kind == Kind::TokioPoll as u32 => Event::TokioPoll(cast(bytes, kind)?),
-        _ if kind == Kind::Connect as u32 => Event::Connect(cast(bytes, kind)?),
-        _ if kind == Kind::Request as u32 => Event::Request(cast(bytes, kind)?),
-        _ if kind == Kind::GoStop as u32 => Event::GoStop(cast(bytes, kind)?),
-        _ if kind == Kind::GoAssists as u32 => Event::GoAssists(cast(bytes, kind)?),
-        _ if kind == Kind::Syscall as u32 => Event::Syscall(cast(bytes, kind)?),
-        _ => return Err(DecodeError::UnknownKind(kind)),
-    })
+    Event::of_kind(header.kind, bytes)
 }
 
 fn cast<T: AnyBitPattern + CheckedBitPattern>(bytes: &[u8], kind: u32) -> Result<T, DecodeError> {
