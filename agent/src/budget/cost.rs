@@ -44,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Costs {
     trap: f64,
+    /// What the kernel's statistics add to each run of a program, while they are kept.
+    kept: f64,
     programs: [f64; Probe::COUNT],
 }
 
@@ -53,8 +55,8 @@ impl Costs {
         let program = self.programs[probe as usize];
         match probe {
             _ if probe.is_cold() => program,
-            _ if probe.is_uprobe() => program + self.trap,
-            _ => program + CALL,
+            _ if probe.is_uprobe() => program + self.kept + self.trap,
+            _ => program + self.kept + CALL,
         }
     }
 
@@ -161,6 +163,7 @@ impl Meter {
             trapped: Arc::new(open(take, "TRAPPED")?),
             costs: Costs {
                 trap: ASSUMED_TRAP,
+                kept: 0.0,
                 programs: assumed(),
             },
             bias: 0.0,
@@ -256,13 +259,14 @@ impl Meter {
 
     fn is_unknown(&self, index: usize) -> bool {
         let idle = index == Probe::HookIdle as usize;
-        !idle && !is_cold(index) && !self.seen[index].known
+        !idle && !is_cold(index) && !self.seen[index].is_near()
     }
 
     fn begin(&mut self, object: &Object, hits: &Hits) {
         self.sampled = Some(Instant::now());
         match enable_stats(Stats::RunTime) {
             Ok(stats) => {
+                self.costs.kept = self.bias;
                 self.sample = Some(Sample {
                     _stats: stats,
                     began: Instant::now(),
@@ -276,6 +280,7 @@ impl Meter {
 
     fn end(&mut self, object: &Object, hits: &Hits) {
         let Some(sample) = self.sample.take() else { return };
+        self.costs.kept = 0.0;
         let (mut idle_time, mut idle_count) = (0.0, 0);
         let programs = runs(object).into_iter().enumerate().zip(sample.runs);
         for ((index, now), before) in programs.filter(|((index, _), _)| !is_cold(*index)) {
