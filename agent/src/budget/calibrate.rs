@@ -140,25 +140,29 @@ pub fn bare() {
 
 /// Attaches a program to a function of our own.
 pub fn attach(object: &mut Object, name: &'static str) -> anyhow::Result<Links> {
-    attach_at(object, name, whywait_calibrate as *const () as u64)
+    attach_to(object, name, &[whywait_calibrate])
 }
 
 /// Attaches the empty program to functions that nobody else calls.
-pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Vec<Links>> {
-    let attach = |function: &extern "C" fn()| attach_at(object, EMPTY, *function as *const () as u64);
-    SELDOM.iter().map(attach).collect()
+pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Links> {
+    attach_to(object, EMPTY, &SELDOM)
 }
 
-fn attach_at(object: &mut Object, name: &'static str, address: u64) -> anyhow::Result<Links> {
+fn attach_to(object: &mut Object, name: &'static str, functions: &[extern "C" fn()]) -> anyhow::Result<Links> {
     let maps = procfs::process::Process::myself()?.maps()?;
-    let map = maps
-        .iter()
-        .find(|map| (map.address.0..map.address.1).contains(&address))
-        .context("our own code is in no mapping")?;
-    let offset = address - map.address.0 + map.offset;
     let pid = NonZeroU32::new(std::process::id()).context("we are no process")?;
-    let link = object.attach(name, Path::new("/proc/self/exe"), offset, pid);
-    link.map_err(anyhow::Error::msg)
+    let mut links = Links::default();
+    for function in functions {
+        let address = *function as *const () as u64;
+        let map = maps
+            .iter()
+            .find(|map| (map.address.0..map.address.1).contains(&address))
+            .context("our own code is in no mapping")?;
+        let offset = address - map.address.0 + map.offset;
+        let link = object.attach(name, Path::new("/proc/self/exe"), offset, pid);
+        links.extend(link.map_err(anyhow::Error::msg)?);
+    }
+    Ok(links)
 }
 
 /// What of the machine changes what a hit costs while the agent runs: cores that are online, and the policy of their frequency.
