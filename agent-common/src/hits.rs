@@ -35,24 +35,27 @@ pub enum Probe {
     ThreadExit = 24,
     /// No hit of its own: one in a window of plane 2 was the first on its CPU in so long, and cost more for it. Others had the
     /// processor's caches meanwhile.
-    Cold64us = 25,
-    Cold256us = 26,
-    Cold1ms = 27,
-    Cold4ms = 28,
-    Cold16ms = 29,
-    Cold64ms = 30,
+    Cold16us = 25,
+    Cold64us = 26,
+    Cold256us = 27,
+    Cold1ms = 28,
+    Cold4ms = 29,
+    Cold16ms = 30,
+    Cold64ms = 31,
     /// No hit of its own either: others were just hit on its CPU, but none of its kind in so long. What the kernel keeps of that
     /// probe alone was no longer in the caches.
-    ColdKind64us = 31,
-    ColdKind256us = 32,
-    ColdKind1ms = 33,
-    ColdKind4ms = 34,
-    ColdKind16ms = 35,
-    ColdKind64ms = 36,
+    ColdKind16us = 32,
+    ColdKind64us = 33,
+    ColdKind256us = 34,
+    ColdKind1ms = 35,
+    ColdKind4ms = 36,
+    ColdKind16ms = 37,
+    ColdKind64ms = 38,
 }
 
 /// Pauses after which a hit costs more, ns: from each on, up to the next. The first hit on a CPU counts as these.
-pub const COLD: [(Probe, u64); 6] = [
+pub const COLD: [(Probe, u64); 7] = [
+    (Probe::Cold16us, 16_000),
     (Probe::Cold64us, 64_000),
     (Probe::Cold256us, 256_000),
     (Probe::Cold1ms, 1_000_000),
@@ -63,6 +66,7 @@ pub const COLD: [(Probe, u64); 6] = [
 
 /// As [`COLD`], of the first hit of its kind.
 pub const COLD_KIND: [Probe; COLD.len()] = [
+    Probe::ColdKind16us,
     Probe::ColdKind64us,
     Probe::ColdKind256us,
     Probe::ColdKind1ms,
@@ -73,7 +77,7 @@ pub const COLD_KIND: [Probe; COLD.len()] = [
 
 impl Probe {
     /// Number of kinds.
-    pub const COUNT: usize = 37;
+    pub const COUNT: usize = 39;
 
     /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
     /// be of any hook's.
@@ -114,12 +118,14 @@ impl Probe {
         (Self::ThreadSyscall, &["thread_sys_enter", "thread_sys_exit"]),
         (Self::ThreadExit, &["process_exit"]),
         // Names of what is told.
+        (Self::Cold16us, &["cold_16us"]),
         (Self::Cold64us, &["cold_64us"]),
         (Self::Cold256us, &["cold_256us"]),
         (Self::Cold1ms, &["cold_1ms"]),
         (Self::Cold4ms, &["cold_4ms"]),
         (Self::Cold16ms, &["cold_16ms"]),
         (Self::Cold64ms, &["cold_64ms"]),
+        (Self::ColdKind16us, &["cold_kind_16us"]),
         (Self::ColdKind64us, &["cold_kind_64us"]),
         (Self::ColdKind256us, &["cold_kind_256us"]),
         (Self::ColdKind1ms, &["cold_kind_1ms"]),
@@ -144,14 +150,16 @@ impl Probe {
             Some(3)
         } else if pause < COLD[5].1 {
             Some(4)
-        } else {
+        } else if pause < COLD[6].1 {
             Some(5)
+        } else {
+            Some(6)
         }
     }
 
     /// Whether it is one of [`COLD`] or [`COLD_KIND`].
     pub const fn is_cold(self) -> bool {
-        self as u32 >= Self::Cold64us as u32
+        self as u32 >= Self::Cold16us as u32
     }
 
     /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
@@ -195,7 +203,7 @@ impl Plane {
 pub const TOGETHER: u64 = 16;
 
 /// Kinds that are hit, and one to spare, as what is shared has no padding.
-pub const KINDS: usize = Probe::Cold64us as usize + 1;
+pub const KINDS: usize = Probe::Cold16us as usize + 1;
 
 /// Times of a kind's last hit are kept in units of 2 to the power of this, ns: 4 µs, which come round again after 4.9 hours. A pause longer than that
 /// may be taken for a shorter one.
@@ -267,7 +275,9 @@ mod tests {
     fn a_hit_is_as_cold_as_the_pause_before_it_is_long() {
         for (pause, expected) in [
             (0, None),
-            (63_999, None),
+            (15_999, None),
+            (16_000, Some(Probe::Cold16us)),
+            (63_999, Some(Probe::Cold16us)),
             (64_000, Some(Probe::Cold64us)),
             (255_999, Some(Probe::Cold64us)),
             (1_000_000, Some(Probe::Cold1ms)),
@@ -287,8 +297,8 @@ mod tests {
     fn what_is_counted_stands_at_its_kind() {
         let mut account = Account::default();
         account.hits[Probe::GoPark as usize] = 3;
-        account.cold[2] = 2;
-        account.cold_kind[5] = 1;
+        account.cold[3] = 2;
+        account.cold_kind[6] = 1;
         let counted = account.counted();
         assert_eq!(counted.iter().sum::<u64>(), 6);
         let of = [Probe::GoPark, Probe::Cold1ms, Probe::ColdKind64ms].map(|probe| counted[probe as usize]);

@@ -8,7 +8,7 @@ use std::{
     fs,
     path::Path,
     sync::{Arc, Condvar, Mutex},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use common::{Agent, Load, Service, attribute, demo, load, number_of, privileged};
@@ -22,6 +22,7 @@ const NAME: &str = "stuck-shop-";
 /// Longer than a run.
 const LONG: Duration = Duration::from_secs(40);
 const MANY: usize = 20;
+const DURATION: &str = "whywait.server.request.duration";
 /// Windows that are opened now and then.
 const RARE: [&str; 6] = ["--budget", "0.2%", "--budget-floor", "0.05%", "--budget-p99", "off"];
 
@@ -136,6 +137,10 @@ fn mounted(folder: &Path, tells: bool, waiting: usize) -> (BackgroundSession, Ar
     (session, gate)
 }
 
+fn requests(points: Vec<serde_json::Value>) -> i64 {
+    points.iter().map(|point| number_of(&point["count"])).sum()
+}
+
 /// When a file system stops to answer.
 #[derive(PartialEq)]
 enum Since {
@@ -148,11 +153,11 @@ enum Since {
 fn check(since: Since, tells: bool, count: usize, args: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let (session, gate) = mounted(folder.path(), tells, count);
-    let serve = |number| {
+    let start_stuck = |number| {
         let program = folder.path().join(format!("{NAME}{number}"));
         Service::start(&program, &["-listen", "127.0.0.1:0"], &[])
     };
-    let stuck: Vec<Service> = (0..count).map(serve).collect();
+    let stuck: Vec<Service> = (0..count).map(start_stuck).collect();
     gate.set(since == Since::Before);
     let others = tempfile::tempdir().unwrap();
     let program = others.path().join("sound-shop");
@@ -166,12 +171,25 @@ fn check(since: Since, tells: bool, count: usize, args: &[&str]) {
     let busy = windows.then(|| Load::start(&[stuck[0].url("/item?id=7")], 200, 60, 1));
     let agent = Agent::run(&[&common, args].concat(), if windows { 1 + count } else { 1 });
     gate.set(true);
-    let of_sound = load(&[sound.url("/item?id={n}")], 50, 4, 1);
+    let serve = |agent: &Agent, name, service: &Service| {
+        let url = [service.url("/item?id={n}")];
+        if !windows {
+            return load(&url, 50, 4, 1);
+        }
+        // Until some window saw some.
+        let load = Load::start(&url, 50, 60, 1);
+        let begin = Instant::now();
+        while requests(agent.points(name, DURATION)) == 0 && begin.elapsed() < LONG / 2 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        load.stop()
+    };
+    let of_sound = serve(&agent, "sound-shop", &sound);
     // Another program comes.
     let late = start("late-shop");
     // The summary says "watching" too.
     let agent = agent.says(&format!("(pid {}): ", late.pid()), 1);
-    let of_late = load(&[late.url("/item?id={n}")], 50, 4, 1);
+    let of_late = serve(&agent, "late-shop", &late);
     agent.interrupt();
     let agent = agent.says("everything is detached", 1);
     // A thread that waits for it keeps a process from ending, whatever it is.
@@ -186,10 +204,8 @@ fn check(since: Since, tells: bool, count: usize, args: &[&str]) {
         output.said
     );
     for (service, sent) in [("sound-shop", of_sound), ("late-shop", of_late)] {
-        let requests = output.points(service, "whywait.server.request.duration");
-        let requests: i64 = requests.iter().map(|point| number_of(&point["count"])).sum();
+        let requests = requests(output.points(service, DURATION));
         let sent = number_of(&sent["count"]);
-        // Of windows some may have seen next to none.
         let is_enough = if windows { requests > 0 } else { requests == sent };
         assert!(is_enough, "{service}: {requests} of {sent} requests\n{}", output.said);
     }

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroU32,
     os::unix::net::UnixStream,
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -21,6 +21,8 @@ const CALLS: u32 = 25;
 const PAIRS: usize = 96;
 /// Bytes that the work touches besides: what a request leaves in the first cache.
 const TOUCHED: usize = 32 << 10;
+/// And those that the work between hits touches in its turns, a part each: what other requests leave in the second.
+const OTHERS_TOUCH: usize = 16 * TOUCHED;
 
 /// What is probed.
 mod probed {
@@ -62,6 +64,7 @@ mod probed {
     }
 
     functions!(whywait_calibrate);
+    functions!(whywait_trap);
     functions!(whywait_bare);
     functions!(whywait_seldom_0 whywait_seldom_1 whywait_seldom_2 whywait_seldom_3
                whywait_seldom_4 whywait_seldom_5 whywait_seldom_6 whywait_seldom_7);
@@ -83,21 +86,12 @@ const SELDOM: [extern "C" fn(); 8] = [
 /// How many there are beside the first.
 pub const OTHERS: usize = SELDOM.len() - 1;
 
-/// Cost of one trap, ns: what the work takes with a probe in it, less what it takes without, in turns, as the machine may run faster
-/// from one moment to the next; the middle one of the differences. None when it was too busy to tell.
+/// Cost of one trap, ns. None when the machine was too busy to tell.
 pub fn trap(object: &mut Object) -> anyhow::Result<Option<f64>> {
-    let link = attach(object, EMPTY)?;
-    let mut work = Work::new();
-    // The first runs find nothing in the processor's caches.
-    batch(&mut work, hit);
-    batch(&mut work, bare);
-    let mut costs: Vec<f64> = (0..PAIRS)
-        .map(|_| batch(&mut work, hit) - batch(&mut work, bare))
-        .collect();
+    let link = attach_empty(object)?;
+    let cost = Timer::start().trap(PAIRS);
     drop(link);
-    costs.sort_by(f64::total_cmp);
-    let cost = costs[PAIRS / 2];
-    Ok((cost > 0.0).then_some(cost))
+    Ok(cost)
 }
 
 /// What the kernel's statistics say that the empty program takes, ns: they read the clock twice a run. They must be kept
@@ -106,7 +100,7 @@ pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
     let runs = |object: &Object| object.runs(EMPTY).context("the kernel tells nothing of a program");
     let before = runs(object)?;
     let link = attach(object, EMPTY)?;
-    let mut work = Work::new();
+    let mut work = Work::new(TOUCHED);
     for _ in 0..PAIRS / 4 {
         batch(&mut work, hit);
     }
@@ -119,6 +113,11 @@ pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
 /// Calls the function that [`attach`] probes.
 pub fn hit() {
     whywait_calibrate();
+}
+
+/// Calls the function that [`attach_empty`] probes.
+fn trapped() {
+    whywait_trap();
 }
 
 /// Calls the first function that [`attach_seldom`] probes.
@@ -136,6 +135,11 @@ pub fn others() {
 /// Calls the same function without a probe.
 pub fn bare() {
     whywait_bare();
+}
+
+/// Attaches the empty program to the function that a [`Timer`] calls.
+pub fn attach_empty(object: &mut Object) -> anyhow::Result<Links> {
+    attach_to(object, EMPTY, &[whywait_trap])
 }
 
 /// Attaches a program to a function of our own.
@@ -205,18 +209,60 @@ impl serde::Serialize for Hit {
     }
 }
 
+/// Times traps in the midst of work.
+pub struct Timer {
+    work: Work,
+    /// What is done between hits.
+    other: Work,
+}
+
+impl Timer {
+    pub fn start() -> Self {
+        let mut work = Work::new(TOUCHED);
+        // The first runs find nothing in the processor's caches.
+        batch(&mut work, trapped);
+        batch(&mut work, bare);
+        Self {
+            work,
+            other: Work::new(OTHERS_TOUCH),
+        }
+    }
+
+    /// Cost of one trap, ns, while the empty program is [attached](attach_empty): what the work takes with it, less what it takes without, in
+    /// turns, as the machine may run faster from one moment to the next; the middle one of so many differences. None when the machine was too
+    /// busy to tell.
+    pub fn trap(&mut self, pairs: usize) -> Option<f64> {
+        let work = &mut self.work;
+        let mut costs: Vec<f64> = (0..pairs).map(|_| batch(work, trapped) - batch(work, bare)).collect();
+        costs.sort_by(f64::total_cmp);
+        costs.get(pairs / 2).copied().filter(|cost| *cost > 0.0)
+    }
+
+    /// Works for so long, without a hit.
+    pub fn work_for(&mut self, time: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            self.other.turn(bare);
+        }
+    }
+}
+
 /// Reads an order, and sends an answer.
 struct Work {
     /// Without it nothing is sent.
     ends: Option<(UnixStream, UnixStream)>,
     memory: Vec<u8>,
+    /// Where the last turn's part of it ended.
+    at: usize,
 }
 
 impl Work {
-    fn new() -> Self {
+    /// With so many bytes of memory.
+    fn new(memory: usize) -> Self {
         Self {
             ends: UnixStream::pair().ok(),
-            memory: vec![1; TOUCHED],
+            memory: vec![1; memory],
+            at: 0,
         }
     }
 
@@ -240,7 +286,8 @@ impl Work {
             // All of it is there.
             black_box(receiver.read(&mut vec![0; answer.len()]).is_ok());
         }
-        for line in self.memory.chunks_mut(64) {
+        self.at = (self.at + TOUCHED) % self.memory.len();
+        for line in self.memory[self.at..].chunks_mut(64).take(TOUCHED / 64) {
             line[0] = line[0].wrapping_add(1);
         }
         black_box(&self.memory);

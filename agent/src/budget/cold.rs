@@ -1,5 +1,5 @@
 //! What a hit costs more after a pause, when others had the processor's caches: timed in a thread of its own, which sleeps nearly all
-//! of the time that it takes.
+//! of the time that it takes. The shortest pauses are in the midst of a service's work, and too short to sleep: it works in them.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use agent_common::hits::{COLD, Trapped};
 use aya::maps::{MapData, PerCpuArray};
 use log::debug;
 
-use super::calibrate;
+use super::calibrate::{self, Timer};
 use crate::{attach::uprobe::Object, clock, model::MonoNs};
 
 /// What a hit costs besides, after each pause of [`COLD`], ns.
@@ -28,8 +28,8 @@ pub struct Cold {
 
 /// Before it was measured: what one machine had.
 pub const ASSUMED: Cold = Cold {
-    first: [400.0, 1_200.0, 3_000.0, 8_000.0, 9_000.0, 9_000.0],
-    of_kind: [50.0, 100.0, 150.0, 500.0, 600.0, 650.0],
+    first: [300.0, 400.0, 1_200.0, 3_000.0, 8_000.0, 9_000.0, 9_000.0],
+    of_kind: [0.0, 50.0, 100.0, 150.0, 500.0, 600.0, 650.0],
 };
 
 /// Pauses of each length, with a probe after them and without.
@@ -37,6 +37,8 @@ const PAUSES: usize = 15;
 /// Those without anybody's hit that make a middle, and for how long at most more are tried for their sake.
 const ENOUGH: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Timers may be late by 50 µs (prctl(2), PR_SET_TIMERSLACK).
+const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
 /// Times the first call of a function after each pause, with a probe in it and without, less what a `trap` costs in the midst of
 /// others; and then those of other functions, each with a probe of its own. Pauses in which the CPU had a target's hits count for nothing:
@@ -71,9 +73,17 @@ pub fn result(receiver: &mut Option<Receiver<Cold>>) -> Option<Cold> {
 
 fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
     let mut cold = ASSUMED;
+    let mut timer = Timer::start();
     for (index, (_, from)) in COLD.into_iter().enumerate() {
         // In the midst of the pauses that it stands for.
         let pause = Duration::from_nanos(2 * from);
+        let mut rest = || {
+            if pause < SHORTEST_SLEEP {
+                timer.work_for(pause);
+            } else {
+                thread::sleep(pause);
+            }
+        };
         let (mut probed, mut bare, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let more = PATIENCE.div_duration_f64(2 * pause) as usize;
         for tried in 0..more.max(PAUSES) {
@@ -81,14 +91,14 @@ fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
                 break;
             }
             let begin = clock::now();
-            thread::sleep(pause);
+            rest();
             let first = time(calibrate::seldom);
             let (once, again) = (time(calibrate::others), time(calibrate::others));
             if !was_hit_since(begin, trapped) {
                 probed.push(first);
                 others.push((once - again) / calibrate::OTHERS as f64);
             }
-            thread::sleep(pause);
+            rest();
             bare.push(time(calibrate::bare));
         }
         // Where no CPU rests for so long, no target's hit comes after such a pause either.

@@ -19,6 +19,7 @@ use super::{
     calibrate,
     cold::{self, Cold},
     seen::{ENOUGH, Runs, Seen},
+    traps::{self, Rounds},
 };
 use crate::{
     aggregate::{StoreError, store::open},
@@ -141,6 +142,9 @@ pub struct Meter {
     last: Hits,
     /// What a hit costs after a pause is being measured.
     cold: Option<Receiver<Cold>>,
+    /// A trap is timed now and then.
+    traps: Option<Receiver<f64>>,
+    rounds: Rounds,
     /// The machine that was calibrated, and when it is looked at again.
     machine: String,
     look: Instant,
@@ -173,6 +177,8 @@ impl Meter {
             seen: [Seen::default(); Probe::COUNT],
             last: [0; Probe::COUNT],
             cold: None,
+            traps: None,
+            rounds: Rounds::default(),
             machine: String::new(),
             look: Instant::now(),
         })
@@ -193,7 +199,10 @@ impl Meter {
         self.machine = calibrate::machine();
         self.look = Instant::now() + LOOK_EVERY;
         match calibrate::trap(object) {
-            Ok(Some(trap)) => self.costs.trap = trap,
+            Ok(Some(trap)) => {
+                self.rounds = Rounds::default();
+                self.costs.trap = self.rounds.add(trap);
+            }
             Ok(None) => debug!(
                 "cannot time a trap, the machine is too busy: {} ns taken for it",
                 self.costs.trap
@@ -206,6 +215,10 @@ impl Meter {
                 Ok(bias) => self.bias = bias,
                 Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
             }
+        }
+        match traps::time(object) {
+            Ok(receiver) => self.traps = Some(receiver),
+            Err(error) => debug!("a trap is timed no more: {error:#}"),
         }
         match cold::measure(object, self.costs.trap, Arc::clone(&self.trapped)) {
             Ok(receiver) => self.cold = Some(receiver),
@@ -237,6 +250,10 @@ impl Meter {
         let now = Instant::now();
         if let Some(cold) = cold::result(&mut self.cold) {
             take_over(&mut self.costs.programs, &cold);
+        }
+        let timed = self.traps.iter().flat_map(Receiver::try_iter);
+        for trap in timed.collect::<Vec<_>>() {
+            self.costs.trap = self.rounds.add(trap);
         }
         if now >= self.look {
             self.look = now + LOOK_EVERY;

@@ -4,7 +4,7 @@
 //! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
 //! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Between windows probes
 //! are detached, and hooks too while no target's window is open. `ledger` decides (pure), `guest` what others' windows may cost a target (pure), `tail` says how rare
-//! windows must be for the service's latency (pure), `cost`, `calibrate`, `cold` and `seen` measure, `worth` shares out (pure), `window` acts, `weigh` makes
+//! windows must be for the service's latency (pure), `cost`, `calibrate`, `traps`, `cold` and `seen` measure, `worth` shares out (pure), `window` acts, `weigh` makes
 //! unbiased figures of what the windows saw (pure); `duty` holds it for one target.
 
 #[cfg(test)]
@@ -17,6 +17,7 @@ pub mod guest;
 pub mod ledger;
 pub mod seen;
 pub mod tail;
+pub mod traps;
 pub mod weigh;
 pub mod window;
 pub mod worth;
