@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use aya::{Ebpf, maps::Map};
+use aya::{Ebpf, maps::Map, util::KernelVersion};
 
 use super::{
     guard,
@@ -18,7 +18,7 @@ use super::{
 use crate::{bpf, kernel::Preemption};
 
 /// Since when the kernel tells threads of a process from others by the process, not by its first thread (linux 46ba0e49b642).
-const SINCE: (u32, u32) = (6, 10);
+const SINCE: (u8, u8) = (6, 10);
 
 /// The uprobe programs, loaded for such links.
 pub struct Multi {
@@ -29,10 +29,12 @@ impl Multi {
     /// Loads `names` over the maps that `ebpf` made, none of which may have been taken yet, guarded against preemption where this
     /// kernel asks for it; why not, where the kernel or the object does not permit it.
     pub fn load(ebpf: &Ebpf, names: &[&'static str], preemption: &Preemption) -> Result<Self, String> {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kfuncs = preemption.guard().map_err(|error| error.to_string())?;
         // A distribution's kernel of a lower number that has private stacks has what is older, too.
-        if !preemption.private_stacks && version(&release).is_none_or(|found| found < SINCE) {
+        let since = KernelVersion::new(SINCE.0, SINCE.1, 0);
+        let is_since = KernelVersion::current().is_ok_and(|found| found >= since);
+        if !preemption.private_stacks && !is_since {
+            let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
             return Err(format!("kernel {} is before {}.{}", release.trim(), SINCE.0, SINCE.1));
         }
         let mut object = aya_obj::Object::parse(OBJECT).map_err(|error| chain(&error))?;
@@ -87,27 +89,4 @@ fn encode(instruction: &aya_obj::generated::bpf_insn) -> [u8; 8] {
     let [a, b] = instruction.off.to_le_bytes();
     let [c, d, e, f] = instruction.imm.to_le_bytes();
     [instruction.code, registers, a, b, c, d, e, f]
-}
-
-/// "6.18.44-x" as (6, 18).
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        for (release, expected) in [
-            ("6.18.44-fc", Some((6, 18))),
-            ("5.10.0-46-cloud-amd64\n", Some((5, 10))),
-            ("6.10-rc1", Some((6, 10))),
-            ("", None),
-        ] {
-            assert_eq!(version(release), expected, "{release}");
-        }
-    }
 }
