@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use procfs::{FromRead as _, ProcessCGroups};
+
 /// A cgroup that has a quota.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cgroup {
@@ -28,9 +30,9 @@ pub struct Usage {
 
 /// The cgroups with a quota that a process is in, innermost first; None when they can't be seen from here.
 pub fn of(pid: u32) -> Option<Vec<Cgroup>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let cgroups = ProcessCGroups::from_file(format!("/proc/{pid}/cgroup")).ok()?;
     let with = |controller: &str, quota: fn(&Path) -> Option<f64>| -> Option<Vec<Cgroup>> {
-        let (root, path) = place(&text, controller)?;
+        let (root, path) = place(&cgroups, controller)?;
         // A path out of this cgroup namespace says nothing here.
         if path.contains("/..") {
             return None;
@@ -89,10 +91,10 @@ fn cpu_max(text: &str) -> Option<f64> {
     Some(max.parse::<f64>().ok()? / period.parse::<f64>().ok().filter(|period| *period > 0.0)?)
 }
 
-/// Where a controller's files are, by the text of /proc/PID/cgroup: its root that is mounted, and the path below; "" is the
-/// unified hierarchy.
-pub fn place<'a>(cgroup: &'a str, controller: &str) -> Option<(PathBuf, &'a str)> {
-    let path = path(cgroup, controller)?;
+/// Where a controller's files are, by a process' cgroups: its root that is mounted, and the path below; "" is the unified
+/// hierarchy.
+pub fn place<'a>(cgroups: &'a ProcessCGroups, controller: &str) -> Option<(PathBuf, &'a str)> {
+    let path = path(cgroups, controller)?;
     let roots: &[&str] = match controller {
         "" => &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"],
         "cpu" => &["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"],
@@ -107,12 +109,13 @@ pub fn place<'a>(cgroup: &'a str, controller: &str) -> Option<(PathBuf, &'a str)
     Some((root.clone(), path))
 }
 
-fn path<'a>(cgroup: &'a str, controller: &str) -> Option<&'a str> {
-    cgroup.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
-        controllers.split(',').any(|name| name == controller).then_some(path)
-    })
+fn path<'a>(cgroups: &'a ProcessCGroups, controller: &str) -> Option<&'a str> {
+    let mut cgroups = cgroups.into_iter();
+    let found = cgroups.find(|cgroup| match controller {
+        "" => cgroup.controllers.is_empty(),
+        _ => cgroup.controllers.iter().any(|name| name == controller),
+    });
+    Some(&found?.pathname)
 }
 
 #[cfg(test)]
@@ -123,9 +126,10 @@ mod tests {
     fn quotas_and_their_places() {
         assert_eq!(cpu_max("50000 100000\n"), Some(0.5));
         assert_eq!(cpu_max("max 100000\n"), None);
-        let text = "4:cpu,cpuacct:/a/b\n0::/c\n";
+        let text = "4:cpu,cpuacct:/a/b\n2:name=systemd:/d\n0::/c\n";
+        let cgroups = ProcessCGroups::from_read(text.as_bytes()).unwrap();
         for (controller, expected) in [("", Some("/c")), ("cpu", Some("/a/b")), ("memory", None)] {
-            assert_eq!(path(text, controller), expected, "{controller}");
+            assert_eq!(path(&cgroups, controller), expected, "{controller}");
         }
     }
 

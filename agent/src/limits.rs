@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use procfs::{FromRead as _, ProcessCGroups};
+
 use crate::cgroup;
 
 /// Length of a period that is judged, s.
@@ -142,13 +144,13 @@ impl Limits {
 
     /// The limits of the cgroup that the agent runs in; those that it does not have, or does not show, are none.
     pub fn of_cgroup() -> Self {
-        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let cgroups = ProcessCGroups::from_file("/proc/self/cgroup").unwrap_or(ProcessCGroups(Vec::new()));
         let read = |controller: &str, file: &str| {
-            let folder = folder(&text, controller)?;
+            let folder = folder(&cgroups, controller)?;
             std::fs::read_to_string(folder.join(file)).ok()
         };
         let number = |text: String| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
-        let quota = |controller, read: fn(&Path) -> Option<f64>| read(&folder(&text, controller)?);
+        let quota = |controller, read: fn(&Path) -> Option<f64>| read(&folder(&cgroups, controller)?);
         let cpu = quota("", cgroup::unified).or_else(|| quota("cpu", cgroup::version_1));
         let bytes = read("", "memory.max").and_then(number);
         let bytes = bytes.or_else(|| read("memory", "memory.limit_in_bytes").and_then(number));
@@ -162,8 +164,8 @@ impl Limits {
 
 /// Where a controller's files of the agent's own cgroup are. A path that is not there is another namespace's: the root is then
 /// our own.
-fn folder(text: &str, controller: &str) -> Option<PathBuf> {
-    let (root, path) = cgroup::place(text, controller)?;
+fn folder(cgroups: &ProcessCGroups, controller: &str) -> Option<PathBuf> {
+    let (root, path) = cgroup::place(cgroups, controller)?;
     let own = root.join(path.trim_start_matches('/'));
     Some(if own.is_dir() { own } else { root })
 }

@@ -1,18 +1,25 @@
 //! The container a process runs in, by its cgroup's name; where the cgroup namespace hides that, by what is mounted in it.
 
-use std::{fs, path::Path};
+use std::path::Path;
+
+use procfs::{
+    FromRead as _, ProcessCGroups,
+    process::{MountInfo, MountInfos},
+};
 
 /// The container's id of 64 hex digits, from a process' directory in /proc.
 pub fn id(process: &Path) -> Option<String> {
-    let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
-    from_cgroup(&read("cgroup")).or_else(|| from_mounts(&read("mountinfo")))
+    let cgroups = ProcessCGroups::from_file(process.join("cgroup")).ok();
+    cgroups
+        .and_then(|cgroups| from_cgroups(&cgroups))
+        .or_else(|| from_mounts(&MountInfos::from_file(process.join("mountinfo")).ok()?))
 }
 
 /// Docker, containerd, CRI-O and podman all end the cgroup's path in the id, some within `NAME-ID.scope`.
-fn from_cgroup(text: &str) -> Option<String> {
-    text.lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .flat_map(|path| path.rsplit('/'))
+fn from_cgroups(cgroups: &ProcessCGroups) -> Option<String> {
+    cgroups
+        .into_iter()
+        .flat_map(|cgroup| cgroup.pathname.rsplit('/'))
         .find_map(|part| {
             let part = part.strip_suffix(".scope").unwrap_or(part);
             // libpod-conmon-ID is podman's monitor, outside the container.
@@ -25,20 +32,16 @@ fn from_cgroup(text: &str) -> Option<String> {
 }
 
 /// Engines mount the container's hostname and resolv.conf from a directory named by its id.
-fn from_mounts(text: &str) -> Option<String> {
-    let files = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"];
-    text.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let (root, point) = (fields.get(3)?, fields.get(4)?);
-        if !files.contains(point) {
-            return None;
-        }
-        // containerd mounts these from the pod's sandbox, whose id is not the container's.
-        if root.contains("/sandboxes/") {
-            return None;
-        }
-        root.rsplit('/').find(|part| is_id(part)).map(|id| (*id).to_owned())
-    })
+fn from_mounts(mounts: &MountInfos) -> Option<String> {
+    let files = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/run/.containerenv"].map(Path::new);
+    // containerd mounts these from the pod's sandbox, whose id is not the container's.
+    let is_own =
+        |mount: &&MountInfo| files.contains(&mount.mount_point.as_path()) && !mount.root.contains("/sandboxes/");
+    mounts
+        .iter()
+        .filter(is_own)
+        .find_map(|mount| mount.root.rsplit('/').find(|part| is_id(part)))
+        .map(str::to_owned)
 }
 
 fn is_id(text: &str) -> bool {
@@ -52,7 +55,8 @@ mod tests {
     const ID: &str = "3f4e1ac6f1b7b0a3c5d9e8f7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c2d1e0f9a8b7";
 
     fn check(cgroup: &str, expected: Option<&str>) {
-        assert_eq!(from_cgroup(cgroup).as_deref(), expected, "{cgroup}");
+        let found = from_cgroups(&ProcessCGroups::from_read(cgroup.as_bytes()).unwrap());
+        assert_eq!(found.as_deref(), expected, "{cgroup}");
     }
 
     #[test]
@@ -79,6 +83,7 @@ mod tests {
 
     #[test]
     fn mounts_tell_where_the_cgroup_does_not() {
+        let from_mounts = |line: &str| from_mounts(&MountInfos::from_read(line.as_bytes()).unwrap());
         let line = format!("612 583 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/sda1 rw");
         assert_eq!(from_mounts(&line).as_deref(), Some(ID));
         let podman =
