@@ -282,6 +282,50 @@ mod tests {
         assert_eq!(numbers, ["0", "0.25", "3", "950", "1k", "12.5k", "24M"]);
     }
 
+    /// The numbers in an attribute of each element of a kind, in the order they are drawn.
+    fn pixels(svg: &str, element: &str, attribute: &str) -> Vec<Vec<i32>> {
+        let (element, attribute) = (format!("<{element} "), format!(" {attribute}=\""));
+        svg.lines()
+            .filter(|line| line.starts_with(&element))
+            .filter_map(|line| line.split_once(&attribute)?.1.split('"').next())
+            .map(|text| text.split([' ', ',']).filter_map(|part| part.parse().ok()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn each_row_has_its_name_its_value_and_its_interval() {
+        let rows = [("less", 0.9), ("even", 1.0), ("more", 1.1)].map(|(name, value)| {
+            let (low, high) = (value - 0.1, value + 0.1);
+            (name.to_owned(), Estimate { value, low, high })
+        });
+        let panel = Panel {
+            title: "cost".to_owned(),
+            rows: rows.to_vec(),
+            even: Some(1.0),
+            bar: None,
+        };
+        let svg = panels(&[panel]).unwrap();
+        let lines: Vec<&str> = svg.lines().collect();
+        let paths = pixels(&svg, "polyline", "points");
+        let (x, y) = (
+            pixels(&svg, "circle", "cx").concat(),
+            pixels(&svg, "circle", "cy").concat(),
+        );
+        let [tenth, next] = [x[1] - x[0], x[2] - x[1]];
+        assert!(tenth > 100 && (tenth - next).abs() <= 1, "{svg}");
+        for (row, (name, _)) in rows.iter().enumerate() {
+            let height = format!(" y=\"{}\"", y[row]);
+            let is_name = |pair: &[&str]| pair[0].contains(&height) && pair[1] == name;
+            assert!(lines.windows(2).any(is_name), "{name}: {svg}");
+            let interval = [x[row] - tenth, y[row], x[row] + tenth, y[row]];
+            let is_interval = |path: &Vec<i32>| path.iter().zip(interval).all(|(at, end)| (at - end).abs() <= 1);
+            assert!(paths.iter().any(is_interval), "{name}: {svg}");
+        }
+        // The grey line, which is longer than an axis' marks, goes through the dot at 1.
+        let is_even = |path: &Vec<i32>| path[0] == x[1] && path[2] == x[1] && path[1].abs_diff(path[3]) > 2 * LINE;
+        assert!(paths.iter().any(is_even), "{svg}");
+    }
+
     #[test]
     fn every_row_and_curve_is_in_the_picture() {
         let row = |name: &str, value: f64| {
