@@ -75,8 +75,7 @@ struct Rotating {
     failed: bool,
 }
 
-// Of the crates that rotate files, file-rotate 0.8 takes what it cannot write for written when its file cannot be opened again
-// (its Write, where `file` is None), and panics when a directory cannot be made.
+// By hand: docs/design/export.md says what the crates that rotate files do not keep to.
 impl Rotating {
     fn open(path: &Path, limit: u64) -> io::Result<Self> {
         if fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
