@@ -11,23 +11,24 @@ use crate::{
     model::{Attribute, Metric, MonoNs, Point, PointData},
     signal::{Coverage, SignalState},
     signals,
-    target::Target,
     telemetry::{MetricDef, agent as defs},
+    watch::Watched,
 };
 
 /// Everything there is to say of a target at this reading; its exemplars leave with it.
-pub fn all_metrics(target: &mut Target, reading: &Reading) -> Vec<Metric> {
-    signals::note(target, reading);
-    let mut metrics = signals::metrics(target, reading);
-    metrics.extend(target_metrics(target, reading));
-    target.forget_exemplars();
+pub fn all_metrics(watched: &mut Watched, reading: &Reading) -> Vec<Metric> {
+    let Watched { target, state, .. } = watched;
+    signals::note(target, state, reading);
+    let mut metrics = signals::metrics(target, state, reading);
+    metrics.extend(target_metrics(watched, reading));
+    watched.state.forget_exemplars();
     metrics
 }
 
 /// What there is of each signal of a target, and what that costs it.
-pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = vec![state_metric(target, reading)];
-    let (spent, hits) = (&target.spent, &target.spent.hits);
+pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = vec![state_metric(watched, reading)];
+    let (spent, hits) = (&watched.spent, &watched.spent.hits);
     let used = || Probe::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
     let by_probe = |def: &'static MetricDef, cold: bool, value: &dyn Fn(usize) -> u64| Metric {
         def,
@@ -35,7 +36,7 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
             .filter(|(probe, _)| cold || !probe.is_cold())
             .map(|(probe, programs)| {
                 let kind = vec![Attribute::new(defs::PROBE, programs[0])];
-                target.sum(value(*probe as usize), reading.time, kind)
+                watched.target.sum(value(*probe as usize), reading.time, kind)
             })
             .collect(),
     };
@@ -43,10 +44,10 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     metrics.push(by_probe(&defs::OVERHEAD_TIME, true, &|index| {
         spent.by_kind[index] as u64
     }));
-    let refused = Shared::ALL.map(|of| (of.name(), target.over.times[of as usize]));
+    let refused = Shared::ALL.map(|of| (of.name(), watched.over.times[of as usize]));
     let over = [
-        ("histogram_quota", target.made.over_buckets),
-        ("peer_quota", target.made.over_peers),
+        ("histogram_quota", watched.made.over_buckets),
+        ("peer_quota", watched.made.over_peers),
     ];
     metrics.push(Metric {
         def: &defs::QUOTA_EXCEEDED,
@@ -54,11 +55,15 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
             .into_iter()
             .chain(refused)
             .filter(|(_, count)| *count > 0)
-            .map(|(cause, count)| target.sum(count, reading.time, vec![Attribute::new(defs::CAUSE, cause)]))
+            .map(|(cause, count)| {
+                watched
+                    .target
+                    .sum(count, reading.time, vec![Attribute::new(defs::CAUSE, cause)])
+            })
             .collect(),
     });
     // Settled time only: what the weighed counts stand for.
-    let weighed: Vec<_> = [(&target.hooks, "hooks"), (&target.probes, "probes")]
+    let weighed: Vec<_> = [(&watched.hooks, "hooks"), (&watched.probes, "probes")]
         .into_iter()
         .filter(|(duty, _)| duty.weighed)
         .collect();
@@ -66,17 +71,21 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         def,
         points: weighed
             .iter()
-            .map(|(duty, name)| target.sum(value(duty), reading.time, vec![Attribute::new(defs::PLANE, *name)]))
+            .map(|(duty, name)| {
+                watched
+                    .target
+                    .sum(value(duty), reading.time, vec![Attribute::new(defs::PLANE, *name)])
+            })
             .collect(),
     };
     metrics.push(by_plane(&defs::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
     metrics.push(by_plane(&defs::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
     metrics.push(by_plane(&defs::WINDOW_CUT, |duty| duty.cuts));
     if !weighed.is_empty() {
-        let reserved = (100.0 * target.worth.reserved()).round() as i64;
+        let reserved = (100.0 * watched.worth.reserved()).round() as i64;
         metrics.push(Metric {
             def: &defs::RESERVED,
-            points: vec![target.gauge(reserved, reading.time, Vec::new())],
+            points: vec![watched.target.gauge(reserved, reading.time, Vec::new())],
         });
     }
     metrics.retain(|metric| !metric.points.is_empty());
@@ -84,9 +93,9 @@ pub fn target_metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
 }
 
 /// How much of each signal there is, with the reason where it is not all.
-fn state_metric(target: &Target, reading: &Reading) -> Metric {
+fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
     let point = |state: &SignalState| {
-        let duty = target.duty_of(state.signal);
+        let duty = watched.duty_of(state.signal);
         let share = duty.map_or(1.0, |duty| duty.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {
@@ -117,11 +126,11 @@ fn state_metric(target: &Target, reading: &Reading) -> Metric {
             Attribute::new(defs::COVERAGE, coverage),
         ];
         attributes.extend(cause.map(|cause| Attribute::new(defs::CAUSE, cause)));
-        target.gauge(1, reading.time, attributes)
+        watched.target.gauge(1, reading.time, attributes)
     };
     Metric {
         def: &defs::SIGNAL_STATE,
-        points: target.states.iter().map(point).collect(),
+        points: watched.state.states.iter().map(point).collect(),
     }
 }
 

@@ -1,13 +1,17 @@
 use std::{path::Path, sync::Arc};
 
 use super::*;
-use crate::discover::{Process, process};
+use crate::{
+    discover::{Process, process},
+    signals::State,
+    target::Target,
+};
 
 /// CLOCK_MONOTONIC, ns: when the target was attached.
 const SINCE: u64 = 1_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-fn target() -> Target {
+fn target() -> Watched {
     let process = Process {
         pid: 7,
         start: 0,
@@ -16,7 +20,7 @@ fn target() -> Target {
         program: None,
         root: process::proc(),
     };
-    Target::new(process, 1, Arc::default(), MonoNs(SINCE))
+    Watched::new(Target::new(process, 1, Arc::default(), MonoNs(SINCE)), State::default())
 }
 
 fn reading() -> Reading {
@@ -49,8 +53,8 @@ fn state(signal: &'static str, coverage: Coverage) -> SignalState {
 
 #[test]
 fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
-    let mut target = target();
-    target.states = vec![
+    let mut watched = target();
+    watched.state.states = vec![
         state("net.request", Coverage::Full),
         state("go.gc", Coverage::Full),
         state("go.sched", Coverage::Partial("no runqput".to_owned())),
@@ -58,25 +62,25 @@ fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
     ];
     let partial = "go.sched | partial | no runqput | 1";
     let off = "thread.run_queue | off | left out | 1";
-    let metrics = target_metrics(&target, &reading());
+    let metrics = target_metrics(&watched, &reading());
     let full = ["net.request | full | 1", "go.gc | full | 1"];
     check(&metrics, &defs::SIGNAL_STATE, &[full[0], full[1], partial, off]);
     // Windows of the hooks: what is always in place is full all the same.
-    target.hooks.weighed = true;
+    watched.hooks.weighed = true;
     let windows = "net.request | windows | the budget pays for 0.0 % of the time; counts are weighed | 1";
-    let metrics = target_metrics(&target, &reading());
+    let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[windows, full[1], partial, off]);
-    target.hooks.refused = Some(99);
+    watched.hooks.refused = Some(99);
     let neighbour = "net.request | windows | process 99 calls the kernel's hooks of this one's windows, and its budget pays for 0.0 % \
                      of the time; counts are weighed | 1";
-    let metrics = target_metrics(&target, &reading());
+    let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[neighbour, full[1], partial, off]);
 }
 
 #[test]
 fn hits_and_their_cost_are_told_by_probe_and_windows_only_where_there_are_any() {
-    let mut target = target();
-    let metrics = target_metrics(&target, &reading());
+    let mut watched = target();
+    let metrics = target_metrics(&watched, &reading());
     for def in [
         &defs::OVERHEAD_HITS,
         &defs::OVERHEAD_TIME,
@@ -86,11 +90,11 @@ fn hits_and_their_cost_are_told_by_probe_and_windows_only_where_there_are_any() 
         check(&metrics, def, &[]);
     }
     let (probe, programs) = Probe::ALL[3];
-    target.spent.hits[probe as usize] = 12;
-    target.spent.by_kind[probe as usize] = 3456.7;
-    target.probes.weighed = true;
-    target.probes.cuts = 5;
-    let metrics = target_metrics(&target, &reading());
+    watched.spent.hits[probe as usize] = 12;
+    watched.spent.by_kind[probe as usize] = 3456.7;
+    watched.probes.weighed = true;
+    watched.probes.cuts = 5;
+    let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::OVERHEAD_HITS, &[&format!("{} | 12", programs[0])]);
     check(&metrics, &defs::OVERHEAD_TIME, &[&format!("{} | 3456", programs[0])]);
     check(&metrics, &defs::WINDOW_OPEN, &["probes | 0"]);

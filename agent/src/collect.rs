@@ -4,7 +4,12 @@ use std::collections::HashMap;
 
 use agent_common::go::gc::Cycle;
 
-use crate::{intake::Event, model::Span, signals, target::Target};
+use crate::{
+    intake::Event,
+    model::Span,
+    signals::{self, State},
+    target::Target,
+};
 
 /// Which part of a target's spans may be those of GC cycles: a service that collects its garbage some hundred times a second would
 /// leave no room for what its requests wait for, and nobody looks at that many.
@@ -47,7 +52,7 @@ impl Collector {
     }
 
     /// Makes spans of an event, or counts that there was no more room.
-    pub fn event(&mut self, event: &Event, target: &mut Target) {
+    pub fn event(&mut self, event: &Event, target: &Target, state: &mut State) {
         let slot = event.header().slot;
         let waiting = self.waiting.entry(slot).or_default();
         let fits_all = self.all < MOST.max(self.limit);
@@ -56,7 +61,7 @@ impl Collector {
             let of_cycles = pace.insert(self.cycles.entry(slot).or_default());
             fits &= of_cycles.fits(cycle, self.limit as f64 * CYCLES);
             if !fits {
-                target.cycles.leave_out(cycle.number);
+                state.cycles.leave_out(cycle.number);
             }
         }
         // A part of a GC cycle is kept for that, and becomes no spans by itself.
@@ -65,7 +70,7 @@ impl Collector {
             return;
         }
         let before = waiting.len();
-        signals::spans(event, target, waiting);
+        signals::spans(event, target, state, waiting);
         let made = waiting.len() - before;
         self.made += made as u64;
         self.all += made;
@@ -168,15 +173,16 @@ mod tests {
     }
 
     /// Cycles of `seconds` at so many a second, with spans that leave once a second; numbers of those that were traced.
-    fn traced(seconds: u64, rate: u64, limit: usize, pause: fn(u64) -> i64) -> (Vec<u64>, Target, Collector) {
-        let mut target = Target::new(Process::read(std::process::id()).unwrap(), 1, Arc::default(), MonoNs(0));
+    fn traced(seconds: u64, rate: u64, limit: usize, pause: fn(u64) -> i64) -> (Vec<u64>, State, Collector) {
+        let mut state = State::default();
+        let target = Target::new(Process::read(std::process::id()).unwrap(), 1, Arc::default(), MonoNs(0));
         let mut collector = Collector::new(limit);
         let mut numbers = Vec::new();
         for second in 0..seconds {
             for at in 0..rate {
                 let (number, before) = (second * rate + at + 1, collector.len());
                 let time = 100 * SECOND + second * SECOND + at * SECOND / rate;
-                collector.event(&cycle(number, time, pause(number)), &mut target);
+                collector.event(&cycle(number, time, pause(number)), &target, &mut state);
                 if collector.len() > before {
                     numbers.push(number);
                 }
@@ -185,7 +191,7 @@ mod tests {
                 assert!(spans.len() <= limit);
             }
         }
-        (numbers, target, collector)
+        (numbers, state, collector)
     }
 
     #[test]
@@ -193,7 +199,8 @@ mod tests {
         let mut collector = Collector::new(1000);
         let mut events = 0;
         for slot in 1..=1000 {
-            let mut target = Target::new(
+            let mut state = State::default();
+            let target = Target::new(
                 Process::read(std::process::id()).unwrap(),
                 slot,
                 Arc::default(),
@@ -204,7 +211,7 @@ mod tests {
                     unreachable!()
                 };
                 of_slot.header.slot = slot;
-                collector.event(&Event::GcCycle(of_slot), &mut target);
+                collector.event(&Event::GcCycle(of_slot), &target, &mut state);
                 events += 1;
             }
         }
@@ -219,25 +226,25 @@ mod tests {
 
     #[test]
     fn rare_cycles_are_all_traced() {
-        let (numbers, target, collector) = traced(5, 20, 1000, |_| 20_000);
+        let (numbers, state, collector) = traced(5, 20, 1000, |_| 20_000);
         assert_eq!(numbers.len(), 100);
         assert_eq!(
-            (target.cycles.exported, target.cycles.missed, collector.over_limit),
+            (state.cycles.exported, state.cycles.missed, collector.over_limit),
             (100, 0, 0)
         );
     }
 
     #[test]
     fn of_many_cycles_some_are_traced_evenly_and_none_is_missed() {
-        let (numbers, target, collector) = traced(10, 400, 1000, |_| 20_000);
+        let (numbers, state, collector) = traced(10, 400, 1000, |_| 20_000);
         // Four spans each: 25 a second, what is saved up for the first, and the first of each second's, which is its longest.
         assert!((250..300).contains(&numbers.len()), "{numbers:?}");
         let late = numbers.iter().filter(|number| **number > 2000).count();
         assert!((120..150).contains(&late), "{numbers:?}");
         let apart = numbers.windows(2).skip(60).map(|pair| pair[1] - pair[0]).max();
         assert!(apart < Some(40), "{numbers:?}");
-        assert_eq!(target.cycles.exported, numbers.len() as u64);
-        assert_eq!(target.cycles.missed, 0);
+        assert_eq!(state.cycles.exported, numbers.len() as u64);
+        assert_eq!(state.cycles.missed, 0);
         assert_eq!(collector.over_limit, 4000 - numbers.len() as u64);
     }
 
@@ -253,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_limit_of_none_traces_none() {
-        let (numbers, target, collector) = traced(2, 50, 0, |_| 20_000);
+        let (numbers, state, collector) = traced(2, 50, 0, |_| 20_000);
         assert_eq!(
-            (numbers.len(), target.cycles.exported, collector.over_limit),
+            (numbers.len(), state.cycles.exported, collector.over_limit),
             (0, 0, 100)
         );
     }

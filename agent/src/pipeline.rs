@@ -275,15 +275,15 @@ impl Pipeline {
         });
         for event in events {
             // Of a target whose last figures have left.
-            let Some(target) = self.watch.by_slot(event.header().slot) else {
+            let Some(watched) = self.watch.by_slot(event.header().slot) else {
                 self.late += 1;
                 self.unrecorded += 1;
                 continue;
             };
             if let Some(recorder) = &mut self.recorder {
-                recorder.event(&event, target);
+                recorder.event(&event, &watched.target, &watched.state);
             }
-            self.collector.event(&event, target);
+            self.collector.event(&event, &watched.target, &mut watched.state);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.hand_on();
@@ -304,10 +304,10 @@ impl Pipeline {
         };
         self.loss = reading.loss;
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
-            if let Some(target) = self.watch.by_slot(slot) {
+            if let Some(watched) = self.watch.by_slot(slot) {
                 let duty = match plane {
-                    Plane::Hooks => &mut target.hooks,
-                    Plane::Probes => &mut target.probes,
+                    Plane::Hooks => &mut watched.hooks,
+                    Plane::Probes => &mut watched.probes,
                 };
                 let events = duty.weigher.settle(&reading, slot, stretch);
                 duty.unsettled = false;
@@ -322,10 +322,10 @@ impl Pipeline {
                 }
             }
         }
-        for target in self.watch.all() {
-            for duty in [&target.hooks, &target.probes] {
+        for watched in self.watch.all() {
+            for duty in [&watched.hooks, &watched.probes] {
                 if duty.weighed {
-                    duty.weigher.apply(&mut reading, target.slot);
+                    duty.weigher.apply(&mut reading, watched.target.slot);
                 }
             }
         }

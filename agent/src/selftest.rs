@@ -18,8 +18,7 @@ use crate::{
     pipeline, say,
     signal::Coverage,
     signals::{self, Check, SIGNALS},
-    target::Target,
-    watch::{Lifecycle, Options, Watch},
+    watch::{Lifecycle, Options, Watch, Watched},
 };
 
 /// Prints a line a signal; fails when one that could be attached stays silent.
@@ -63,16 +62,17 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         }
         ring.drain(1 << 20, |_, event| match event {
             Ok(event) => {
-                if let Some(target) = watch.by_slot(event.header().slot) {
-                    collector.event(&event, target);
+                if let Some(watched) = watch.by_slot(event.header().slot) {
+                    collector.event(&event, &watched.target, &mut watched.state);
                 }
             }
             Err(_) => rejected += 1,
         });
         drop(collector.take());
         let now = crate::clock::now();
-        for target in watch.targets.values_mut() {
-            target.read_runtime(now).context("cannot read the runtime's memory")?;
+        for watched in watch.targets.values_mut() {
+            signals::go::runtime::read(&watched.target, &mut watched.state, now)
+                .context("cannot read the runtime's memory")?;
         }
         let reading = store.read(watch.kept(false))?;
         let silent = silent(&watch, &reading);
@@ -109,8 +109,8 @@ fn print_hooks(hooks: &[HookState]) {
 }
 
 /// What there is to see of a target's signals, by their names.
-fn checks(target: &Target) -> impl Iterator<Item = (&'static str, &'static Check)> {
-    let has = |name: &str| target.states.iter().any(|state| state.signal == name);
+fn checks(watched: &Watched) -> impl Iterator<Item = (&'static str, &'static Check)> {
+    let has = |name: &str| watched.state.states.iter().any(|state| state.signal == name);
     let checks = SIGNALS
         .iter()
         .filter_map(|signal| Some((signal.name, signal.check.as_ref()?)));
@@ -119,40 +119,46 @@ fn checks(target: &Target) -> impl Iterator<Item = (&'static str, &'static Check
 
 /// Signals that are not off and have brought nothing.
 fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
-    let of = |target: &Target| {
+    let of = |watched: &Watched| {
         let is_on = |signal: &str| {
-            target
+            watched
+                .state
                 .states
                 .iter()
                 .any(|state| state.signal == signal && !state.coverage.is_off())
         };
-        let silent = checks(target).filter(|(signal, check)| is_on(signal) && (check.count)(target, reading) == 0);
+        let silent = checks(watched)
+            .filter(|(signal, check)| is_on(signal) && (check.count)(&watched.target, &watched.state, reading) == 0);
         silent
-            .map(|(signal, _)| format!("{signal} of pid {}", target.process.pid))
+            .map(|(signal, _)| format!("{signal} of pid {}", watched.target.process.pid))
             .collect::<Vec<_>>()
     };
     watch.targets.values().flat_map(of).collect()
 }
 
 fn report(watch: &Watch, reading: &Reading) {
-    for target in watch.targets.values() {
-        for (signal, Check { what, count }) in checks(target) {
+    for watched in watch.targets.values() {
+        for (signal, Check { what, count }) in checks(watched) {
             say!(
                 "selftest: pid {} {signal}: {} {what}",
-                target.process.pid,
-                count(target, reading)
+                watched.target.process.pid,
+                count(&watched.target, &watched.state, reading)
             );
         }
-        for state in &target.states {
+        for state in &watched.state.states {
             match &state.coverage {
                 Coverage::Full => {}
                 Coverage::Partial(reason) => say!(
                     "selftest: pid {} {} in part: {reason}",
-                    target.process.pid,
+                    watched.target.process.pid,
                     state.signal
                 ),
                 Coverage::Off(reason) | Coverage::Lacking(reason) => {
-                    say!("selftest: pid {} {} off: {reason}", target.process.pid, state.signal)
+                    say!(
+                        "selftest: pid {} {} off: {reason}",
+                        watched.target.process.pid,
+                        state.signal
+                    )
                 }
             }
         }

@@ -26,7 +26,7 @@ use crate::{
         go::{goroutines, origins},
         net::address,
     },
-    target::Target,
+    watch::Watched,
 };
 
 /// Rows shown of what is split by peer or future.
@@ -115,7 +115,7 @@ impl Screen {
 
 /// Everything a picture is made of.
 pub struct View<'a> {
-    pub targets: Vec<&'a Target>,
+    pub targets: Vec<&'a Watched>,
     pub reading: &'a Reading,
     pub export: &'a ExportStats,
     pub received: u64,
@@ -149,8 +149,8 @@ pub fn render(view: &View<'_>) -> String {
         view.spans,
         view.received
     );
-    for target in &view.targets {
-        render_target(&mut text, target, view.reading);
+    for watched in &view.targets {
+        render_target(&mut text, watched, view.reading);
     }
     if view.targets.is_empty() {
         let said = match view.ended {
@@ -200,23 +200,23 @@ pub fn render(view: &View<'_>) -> String {
 }
 
 /// What there is to say of a target.
-pub fn of_target(target: &Target, reading: &Reading) -> String {
+pub fn of_target(watched: &Watched, reading: &Reading) -> String {
     let mut text = Picture::default();
-    render_target(&mut text, target, reading);
+    render_target(&mut text, watched, reading);
     text.text
 }
 
-fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
-    let name = target.resource.get("service.name").unwrap_or_default();
-    let kind = match target.image.as_deref() {
+fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
+    let name = watched.target.resource.get("service.name").unwrap_or_default();
+    let kind = match watched.target.image.as_deref() {
         Some(Image::Go(image)) => image.version.raw.clone(),
         Some(Image::Tokio(image)) => format!("tokio {}", image.version.as_deref().unwrap_or("")),
         None => "runtime not watched".to_owned(),
     };
     line!(text, "");
-    line!(text, "{name}  pid {}  {}", target.process.pid, kind.trim_end());
-    if let Some((_, snapshot)) = target.go.as_ref().and_then(|go| go.latest.as_ref()) {
-        let cycles = &target.cycles;
+    line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind.trim_end());
+    if let Some((_, snapshot)) = watched.state.go.as_ref().and_then(|go| go.latest.as_ref()) {
+        let cycles = &watched.state.cycles;
         let left_out = match cycles.left_out {
             0 => String::new(),
             left_out => format!(", {left_out} left out for --max-spans"),
@@ -232,15 +232,15 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
             cycles.missed
         );
     }
-    if let Some(share) = target.spent.share() {
+    if let Some(share) = watched.spent.share() {
         let mut costs = format!(
             "  watching costs {:.2} % of a core, {:.1} % of its own CPU",
-            100.0 * target.spent.of_a_core(target.since),
+            100.0 * watched.spent.of_a_core(watched.target.since),
             100.0 * share
         );
         for (duty, what) in [
-            (&target.hooks, "sockets and threads"),
-            (&target.probes, "goroutines or tasks"),
+            (&watched.hooks, "sockets and threads"),
+            (&watched.probes, "goroutines or tasks"),
         ] {
             if duty.weighed {
                 let share = 100.0 * duty.coverage(reading.time);
@@ -264,7 +264,7 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
         "p90",
         "p99"
     );
-    let slot = target.slot;
+    let slot = watched.target.slot;
     let mut row = |label: &str, histogram: &Histogram| {
         let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
         let label: String = Shown(label).to_string().chars().take(57).collect();
@@ -290,8 +290,8 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
         }
     }
     for (reason, histogram) in largest(reading, slot, Series::GoWaiting) {
-        if target.known.told_reasons >> (reason & 63) & 1 != 0 {
-            row(&format!("wait {}", target.wait_reason(reason)), histogram);
+        if watched.known.told_reasons >> (reason & 63) & 1 != 0 {
+            row(&format!("wait {}", watched.state.wait_reason(reason)), histogram);
         }
     }
     for (series, verb) in [
@@ -311,7 +311,7 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
         }
     }
     for (id, histogram) in largest(reading, slot, Series::TokioPoll) {
-        row(&format!("poll {}", target.future(id)), histogram);
+        row(&format!("poll {}", watched.target.future(id)), histogram);
     }
     let unanswered = [Series::ServerUnanswered, Series::ClientUnanswered];
     let [served, made] = unanswered.map(|series| reading.counter(slot, series));
@@ -321,13 +321,13 @@ fn render_target(text: &mut Picture, target: &Target, reading: &Reading) {
             "  requests whose connection ended before an answer: {served} served, {made} made"
         );
     }
-    if let Some(turns) = origins::turns(target, reading) {
+    if let Some(turns) = origins::turns(&watched.target, &watched.state, reading) {
         line!(text, "  runnable, not running: {turns}");
     }
-    if let Some(growing) = goroutines::fastest_growing(target) {
+    if let Some(growing) = goroutines::fastest_growing(&watched.target, &watched.state) {
         line!(text, "  goroutines grow: {growing}");
     }
-    for state in &target.states {
+    for state in &watched.state.states {
         match &state.coverage {
             Coverage::Full => {}
             Coverage::Partial(reason) => {

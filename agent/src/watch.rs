@@ -26,7 +26,7 @@ use crate::{
     room::Host,
     runtime::go::ProofError,
     signal::{self, Coverage, SignalState},
-    signals,
+    signals::{self, State},
     target::Target,
 };
 
@@ -48,6 +48,7 @@ mod retire;
 mod share;
 mod together;
 mod turn;
+mod watched;
 
 pub use arrive::Looked;
 pub use done::note_memory;
@@ -55,6 +56,7 @@ pub use govern::{LONG, Settled};
 pub use lifecycle::{Lifecycle, Standing, Targets};
 pub use places::Places;
 pub use retire::{Retired, Why};
+pub use watched::{Failures, Watched};
 
 /// How long the end of a run waits for probes that are being put in or taken out.
 const CLOSING: Duration = Duration::from_secs(30);
@@ -90,7 +92,7 @@ pub struct Watch {
     /// Plane 1, by signal.
     pub hooks: Vec<HookState>,
     hook_set: hooks::HookSet,
-    pub targets: HashMap<u32, Target>,
+    pub targets: HashMap<u32, Watched>,
     /// Pids by slot.
     by_slot: HashMap<u32, u32>,
     /// Those that ended, until their last figures are read.
@@ -136,12 +138,12 @@ impl Watch {
     }
 
     /// The target of an event, also one that has just ended.
-    pub fn by_slot(&mut self, slot: u32) -> Option<&mut Target> {
+    pub fn by_slot(&mut self, slot: u32) -> Option<&mut Watched> {
         match self.by_slot.get(&slot) {
-            Some(pid) => self.targets.get_mut(pid).filter(|target| target.slot == slot),
+            Some(pid) => self.targets.get_mut(pid).filter(|watched| watched.target.slot == slot),
             None => {
-                let mut retired = self.retired.iter_mut().map(|retired| &mut retired.target);
-                retired.find(|target| target.slot == slot)
+                let mut retired = self.retired.iter_mut().map(|retired| &mut retired.watched);
+                retired.find(|watched| watched.target.slot == slot)
             }
         }
     }
@@ -152,8 +154,8 @@ impl Watch {
     }
 
     /// Every target, also those that have just ended.
-    pub fn all(&self) -> impl Iterator<Item = &Target> {
-        let retired = self.retired.iter().map(|retired| &retired.target);
+    pub fn all(&self) -> impl Iterator<Item = &Watched> {
+        let retired = self.retired.iter().map(|retired| &retired.watched);
         self.targets.values().chain(retired)
     }
 
@@ -163,18 +165,18 @@ impl Watch {
     }
 
     /// Whether the user named the process of a target: by pid, executable or name.
-    pub fn names(&self, target: &Target) -> bool {
+    pub fn names(&self, watched: &Watched) -> bool {
         let selector = &self.options.selector;
-        selector.is_explicit() && selector.matches(&target.process)
+        selector.is_explicit() && selector.matches(&watched.target.process)
     }
 
     /// Whether the user does not get what was asked for: of a process that was named some signal, of others any of one of them. A process
     /// that happens to run beside those that are seen is reported, and no failure.
     pub fn is_dark(&self) -> bool {
-        let is_dark = |target: &Target| signal::is_dark(&target.states);
+        let is_dark = |watched: &Watched| signal::is_dark(&watched.state.states);
         let mut targets = self.targets.values();
         if self.options.selector.is_explicit() {
-            return targets.any(|target| self.names(target) && is_dark(target));
+            return targets.any(|watched| self.names(watched) && is_dark(watched));
         }
         !self.targets.is_empty() && targets.all(is_dark)
     }
@@ -202,7 +204,7 @@ impl Watch {
             watch
                 .targets
                 .values()
-                .any(|target| target.probes.window == Window::Busy)
+                .any(|watched| watched.probes.window == Window::Busy)
         };
         let until = Instant::now() + CLOSING;
         while busy(&self) {
@@ -217,10 +219,10 @@ impl Watch {
         let links: Vec<Links> = self
             .targets
             .values_mut()
-            .flat_map(|target| {
+            .flat_map(|watched| {
                 [
-                    std::mem::take(&mut target.links),
-                    std::mem::take(&mut target.probes.links),
+                    std::mem::take(&mut watched.links),
+                    std::mem::take(&mut watched.probes.links),
                 ]
             })
             .collect();
@@ -234,10 +236,10 @@ impl Watch {
 
 impl Targets for Watch {
     fn standing(&self, pid: u32) -> Option<Standing<'_>> {
-        self.targets.get(&pid).map(|target| Standing {
-            slot: target.slot,
-            process: &target.process,
-            since: target.since,
+        self.targets.get(&pid).map(|watched| Standing {
+            slot: watched.target.slot,
+            process: &watched.target.process,
+            since: watched.target.since,
         })
     }
 
@@ -311,33 +313,41 @@ impl Targets for Watch {
             coverage: Coverage::Off(error),
         });
         let quota = signals::process::quota::state(target.process.pid, &self.options.without);
-        target.planned = std::mem::take(&mut plan.states);
-        target.planned.extend(runtime);
-        target.planned.extend(kernel::states(&self.hooks));
-        target.planned.push(quota);
-        target.restate();
         target.futures = plan.futures.clone();
-        target.go = go;
         target.image = image;
         target.open_exe()?;
+        let mut state = State {
+            wait_reasons: go
+                .as_ref()
+                .map(|go| go.runtime.wait_reasons.clone())
+                .unwrap_or_default(),
+            go,
+            ..State::default()
+        };
+        state.planned = std::mem::take(&mut plan.states);
+        state.planned.extend(runtime);
+        state.planned.extend(kernel::states(&self.hooks));
+        state.planned.push(quota);
+        let mut watched = Watched::new(target, state);
+        watched.restate();
         self.meter
             .clear(index)
             .context("cannot set the target's hits to nothing")?;
         self.places.take();
-        if let Err(error) = self.attach(&mut target, &plan, index) {
-            target.known.index = index;
-            self.dismiss(target, Why::Refused);
+        if let Err(error) = self.attach(&mut watched, &plan, index) {
+            watched.known.index = index;
+            self.dismiss(watched, Why::Refused);
             return Err(error);
         }
-        let pid = target.process.pid;
+        let pid = watched.target.process.pid;
         self.by_slot.insert(slot, pid);
-        if target.probes.probes.is_empty() {
-            govern::announce(&target);
+        if watched.probes.probes.is_empty() {
+            govern::announce(&watched);
         } else {
-            self.open_probes(&mut target);
+            self.open_probes(&mut watched);
         }
-        target.end = Some(self.await_end(slot, pidfd));
-        self.targets.insert(pid, target);
+        watched.end = Some(self.await_end(slot, pidfd));
+        self.targets.insert(pid, watched);
         Ok(())
     }
 

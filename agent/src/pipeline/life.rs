@@ -55,14 +55,14 @@ impl Pipeline {
 
     /// At the end of a run whose maps cannot be read: spans of targets that ended leave, without last figures.
     pub(super) fn bury_unread(&mut self) {
-        for Retired { target, .. } in self.watch.bury(|_| true) {
+        for Retired { watched, .. } in self.watch.bury(|_| true) {
             log::warn!(
                 "process {}: its last figures are lost, as the kernel's maps could not be read",
-                target.process.pid
+                watched.target.process.pid
             );
-            let spans = self.collector.take_of(target.slot);
+            let spans = self.collector.take_of(watched.target.slot);
             self.exporter.send(Batch {
-                resource: target.resource.clone(),
+                resource: watched.target.resource.clone(),
                 spans,
                 metrics: Vec::new(),
             });
@@ -71,10 +71,10 @@ impl Pipeline {
 
     /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
     pub(super) fn bury(&mut self, reading: &Reading) {
-        for Retired { mut target, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
-            let spans = self.collector.take_of(target.slot);
+        for Retired { mut watched, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
+            let spans = self.collector.take_of(watched.target.slot);
             if let Some(recorder) = &mut self.recorder {
-                recorder.forget(target.slot);
+                recorder.forget(watched.target.slot);
             }
             if why == Why::Refused {
                 self.late += spans.len() as u64;
@@ -82,18 +82,18 @@ impl Pipeline {
                 continue;
             }
             // As it was planned: what could not be attached to a process that ends is no fault.
-            self.dark |= self.watch.names(&target) && signal::is_dark(&target.planned);
-            let metrics = account::all_metrics(&mut target, reading);
+            self.dark |= self.watch.names(&watched) && signal::is_dark(&watched.state.planned);
+            let metrics = account::all_metrics(&mut watched, reading);
             self.exporter.send(Batch {
-                resource: target.resource.clone(),
+                resource: watched.target.resource.clone(),
                 spans,
                 metrics,
             });
-            self.farewells.add(summary::of_target(&target, reading));
+            self.farewells.add(summary::of_target(&watched, reading));
             log::info!(
                 "{} (pid {}) {}",
-                target.resource.get("service.name").unwrap_or_default(),
-                target.process.pid,
+                watched.target.resource.get("service.name").unwrap_or_default(),
+                watched.target.process.pid,
                 match why {
                     Why::Execed => "became another program",
                     _ => "ended",

@@ -9,7 +9,7 @@ use crate::{
     output,
     recording::Recorder,
     summary::{self, View},
-    target::Target,
+    watch::Watched,
 };
 
 impl Pipeline {
@@ -57,8 +57,8 @@ impl Pipeline {
     }
 
     pub(super) fn draw(&mut self, reading: &Reading) {
-        let mut targets: Vec<&Target> = self.watch.targets.values().collect();
-        targets.sort_by_key(|target| target.slot);
+        let mut targets: Vec<&Watched> = self.watch.targets.values().collect();
+        targets.sort_by_key(|watched| watched.target.slot);
         let view = View {
             targets,
             reading,

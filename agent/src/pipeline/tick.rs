@@ -36,13 +36,13 @@ impl Pipeline {
         }
         let waiting: Vec<_> = self.collector.take().collect();
         for (slot, spans) in waiting {
-            let Some(target) = self.watch.by_slot(slot) else {
+            let Some(watched) = self.watch.by_slot(slot) else {
                 // Its target ended: they leave with its last figures.
                 self.collector.put_back(slot, spans);
                 continue;
             };
             let batch = Batch {
-                resource: target.resource.clone(),
+                resource: watched.target.resource.clone(),
                 spans,
                 metrics: Vec::new(),
             };
@@ -74,30 +74,30 @@ impl Pipeline {
 
     fn read_runtimes(&mut self) {
         let (begin, now) = (Instant::now(), clock::now());
-        for target in self.watch.targets.values_mut() {
+        for watched in self.watch.targets.values_mut() {
             // One that does not answer is not asked again; of others that do not, the next comes at the next tick.
             if begin.elapsed() >= deadline::SOON {
                 break;
             }
-            let outcome = target.read_runtime(now);
-            note_memory(target, signals::go::runtime::NAME, outcome);
+            let outcome = signals::go::runtime::read(&watched.target, &mut watched.state, now);
+            note_memory(watched, signals::go::runtime::NAME, outcome);
         }
     }
 
     fn export_metrics(&mut self, reading: &Reading) {
         self.watch.note_made();
         let begin = Instant::now();
-        for target in self.watch.targets.values_mut() {
+        for watched in self.watch.targets.values_mut() {
             if begin.elapsed() < deadline::SOON {
-                match signals::go::goroutines::walk(target, clock::now()) {
+                match signals::go::goroutines::walk(&watched.target, &mut watched.state, clock::now()) {
                     // It is not time to look again.
                     Ok(false) => {}
-                    outcome => note_memory(target, signals::go::goroutines::NAME, outcome.map(drop)),
+                    outcome => note_memory(watched, signals::go::goroutines::NAME, outcome.map(drop)),
                 }
             }
-            let metrics = account::all_metrics(target, reading);
+            let metrics = account::all_metrics(watched, reading);
             self.exporter.send(Batch {
-                resource: target.resource.clone(),
+                resource: watched.target.resource.clone(),
                 spans: Vec::new(),
                 metrics,
             });

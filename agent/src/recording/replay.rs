@@ -15,7 +15,7 @@ use crate::{
     intake::{Event, decode},
     model::{Batch, MonoNs},
     say,
-    signals::process::quota::Quotas,
+    signals::{State, process::quota::Quotas},
     target::Target,
 };
 
@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_secs(60);
 
 /// Targets of a recording, and what their events become.
 pub struct Replay {
-    targets: HashMap<u32, Target>,
+    targets: HashMap<u32, (Target, State)>,
     pub collector: Collector,
     pub events: u64,
     /// Records that were no event, and events whose target the recording does not describe.
@@ -54,7 +54,7 @@ impl Replay {
                 self.targets.insert(described.slot, target(described));
             }
             Record::Frames(Frames { slot, starts, frames }) => {
-                if let Some(target) = self.targets.get_mut(&slot) {
+                if let Some((target, _)) = self.targets.get_mut(&slot) {
                     target.starts.extend(starts);
                     target.frames.extend(frames);
                 }
@@ -69,7 +69,7 @@ impl Replay {
         match decode(bytes) {
             Ok(Event::Exec(_)) => {}
             Ok(event) => match self.targets.get_mut(&event.header().slot) {
-                Some(target) => self.collector.event(&event, target),
+                Some((target, state)) => self.collector.event(&event, target, state),
                 None => self.strangers += 1,
             },
             Err(error) => {
@@ -84,7 +84,7 @@ impl Replay {
         let targets = &self.targets;
         let batch = |(slot, spans)| {
             Some(Batch {
-                resource: targets.get(&slot)?.resource.clone(),
+                resource: targets.get(&slot)?.0.resource.clone(),
                 spans,
                 metrics: Vec::new(),
             })
@@ -151,7 +151,7 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
     })
 }
 
-fn target(described: Described) -> Target {
+fn target(described: Described) -> (Target, State) {
     let process = Process {
         pid: described.pid,
         start: 0,
@@ -163,7 +163,10 @@ fn target(described: Described) -> Target {
     let resource = Arc::new(to_resource(&described.resource));
     let mut target = Target::new(process, described.slot, resource, MonoNs(0));
     target.futures = described.futures;
-    target.wait_reasons = described.wait_reasons;
-    target.quotas = described.throttling.map(Quotas::recorded);
-    target
+    let state = State {
+        wait_reasons: described.wait_reasons,
+        quotas: described.throttling.map(Quotas::recorded),
+        ..State::default()
+    };
+    (target, state)
 }

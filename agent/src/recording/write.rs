@@ -14,9 +14,8 @@ use crate::{
     aside::{Aside, Failure},
     clock::Anchor,
     deadline,
-    inspect::Image,
     intake::Event,
-    signals,
+    signals::{self, State},
     target::Target,
 };
 
@@ -106,9 +105,9 @@ impl Recorder {
     }
 
     /// An event of a target, after what its spans need to know.
-    pub fn event(&mut self, event: &Event, target: &Target) {
+    pub fn event(&mut self, event: &Event, target: &Target, state: &State) {
         if self.described.insert(target.slot) {
-            self.json(TARGET, &describe(target));
+            self.json(TARGET, &describe(target, state));
         }
         let (starts, places) = match event {
             Event::GoWait(wait) => {
@@ -258,18 +257,14 @@ pub(super) fn record(to: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
     to.extend(bytes);
 }
 
-fn describe(target: &Target) -> Described {
-    let wait_reasons = match (target.image.as_deref(), &target.go) {
-        (Some(Image::Go(_)), Some(go)) => go.runtime.wait_reasons.clone(),
-        _ => Vec::new(),
-    };
+fn describe(target: &Target, state: &State) -> Described {
     Described {
         slot: target.slot,
         pid: target.process.pid,
         resource: to_json(&target.resource),
         futures: target.futures.clone(),
-        wait_reasons,
-        throttling: target
+        wait_reasons: state.wait_reasons.clone(),
+        throttling: state
             .quotas
             .as_ref()
             .and_then(|quotas| quotas.throttling().map(str::to_owned)),

@@ -6,6 +6,7 @@ pub mod net;
 pub mod plan;
 pub mod points;
 pub mod process;
+pub mod state;
 pub mod thread;
 pub mod tokio;
 
@@ -17,6 +18,8 @@ use crate::{
     target::Target,
 };
 
+pub use state::State;
+
 /// What the rest of the agent knows of a signal. Each is declared in its own file, and stands in [`SIGNALS`].
 pub struct Signal {
     pub name: &'static str,
@@ -27,14 +30,14 @@ pub struct Signal {
     /// What it has of other signals.
     pub needs: &'static [Need],
     /// Its metrics at a reading.
-    pub metrics: fn(&Target, &Reading) -> Vec<Metric>,
+    pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
     /// What `selftest` must see of it.
     pub check: Option<Check>,
 }
 
 impl Signal {
     /// One that needs no other and has metrics alone.
-    pub const fn new(name: &'static str, metrics: fn(&Target, &Reading) -> Vec<Metric>) -> Self {
+    pub const fn new(name: &'static str, metrics: fn(&Target, &State, &Reading) -> Vec<Metric>) -> Self {
         Self {
             name,
             hook: None,
@@ -56,7 +59,7 @@ pub struct Need {
 /// What a signal must bring: what it is called, and how much of it there was.
 pub struct Check {
     pub what: &'static str,
-    pub count: fn(&Target, &Reading) -> u64,
+    pub count: fn(&Target, &State, &Reading) -> u64,
 }
 
 /// Every signal of a target.
@@ -116,20 +119,20 @@ pub fn hooks() -> impl Iterator<Item = &'static Hook> {
 }
 
 /// Adds the spans that an event of `target` becomes.
-pub fn spans(event: &Event, target: &mut Target, spans: &mut Vec<Span>) {
-    process::quota::glance(target, throttled(event));
+pub fn spans(event: &Event, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+    process::quota::glance(target, state, throttled(event));
     match event {
         // A new process is no span: the pipeline looks at it.
         Event::Exec(_) => {}
-        Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target)),
+        Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target, state)),
         // Waits for its cycle.
-        Event::GoAssists(assists) => target.assists = Some(*assists),
-        Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target)),
-        Event::Syscall(call) => spans.push(thread::syscall::span(call, target)),
-        Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target)),
-        Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target)),
-        Event::Connect(connect) => spans.push(net::connect::span(connect, target)),
-        Event::Request(request) => spans.push(net::request::span(request, target)),
+        Event::GoAssists(assists) => state.assists = Some(*assists),
+        Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target, state)),
+        Event::Syscall(call) => spans.push(thread::syscall::span(call, target, state)),
+        Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target, state)),
+        Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target, state)),
+        Event::Connect(connect) => spans.push(net::connect::span(connect, target, state)),
+        Event::Request(request) => spans.push(net::request::span(request, target, state)),
     }
 }
 
@@ -148,13 +151,15 @@ pub fn is_part(event: &Event) -> bool {
 }
 
 /// Takes note of a reading before its metrics are made.
-pub fn note(target: &mut Target, reading: &Reading) {
-    process::quota::look(target);
-    go::origins::note(target, reading);
+pub fn note(target: &Target, state: &mut State, reading: &Reading) {
+    process::quota::look(target, state);
+    go::origins::note(target, state, reading);
 }
 
 /// Everything there is to say of `target` at this reading.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let of_signals = SIGNALS.iter().flat_map(|signal| (signal.metrics)(target, reading));
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let of_signals = SIGNALS
+        .iter()
+        .flat_map(|signal| (signal.metrics)(target, state, reading));
     of_signals.collect()
 }

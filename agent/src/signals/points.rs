@@ -8,6 +8,7 @@ use crate::{
         store::Reading,
     },
     model::{Attribute, Metric, MonoNs, Point, PointData, Span, SpanKind},
+    signals::State,
     target::Target,
     telemetry::MetricDef,
 };
@@ -16,17 +17,19 @@ use crate::{
 pub fn distribution(
     def: &'static MetricDef,
     target: &Target,
+    state: &State,
     series: Series,
     reading: &Reading,
     attributes: impl Fn(u32) -> Vec<Attribute>,
 ) -> Vec<Metric> {
-    distribution_with(def, target, series, reading, attributes, |id| id)
+    distribution_with(def, target, state, series, reading, attributes, |id| id)
 }
 
 /// A [`distribution`] whose exemplars are kept under another id than its parts have.
 pub fn distribution_with(
     def: &'static MetricDef,
     target: &Target,
+    state: &State,
     series: Series,
     reading: &Reading,
     attributes: impl Fn(u32) -> Vec<Attribute>,
@@ -55,7 +58,7 @@ pub fn distribution_with(
                 start: target.since,
                 time: reading.time,
                 data,
-                exemplars: target.exemplars(series, exemplars_of(id)),
+                exemplars: state.exemplars(series, exemplars_of(id)),
             }
         })
         .collect();
@@ -84,7 +87,7 @@ pub fn metric(def: &'static MetricDef, points: Vec<Point>) -> Vec<Metric> {
 
 /// A span of its own trace for something over its threshold, which also becomes the exemplar of its histogram.
 pub fn slow_span(
-    target: &mut Target,
+    state: &mut State,
     (series, id): (Series, u32),
     name: String,
     kind: SpanKind,
@@ -92,6 +95,6 @@ pub fn slow_span(
     attributes: Vec<Attribute>,
 ) -> Span {
     let span = Span::root(name, kind, start, end, attributes);
-    target.remember(series, id, &span);
+    state.remember(series, id, &span);
     span
 }

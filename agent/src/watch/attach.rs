@@ -4,7 +4,7 @@ use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
 
-use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, done};
+use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, done};
 use crate::{
     attach::{
         plan::{Plan, Probe},
@@ -14,8 +14,7 @@ use crate::{
     discover::ProcessError,
     inspect::{Image, InspectError},
     runtime::go::{GoRuntime, ProofError},
-    signals,
-    target::{GoState, Target},
+    signals::{self, go::runtime::GoState},
 };
 
 impl Watch {
@@ -31,16 +30,12 @@ impl Watch {
         let Some(runtime) = GoRuntime::of(pid, image, bias)? else {
             return Ok(None);
         };
-        Ok(Some(GoState {
-            bounds: runtime.bounds().into(),
-            runtime: runtime.into(),
-            latest: None,
-        }))
+        Ok(Some(GoState::new(runtime)))
     }
 
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
-    pub(super) fn attach(&mut self, target: &mut Target, plan: &Plan, index: u32) -> anyhow::Result<()> {
-        let pid = target.process.pid;
+    pub(super) fn attach(&mut self, watched: &mut Watched, plan: &Plan, index: u32) -> anyhow::Result<()> {
+        let pid = watched.target.process.pid;
         let Options {
             slow_wait,
             slow_poll,
@@ -48,87 +43,87 @@ impl Watch {
             ..
         } = self.options;
         let (types, sites) = (
-            self.maps.set_types(target.slot, &plan.types),
-            self.maps.set_sites(target.slot, &plan.sites),
+            self.maps.set_types(watched.target.slot, &plan.types),
+            self.maps.set_sites(watched.target.slot, &plan.sites),
         );
         if types > 0 {
             let all = plan.types.len();
             let reason = format!(
                 "{types} of {all} types of tasks are not told apart, nor whether they block: the kernel side has no room for more"
             );
-            lessen(target, signals::tokio::poll::NAME, &reason);
+            lessen(watched, signals::tokio::poll::NAME, &reason);
         }
         if sites > 0 {
             let all = plan.sites.len();
             let reason = format!(
                 "{sites} of {all} places where tasks are woken are not seen: the kernel side has no room for more"
             );
-            lessen(target, signals::tokio::wake::NAME, &reason);
+            lessen(watched, signals::tokio::wake::NAME, &reason);
         }
-        target.known = plan.target(target.slot, slow_wait, slow_poll, slow_request);
-        target.known.index = index;
-        if let Some(go) = &target.go {
-            target.known.told_reasons = signals::go::sched::told_reasons(&go.runtime.wait_reasons);
-        }
-        if !target.is_off(signals::process::quota::NAME) {
-            signals::process::quota::begin(target);
+        watched.known = plan.target(watched.target.slot, slow_wait, slow_poll, slow_request);
+        watched.known.index = index;
+        watched.known.told_reasons = signals::go::sched::told_reasons(&watched.state.wait_reasons);
+        if !watched.state.is_off(signals::process::quota::NAME) {
+            signals::process::quota::begin(&watched.target, &mut watched.state);
         }
         let ledger = self.options.limits.map(|limits| {
             Ledger::new(
-                limits.of_hooks(target.worth.reserved()),
+                limits.of_hooks(watched.worth.reserved()),
                 SHORTEST_HOOKS,
-                u64::from(target.slot),
+                u64::from(watched.target.slot),
             )
         });
-        target.guest = self
+        watched.guest = self
             .options
             .limits
-            .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(target.slot)));
-        target.hooks = Duty::new(Plane::Hooks, [].into(), ledger, target.since);
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(0);
-        target.spent.turned = target.since;
-        target.spent.clock = target.process.cpu_time().unwrap_or_default();
-        if self.hook_set.want(target.slot, &self.windows) {
-            target.known.flags |= HOOKS_OPEN;
-            target.known.hooks_since = target.since.0;
-            target.known.threads_since = self.threads_since(target.since);
-            target.hooks.window = Window::Open { since: target.since };
+            .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(watched.target.slot)));
+        watched.hooks = Duty::new(Plane::Hooks, [].into(), ledger, watched.target.since);
+        watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(0);
+        watched.spent.turned = watched.target.since;
+        watched.spent.clock = watched.target.process.cpu_time().unwrap_or_default();
+        if self.hook_set.want(watched.target.slot, &self.windows) {
+            watched.known.flags |= HOOKS_OPEN;
+            watched.known.hooks_since = watched.target.since.0;
+            watched.known.threads_since = self.threads_since(watched.target.since);
+            watched.hooks.window = Window::Open {
+                since: watched.target.since,
+            };
         } else {
-            target.hooks.window = Window::Busy;
+            watched.hooks.window = Window::Busy;
         }
         self.maps
-            .admit(pid, &target.known)
+            .admit(pid, &watched.known)
             .context("cannot tell the kernel side of the target")?;
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()
             .cloned()
             .partition(|probe| !signals::is_always_on(probe.signal));
-        let place = Place::of(&target.process, target.bias);
+        let place = Place::of(&watched.target.process, watched.target.bias);
         let outcome = self.windows.attach(&place, &always);
         anyhow::ensure!(
-            outcome.failures.is_empty() || target.process.is_alive(),
+            outcome.failures.is_empty() || watched.target.process.is_alive(),
             ProcessError::Ended { pid }
         );
-        (target.links, target.missing) = (outcome.links, outcome.missing);
-        target.failures.hooks = self.hook_set.failures();
-        done::note(target, |failures| &mut failures.always, outcome.failures);
+        (watched.links, watched.missing) = (outcome.links, outcome.missing);
+        watched.failures.hooks = self.hook_set.failures();
+        done::note(watched, |failures| &mut failures.always, outcome.failures);
         let ledger = self
             .options
             .limits
-            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(target.slot)));
-        target.probes = Duty::new(Plane::Probes, windowed.into(), ledger, target.since);
+            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(watched.target.slot)));
+        watched.probes = Duty::new(Plane::Probes, windowed.into(), ledger, watched.target.since);
         Ok(())
     }
 }
 
 /// Takes note of what the kernel side has no room for, as long as the target lasts.
-fn lessen(target: &mut Target, signal: &str, reason: &str) {
-    warn!("process {}: {signal}: {reason}", target.process.pid);
-    for state in target.planned.iter_mut().filter(|state| state.signal == signal) {
+fn lessen(watched: &mut Watched, signal: &str, reason: &str) {
+    warn!("process {}: {signal}: {reason}", watched.target.process.pid);
+    for state in watched.state.planned.iter_mut().filter(|state| state.signal == signal) {
         state.coverage.lessen(reason);
     }
-    target.restate();
+    watched.restate();
 }
 
 /// Why nothing of a Go runtime can be read.

@@ -19,20 +19,20 @@ impl Watch {
         let retired = self
             .retired
             .iter()
-            .map(|retired| (retired.target.slot, Standing::WHOLE));
-        let targets = self.targets.values().map(|target| {
-            let is_open = target.probes.window.is_open();
+            .map(|retired| (retired.watched.target.slot, Standing::WHOLE));
+        let targets = self.targets.values().map(|watched| {
+            let is_open = watched.probes.window.is_open();
             let standing = Standing {
-                hooks: target.hooks.window.is_open(),
-                probes: if is_open { target.known.probes_since } else { u64::MAX },
+                hooks: watched.hooks.window.is_open(),
+                probes: if is_open { watched.known.probes_since } else { u64::MAX },
             };
-            (target.slot, standing)
+            (watched.target.slot, standing)
         });
         let stands: HashMap<u32, Standing> = retired.chain(targets).collect();
         let old = clock::now().0.saturating_sub(WAITS);
         let mut held = self.maps.sweep(|slot| stands.get(&slot).copied(), old);
         self.clear_threads(&mut held);
-        let targets: Vec<_> = self.targets.values().map(|target| target.known).collect();
+        let targets: Vec<_> = self.targets.values().map(|watched| watched.known).collect();
         self.maps.set_held(&targets, &held);
         self.leaving.tidy();
     }

@@ -5,7 +5,7 @@ use std::io;
 use agent_common::target::PROBES_OPEN;
 use log::{debug, info, warn};
 
-use super::{Watch, govern::announce};
+use super::{Failures, Watch, Watched, govern::announce};
 use crate::{
     attach::{
         plan::{Failure, Probe},
@@ -18,7 +18,6 @@ use crate::{
     clock,
     model::MonoNs,
     signals,
-    target::{Failures, Target},
 };
 
 impl Watch {
@@ -31,33 +30,33 @@ impl Watch {
     }
 
     /// A target, taken out for the moment so that `self` is free.
-    fn take(&mut self, slot: u32) -> Option<Target> {
+    fn take(&mut self, slot: u32) -> Option<Watched> {
         let pid = self.by_slot.get(&slot)?;
         self.targets.remove(pid)
     }
 
     fn probes_done(&mut self, slot: u32, change: Change) {
-        let target = self.take(slot);
-        match (target, change) {
-            (Some(mut target), Change::Opened { outcome, always }) => {
-                self.opened(&mut target, outcome, always);
-                self.targets.insert(target.process.pid, target);
+        let watched = self.take(slot);
+        match (watched, change) {
+            (Some(mut watched), Change::Opened { outcome, always }) => {
+                self.opened(&mut watched, outcome, always);
+                self.targets.insert(watched.target.process.pid, watched);
             }
-            (Some(mut target), Change::Closed) => {
-                target.probes.window = Window::Closed;
-                if let Some(ledger) = &mut target.probes.ledger {
+            (Some(mut watched), Change::Closed) => {
+                watched.probes.window = Window::Closed;
+                if let Some(ledger) = &mut watched.probes.ledger {
                     ledger.closed();
                 }
-                self.targets.insert(target.process.pid, target);
+                self.targets.insert(watched.target.process.pid, watched);
             }
-            (Some(mut target), Change::Again { always }) => {
-                note_again(&mut target, always);
-                target.probes.window = if target.probes.probes.is_empty() {
+            (Some(mut watched), Change::Again { always }) => {
+                note_again(&mut watched, always);
+                watched.probes.window = if watched.probes.probes.is_empty() {
                     Window::None
                 } else {
                     Window::Closed
                 };
-                self.targets.insert(target.process.pid, target);
+                self.targets.insert(watched.target.process.pid, watched);
             }
             // The target ended meanwhile; its process may go on.
             (None, Change::Opened { outcome, always }) => self.left(slot, [outcome.links, always.links]),
@@ -82,24 +81,24 @@ impl Watch {
     fn hooks_done(&mut self, done: Hooks) {
         let before = self.hook_set.failures();
         for slot in self.hook_set.done(done, &self.windows) {
-            let Some(mut target) = self.take(slot) else {
+            let Some(mut watched) = self.take(slot) else {
                 continue;
             };
-            if target.hooks.window == Window::Busy {
-                self.hooks_opened(&mut target);
+            if watched.hooks.window == Window::Busy {
+                self.hooks_opened(&mut watched);
             }
-            self.targets.insert(target.process.pid, target);
+            self.targets.insert(watched.target.process.pid, watched);
         }
         let failures = self.hook_set.failures();
         if failures == before {
             return;
         }
         for slot in self.by_slot.keys().copied().collect::<Vec<_>>() {
-            let Some(mut target) = self.take(slot) else { continue };
-            target.failures.hooks.clone_from(&failures);
-            target.restate();
-            self.follow_threads(&mut target);
-            self.targets.insert(target.process.pid, target);
+            let Some(mut watched) = self.take(slot) else { continue };
+            watched.failures.hooks.clone_from(&failures);
+            watched.restate();
+            self.follow_threads(&mut watched);
+            self.targets.insert(watched.target.process.pid, watched);
         }
     }
 
@@ -113,101 +112,106 @@ impl Watch {
     }
 
     /// Tells the kernel side that the hooks on its scheduler came back while a window was open.
-    fn follow_threads(&mut self, target: &mut Target) {
-        if target.hooks.window.is_open() && target.known.threads_since == 0 {
-            target.known.threads_since = self.threads_since(clock::now());
-            self.tell(target, 0);
+    fn follow_threads(&mut self, watched: &mut Watched) {
+        if watched.hooks.window.is_open() && watched.known.threads_since == 0 {
+            watched.known.threads_since = self.threads_since(clock::now());
+            self.tell(watched, 0);
         }
     }
 
     /// Tells the kernel side which types of tasks are not seen to end, where other probes are `missing` than before the last window, and
     /// says what that takes away. No window is open yet, so that no program goes by what was before.
-    fn mark_types(&mut self, target: &mut Target, missing: &[Probe]) -> Option<Failure> {
-        let (image, ends) = (target.image.as_deref()?, signals::plan::poll_ends(missing));
-        if ends.is_empty() && target.lost_ends.is_empty() {
+    fn mark_types(&mut self, watched: &mut Watched, missing: &[Probe]) -> Option<Failure> {
+        let (image, ends) = (watched.target.image.as_deref()?, signals::plan::poll_ends(missing));
+        if ends.is_empty() && watched.lost_ends.is_empty() {
             return None;
         }
-        let (types, failure) = signals::plan::without_ends(image, target.bias, missing);
-        if target.lost_ends != ends {
+        let (types, failure) = signals::plan::without_ends(image, watched.target.bias, missing);
+        if watched.lost_ends != ends {
             // Those for which there was no room have none now: that was said when it was attached.
-            self.maps.set_types(target.slot, &types);
-            target.lost_ends = ends;
+            self.maps.set_types(watched.target.slot, &types);
+            watched.lost_ends = ends;
         }
         failure
     }
 
-    fn opened(&mut self, target: &mut Target, outcome: Outcome, always: Outcome) {
-        let first = target.known.probes_since == 0;
-        let ended = !outcome.failures.is_empty() && !target.process.is_alive();
+    fn opened(&mut self, watched: &mut Watched, outcome: Outcome, always: Outcome) {
+        let first = watched.known.probes_since == 0;
+        let ended = !outcome.failures.is_empty() && !watched.target.process.is_alive();
         if ended {
-            debug!("process {} ended while it was attached", target.process.pid);
+            debug!("process {} ended while it was attached", watched.target.process.pid);
         } else {
-            let unended = self.mark_types(target, &outcome.missing);
+            let unended = self.mark_types(watched, &outcome.missing);
             let failures = outcome.failures.into_iter().chain(unended).collect();
-            note(target, |failures| &mut failures.probes, failures);
-            note_again(target, always);
+            note(watched, |failures| &mut failures.probes, failures);
+            note_again(watched, always);
         }
         let now = clock::now();
-        target.probes.links = outcome.links;
-        target.known.probes_since = now.0;
-        target.known.allowance[Plane::Probes as usize] = target.probes.allowance(self.used(target, Plane::Probes));
-        self.clear_cut(target, Plane::Probes);
-        target.known.flags |= PROBES_OPEN;
-        target.probes.window = Window::Open { since: now };
+        watched.probes.links = outcome.links;
+        watched.known.probes_since = now.0;
+        watched.known.allowance[Plane::Probes as usize] = watched.probes.allowance(self.used(watched, Plane::Probes));
+        self.clear_cut(watched, Plane::Probes);
+        watched.known.flags |= PROBES_OPEN;
+        watched.probes.window = Window::Open { since: now };
         if first {
             // What was before the first window is not what windows stand for.
-            target.probes.settled = now;
+            watched.probes.settled = now;
         }
-        self.tell(target, PROBES_OPEN);
+        self.tell(watched, PROBES_OPEN);
         if first && !ended {
-            announce(target);
+            announce(watched);
         }
     }
 }
 
 /// Takes note of what became of probes that are always in place and were tried again, if there were any.
-fn note_again(target: &mut Target, always: Outcome) {
-    target.tried = clock::now();
-    if !target.missing.is_empty() && (always.failures.is_empty() || target.process.is_alive()) {
-        target.links.extend(always.links);
-        target.missing = always.missing;
-        note(target, |failures| &mut failures.always, always.failures);
+fn note_again(watched: &mut Watched, always: Outcome) {
+    watched.tried = clock::now();
+    if !watched.missing.is_empty() && (always.failures.is_empty() || watched.target.process.is_alive()) {
+        watched.links.extend(always.links);
+        watched.missing = always.missing;
+        note(watched, |failures| &mut failures.always, always.failures);
     }
-    if target.failures.always.is_empty() && target.failures.probes.is_empty() {
-        target.tries = 0;
+    if watched.failures.always.is_empty() && watched.failures.probes.is_empty() {
+        watched.tries = 0;
     }
 }
 
 /// Takes note of how what a signal reads of a process' memory was answered. That the process ended comes on its way.
-pub fn note_memory(target: &mut Target, signal: &'static str, outcome: io::Result<()>) {
-    let late = outcome.inspect_err(|error| debug!("process {}: cannot read its memory: {error}", target.process.pid));
+pub fn note_memory(watched: &mut Watched, signal: &'static str, outcome: io::Result<()>) {
+    let late = outcome.inspect_err(|error| {
+        debug!(
+            "process {}: cannot read its memory: {error}",
+            watched.target.process.pid
+        )
+    });
     let late = late.err().filter(|error| error.kind() == io::ErrorKind::TimedOut);
-    let known = target.failures.memory.iter().any(|failure| failure.signal == signal);
+    let known = watched.failures.memory.iter().any(|failure| failure.signal == signal);
     if known == late.is_some() {
         return;
     }
-    let mut failures = target.failures.memory.clone();
+    let mut failures = watched.failures.memory.clone();
     failures.retain(|failure| failure.signal != signal);
     failures.extend(late.map(|error| Failure {
         signal,
         essential: true,
         reason: format!("the process' memory does not answer: {error}"),
     }));
-    note(target, |failures| &mut failures.memory, failures);
+    note(watched, |failures| &mut failures.memory, failures);
 }
 
 /// Takes note of what could not be attached now, where something else was the last time: what there is of the signals is said anew.
-pub(super) fn note(target: &mut Target, of: fn(&mut Failures) -> &mut Vec<Failure>, now: Vec<Failure>) {
-    let pid = target.process.pid;
-    let before = std::mem::replace(of(&mut target.failures), now);
-    let now = &*of(&mut target.failures);
+pub(super) fn note(watched: &mut Watched, of: fn(&mut Failures) -> &mut Vec<Failure>, now: Vec<Failure>) {
+    let pid = watched.target.process.pid;
+    let before = std::mem::replace(of(&mut watched.failures), now);
+    let now = &*of(&mut watched.failures);
     for Failure { signal, reason, .. } in now.iter().filter(|failure| !before.contains(failure)) {
         warn!("process {pid}: {signal}: {reason}");
     }
     for Failure { signal, .. } in before.iter().filter(|failure| !now.contains(failure)) {
         info!("process {pid}: {signal}: what could not be had is there now");
     }
-    target.restate();
+    watched.restate();
 }
 
 #[cfg(test)]
@@ -219,25 +223,27 @@ mod tests {
         deadline::{self, Late},
         discover::Process,
         signal::{Coverage, SignalState},
+        signals::State,
+        target::Target,
     };
 
     #[test]
     fn memory_that_does_not_answer_is_said_as_long_as_it_does_not() {
         let own = Process::read(std::process::id()).unwrap();
-        let mut target = Target::new(own, 1, Arc::default(), MonoNs(0));
+        let mut watched = Watched::new(Target::new(own, 1, Arc::default(), MonoNs(0)), State::default());
         let (read, other) = (signals::go::runtime::NAME, signals::go::gc::NAME);
-        target.planned = [read, other]
+        watched.state.planned = [read, other]
             .map(|signal| SignalState {
                 signal,
                 coverage: Coverage::Full,
             })
             .to_vec();
-        target.restate();
+        watched.restate();
         let mut check = |outcome: io::Result<()>, off: bool| {
-            note_memory(&mut target, read, outcome);
-            assert_eq!((target.is_off(read), target.is_off(other)), (off, false));
+            note_memory(&mut watched, read, outcome);
+            assert_eq!((watched.state.is_off(read), watched.state.is_off(other)), (off, false));
             // It is read again all the same.
-            assert!(!target.is_never_on(read));
+            assert!(!watched.state.is_never_on(read));
         };
         let late = || Err(Late::Unanswered(deadline::SOON).into());
         check(Ok(()), false);

@@ -9,7 +9,7 @@ use agent_common::{
 use log::info;
 
 use super::{
-    Watch,
+    Failures, Watch, Watched,
     together::{among, refusing, waits_for_hooks},
     turn::turn,
 };
@@ -19,7 +19,6 @@ use crate::{
     clock,
     model::MonoNs,
     room::Room,
-    target::{Failures, Target},
 };
 
 /// A window that was open for so long is settled while it stays open, ns.
@@ -55,58 +54,58 @@ impl Watch {
         let tails: HashMap<u32, _> = self
             .targets
             .values()
-            .map(|target| (target.slot, self.tail(target)))
+            .map(|watched| (watched.target.slot, self.tail(watched)))
             .collect();
         let (mut turns, attached) = (Vec::new(), self.hook_set.is_attached());
-        for target in self.targets.values_mut() {
-            let young = is_young(&target.hooks, now) || is_young(&target.probes, now);
-            if young || now.0.saturating_sub(target.spent.turned.0) >= CALM {
-                match self.meter.hits(target.known.index) {
+        for watched in self.targets.values_mut() {
+            let young = is_young(&watched.hooks, now) || is_young(&watched.probes, now);
+            if young || now.0.saturating_sub(watched.spent.turned.0) >= CALM {
+                match self.meter.hits(watched.known.index) {
                     Ok(hits) => {
-                        let scale = self.places.allowed * scales.get(&target.slot).copied().unwrap_or(1.0);
-                        let tail = tails[&target.slot];
+                        let scale = self.places.allowed * scales.get(&watched.target.slot).copied().unwrap_or(1.0);
+                        let tail = tails[&watched.target.slot];
                         turns.push((
-                            target.process.pid,
-                            turn(target, &self.meter.costs, hits, now, scale, tail, attached),
+                            watched.target.process.pid,
+                            turn(watched, &self.meter.costs, hits, now, scale, tail, attached),
                         ));
                     }
                     Err(error) => self.maps.note(&error),
                 }
             }
-            for (all, hits) in all.iter_mut().zip(&target.spent.hits) {
+            for (all, hits) in all.iter_mut().zip(&watched.spent.hits) {
                 *all += hits;
             }
         }
-        let open = self.targets.values().any(Target::is_seen);
+        let open = self.targets.values().any(Watched::is_seen);
         if let Some(mut object) = self.windows.try_object() {
             self.meter.turn(&mut object, &all, open);
         }
         let (mut settled, refusing) = (Vec::new(), refusing(self.targets.values()));
         for (pid, (hooks, probes)) in turns {
-            let Some(mut target) = self.targets.remove(&pid) else {
+            let Some(mut watched) = self.targets.remove(&pid) else {
                 continue;
             };
-            let hooks = among(&mut target, hooks, &refusing, now);
-            match self.cut(&target, Plane::Hooks).map_or(hooks, |_| Turn::Close) {
+            let hooks = among(&mut watched, hooks, &refusing, now);
+            match self.cut(&watched, Plane::Hooks).map_or(hooks, |_| Turn::Close) {
                 Turn::Stay => {}
-                Turn::Open => self.open_hooks(&mut target),
-                Turn::Close => settled.extend(self.shut_hooks(&mut target)),
+                Turn::Open => self.open_hooks(&mut watched),
+                Turn::Close => settled.extend(self.shut_hooks(&mut watched)),
             }
-            let again = is_to_be_tried_again(&target, now);
-            let ends = again && target.probes.window.is_open() || self.cut(&target, Plane::Probes).is_some();
+            let again = is_to_be_tried_again(&watched, now);
+            let ends = again && watched.probes.window.is_open() || self.cut(&watched, Plane::Probes).is_some();
             let turn = if ends { Turn::Close } else { probes };
             // Those of a window that opens are tried with it.
             let again = again && turn != Turn::Open;
-            target.tries += u32::from(again);
+            watched.tries += u32::from(again);
             match turn {
-                Turn::Open if waits_for_hooks(&mut target, now) => {}
-                Turn::Stay if again => self.try_again(&mut target),
+                Turn::Open if waits_for_hooks(&mut watched, now) => {}
+                Turn::Stay if again => self.try_again(&mut watched),
                 Turn::Stay => {}
-                Turn::Open => self.open_probes(&mut target),
-                Turn::Close => settled.extend(self.shut_probes(&mut target)),
+                Turn::Open => self.open_probes(&mut watched),
+                Turn::Close => settled.extend(self.shut_probes(&mut watched)),
             }
-            self.allow(&mut target);
-            self.targets.insert(pid, target);
+            self.allow(&mut watched);
+            self.targets.insert(pid, watched);
         }
         settled
     }
@@ -114,7 +113,7 @@ impl Watch {
     /// How long until the next turn, where somebody waits for each or not.
     pub fn pace(&self, awaited: bool) -> Duration {
         let now = clock::now();
-        let young = |target: &Target| is_young(&target.hooks, now) || is_young(&target.probes, now);
+        let young = |watched: &Watched| is_young(&watched.hooks, now) || is_young(&watched.probes, now);
         if awaited || self.targets.values().any(young) {
             SOON
         } else {
@@ -123,35 +122,35 @@ impl Watch {
     }
 
     /// When the kernel side ended a window by itself.
-    pub(super) fn cut(&self, target: &Target, plane: Plane) -> Option<MonoNs> {
+    pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<MonoNs> {
         let duty = match plane {
-            Plane::Hooks => &target.hooks,
-            Plane::Probes => &target.probes,
+            Plane::Hooks => &watched.hooks,
+            Plane::Probes => &watched.probes,
         };
         if !duty.window.is_open() {
             return None;
         }
-        let cut = self.maps.cut(&target.known, plane);
+        let cut = self.maps.cut(&watched.known, plane);
         let cut = cut.inspect_err(|error| self.maps.note(error));
         cut.ok().flatten().map(MonoNs)
     }
 
     /// Hits in a target's windows so far.
-    pub(super) fn used(&self, target: &Target, plane: Plane) -> u64 {
-        let used = self.maps.used(&target.known, plane);
+    pub(super) fn used(&self, watched: &Watched, plane: Plane) -> u64 {
+        let used = self.maps.used(&watched.known, plane);
         used.inspect_err(|error| self.maps.note(error)).unwrap_or_default()
     }
 
     /// Tells the kernel side what open windows may still have.
-    fn allow(&mut self, target: &mut Target) {
-        let before = target.known.allowance;
-        for (plane, duty) in [(Plane::Hooks, &target.hooks), (Plane::Probes, &target.probes)] {
+    fn allow(&mut self, watched: &mut Watched) {
+        let before = watched.known.allowance;
+        for (plane, duty) in [(Plane::Hooks, &watched.hooks), (Plane::Probes, &watched.probes)] {
             if duty.window.is_open() {
-                target.known.allowance[plane as usize] = duty.allowance(self.used(target, plane));
+                watched.known.allowance[plane as usize] = duty.allowance(self.used(watched, plane));
             }
         }
-        if target.known.allowance != before {
-            self.tell(target, 0);
+        if watched.known.allowance != before {
+            self.tell(watched, 0);
         }
     }
 
@@ -159,14 +158,14 @@ impl Watch {
     pub fn long_open(&mut self, least: u64) -> Vec<Settled> {
         let now = clock::now();
         let mut settled = Vec::new();
-        for target in self.targets.values_mut() {
-            for (plane, duty) in [(Plane::Hooks, &mut target.hooks), (Plane::Probes, &mut target.probes)] {
+        for watched in self.targets.values_mut() {
+            for (plane, duty) in [(Plane::Hooks, &mut watched.hooks), (Plane::Probes, &mut watched.probes)] {
                 if let Window::Open { since } = duty.window
                     && duty.weighed
                     && now.0.saturating_sub(since.0) >= least
                 {
                     settled.push(Settled {
-                        slot: target.slot,
+                        slot: watched.target.slot,
                         plane,
                         stretch: duty.settle(since, now, now, false),
                     });
@@ -176,118 +175,118 @@ impl Watch {
         settled
     }
 
-    fn open_hooks(&mut self, target: &mut Target) {
-        target.room = Room::of(target.process.pid);
-        if self.hook_set.want(target.slot, &self.windows) {
-            self.hooks_opened(target);
+    fn open_hooks(&mut self, watched: &mut Watched) {
+        watched.room = Room::of(watched.target.process.pid);
+        if self.hook_set.want(watched.target.slot, &self.windows) {
+            self.hooks_opened(watched);
         } else {
-            target.hooks.window = Window::Busy;
+            watched.hooks.window = Window::Busy;
         }
     }
 
-    pub(super) fn hooks_opened(&mut self, target: &mut Target) {
+    pub(super) fn hooks_opened(&mut self, watched: &mut Watched) {
         let now = clock::now();
-        let first = target.known.hooks_since == 0;
+        let first = watched.known.hooks_since == 0;
         if first {
             // What was before the first window is not what windows stand for.
-            target.hooks.settled = now;
+            watched.hooks.settled = now;
         }
-        target.known.hooks_since = now.0;
-        target.known.threads_since = self.threads_since(now);
-        target.known.allowance[Plane::Hooks as usize] = target.hooks.allowance(self.used(target, Plane::Hooks));
-        target.known.flags |= HOOKS_OPEN;
-        target.hooks.window = Window::Open { since: now };
-        self.clear_cut(target, Plane::Hooks);
-        self.tell(target, HOOKS_OPEN);
+        watched.known.hooks_since = now.0;
+        watched.known.threads_since = self.threads_since(now);
+        watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(self.used(watched, Plane::Hooks));
+        watched.known.flags |= HOOKS_OPEN;
+        watched.hooks.window = Window::Open { since: now };
+        self.clear_cut(watched, Plane::Hooks);
+        self.tell(watched, HOOKS_OPEN);
         if first {
-            announce(target);
+            announce(watched);
         }
     }
 
-    fn shut_hooks(&mut self, target: &mut Target) -> Option<Settled> {
-        let cut = self.cut(target, Plane::Hooks);
-        target.known.flags &= !HOOKS_OPEN;
-        self.tell(target, 0);
-        let settled = shut(target.slot, Plane::Hooks, &mut target.hooks, cut);
-        self.hook_set.release(target.slot, &self.windows);
-        target.hooks.window = Window::Closed;
-        if let Some(ledger) = &mut target.hooks.ledger {
+    fn shut_hooks(&mut self, watched: &mut Watched) -> Option<Settled> {
+        let cut = self.cut(watched, Plane::Hooks);
+        watched.known.flags &= !HOOKS_OPEN;
+        self.tell(watched, 0);
+        let settled = shut(watched.target.slot, Plane::Hooks, &mut watched.hooks, cut);
+        self.hook_set.release(watched.target.slot, &self.windows);
+        watched.hooks.window = Window::Closed;
+        if let Some(ledger) = &mut watched.hooks.ledger {
             ledger.closed();
         }
         settled
     }
 
-    pub(super) fn open_probes(&mut self, target: &mut Target) {
-        target.room = Room::of(target.process.pid);
-        target.probes.window = Window::Busy;
+    pub(super) fn open_probes(&mut self, watched: &mut Watched) {
+        watched.room = Room::of(watched.target.process.pid);
+        watched.probes.window = Window::Busy;
         self.windows.open(
-            target.slot,
-            Place::of(&target.process, target.bias),
-            target.probes.probes.clone(),
-            target.missing.clone(),
+            watched.target.slot,
+            Place::of(&watched.target.process, watched.target.bias),
+            watched.probes.probes.clone(),
+            watched.missing.clone(),
         );
     }
 
     /// Tries what is always in place and could not be attached, where no window is open.
-    fn try_again(&mut self, target: &mut Target) {
-        target.probes.window = Window::Busy;
+    fn try_again(&mut self, watched: &mut Watched) {
+        watched.probes.window = Window::Busy;
         self.windows.again(
-            target.slot,
-            Place::of(&target.process, target.bias),
-            target.missing.clone(),
+            watched.target.slot,
+            Place::of(&watched.target.process, watched.target.bias),
+            watched.missing.clone(),
         );
     }
 
     /// Ends what the window counts, and detaches.
-    fn shut_probes(&mut self, target: &mut Target) -> Option<Settled> {
-        let cut = self.cut(target, Plane::Probes);
-        target.known.flags &= !PROBES_OPEN;
-        self.tell(target, 0);
-        let settled = shut(target.slot, Plane::Probes, &mut target.probes, cut);
-        target.probes.window = Window::Busy;
+    fn shut_probes(&mut self, watched: &mut Watched) -> Option<Settled> {
+        let cut = self.cut(watched, Plane::Probes);
+        watched.known.flags &= !PROBES_OPEN;
+        self.tell(watched, 0);
+        let settled = shut(watched.target.slot, Plane::Probes, &mut watched.probes, cut);
+        watched.probes.window = Window::Busy;
         self.windows
-            .close(target.slot, std::mem::take(&mut target.probes.links));
+            .close(watched.target.slot, std::mem::take(&mut watched.probes.links));
         settled
     }
 
-    pub(super) fn clear_cut(&mut self, target: &Target, plane: Plane) {
-        if let Err(error) = self.maps.clear_cut(&target.known, plane) {
+    pub(super) fn clear_cut(&mut self, watched: &Watched, plane: Plane) {
+        if let Err(error) = self.maps.clear_cut(&watched.known, plane) {
             self.maps.note(&error);
         }
     }
 
-    pub(super) fn tell(&mut self, target: &Target, opened: u32) {
-        if let Err(error) = self.maps.update(&target.known, opened) {
+    pub(super) fn tell(&mut self, watched: &Watched, opened: u32) {
+        if let Err(error) = self.maps.update(&watched.known, opened) {
             self.maps.note(&error);
         }
     }
 }
 
 /// Says that a target is watched, when both planes were opened for the first time: from there on everything is seen.
-pub(super) fn announce(target: &Target) {
-    let probes = target.probes.probes.is_empty() || target.known.probes_since != 0;
-    if !probes || target.known.hooks_since == 0 {
+pub(super) fn announce(watched: &Watched) {
+    let probes = watched.probes.probes.is_empty() || watched.known.probes_since != 0;
+    if !probes || watched.known.hooks_since == 0 {
         return;
     }
     info!(
         "watching {} (pid {}): {} probes",
-        target.resource.get("service.name").unwrap_or_default(),
-        target.process.pid,
-        target.links.len() + target.probes.links.len()
+        watched.target.resource.get("service.name").unwrap_or_default(),
+        watched.target.process.pid,
+        watched.links.len() + watched.probes.links.len()
     );
 }
 
 /// Whether probes could not be attached, and it is time to try them again: all by a window of them that has been open for long without
 /// some, which is opened anew; where none is open, those that are always in place.
-fn is_to_be_tried_again(target: &Target, now: MonoNs) -> bool {
-    let Failures { always, probes, .. } = &target.failures;
-    let misses = match target.probes.window {
+fn is_to_be_tried_again(watched: &Watched, now: MonoNs) -> bool {
+    let Failures { always, probes, .. } = &watched.failures;
+    let misses = match watched.probes.window {
         Window::Open { .. } => !always.is_empty() || !probes.is_empty(),
         Window::None | Window::Closed => !always.is_empty(),
         Window::Busy => false,
     };
     // What is refused for good is tried less and less often: closing a window costs what happens meanwhile.
-    misses && now.0.saturating_sub(target.tried.0) >= AGAIN << target.tries.min(RARELY)
+    misses && now.0.saturating_sub(watched.tried.0) >= AGAIN << watched.tries.min(RARELY)
 }
 
 fn is_young(duty: &Duty, now: MonoNs) -> bool {

@@ -10,12 +10,11 @@ use std::{
 use agent_common::hits::Probe;
 use tokio::task::JoinHandle;
 
-use super::{Watch, govern::Settled};
+use super::{Watch, Watched, govern::Settled};
 use crate::{
     budget::{Plane, Window},
     clock,
     model::MonoNs,
-    target::Target,
 };
 
 /// How long a target that ended is kept at the least, ns: programs that were under way when it was dismissed are over.
@@ -36,7 +35,7 @@ pub enum Why {
 
 /// A target that ended, until its last figures are read.
 pub struct Retired {
-    pub target: Target,
+    pub watched: Watched,
     pub why: Why,
     since: MonoNs,
 }
@@ -45,39 +44,39 @@ impl Watch {
     /// Ends a target; what its open windows saw is to be settled. None when it ended before.
     pub fn retire(&mut self, slot: u32, why: Why) -> Option<Vec<Settled>> {
         let pid = self.by_slot.remove(&slot)?;
-        let target = self.targets.remove(&pid)?;
-        Some(self.dismiss(target, why))
+        let watched = self.targets.remove(&pid)?;
+        Some(self.dismiss(watched, why))
     }
 
     /// The same of one that is not among the targets, or not yet.
-    pub(super) fn dismiss(&mut self, mut target: Target, why: Why) -> Vec<Settled> {
-        let (pid, slot) = (target.process.pid, target.slot);
+    pub(super) fn dismiss(&mut self, mut watched: Watched, why: Why) -> Vec<Settled> {
+        let (pid, slot) = (watched.target.process.pid, watched.target.slot);
         if let Err(error) = self.maps.dismiss(pid) {
             self.maps.note(&error);
         }
-        if let Some(end) = &target.end {
+        if let Some(end) = &watched.end {
             // Its process may go on, as another program.
             end.abort();
         }
         self.hook_set.release(slot, &self.windows);
-        for links in [&mut target.links, &mut target.probes.links] {
+        for links in [&mut watched.links, &mut watched.probes.links] {
             let task = self.windows.detach(std::mem::take(links));
             if why != Why::Ended {
                 self.leaving.add(pid, task);
             }
         }
-        if why != Why::Ended && target.probes.window == Window::Busy {
+        if why != Why::Ended && watched.probes.window == Window::Busy {
             self.leaving.wait_for(slot, pid);
         }
-        self.last_hits(&mut target);
-        (target.made, target.over) = (self.maps.made(&target.known), self.maps.over(&target.known));
+        self.last_hits(&mut watched);
+        (watched.made, watched.over) = (self.maps.made(&watched.known), self.maps.over(&watched.known));
         let since = clock::now();
         let mut settled = Vec::new();
         for plane in [Plane::Hooks, Plane::Probes] {
-            let cut = self.cut(&target, plane);
+            let cut = self.cut(&watched, plane);
             let duty = match plane {
-                Plane::Hooks => &mut target.hooks,
-                Plane::Probes => &mut target.probes,
+                Plane::Hooks => &mut watched.hooks,
+                Plane::Probes => &mut watched.probes,
             };
             // While windows were always open, figures are the kernel's own counts.
             if let (Window::Open { since: opened }, true) = (duty.window, duty.weighed) {
@@ -87,29 +86,29 @@ impl Watch {
             duty.window = Window::None;
         }
         self.ended += usize::from(why != Why::Refused);
-        self.retired.push(Retired { target, why, since });
+        self.retired.push(Retired { watched, why, since });
         settled
     }
 
     /// Takes note of what targets have made of the kernel's maps, and could not.
     pub fn note_made(&mut self) {
-        for target in self.targets.values_mut() {
-            (target.made, target.over) = (self.maps.made(&target.known), self.maps.over(&target.known));
+        for watched in self.targets.values_mut() {
+            (watched.made, watched.over) = (self.maps.made(&watched.known), self.maps.over(&watched.known));
         }
     }
 
     /// What it cost since the governor's last turn.
-    fn last_hits(&self, target: &mut Target) {
+    fn last_hits(&self, watched: &mut Watched) {
         // Without them the last turn's figures stand.
-        let hits = match self.meter.hits(target.known.index) {
+        let hits = match self.meter.hits(watched.known.index) {
             Ok(hits) => hits,
             Err(error) => return self.maps.note(&error),
         };
         for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
-            let new = hits[index].saturating_sub(target.spent.hits[index]);
-            target.spent.by_kind[index] += new as f64 * self.meter.costs.of(*probe);
+            let new = hits[index].saturating_sub(watched.spent.hits[index]);
+            watched.spent.by_kind[index] += new as f64 * self.meter.costs.of(*probe);
         }
-        target.spent.hits = hits;
+        watched.spent.hits = hits;
     }
 
     /// Whether there are targets that ended, whose last figures wait to be read.
@@ -122,21 +121,21 @@ impl Watch {
     pub fn kept(&self, ending: bool) -> HashSet<u32> {
         let now = clock::now();
         let recent = self.retired.iter().filter(|retired| !ending && !retired.is_over(now));
-        let recent = recent.map(|retired| retired.target.slot);
+        let recent = recent.map(|retired| retired.watched.target.slot);
         self.by_slot.keys().copied().chain(recent).collect()
     }
 
     /// Takes out those whose slots are `gone`, and tidies the kernel's maps.
     pub fn bury(&mut self, gone: impl Fn(u32) -> bool) -> Vec<Retired> {
         let retired = std::mem::take(&mut self.retired).into_iter();
-        let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.target.slot));
+        let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.watched.target.slot));
         self.retired = recent;
         if !over.is_empty() {
             self.maps.forget(gone);
         }
         // Only now: programs go by what stands at their index.
         for retired in &over {
-            self.places.give_back(retired.target.known.index);
+            self.places.give_back(retired.watched.known.index);
         }
         over
     }

@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::Watch;
-use crate::{
-    budget::{
-        Guest, Ledger, tail,
-        worth::{self, Claim},
-    },
-    target::Target,
+use super::{Watch, Watched};
+use crate::budget::{
+    Guest, Ledger, tail,
+    worth::{self, Claim},
 };
 
 impl Watch {
@@ -17,11 +14,11 @@ impl Watch {
         let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
             return HashMap::new();
         };
-        let claim = |target: &Target| {
-            let ledger = target.hooks.ledger.as_ref()?;
+        let claim = |watched: &Watched| {
+            let ledger = watched.hooks.ledger.as_ref()?;
             let cores = limits.income(ledger.load(), 1.0);
-            let weight = target.worth.weight();
-            Some((target.slot, Claim { cores, weight }))
+            let weight = watched.worth.weight();
+            Some((watched.target.slot, Claim { cores, weight }))
         };
         let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
         slots.into_iter().zip(worth::shares(&claims, host)).collect()
@@ -29,17 +26,19 @@ impl Watch {
 
     /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes, or
     /// others' windows, may bring over its 99th percentile of latency: those that there are share that.
-    pub(super) fn tail(&self, target: &Target) -> (f64, f64) {
+    pub(super) fn tail(&self, watched: &Watched) -> (f64, f64) {
         let Some(longer) = self.options.limits.and_then(|limits| limits.tail) else {
             return (0.0, f64::INFINITY);
         };
-        let load = target.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
-        let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
+        let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
+        let latest = watched.state.go.as_ref().and_then(|go| go.latest.as_ref());
         let threads = latest.map(|(_, snapshot)| snapshot.gomaxprocs);
-        let planes = [&target.hooks, &target.probes].into_iter().filter(|duty| duty.weighed);
-        let windows = planes.count() + usize::from(target.guest.as_ref().is_some_and(Guest::minds));
+        let planes = [&watched.hooks, &watched.probes]
+            .into_iter()
+            .filter(|duty| duty.weighed);
+        let windows = planes.count() + usize::from(watched.guest.as_ref().is_some_and(Guest::minds));
         (
-            target.room.busy(&self.host, load, threads),
+            watched.room.busy(&self.host, load, threads),
             tail::allowed(longer) / windows.max(1) as f64,
         )
     }
@@ -47,9 +46,11 @@ impl Watch {
     /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
     pub fn judge(&mut self, slot: u32) {
         let Some(limits) = self.options.limits else { return };
-        let Some(target) = self.by_slot(slot) else { return };
-        let Some(ledger) = &mut target.hooks.ledger else { return };
-        target.worth.note(target.probes.weigher.ready(), ledger.load());
-        ledger.set_limits(limits.of_hooks(target.worth.reserved()));
+        let Some(watched) = self.by_slot(slot) else { return };
+        let Some(ledger) = &mut watched.hooks.ledger else {
+            return;
+        };
+        watched.worth.note(watched.probes.weigher.ready(), ledger.load());
+        ledger.set_limits(limits.of_hooks(watched.worth.reserved()));
     }
 }

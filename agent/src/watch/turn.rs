@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use agent_common::hits::{Hits, Probe};
 
+use super::Watched;
 use crate::{
     budget::{Costs, Duty, Facts, Turn, Window, cost::Part, guest::Attached, ledger::Phase},
     model::MonoNs,
-    target::Target,
 };
 
 /// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes. `attached` is whether the hooks
 /// are, for whomever.
 pub(super) fn turn(
-    target: &mut Target,
+    watched: &mut Watched,
     costs: &Costs,
     hits: Hits,
     now: MonoNs,
@@ -21,7 +21,7 @@ pub(super) fn turn(
     (busy, tail): (f64, f64),
     attached: bool,
 ) -> (Turn, Turn) {
-    let spent = &mut target.spent;
+    let spent = &mut watched.spent;
     let mut new = [0; Probe::COUNT];
     for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
         new[index] = hits[index].saturating_sub(spent.hits[index]);
@@ -31,7 +31,7 @@ pub(super) fn turn(
     let (probes, hooks) = (split.probes.cost, split.hooks.cost);
     let always = split.always.cost + split.idle.cost;
     // A target that just ended has no CPU time to show; its end is on its way.
-    let clock = target.process.cpu_time().unwrap_or(spent.clock);
+    let clock = watched.target.process.cpu_time().unwrap_or(spent.clock);
     let cpu = clock.saturating_sub(spent.clock) as f64;
     let elapsed = now.0.saturating_sub(spent.turned.0) as f64;
     spent.hits = hits;
@@ -48,8 +48,8 @@ pub(super) fn turn(
         busy,
         tail,
     };
-    if let Some(guest) = &mut target.guest {
-        let attached = if target.hooks.window.is_wanted() {
+    if let Some(guest) = &mut watched.guest {
+        let attached = if watched.hooks.window.is_wanted() {
             Attached::Own
         } else if attached {
             Attached::Others
@@ -78,7 +78,7 @@ pub(super) fn turn(
         }
     };
     (
-        ask(&mut target.hooks, always, split.hooks),
-        ask(&mut target.probes, always + hooks, split.probes),
+        ask(&mut watched.hooks, always, split.hooks),
+        ask(&mut watched.probes, always + hooks, split.probes),
     )
 }

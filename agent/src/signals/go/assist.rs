@@ -12,9 +12,9 @@ use crate::{
     attach::plan::{Plan, usable},
     inspect::{GoHook, GoImage},
     model::{Attribute, Metric},
-    signals::Signal,
     signals::go::origins::{by_origin, origin_attributes, started_with},
     signals::points::metric,
+    signals::{Signal, State},
     target::Target,
     telemetry::gc::{ASSIST_COUNT, ASSIST_FUNCTIONS, ASSIST_OTHERS, ASSIST_TIME},
 };
@@ -38,8 +38,10 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
 const TOLD: usize = 5;
 
 /// Time and number of assists by origin.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut sums: Vec<_> = by_origin(target, reading, Series::GoAssist).into_iter().collect();
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let mut sums: Vec<_> = by_origin(target, state, reading, Series::GoAssist)
+        .into_iter()
+        .collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
     let points = |value: fn(u64, u64) -> u64| {
         let points = sums.iter().map(|((origin, _), bucket)| {
@@ -56,8 +58,8 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
 }
 
 /// Who paid the assists of a cycle, largest first; nothing where no window covered it.
-pub fn payers(cycle: u64, target: &Target) -> Vec<Attribute> {
-    let Some(assists) = target.assists.filter(|assists| assists.number == cycle) else {
+pub fn payers(cycle: u64, target: &Target, state: &State) -> Vec<Attribute> {
+    let Some(assists) = state.assists.filter(|assists| assists.number == cycle) else {
         return Vec::new();
     };
     let mut payers: Vec<Payer> = assists.payers.into_iter().filter(|payer| payer.time > 0).collect();
@@ -109,17 +111,20 @@ mod tests {
                 time: *time,
             };
         }
-        let mut target = target();
-        target.assists = Some(assists);
+        let target = target();
+        let state = State {
+            assists: Some(assists),
+            ..State::default()
+        };
         let told: Vec<String> = told.iter().map(|text| (*text).to_owned()).collect();
         let told = Attribute::new(ASSIST_FUNCTIONS, told);
         let rest = rest.map(|rest| Attribute::new(ASSIST_OTHERS, rest));
         assert_eq!(
-            payers(7, &target),
+            payers(7, &target, &state),
             std::iter::once(told).chain(rest).collect::<Vec<_>>()
         );
         // Another cycle's are not this one's.
-        assert_eq!(payers(8, &target), []);
+        assert_eq!(payers(8, &target, &state), []);
     }
 
     #[test]
@@ -132,6 +137,6 @@ mod tests {
 
     #[test]
     fn a_cycle_that_no_window_covered_has_no_payers() {
-        assert_eq!(payers(1, &target()), []);
+        assert_eq!(payers(1, &target(), &State::default()), []);
     }
 }

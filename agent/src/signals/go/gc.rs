@@ -12,9 +12,7 @@ use crate::{
     inspect::{GoHook, GoImage},
     model::{Attribute, MonoNs, Span, SpanKind},
     runtime::go::{bounded, gogc},
-    signals::Check,
-    signals::Need,
-    signals::Signal,
+    signals::{Check, Need, Signal, State},
     target::Target,
     telemetry::go::{
         GC_CPU_ASSIST, GC_CPU_DEDICATED, GC_CPU_FRACTIONAL, GC_CPU_IDLE, GC_CYCLE, GC_FORCED, GC_GOAL_BY, GC_GOGC,
@@ -39,9 +37,9 @@ pub const SIGNAL: Signal = Signal {
     ],
     check: Some(Check {
         what: "cycles",
-        count: |target, _| target.cycles.exported,
+        count: |_, state, _| state.cycles.exported,
     }),
-    ..Signal::new(NAME, |_, _| Vec::new())
+    ..Signal::new(NAME, |_, _, _| Vec::new())
 };
 
 /// Where the end of a cycle is seen.
@@ -50,9 +48,49 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     plan.set_one(NAME, "go_gc_cycle", site);
 }
 
+/// Which GC cycles of a target became traces, and which did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cycles {
+    /// The last one's number; 0 before the first.
+    pub last: u64,
+    pub exported: u64,
+    /// Seen, and not traced for `--max-spans`.
+    pub left_out: u64,
+    /// Numbers between two seen ones that never came.
+    pub missed: u64,
+    /// Numbers that came again.
+    pub repeated: u64,
+}
+
+impl Cycles {
+    /// Takes note of a cycle that becomes a trace; false when it was seen before.
+    pub fn note(&mut self, number: u64) -> bool {
+        let new = self.see(number);
+        self.exported += u64::from(new);
+        new
+    }
+
+    /// Takes note of a cycle that does not.
+    pub fn leave_out(&mut self, number: u64) {
+        self.left_out += u64::from(self.see(number));
+    }
+
+    fn see(&mut self, number: u64) -> bool {
+        if number <= self.last {
+            self.repeated += 1;
+            return false;
+        }
+        if self.last != 0 {
+            self.missed += number - self.last - 1;
+        }
+        self.last = number;
+        true
+    }
+}
+
 /// The cycle and its three phases; nothing for a cycle that was seen already. Cycles that were missed are counted.
-pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
-    if !target.note_cycle(cycle.number) {
+pub fn spans(cycle: &Cycle, target: &Target, state: &mut State) -> Vec<Span> {
+    if !state.cycles.note(cycle.number) {
         return Vec::new();
     }
     let at = |time: i64| MonoNs(time.max(0) as u64);
@@ -71,12 +109,12 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
         Attribute::new(GC_CPU_IDLE, cycle.idle),
     ];
     let stops = [
-        target.stops.within(SWEEP_TERMINATION, cycle.sweep_term, cycle.mark),
-        target.stops.within(MARK_TERMINATION, cycle.mark_term, cycle.end),
+        state.stops.within(SWEEP_TERMINATION, cycle.sweep_term, cycle.mark),
+        state.stops.within(MARK_TERMINATION, cycle.mark_term, cycle.end),
     ];
     attributes.extend(pacing(cycle, stops[0].as_ref()));
     attributes.extend(stops[0].iter().flat_map(|stop| stw::trigger(stop, target)));
-    attributes.extend(assist::payers(cycle.number, target));
+    attributes.extend(assist::payers(cycle.number, target, state));
     let kind = SpanKind::Internal;
     let root = Span::root("go.gc.cycle", kind, at(cycle.sweep_term), at(cycle.end), attributes);
     let phases = [
@@ -86,7 +124,7 @@ pub fn spans(cycle: &Cycle, target: &mut Target) -> Vec<Span> {
     ];
     let mut spans = vec![root];
     for (name, start, end, stop) in phases {
-        let late = stop.iter().flat_map(|stop| stw::late(stop, target));
+        let late = stop.iter().flat_map(|stop| stw::late(stop, target, state));
         let attributes = std::iter::once(number.clone()).chain(late).collect();
         let phase = spans[0].child(name, at(start), at(end), attributes);
         let parts = stop.map_or_else(Vec::new, |stop| stw::parts(&stop, &phase));
@@ -171,6 +209,27 @@ mod tests {
         // debug.SetMemoryLimit(math.MaxInt64 - 1).
         check_of(-1, (u64::MAX, i64::MAX - 1, Some(u64::MAX)), None);
         check_of(100, (4 << 20, i64::MAX - 1, None), Some("gogc"));
+    }
+
+    #[test]
+    fn every_cycle_once_and_gaps_are_counted() {
+        let mut cycles = Cycles::default();
+        let seen: Vec<bool> = [7, 8, 8, 11, 10]
+            .into_iter()
+            .map(|number| cycles.note(number))
+            .collect();
+        assert_eq!(seen, [true, true, false, true, false]);
+        cycles.leave_out(12);
+        assert_eq!(
+            cycles,
+            Cycles {
+                last: 12,
+                exported: 3,
+                left_out: 1,
+                missed: 2,
+                repeated: 2
+            }
+        );
     }
 
     #[test]

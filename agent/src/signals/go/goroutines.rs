@@ -10,9 +10,9 @@ use std::{
 use crate::{
     model::{Attribute, Metric, MonoNs, Point, PointData},
     runtime::go::{Seen, State, Walk},
-    signals::Signal,
     signals::go::origins::{function_attributes, is_system, started_with},
     signals::points::metric,
+    signals::{self, Signal},
     target::Target,
     telemetry::{
         goroutine::{
@@ -26,7 +26,7 @@ use crate::{
 pub const NAME: &str = "go.goroutines";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, |target, _| metrics(target));
+pub const SIGNAL: Signal = Signal::new(NAME, |target, state, _| metrics(target, state));
 
 /// Origins that are shown apart; the others are one.
 const ORIGINS: usize = 64;
@@ -159,11 +159,11 @@ fn origin(seen: &Seen) -> Origin {
 }
 
 /// Looks at every goroutine, unless the last look took too long to be repeated already; whether it did.
-pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<bool> {
-    let Some(go) = &target.go else { return Ok(false) };
+pub fn walk(target: &Target, state: &mut signals::State, now: MonoNs) -> std::io::Result<bool> {
+    let Some(go) = &state.go else { return Ok(false) };
     let begin = Instant::now();
-    let early = target.goroutines.next.is_some_and(|next| begin < next);
-    if early || target.is_never_on(NAME) {
+    let early = state.goroutines.next.is_some_and(|next| begin < next);
+    if early || state.is_never_on(NAME) {
         return Ok(false);
     }
     let walk = go.read(target.process.pid, LONGEST, |runtime| {
@@ -171,14 +171,14 @@ pub fn walk(target: &mut Target, now: MonoNs) -> std::io::Result<bool> {
     });
     let walked = begin.elapsed();
     // Also of one that did not come: it is no cheaper.
-    target.goroutines.next = Some(Instant::now() + walked * SHARE);
+    state.goroutines.next = Some(Instant::now() + walked * SHARE);
     let Some(mut walk) = walk? else { return Ok(true) };
     // Names are read once: what that takes is no part of the next look.
     name(&mut walk.goroutines, target);
     let begin = Instant::now();
-    target.goroutines.note(&walk, now);
+    state.goroutines.note(&walk, now);
     let took = walked + begin.elapsed();
-    target.goroutines.next = Some(Instant::now() + took * SHARE);
+    state.goroutines.next = Some(Instant::now() + took * SHARE);
     Ok(true)
 }
 
@@ -195,20 +195,20 @@ fn name(goroutines: &mut [Seen], target: &Target) {
 }
 
 /// The last walk as metrics.
-pub fn metrics(target: &Target) -> Vec<Metric> {
-    let goroutines = &target.goroutines;
+pub fn metrics(target: &Target, state: &signals::State) -> Vec<Metric> {
+    let goroutines = &state.goroutines;
     let (Some(time), Some(first)) = (goroutines.walked, goroutines.first) else {
         return Vec::new();
     };
-    let alive = |(&(shown, state, reason), count): (&(Shown, State, u32), &u64)| {
-        let mut attributes = attributes(target, shown);
-        attributes.push(Attribute::new(GOROUTINE_STATE, state.name()));
-        if state == State::Waiting {
-            attributes.push(Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(reason)));
+    let alive = |(&(shown, status, reason), count): (&(Shown, State, u32), &u64)| {
+        let mut attributes = attributes(target, state, shown);
+        attributes.push(Attribute::new(GOROUTINE_STATE, status.name()));
+        if status == State::Waiting {
+            attributes.push(Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(reason)));
         }
         target.gauge(*count as i64, time, attributes)
     };
-    let sum = |(shown, count): (&Shown, &u64)| target.sum_from(first, *count, time, attributes(target, *shown));
+    let sum = |(shown, count): (&Shown, &u64)| target.sum_from(first, *count, time, attributes(target, state, *shown));
     let left_out = vec![target.gauge(goroutines.left_out as i64, time, Vec::new())];
     [
         metric(&GOROUTINE_ALIVE, merged(goroutines.counts.iter().map(alive))),
@@ -237,8 +237,8 @@ fn merged(points: impl Iterator<Item = Point>) -> Vec<Point> {
     merged
 }
 
-fn attributes(target: &Target, shown: Shown) -> Vec<Attribute> {
-    let Some((startpc, gopc)) = shown.map(|number| target.goroutines.shown[number]) else {
+fn attributes(target: &Target, state: &signals::State, shown: Shown) -> Vec<Attribute> {
+    let Some((startpc, gopc)) = shown.map(|number| state.goroutines.shown[number]) else {
         return vec![Attribute::new(OVERFLOW, true)];
     };
     let mut attributes: Vec<Attribute> = function_attributes(startpc, target).into();
@@ -252,10 +252,10 @@ fn attributes(target: &Target, shown: Shown) -> Vec<Attribute> {
 }
 
 /// The origin whose goroutines have become more by most since the first walk, as people read it; None when none has.
-pub fn fastest_growing(target: &Target) -> Option<String> {
+pub fn fastest_growing(target: &Target, state: &signals::State) -> Option<String> {
     /// Fewer more are a service at work.
     const FEW: i64 = 10;
-    let goroutines = &target.goroutines;
+    let goroutines = &state.goroutines;
     let (first, last) = (goroutines.first?, goroutines.walked?);
     let named = |startpc| started_with(startpc, target);
     let of_user = goroutines.growth().filter(|(_, _, more)| *more >= FEW);

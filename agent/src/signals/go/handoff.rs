@@ -9,9 +9,9 @@ use crate::{
     attach::plan::{Plan, found},
     inspect::{ArgLocation, GoHook, GoImage, SiteCost},
     model::{Attribute, Metric},
-    signals::Signal,
     signals::go::origins,
     signals::points::metric,
+    signals::{Signal, State},
     target::Target,
     telemetry::processor::{HANDOFF_REASON, HANDOFFS},
 };
@@ -61,7 +61,7 @@ fn reason(caller: &str) -> &'static str {
 }
 
 /// How many were handed off, by reason.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for (caller, count) in reading.counts(target.slot, Series::GoHandoff) {
         // What is kept is the return address: the call is just before it.

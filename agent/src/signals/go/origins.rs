@@ -10,7 +10,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, Point},
-    signals::{points::metric, process::quota::Quotas},
+    signals::{State, points::metric, process::quota::Quotas},
     target::Target,
     telemetry::{
         goroutine::{
@@ -54,14 +54,14 @@ impl Throttled {
 }
 
 /// Chooses the origins that are shown apart: those on which most time went, as long as there is room.
-pub fn note(target: &mut Target, reading: &Reading) {
+pub fn note(target: &Target, state: &mut State, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
     for series in [Series::GoTime, Series::GoAssist, Series::GoSyscall] {
         for (origin, _, bucket) in reading.parts(target.slot, series) {
             *times.entry(named(origin, target)).or_default() += bucket.sum;
         }
     }
-    let Origins { shown, others, .. } = &mut target.origins;
+    let Origins { shown, others, .. } = &mut state.origins;
     let mut new: Vec<(u32, u64)> = times
         .into_iter()
         .filter(|(origin, _)| !shown.contains(origin) && !others.contains(origin))
@@ -74,15 +74,15 @@ pub fn note(target: &mut Target, reading: &Reading) {
             others.insert(origin);
         }
     }
-    let path = target.quotas.as_ref().and_then(Quotas::throttling);
-    let throttled = by_origin(target, reading, Series::GoTime)
+    let path = state.quotas.as_ref().and_then(Quotas::throttling);
+    let throttled = by_origin(target, state, reading, Series::GoTime)
         .into_iter()
         .filter(|((_, part), _)| is_throttled(*part));
-    let mut noted = std::mem::take(&mut target.origins.throttled);
+    let mut noted = std::mem::take(&mut state.origins.throttled);
     for (key, bucket) in throttled {
         noted.entry(key).or_default().note(bucket.sum, path);
     }
-    target.origins.throttled = noted;
+    state.origins.throttled = noted;
 }
 
 fn is_throttled(part: u8) -> bool {
@@ -90,11 +90,16 @@ fn is_throttled(part: u8) -> bool {
 }
 
 /// Sums by origin and part; what is not shown apart is one origin, None.
-pub fn by_origin(target: &Target, reading: &Reading, series: Series) -> HashMap<(Option<u32>, u8), Bucket> {
+pub fn by_origin(
+    target: &Target,
+    state: &State,
+    reading: &Reading,
+    series: Series,
+) -> HashMap<(Option<u32>, u8), Bucket> {
     let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
     for (origin, part, bucket) in reading.parts(target.slot, series) {
         let origin = named(origin, target);
-        let origin = target.origins.shown.contains(&origin).then_some(origin);
+        let origin = state.origins.shown.contains(&origin).then_some(origin);
         let sum = sums.entry((origin, part)).or_default();
         sum.count += bucket.count;
         sum.sum += bucket.sum;
@@ -103,7 +108,7 @@ pub fn by_origin(target: &Target, reading: &Reading, series: Series) -> HashMap<
 }
 
 /// What the time from runnable to running went into, largest first, as people read it; None when there was none.
-pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
+pub fn turns(target: &Target, state: &State, reading: &Reading) -> Option<String> {
     let mut times: HashMap<&str, u64> = HashMap::new();
     for (_, part, bucket) in reading.parts(target.slot, Series::GoTime) {
         if let Some(("runnable", cause)) = kind(u32::from(part)) {
@@ -121,7 +126,7 @@ pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
             "throttled" => "the P's thread was throttled",
             _ => "not known which",
         };
-        let by = target.quotas.as_ref().and_then(Quotas::throttling);
+        let by = state.quotas.as_ref().and_then(Quotas::throttling);
         let by = by.filter(|_| cause == "throttled").map(|path| format!(" by {path}"));
         format!(
             "{why}{} {:.1} %",
@@ -133,8 +138,8 @@ pub fn turns(target: &Target, reading: &Reading) -> Option<String> {
 }
 
 /// The time of each origin, and how it was cut up.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut sums: Vec<_> = by_origin(target, reading, Series::GoTime).into_iter().collect();
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let mut sums: Vec<_> = by_origin(target, state, reading, Series::GoTime).into_iter().collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
     let [mut times, mut long, mut preempted, mut ended]: [Vec<Point>; 4] = Default::default();
     for ((origin, part), bucket) in sums {
@@ -147,13 +152,13 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
             part if part == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
             part if part == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
             part if part == Spent::Ended as u32 => ended.push(point(bucket.count, Vec::new())),
-            of => match target.origins.throttled.get(&(origin, part)) {
+            of => match state.origins.throttled.get(&(origin, part)) {
                 Some(throttled) => times.extend(throttled.by.iter().map(|(path, time)| {
-                    let mut attributes = part_attributes(of, target);
+                    let mut attributes = part_attributes(of, state);
                     attributes.extend(path.clone().map(|path| Attribute::new(CGROUP_PATH, path)));
                     point(*time, attributes)
                 })),
-                None => times.push(point(bucket.sum, part_attributes(of, target))),
+                None => times.push(point(bucket.sum, part_attributes(of, state))),
             },
         }
     }
@@ -169,8 +174,10 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
 }
 
 /// The time of each origin in system calls.
-pub fn syscalls(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut sums: Vec<_> = by_origin(target, reading, Series::GoSyscall).into_iter().collect();
+pub fn syscalls(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let mut sums: Vec<_> = by_origin(target, state, reading, Series::GoSyscall)
+        .into_iter()
+        .collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
     let point = |((origin, _), bucket): ((Option<u32>, u8), Bucket)| {
         target.sum(bucket.sum, reading.time, origin_attributes(origin, target))
@@ -225,11 +232,11 @@ pub fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
 }
 
 /// State, and what it is due to.
-fn part_attributes(part: u32, target: &Target) -> Vec<Attribute> {
+fn part_attributes(part: u32, state: &State) -> Vec<Attribute> {
     let Some((state, cause)) = kind(part) else {
         return vec![
             Attribute::new(GOROUTINE_STATE, "waiting"),
-            Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(part)),
+            Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(part)),
         ];
     };
     vec![
@@ -288,7 +295,8 @@ mod tests {
         let process = Process::read(std::process::id()).unwrap();
         let target = Target::new(process, 1, Arc::default(), MonoNs(0));
         let mut reading = Reading::default();
-        assert_eq!(turns(&target, &reading), None);
+        let state = State::default();
+        assert_eq!(turns(&target, &state, &reading), None);
         let parts = [
             (Spent::NoProcessor, 5),
             (Spent::Throttled, 15),
@@ -300,33 +308,34 @@ mod tests {
             reading.parts.insert(key, Bucket { count: 1, sum });
         }
         let expected = "the P's thread was throttled 75.0 %, no P free 25.0 %";
-        assert_eq!(turns(&target, &reading).as_deref(), Some(expected));
+        assert_eq!(turns(&target, &state, &reading).as_deref(), Some(expected));
     }
 
     #[test]
     fn an_origin_stays_where_it_was_put() {
         let process = Process::read(std::process::id()).unwrap();
-        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut state = State::default();
         let mut reading = Reading::default();
         let add = |reading: &mut Reading, origin: u32, sum| {
             let key = (1, Series::GoTime as u16, origin, Spent::Running as u8);
             reading.parts.insert(key, Bucket { count: 1, sum });
         };
-        let rest = |target: &Target, reading: &Reading| {
-            by_origin(target, reading, Series::GoTime)
+        let rest = |state: &State, reading: &Reading| {
+            by_origin(&target, state, reading, Series::GoTime)
                 .get(&(None, Spent::Running as u8))
                 .map_or(0, |bucket| bucket.sum)
         };
         for origin in 0..100 {
             add(&mut reading, origin, u64::from(origin));
         }
-        note(&mut target, &reading);
+        note(&target, &mut state, &reading);
         // The 64 on which most time went are shown, the others are one.
-        assert_eq!(rest(&target, &reading), (0..36).sum::<u64>());
-        assert_eq!(by_origin(&target, &reading, Series::GoTime).len(), 65);
+        assert_eq!(rest(&state, &reading), (0..36).sum::<u64>());
+        assert_eq!(by_origin(&target, &state, &reading, Series::GoTime).len(), 65);
         add(&mut reading, 0, 1_000_000);
-        note(&mut target, &reading);
-        assert_eq!(rest(&target, &reading), (0..36).sum::<u64>() + 1_000_000);
+        note(&target, &mut state, &reading);
+        assert_eq!(rest(&state, &reading), (0..36).sum::<u64>() + 1_000_000);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The Go runtime's own account, from the target's memory: no probe, no cost to the target, no GC needed first.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     attach::plan,
+    deadline,
     inspect::GoImage,
     model::{Attribute, Metric, MonoNs, Point, PointData},
-    runtime::go::{Between, CPU_CLASSES, TimeHistogram},
+    runtime::go::{Between, CPU_CLASSES, GoRuntime, Snapshot, TimeHistogram},
     signal::Coverage,
-    signals::Check,
-    signals::Signal,
     signals::points::metric,
+    signals::{Check, Signal, State},
     target::Target,
     telemetry::{
         MetricDef,
@@ -34,13 +34,60 @@ pub const NAME: &str = "go.runtime";
 pub const SIGNAL: Signal = Signal {
     check: Some(Check {
         what: "goroutines",
-        count: |target, _| {
-            let latest = target.go.as_ref().and_then(|go| go.latest.as_ref());
+        count: |_, state, _| {
+            let latest = state.go.as_ref().and_then(|go| go.latest.as_ref());
             latest.map_or(0, |(_, snapshot)| snapshot.goroutines)
         },
     }),
-    ..Signal::new(NAME, |target, _| metrics(target))
+    ..Signal::new(NAME, |target, state, _| metrics(target, state))
 };
+
+/// A Go process' runtime and its last reading.
+pub struct GoState {
+    pub runtime: Arc<GoRuntime>,
+    /// Explicit bounds of the runtime's histograms, seconds.
+    bounds: Arc<[f64]>,
+    pub latest: Option<(MonoNs, Snapshot)>,
+}
+
+impl GoState {
+    /// Nothing read yet.
+    pub fn new(runtime: GoRuntime) -> Self {
+        Self {
+            bounds: runtime.bounds().into(),
+            runtime: runtime.into(),
+            latest: None,
+        }
+    }
+
+    /// Reads the memory of the process, for no longer than that. What did not answer is not asked again before it has.
+    pub fn read<T: Send + 'static>(
+        &self,
+        pid: u32,
+        most: Duration,
+        read: impl FnOnce(&GoRuntime) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let runtime = self.runtime.clone();
+        deadline::MEMORY.within(pid, most, move || read(&runtime))?
+    }
+}
+
+/// Reads plane 0, if there is any and the runtime has started.
+pub fn read(target: &Target, state: &mut State, now: MonoNs) -> io::Result<()> {
+    let off = state.is_never_on(NAME);
+    let Some(go) = &mut state.go else { return Ok(()) };
+    // Others read it too: the user may want their part only.
+    if off {
+        return Ok(());
+    }
+    let snapshot = go.read(target.process.pid, deadline::SOON, |runtime| {
+        runtime.is_started().then(|| runtime.snapshot()).transpose()
+    })?;
+    if let Some(snapshot) = snapshot {
+        go.latest = Some((now, snapshot));
+    }
+    Ok(())
+}
 
 /// How much of it there is.
 pub fn coverage(image: &GoImage) -> Coverage {
@@ -69,8 +116,8 @@ fn without_home(image: &GoImage) -> Vec<String> {
 }
 
 /// The last snapshot as metrics.
-pub fn metrics(target: &Target) -> Vec<Metric> {
-    let Some(go) = &target.go else { return Vec::new() };
+pub fn metrics(target: &Target, state: &State) -> Vec<Metric> {
+    let Some(go) = &state.go else { return Vec::new() };
     let Some((time, snapshot)) = &go.latest else {
         return Vec::new();
     };

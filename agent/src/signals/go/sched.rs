@@ -14,11 +14,9 @@ use crate::{
     inspect::{GoHook, GoImage, SiteCost},
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
-    signals::Check,
-    signals::Need,
-    signals::Signal,
     signals::go::origins::{self, function_attributes, started_with},
     signals::thread::run_queue,
+    signals::{Check, Need, Signal, State},
     signals::{
         points::{count, distribution, slow_span},
         process::quota,
@@ -52,7 +50,7 @@ pub const SIGNAL: Signal = Signal {
     ],
     check: Some(Check {
         what: "runnable → running",
-        count: |target, reading| reading.whole(target.slot, Series::GoRunnable).count(),
+        count: |target, _, reading| reading.whole(target.slot, Series::GoRunnable).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
@@ -154,21 +152,21 @@ impl Waits {
 
 /// A slow wait: a goroutine that waited for its turn, or for something before that as well. What it waited for and its turn are
 /// parts then.
-pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
+pub fn spans(wait: &Wait, target: &Target, state: &mut State) -> Vec<Span> {
     let who = started_with(wait.startpc, target);
     let ran = wait.header.time;
     let links: Vec<Link> = wait
         .wakers
         .iter()
-        .filter_map(|waker| target.waits.links.get(&(waker.goid, waker.ran)).copied())
+        .filter_map(|waker| state.waits.links.get(&(waker.goid, waker.ran)).copied())
         .collect();
-    let attributes = attributes(wait, target);
+    let attributes = attributes(wait, target, state);
     let mut spans = if wait.waited != 0 {
         let times = (MonoNs(wait.parked), MonoNs(ran));
         let series = (Series::GoWaiting, wait.wait_reason);
-        let reason = target.wait_reason(wait.wait_reason);
+        let reason = state.wait_reason(wait.wait_reason);
         let root = slow_span(
-            target,
+            state,
             series,
             format!("wait {who}"),
             SpanKind::Internal,
@@ -177,14 +175,14 @@ pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
         );
         let since = MonoNs(wait.since);
         let waited = root.child(reason, times.0, since, Vec::new());
-        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait, target));
+        let runnable = root.child(format!("runnable {who}"), since, times.1, turn(wait, state));
         vec![root, waited, runnable]
     } else {
         let times = (MonoNs(wait.since), MonoNs(ran));
-        let attributes = attributes.into_iter().chain(turn(wait, target)).collect();
+        let attributes = attributes.into_iter().chain(turn(wait, state)).collect();
         let series = (Series::GoRunnable, 0);
         vec![slow_span(
-            target,
+            state,
             series,
             format!("runnable {who}"),
             SpanKind::Internal,
@@ -193,16 +191,16 @@ pub fn spans(wait: &Wait, target: &mut Target) -> Vec<Span> {
         )]
     };
     spans[0].links = links;
-    target.waits.insert(wait.goid, ran, spans[0].link());
+    state.waits.insert(wait.goid, ran, spans[0].link());
     spans
 }
 
 /// Who waited, what for, and who woke it.
-fn attributes(wait: &Wait, target: &Target) -> Vec<Attribute> {
+fn attributes(wait: &Wait, target: &Target, state: &State) -> Vec<Attribute> {
     let mut attributes = vec![
         Attribute::new(GOROUTINE_ID, wait.goid as i64),
         Attribute::new(THREAD_ID, i64::from(wait.header.tid)),
-        Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(wait.wait_reason)),
+        Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(wait.wait_reason)),
     ];
     if wait.parent_goid != 0 {
         attributes.push(Attribute::new(GOROUTINE_PARENT_ID, wait.parent_goid as i64));
@@ -233,7 +231,7 @@ fn attributes(wait: &Wait, target: &Target) -> Vec<Attribute> {
 }
 
 /// How it came to be runnable, and why it did not run at once.
-fn turn(wait: &Wait, target: &Target) -> Vec<Attribute> {
+fn turn(wait: &Wait, state: &State) -> Vec<Attribute> {
     let mut attributes = vec![
         Attribute::new(GOROUTINE_RUNNABLE_SOURCE, source(wait.source)),
         Attribute::new(GC_MAX_PROCS, i64::from(wait.max_procs)),
@@ -248,7 +246,7 @@ fn turn(wait: &Wait, target: &Target) -> Vec<Attribute> {
         attributes.push(Attribute::new(RUNNABLE_RUN_QUEUE, wait.run_queue as i64));
         attributes.push(Attribute::new(RUNNABLE_THROTTLED, wait.throttled as i64));
         attributes.push(Attribute::new(GOROUTINE_CAUSE, cause(wait)));
-        attributes.extend(quota::attribute(target, wait.throttled));
+        attributes.extend(quota::attribute(state, wait.throttled));
     }
     attributes
 }
@@ -270,10 +268,11 @@ fn cause(wait: &Wait) -> &'static str {
 }
 
 /// The distributions of all waits and turns, and where the time of each origin went.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
     let mut metrics = distribution(
         &GOROUTINE_RUNNABLE_DURATION,
         target,
+        state,
         Series::GoRunnable,
         reading,
         |_| Vec::new(),
@@ -281,12 +280,13 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     metrics.extend(distribution(
         &GOROUTINE_WAIT_DURATION,
         target,
+        state,
         Series::GoWaiting,
         reading,
-        |reason| vec![Attribute::new(GOROUTINE_WAIT_REASON, target.wait_reason(reason))],
+        |reason| vec![Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(reason))],
     ));
     metrics.extend(count(&GOROUTINE_UNSTAMPED, target, Series::GoUnstamped, reading));
-    metrics.extend(origins::metrics(target, reading));
+    metrics.extend(origins::metrics(target, state, reading));
     metrics
 }
 
@@ -352,14 +352,15 @@ mod tests {
     #[test]
     fn a_wait_links_to_that_of_who_ended_it() {
         let process = Process::read(std::process::id()).unwrap();
-        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut state = State::default();
         let mut wait = Wait {
             goid: 7,
             since: 1000,
             ..Wait::default()
         };
         wait.header.time = 5000;
-        let first = spans(&wait, &mut target);
+        let first = spans(&wait, &target, &mut state);
         assert_eq!((first.len(), first[0].links.len()), (1, 0));
         let waker = |goid, ran| Waker {
             goid,
@@ -376,7 +377,7 @@ mod tests {
             ..Wait::default()
         };
         woken.header.time = 7000;
-        let second = spans(&woken, &mut target);
+        let second = spans(&woken, &target, &mut state);
         assert_eq!(second[0].links, [first[0].link()]);
         // The wait and the turn are its parts.
         let times: Vec<_> = second.iter().map(|span| (span.start.0, span.end.0)).collect();

@@ -14,11 +14,10 @@ use crate::{
     intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
-    signals::Need,
-    signals::Signal,
     signals::go::gc,
     signals::go::origins::{function_attributes, started_with},
     signals::thread::run_queue,
+    signals::{Need, Signal, State},
     signals::{points::distribution, process::quota},
     target::Target,
     telemetry::{
@@ -138,15 +137,15 @@ pub fn is_part(event: &Event) -> bool {
 }
 
 /// A stop as a trace of its own; those of the GC are parts of its cycle, which comes later.
-pub fn spans(stop: &Stop, target: &mut Target) -> Vec<Span> {
+pub fn spans(stop: &Stop, target: &Target, state: &mut State) -> Vec<Span> {
     if is_part(&Event::GoStop(*stop)) {
-        target.stops.keep(*stop);
+        state.stops.keep(*stop);
         return Vec::new();
     }
     let reason = reason(stop.reason);
     let mut attributes = asker(stop, target);
     attributes.push(Attribute::new(STW_REASON, reason.clone()));
-    attributes.extend(late(stop, target));
+    attributes.extend(late(stop, target, state));
     let times = (MonoNs(stop.asked), MonoNs(stop.end));
     let root = Span::root(
         format!("go.stw {reason}"),
@@ -213,8 +212,8 @@ fn is_runtime(frame: &Frame) -> bool {
 }
 
 /// The P that stopped last: the goroutine that gave way there, if one did, and what its thread did meanwhile.
-pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
-    let mut attributes = thread(stop, target);
+pub fn late(stop: &Stop, target: &Target, state: &State) -> Vec<Attribute> {
+    let mut attributes = thread(stop, state);
     if stop.late_goid == 0 {
         return attributes;
     }
@@ -234,7 +233,7 @@ pub fn late(stop: &Stop, target: &Target) -> Vec<Attribute> {
 }
 
 /// The thread whose P stopped last, and how long it and the asker's were off their cores.
-fn thread(stop: &Stop, target: &Target) -> Vec<Attribute> {
+fn thread(stop: &Stop, state: &State) -> Vec<Attribute> {
     if stop.late_tid == 0 {
         return Vec::new();
     }
@@ -252,7 +251,7 @@ fn thread(stop: &Stop, target: &Target) -> Vec<Attribute> {
             (STW_ASKER_THROTTLED, asker.throttled),
         ];
         attributes.extend(times.map(|(key, time)| Attribute::new(key, time as i64)));
-        attributes.extend(quota::attribute(target, late.throttled + asker.throttled));
+        attributes.extend(quota::attribute(state, late.throttled + asker.throttled));
     }
     attributes
 }
@@ -271,8 +270,8 @@ pub fn trigger(stop: &Stop, target: &Target) -> Vec<Attribute> {
 }
 
 /// How long the world stood still, by reason.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    distribution(&STW_DURATION, target, Series::GoStop, reading, |number| {
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    distribution(&STW_DURATION, target, state, Series::GoStop, reading, |number| {
         vec![Attribute::new(STW_REASON, reason(number))]
     })
 }
@@ -303,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_stop_has_its_two_parts_and_the_gcs_wait_for_their_cycle() {
-        let mut target = target();
-        let spans = spans(&stop(4, 1000), &mut target);
+        let (target, mut state) = (target(), State::default());
+        let spans = spans(&stop(4, 1000), &target, &mut state);
         let found: Vec<_> = spans
             .iter()
             .map(|span| (span.name.as_ref(), span.start.0, span.end.0))
@@ -315,8 +314,8 @@ mod tests {
             ("go.stw.stopped", 1010, 1030),
         ];
         assert_eq!(found, expected);
-        assert!(super::spans(&stop(SWEEP_TERMINATION, 5_000_000), &mut target).is_empty());
-        let within = |reason, begin, end| target.stops.within(reason, begin, end).map(|stop| stop.asked);
+        assert!(super::spans(&stop(SWEEP_TERMINATION, 5_000_000), &target, &mut state).is_empty());
+        let within = |reason, begin, end| state.stops.within(reason, begin, end).map(|stop| stop.asked);
         assert_eq!(within(SWEEP_TERMINATION, 5_000_100, 5_001_000), Some(5_000_000));
         assert_eq!(within(MARK_TERMINATION, 5_000_100, 5_001_000), None);
         assert_eq!(within(SWEEP_TERMINATION, 7_000_000, 8_000_000), None);
@@ -331,8 +330,11 @@ mod tests {
 
     #[test]
     fn a_late_thread_is_told_where_no_goroutine_is() {
-        let mut target = target();
-        target.quotas = Some(quota::Quotas::recorded("/a".to_owned()));
+        let target = target();
+        let state = State {
+            quotas: Some(quota::Quotas::recorded("/a".to_owned())),
+            ..State::default()
+        };
         let off = |run_queue, throttled| Off {
             run_queue,
             throttled,
@@ -347,7 +349,7 @@ mod tests {
                 asker_off: off(5, 0),
                 ..stop(SWEEP_TERMINATION, 1000)
             };
-            late(&stop, &target)
+            late(&stop, &target, &state)
         };
         assert_eq!(of(0, 1, off(1, 1)), []);
         let unsplit = [

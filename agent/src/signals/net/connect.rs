@@ -7,8 +7,8 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
-    signals::Signal,
     signals::points::{count, slow_span},
+    signals::{Signal, State},
     target::Target,
     telemetry::{
         net::{CONNECT_DURATION, CONNECT_FAILED},
@@ -36,19 +36,19 @@ const HOOK: Hook = Hook {
 };
 
 /// A slow connect.
-pub fn span(connect: &Connect, target: &mut Target) -> Span {
+pub fn span(connect: &Connect, target: &Target, state: &mut State) -> Span {
     let mut attributes = peer_attributes(Some(&connect.peer));
     attributes.extend(actor_attributes(&connect.actor, target));
     attributes.push(Attribute::new(THREAD_ID, i64::from(connect.header.tid)));
     let name = format!("connect {}:{}", address(&connect.peer), connect.peer.port);
     let times = (MonoNs(connect.since), MonoNs(connect.header.time));
     let series = (Series::Connect, exemplars_of(&connect.peer));
-    slow_span(target, series, name, SpanKind::Client, times, attributes)
+    slow_span(state, series, name, SpanKind::Client, times, attributes)
 }
 
 /// Connect latency per peer, and connects that failed.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = by_peer(&CONNECT_DURATION, target, Series::Connect, reading);
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = by_peer(&CONNECT_DURATION, target, state, Series::Connect, reading);
     metrics.extend(count(&CONNECT_FAILED, target, Series::ConnectFailed, reading));
     metrics
 }

@@ -18,6 +18,7 @@ use agent_common::{
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric},
+    signals::State,
     signals::points::{distribution_with, metric},
     target::Target,
     telemetry::{
@@ -60,11 +61,12 @@ pub fn peer_attributes(peer: Option<&Peer>) -> Vec<Attribute> {
 }
 
 /// A distribution per peer, with the exemplars of each.
-fn by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
+fn by_peer(def: &'static MetricDef, target: &Target, state: &State, series: Series, reading: &Reading) -> Vec<Metric> {
     let peer = |id| reading.peers.get(&id);
     distribution_with(
         def,
         target,
+        state,
         series,
         reading,
         |id| peer_attributes(peer(id)),
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn an_exemplar_goes_with_its_peer() {
         let process = Process::read(std::process::id()).unwrap();
-        let mut target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut state = State::default();
         let peer = |last: u8| Peer {
             address: std::net::Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped().octets(),
             port: 80,
@@ -138,7 +141,7 @@ mod tests {
             peer: peer(2),
             ..Request::default()
         };
-        let span = request::span(&request, &mut target);
+        let span = request::span(&request, &target, &mut state);
         let mut reading = Reading::default();
         for id in [1, 2] {
             reading.peers.insert(id, peer(id as u8));
@@ -149,7 +152,7 @@ mod tests {
             let sum = 1_000_000_000;
             histogram.add(bucket_of(sum), Bucket { count: 1, sum });
         }
-        let metrics = request::metrics(&target, &reading);
+        let metrics = request::metrics(&target, &state, &reading);
         let [one, two] = metrics[0].points.as_slice() else {
             panic!("{metrics:?}");
         };

@@ -11,9 +11,8 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
-    signals::Check,
-    signals::Signal,
     signals::points::slow_span,
+    signals::{Check, Signal, State},
     target::Target,
     telemetry::{
         net::{CLIENT_REQUEST_DURATION, CLIENT_REQUEST_UNANSWERED, SERVER_REQUEST_DURATION, SERVER_REQUEST_UNANSWERED},
@@ -28,7 +27,7 @@ pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
     check: Some(Check {
         what: "requests",
-        count: |target, reading| {
+        count: |target, _, reading| {
             let both = [Series::ServerRequest, Series::ClientRequest];
             both.map(|series| reading.whole(target.slot, series).count())
                 .iter()
@@ -81,7 +80,7 @@ const HOOK: Hook = Hook {
 };
 
 /// A slow request.
-pub fn span(request: &Request, target: &mut Target) -> Span {
+pub fn span(request: &Request, target: &Target, state: &mut State) -> Span {
     let (kind, series, verb) = if request.peer.role == ROLE_SERVER {
         (SpanKind::Server, Series::ServerRequest, "serve")
     } else {
@@ -99,11 +98,11 @@ pub fn span(request: &Request, target: &mut Target) -> Span {
     };
     let times = (MonoNs(request.since), MonoNs(request.header.time));
     let series = (series, exemplars_of(&request.peer));
-    slow_span(target, series, name, kind, times, attributes)
+    slow_span(state, series, name, kind, times, attributes)
 }
 
 /// Request latency on both sides, per peer, and requests that had no answer.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
     let durations = [
         (&SERVER_REQUEST_DURATION, Series::ServerRequest),
         (&CLIENT_REQUEST_DURATION, Series::ClientRequest),
@@ -112,7 +111,7 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         (&SERVER_REQUEST_UNANSWERED, Series::ServerUnanswered),
         (&CLIENT_REQUEST_UNANSWERED, Series::ClientUnanswered),
     ];
-    let durations = durations.map(|(def, series)| by_peer(def, target, series, reading));
+    let durations = durations.map(|(def, series)| by_peer(def, target, state, series, reading));
     let unanswered = unanswered.map(|(def, series)| counts_by_peer(def, target, series, reading));
     durations.into_iter().chain(unanswered).flatten().collect()
 }

@@ -7,8 +7,8 @@ use crate::{
     clock,
     model::{Attribute, Metric, MonoNs, Point, PointData},
     signal::{Coverage, LEFT_OUT, SignalState},
-    signals::Signal,
     signals::points::metric,
+    signals::{Signal, State},
     target::Target,
     telemetry::quota::{CGROUP_PATH, CPU_PERIODS, CPU_QUOTA, CPU_THROTTLED_PERIODS, CPU_THROTTLED_TIME},
 };
@@ -16,7 +16,7 @@ use crate::{
 pub const NAME: &str = "process.quota";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, |target, _| metrics(target));
+pub const SIGNAL: Signal = Signal::new(NAME, |target, state, _| metrics(target, state));
 /// Accounts are not read more often than this when something was throttled, ns: the usual period of a quota.
 const LOOKS_APART: u64 = 100_000_000;
 
@@ -108,14 +108,14 @@ pub fn state(pid: u32, without: &[String]) -> SignalState {
 }
 
 /// Begins to follow the quotas of a process.
-pub fn begin(target: &mut Target) {
-    target.quotas = Some(Quotas::default());
-    look(target);
+pub fn begin(target: &Target, state: &mut State) {
+    state.quotas = Some(Quotas::default());
+    look(target, state);
 }
 
 /// Reads them again, as metrics are made.
-pub fn look(target: &mut Target) {
-    if let Some(quotas) = &mut target.quotas
+pub fn look(target: &Target, state: &mut State) {
+    if let Some(quotas) = &mut state.quotas
         && let Some(found) = cgroup::of(target.process.pid)
     {
         quotas.note(clock::now(), found);
@@ -123,12 +123,12 @@ pub fn look(target: &mut Target) {
 }
 
 /// Reads them again where something of an event was throttled: that it was is in the kernel's account by now.
-pub fn glance(target: &mut Target, throttled: u64) {
+pub fn glance(target: &Target, state: &mut State, throttled: u64) {
     if throttled == 0 {
         return;
     }
     let now = clock::now();
-    if let Some(quotas) = &mut target.quotas
+    if let Some(quotas) = &mut state.quotas
         && quotas.is_due(now)
         && let Some(found) = cgroup::of(target.process.pid)
     {
@@ -137,14 +137,14 @@ pub fn glance(target: &mut Target, throttled: u64) {
 }
 
 /// Who throttles, where something was throttled.
-pub fn attribute(target: &Target, throttled: u64) -> Option<Attribute> {
-    let path = target.quotas.as_ref()?.throttling().filter(|_| throttled > 0)?;
+pub fn attribute(state: &State, throttled: u64) -> Option<Attribute> {
+    let path = state.quotas.as_ref()?.throttling().filter(|_| throttled > 0)?;
     Some(Attribute::new(CGROUP_PATH, path.to_owned()))
 }
 
 /// The account of each of its cgroups that has a quota.
-pub fn metrics(target: &Target) -> Vec<Metric> {
-    let Some(quotas) = &target.quotas else {
+pub fn metrics(target: &Target, state: &State) -> Vec<Metric> {
+    let Some(quotas) = &state.quotas else {
         return Vec::new();
     };
     let point = |value: &dyn Fn(Usage, Usage) -> PointData| -> Vec<Point> {

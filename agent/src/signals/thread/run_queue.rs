@@ -6,9 +6,8 @@ use crate::{
     aggregate::store::Reading,
     model::Metric,
     signal::{Alternative, Hook, Point},
-    signals::Check,
-    signals::Signal,
     signals::points::distribution,
+    signals::{Check, Signal, State},
     target::Target,
     telemetry::thread::RUN_QUEUE_DURATION,
 };
@@ -20,7 +19,7 @@ pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
     check: Some(Check {
         what: "delays",
-        count: |target, reading| reading.whole(target.slot, Series::RunQueue).count(),
+        count: |target, _, reading| reading.whole(target.slot, Series::RunQueue).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
@@ -41,6 +40,8 @@ const HOOK: Hook = Hook {
 };
 
 /// The run-queue delay of all threads as one histogram.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    distribution(&RUN_QUEUE_DURATION, target, Series::RunQueue, reading, |_| Vec::new())
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    distribution(&RUN_QUEUE_DURATION, target, state, Series::RunQueue, reading, |_| {
+        Vec::new()
+    })
 }

@@ -8,9 +8,9 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
-    signals::Signal,
     signals::go::origins::{self, function_attributes},
     signals::points::{distribution, slow_span},
+    signals::{Signal, State},
     target::Target,
     telemetry::{
         goroutine::GOROUTINE_ID,
@@ -60,7 +60,7 @@ fn name(number: u32) -> Cow<'static, str> {
 }
 
 /// A long system call.
-pub fn span(call: &Syscall, target: &mut Target) -> Span {
+pub fn span(call: &Syscall, target: &Target, state: &mut State) -> Span {
     let name = name(call.number);
     let mut attributes = vec![
         Attribute::new(SYSCALL_NAME, name.to_string()),
@@ -71,7 +71,7 @@ pub fn span(call: &Syscall, target: &mut Target) -> Span {
         attributes.extend(function_attributes(call.startpc, target));
     }
     slow_span(
-        target,
+        state,
         (Series::Syscall, call.number),
         format!("syscall {name}"),
         SpanKind::Internal,
@@ -81,11 +81,11 @@ pub fn span(call: &Syscall, target: &mut Target) -> Span {
 }
 
 /// How long system calls took by kind, and by the origin of the goroutines that made them.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    let mut metrics = distribution(&SYSCALL_DURATION, target, Series::Syscall, reading, |number| {
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    let mut metrics = distribution(&SYSCALL_DURATION, target, state, Series::Syscall, reading, |number| {
         vec![Attribute::new(SYSCALL_NAME, name(number).to_string())]
     });
-    metrics.extend(origins::syscalls(target, reading));
+    metrics.extend(origins::syscalls(target, state, reading));
     metrics
 }
 

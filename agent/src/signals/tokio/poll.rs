@@ -16,9 +16,8 @@ use crate::{
     inspect::{ArgLocation, ProbeSite, SiteError, TaskKind, TaskVtable, TokioHook, TokioImage, X86Register},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
-    signals::Check,
-    signals::Signal,
     signals::points::{count, distribution, metric, slow_span},
+    signals::{Check, Signal, State},
     target::Target,
     telemetry::{
         net::OVERFLOW,
@@ -36,7 +35,7 @@ pub const NAME: &str = "tokio.poll";
 pub const SIGNAL: Signal = Signal {
     check: Some(Check {
         what: "polls",
-        count: |target, reading| reading.whole(target.slot, Series::TokioPoll).count(),
+        count: |target, _, reading| reading.whole(target.slot, Series::TokioPoll).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
@@ -198,7 +197,7 @@ fn without_end(image: &TokioImage, reasons: &[String]) -> Option<String> {
 }
 
 /// A slow poll.
-pub fn span(poll: &Poll, target: &mut Target) -> Span {
+pub fn span(poll: &Poll, target: &Target, state: &mut State) -> Span {
     let thread = poll.thread.split(|byte| *byte == 0).next().unwrap_or_default();
     let attributes = vec![
         Attribute::new(TOKIO_TASK_ID, poll.task_id as i64),
@@ -209,7 +208,7 @@ pub fn span(poll: &Poll, target: &mut Target) -> Span {
     let name = format!("poll {}", target.future(poll.future));
     let times = (MonoNs(poll.since), MonoNs(poll.header.time));
     slow_span(
-        target,
+        state,
         (Series::TokioPoll, poll.future),
         name,
         SpanKind::Internal,
@@ -219,12 +218,13 @@ pub fn span(poll: &Poll, target: &mut Target) -> Span {
 }
 
 /// Poll durations per future, blocking-pool closures, and time that workers were busy.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
     let future = |id: u32| vec![Attribute::new(TOKIO_TASK_FUTURE, target.future(id).to_owned())];
-    let mut metrics = distribution(&POLL_DURATION, target, Series::TokioPoll, reading, future);
+    let mut metrics = distribution(&POLL_DURATION, target, state, Series::TokioPoll, reading, future);
     metrics.extend(distribution(
         &BLOCKING_DURATION,
         target,
+        state,
         Series::TokioBlocking,
         reading,
         future,
@@ -232,6 +232,7 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
     metrics.extend(distribution(
         &BUSY_DURATION,
         target,
+        state,
         Series::TokioBusy,
         reading,
         |worker| {
@@ -242,13 +243,13 @@ pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
         },
     ));
     metrics.extend(count(&POLL_UNMATCHED, target, Series::TokioUnmatched, reading));
-    metrics.extend(unended(target, reading));
+    metrics.extend(unended(target, state, reading));
     metrics
 }
 
 /// Polls of types whose ends are not all seen, per future; types of the same name are one.
-fn unended(target: &Target, reading: &Reading) -> Vec<Metric> {
-    if target.is_off(NAME) {
+fn unended(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    if state.is_off(NAME) {
         // They begin for another signal.
         return Vec::new();
     }

@@ -13,9 +13,8 @@ use crate::{
     inspect::{ArgLocation, ProbeSite, TokioHook, TokioImage, X86Register},
     model::Metric,
     signal::Coverage,
-    signals::Check,
-    signals::Signal,
     signals::points::distribution,
+    signals::{Check, Signal, State},
     target::Target,
     telemetry::tokio::WAKE_TO_POLL_DURATION,
 };
@@ -26,7 +25,7 @@ pub const NAME: &str = "tokio.wake";
 pub const SIGNAL: Signal = Signal {
     check: Some(Check {
         what: "wakes",
-        count: |target, reading| reading.whole(target.slot, Series::TokioWake).count(),
+        count: |target, _, reading| reading.whole(target.slot, Series::TokioWake).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
@@ -88,8 +87,13 @@ fn place(site: &ProbeSite) -> Result<u32, String> {
 }
 
 /// Wake-to-poll delay of all tasks as one histogram.
-pub fn metrics(target: &Target, reading: &Reading) -> Vec<Metric> {
-    distribution(&WAKE_TO_POLL_DURATION, target, Series::TokioWake, reading, |_| {
-        Vec::new()
-    })
+pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
+    distribution(
+        &WAKE_TO_POLL_DURATION,
+        target,
+        state,
+        Series::TokioWake,
+        reading,
+        |_| Vec::new(),
+    )
 }
