@@ -10,7 +10,7 @@ use std::{
 
 use agent::{
     heap,
-    inspect::{Image, inspect_file},
+    inspect::{GoImage, Image, inspect_file},
 };
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -59,7 +59,7 @@ fn measure(path: &str, times: usize) -> Result<serde_json::Value> {
     let kept = kib("VmRSS:")?.saturating_sub(before) * 1024;
     let found = match &last {
         None | Some(Ok(None)) => "none".to_owned(),
-        Some(Ok(Some(image))) => name(image),
+        Some(Ok(Some(image))) => name(&**image),
         Some(Err(error)) => format!("refused: {error}"),
     };
     ms.sort_by(f64::total_cmp);
@@ -73,16 +73,17 @@ fn measure(path: &str, times: usize) -> Result<serde_json::Value> {
     }))
 }
 
-fn name(image: &Image) -> String {
-    match image {
-        Image::Go(go) if go.offsets.is_err() || go.globals.is_err() => {
+fn name(image: &dyn Image) -> String {
+    match image.downcast_ref::<GoImage>() {
+        Some(go) if go.offsets.is_err() || go.globals.is_err() => {
             let errors = [go.offsets.as_ref().err(), go.globals.as_ref().err()];
             let errors: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
             format!("{}: {}", go.version, errors.join("; "))
         }
-        Image::Go(go) if go.stripped => format!("{}, stripped", go.version),
-        Image::Go(go) => go.version.to_string(),
-        Image::Tokio(tokio) => format!("tokio {}", tokio.version.as_deref().unwrap_or("of unknown version")),
+        Some(go) if go.stripped => format!("{}, stripped", go.version),
+        Some(go) => go.version.to_string(),
+        None if image.version().is_none() => format!("{} of unknown version", image.name()),
+        None => image.name(),
     }
 }
 

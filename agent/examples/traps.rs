@@ -4,7 +4,7 @@
 use agent::{
     attach::uprobe::{self, Links, Place},
     discover::Process,
-    inspect::{Image, inspect},
+    inspect::inspect,
     pipeline, signals,
 };
 use anyhow::{Context as _, Result};
@@ -19,15 +19,11 @@ async fn main() -> Result<()> {
         let process = Process::read(pid.parse().with_context(|| format!("{pid:?} is no pid"))?)?;
         let bytes = std::fs::read(process.exe_path()).with_context(|| format!("process {pid}: its executable"))?;
         let image = inspect(&bytes)?.with_context(|| format!("process {pid}: neither Go nor tokio"))?;
-        let elf = match &image {
-            Image::Go(image) => &image.elf,
-            Image::Tokio(image) => &image.elf,
-        };
         let bias = process
-            .bias(elf)
+            .bias(image.elf())
             .with_context(|| format!("process {pid} is not where its executable says"))?;
         let place = Place::of(&process, bias);
-        let mut plan = signals::plan::plan(&image, bias, &[signals::go::gc::NAME.to_owned()]);
+        let mut plan = signals::plan::plan(&*image, bias, &[signals::go::gc::NAME.to_owned()]);
         for probe in &mut plan.probes {
             probe.program = EMPTY;
             uprobe::attach(&mut object, &place, probe, &mut links)?;

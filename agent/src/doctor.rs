@@ -9,13 +9,11 @@ use crate::{
     deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
-    inspect::{self, GlobalsSource, GoImage, Image, OffsetsSource, SiteCost},
+    inspect::{InspectError, SiteCost},
     limits::Limits,
-    pipeline,
-    runtime::go::{GoRuntime, ProofError},
-    say,
+    pipeline, say,
     signal::{self, Coverage, SignalState},
-    signals::{self, process::quota},
+    signals::{self, State, process::quota},
 };
 
 /// Prints the findings; ends with the code that a run on these targets would.
@@ -111,7 +109,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let asked = process.clone();
     let inspected = deadline::FILES.within(process.pid, deadline::LONG, move || asked.inspect());
-    let inspected = match inspected.unwrap_or_else(|late| Ok(Err(inspect::InspectError::NoAnswer(late.to_string())))) {
+    let inspected = match inspected.unwrap_or_else(|late| Ok(Err(InspectError::NoAnswer(late.to_string())))) {
         Ok(inspected) => inspected,
         Err(error) => {
             if explicit {
@@ -122,7 +120,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     };
     let image = match inspected {
         Ok(Some(image)) => image,
-        Ok(None) | Err(inspect::InspectError::NotElf) => {
+        Ok(None) | Err(InspectError::NotElf) => {
             if !explicit {
                 return Exit::NotATarget;
             }
@@ -139,33 +137,28 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
     };
-    let elf = match &image {
-        Image::Go(image) => {
-            say!("{head}: {}", image.version.raw);
-            say!("  {:<18} {}", "found by", found_by(image));
-            if let Err(error) = &image.tls_g {
-                say!("  goroutines of sockets are not told: {error}");
-            }
-            &image.elf
-        }
-        Image::Tokio(image) => {
-            say!(
-                "{head}: tokio {}",
-                image.version.as_deref().unwrap_or("of unknown version")
-            );
-            &image.elf
-        }
+    let unknown = if image.version().is_some() {
+        ""
+    } else {
+        " of unknown version"
     };
-    let bias = match process.bias(elf) {
+    say!("{head}: {}{unknown}", image.name());
+    if let Some(found_by) = image.found_by() {
+        say!("  {:<18} {found_by}", "found by");
+    }
+    for gap in image.gaps() {
+        say!("  {gap}");
+    }
+    let bias = match process.bias(image.elf()) {
         Ok(bias) => bias,
         Err(error) => {
             say!("  {error}");
             return of_process(&error);
         }
     };
-    let mut plan = signals::plan::plan(&image, bias, &[]);
-    if let Err(reason) = prove(process, &image, bias) {
-        signals::plan::without_go(&mut plan, &reason.to_string());
+    let mut plan = signals::plan::plan(&*image, bias, &[]);
+    if let Err(reason) = signals::plan::open(&*image, process.pid, bias, &mut State::default()) {
+        signals::plan::without_memory(&*image, &mut plan, &reason.to_string());
     }
     if let Some(reason) = without_uprobes {
         plan.without_probes(reason);
@@ -199,23 +192,4 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
     } else {
         Exit::Ok
     }
-}
-
-/// Holds what was found of a Go runtime against the process; others have nothing to prove.
-fn prove(process: &Process, image: &Image, bias: u64) -> Result<(), ProofError> {
-    let Image::Go(image) = image else { return Ok(()) };
-    GoRuntime::of(process.pid, image, bias).map(drop)
-}
-
-/// Where what is known of a Go executable comes from.
-fn found_by(image: &GoImage) -> String {
-    let offsets = match image.offsets_source {
-        OffsetsSource::Dwarf => "fields by its DWARF",
-        OffsetsSource::Table => "fields by the table of its version",
-    };
-    let globals = match image.globals_source {
-        GlobalsSource::Symbols => "variables by its symbols",
-        GlobalsSource::Code => "variables by its instructions",
-    };
-    format!("{offsets}, {globals}; proved in each process before use")
 }

@@ -18,7 +18,6 @@ use crate::{
     aside::{Aside, Failure},
     budget::Bound,
     export::ExportStats,
-    inspect::Image,
     limits::Shed,
     output::{Picture, Shown},
     signal::Coverage,
@@ -209,12 +208,11 @@ pub fn of_target(watched: &Watched, reading: &Reading) -> String {
 fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
     let name = watched.target.resource.get("service.name").unwrap_or_default();
     let kind = match watched.target.image.as_deref() {
-        Some(Image::Go(image)) => image.version.raw.clone(),
-        Some(Image::Tokio(image)) => format!("tokio {}", image.version.as_deref().unwrap_or("")),
+        Some(image) => image.name(),
         None => "runtime not watched".to_owned(),
     };
     line!(text, "");
-    line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind.trim_end());
+    line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind);
     if let Some((_, snapshot)) = watched.state.go.as_ref().and_then(|go| go.latest.as_ref()) {
         let cycles = &watched.state.cycles;
         let left_out = match cycles.left_out {

@@ -25,8 +25,8 @@ pub struct Target {
     /// Unique for the agent's life; what the kernel's maps and events carry.
     pub slot: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
-    pub image: Option<Arc<Image>>,
-    /// Its file, of a Go executable: open as long as the process is watched, and somebody reads it.
+    pub image: Option<Arc<dyn Image>>,
+    /// Its file, where it has names that are asked for: open as long as the process is watched, and somebody reads it.
     pub exe: Option<Arc<File>>,
     /// Run-time address less link-time address.
     pub bias: u64,
@@ -66,7 +66,7 @@ impl Target {
 
     /// Opens what functions' names are read of as they are asked for: also when the process has ended.
     pub fn open_exe(&mut self) -> Result<(), ProcessError> {
-        if let Some(Image::Go(_)) = self.image.as_deref() {
+        if self.image.as_ref().is_some_and(|image| image.has_symbols()) {
             self.exe = Some(self.process.open_exe()?.into());
         }
         Ok(())

@@ -24,7 +24,7 @@ use crate::{
     enrich,
     inspect::{Image, InspectError},
     room::Host,
-    runtime::go::ProofError,
+    runtime::ProofError,
     signal::{self, Coverage, SignalState},
     signals::{self, State},
     target::Target,
@@ -251,23 +251,25 @@ impl Targets for Watch {
         &mut self,
         life: &mut Lifecycle,
         process: Process,
-        image: Option<Arc<Image>>,
+        image: Option<Arc<dyn Image>>,
         error: Option<InspectError>,
     ) -> anyhow::Result<()> {
         let index = self.places.next(self.targets.len())?;
         let pidfd = process.pidfd()?;
         let bias = match image.as_deref() {
-            Some(Image::Go(image)) => process.bias(&image.elf)?,
-            Some(Image::Tokio(image)) => process.bias(&image.elf)?,
+            Some(image) => process.bias(image.elf())?,
             None => 0,
         };
-        let go = self.open_runtime(process.pid, image.as_deref(), bias);
-        if matches!(go, Err(ProofError::NotStarted)) && life.early.wait(process.pid) {
+        let mut state = State::default();
+        let opened = image.as_deref().map_or(Ok(()), |image| {
+            signals::plan::open(image, process.pid, bias, &mut state)
+        });
+        if matches!(opened, Err(ProofError::NotStarted)) && life.early.wait(process.pid) {
             return Ok(());
         }
         life.early.forget(process.pid);
         let named = self.options.selector.pids.contains(&process.pid);
-        if let Err(ProofError::Memory(error)) = &go
+        if let Err(ProofError::Memory(error)) = &opened
             && error.kind() == io::ErrorKind::TimedOut
             && !named
         {
@@ -282,8 +284,8 @@ impl Targets for Watch {
         let slot = self.next_slot;
         self.next_slot += 1;
         let resource = enrich::resource(&process, image.as_deref()).context("cannot read its environment")?;
-        // A Go binary of which too little is known is recognised all the same.
-        let error = error.or_else(|| attach::go_error(image.as_deref()?));
+        // A binary of which too little is known is recognised all the same.
+        let error = error.or_else(|| image.as_deref()?.unreadable().cloned());
         let mut error = error.map(|error| error.to_string());
         if process.is_replaced() {
             info!(
@@ -291,12 +293,11 @@ impl Targets for Watch {
                 process.pid
             );
         }
-        let go = go.unwrap_or_else(|unproved| {
+        if let (Err(unproved), Some(image)) = (opened, image.as_deref()) {
             let reason = unproved.to_string();
-            signals::plan::without_go(&mut plan, &reason);
+            signals::plan::without_memory(image, &mut plan, &reason);
             error = Some(reason);
-            None
-        });
+        }
         if let Some(error) = &error {
             let level = life.while_alive(&process, error);
             log!(
@@ -316,14 +317,6 @@ impl Targets for Watch {
         target.futures = plan.futures.clone();
         target.image = image;
         target.open_exe()?;
-        let mut state = State {
-            wait_reasons: go
-                .as_ref()
-                .map(|go| go.runtime.wait_reasons.clone())
-                .unwrap_or_default(),
-            go,
-            ..State::default()
-        };
         state.planned = std::mem::take(&mut plan.states);
         state.planned.extend(runtime);
         state.planned.extend(kernel::states(&self.hooks));

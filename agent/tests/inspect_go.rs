@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use agent::inspect::{
-    Arch, ElfKind, GlobalsSource, GoGlobals, GoHook, GoImage, Image, OffsetsSource, SiteCost, TlsProof, inspect,
+    Arch, ElfKind, GlobalsSource, GoGlobals, GoHook, GoImage, OffsetsSource, SiteCost, TlsProof, inspect,
 };
 use go_build::{Live, build, check_live, check_sites, go, go_image};
 
@@ -236,14 +236,11 @@ fn a_stripped_build_of_an_unknown_version_says_so() {
         // go1.26.8 → go1.96.8
         bytes[at + 4] = b'9';
     }
-    match inspect(&bytes) {
-        Ok(Some(Image::Go(image))) => {
-            let error = image.offsets.expect_err("no offsets").to_string();
-            for part in [&*image.version.raw, "go1.18 to go1.27", "no such release"] {
-                assert!(error.contains(part), "{part} is not in {error}");
-            }
-        }
-        other => panic!("{other:?}"),
+    let image = inspect(&bytes).expect("an image").expect("a runtime");
+    let image = image.downcast_ref::<GoImage>().expect("Go");
+    let error = image.offsets.as_ref().expect_err("no offsets").to_string();
+    for part in [&*image.version.raw, "go1.18 to go1.27", "no such release"] {
+        assert!(error.contains(part), "{part} is not in {error}");
     }
 }
 

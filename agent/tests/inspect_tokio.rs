@@ -1,10 +1,11 @@
 //! The inspect stage against a real tokio program, built here as a user would ship it: release profile, default settings.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent::inspect::{FutureName, Image, InspectError, SiteCost, TaskKind, TokioHook, TokioImage, inspect};
+use agent::inspect::{FutureName, InspectError, SiteCost, TaskKind, TokioHook, TokioImage, inspect};
 
 const PROGRAM: &str = include_str!("fixtures/tokio_tasks/main.rs.txt");
 const MANIFEST: &str = r#"
@@ -42,10 +43,8 @@ fn build(name: &str, flags: &str, profile: &str) -> PathBuf {
 
 fn tokio_image(path: &Path) -> (Vec<u8>, Box<TokioImage>) {
     let bytes = std::fs::read(path).expect("the binary");
-    match inspect(&bytes).expect("an image") {
-        Some(Image::Tokio(image)) => (bytes, image),
-        other => panic!("not tokio: {other:?}"),
-    }
+    let image: Box<dyn Any> = inspect(&bytes).expect("an image").expect("a runtime");
+    (bytes, image.downcast().expect("tokio"))
 }
 
 /// The program's own tasks: future and scheduler, in the legacy mangling's way of writing.

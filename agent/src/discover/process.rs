@@ -211,7 +211,7 @@ impl Process {
     }
 
     /// What its executable is; the inner error is about the file's contents. Its file system may never answer.
-    pub fn inspect(&self) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+    pub fn inspect(&self) -> Result<Result<Option<Box<dyn Image>>, InspectError>, ProcessError> {
         let file = File::open(self.exe_path()).map_err(|source| self.io("exe", source))?;
         Ok(inspect::inspect_file(&file))
     }

@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// The process' environment does not answer.
-pub fn resource(process: &Process, image: Option<&Image>) -> io::Result<Resource> {
+pub fn resource(process: &Process, image: Option<&dyn Image>) -> io::Result<Resource> {
     let root = Path::new("/proc").join(process.pid.to_string());
     // Unreadable (another user's, without privilege) or gone: as if empty.
     let environ = root.join("environ");
@@ -67,29 +67,26 @@ pub fn resource(process: &Process, image: Option<&Image>) -> io::Result<Resource
             set(key, text.into());
         }
     }
-    match image {
-        Some(Image::Go(image)) => {
-            set("process.runtime.name", "go".into());
-            set("process.runtime.version", image.version.raw.clone().into());
-        }
-        Some(Image::Tokio(image)) => {
-            set("process.runtime.name", "rust".into());
-            if let Some(version) = &image.version {
-                set("process.runtime.description", format!("tokio {version}").into());
+    let runtime = image.map(Image::process_runtime);
+    if let Some(runtime) = &runtime {
+        set("process.runtime.name", runtime.name.into());
+        for (key, value) in [
+            ("process.runtime.version", &runtime.version),
+            ("process.runtime.description", &runtime.description),
+        ] {
+            if let Some(value) = value {
+                set(key, value.clone().into());
             }
         }
-        None => {}
     }
     if let Some(id) = container::id(&root) {
         set("container.id", id.into());
     }
     // Made by whywait, whatever SDK the service itself may use. Backends take the language for the service's own.
     set("telemetry.sdk.name", "whywait".into());
-    match image {
-        Some(Image::Go(_)) => set("telemetry.sdk.language", "go".into()),
-        Some(Image::Tokio(_)) => set("telemetry.sdk.language", "rust".into()),
-        None => None,
-    };
+    if let Some(runtime) = &runtime {
+        set("telemetry.sdk.language", runtime.language.into());
+    }
     set("telemetry.sdk.version", env!("CARGO_PKG_VERSION").into());
     set("telemetry.distro.name", "whywait".into());
     set("telemetry.distro.version", env!("CARGO_PKG_VERSION").into());

@@ -12,8 +12,11 @@ mod arch;
 mod args;
 mod branch;
 mod elf;
+#[cfg(test)]
+mod empty;
 mod error;
 mod go;
+mod image;
 #[cfg(any(test, fuzzing))]
 pub mod readers;
 mod site;
@@ -23,6 +26,8 @@ mod tokio;
 pub use arch::Arch;
 pub use args::{ArgLocation, X86Register};
 pub use elf::{ElfFacts, ElfKind, LoadSegment};
+#[cfg(test)]
+pub use empty::{EmptyImage, SECTION as EMPTY_SECTION};
 pub use error::{InspectError, SiteError};
 pub use go::buildinfo::GoVersion;
 pub use go::dwarf::FieldLoc;
@@ -34,6 +39,7 @@ pub use go::offsets::*;
 pub use go::pclntab::{Frame, GoSymbolizer};
 pub use go::tls::{TlsG, TlsProof};
 pub use go::{GO_SUPPORTED, GoImage};
+pub use image::{Image, ProcessRuntime};
 pub use site::{ProbeSite, SiteCost};
 pub use tokio::hooks::TokioHook;
 pub use tokio::names::{FutureName, TaskKind};
@@ -44,62 +50,76 @@ pub use source::Bytes;
 
 use std::fs::File;
 
-/// What a binary is, with everything an attach plan needs to know about it.
-#[derive(Debug)]
-pub enum Image {
-    Go(Box<GoImage>),
-    Tokio(Box<TokioImage>),
+/// How executables of one runtime are recognised.
+struct Recogniser {
+    inspect: Inspect,
+    /// One that cannot be parsed, as it is for another kind of machine.
+    foreign: fn(&dyn Bytes) -> Option<InspectError>,
+    /// One whose runtime is another of the same language.
+    other: fn(&elf::Binary<'_>) -> Option<InspectError>,
+    /// The runtime in a shared object, as people read it.
+    in_object: fn(&elf::Binary<'_>) -> Option<String>,
 }
 
-/// Recognises a Go or tokio executable and collects its facts. A Go binary that embeds Rust is Go.
-pub fn inspect(bytes: &[u8]) -> Result<Option<Image>, InspectError> {
+/// None when an executable is none of this runtime.
+type Inspect = fn(&elf::Binary<'_>) -> Result<Option<Box<dyn Image>>, InspectError>;
+
+impl Recogniser {
+    /// One by which nothing but a runtime's own executables is recognised.
+    const fn new(inspect: Inspect) -> Self {
+        Self {
+            inspect,
+            foreign: |_| None,
+            other: |_| None,
+            in_object: |_| None,
+        }
+    }
+}
+
+/// All runtimes, in the order in which they are looked for: a Go binary that embeds Rust is Go.
+const RUNTIMES: &[Recogniser] = &[
+    go::RUNTIME,
+    tokio::RUNTIME,
+    #[cfg(test)]
+    empty::RUNTIME,
+];
+
+/// Recognises an executable of a runtime that is known and collects its facts.
+pub fn inspect(bytes: &[u8]) -> Result<Option<Box<dyn Image>>, InspectError> {
     look(&bytes)
 }
 
 /// As [`inspect`], but reads of the file no more than it takes, and keeps little of it at a time, however large it is.
-pub fn inspect_file(file: &File) -> Result<Option<Image>, InspectError> {
+pub fn inspect_file(file: &File) -> Result<Option<Box<dyn Image>>, InspectError> {
     look(file)
 }
 
 /// The runtime in a shared object, such as `tokio 1.54.1`.
 pub fn runtime_of_object(file: &File) -> Option<String> {
     let binary = elf::Binary::parse(file).ok()?;
-    if let Ok(Some(version)) = go::version(&binary) {
-        return Some(format!("a Go runtime ({version})"));
-    }
-    tokio::mentions_tokio(&binary).then(|| match tokio::version(&binary) {
-        Some(version) => format!("tokio {version}"),
-        None => "tokio".to_owned(),
-    })
+    RUNTIMES.iter().find_map(|runtime| (runtime.in_object)(&binary))
 }
 
-fn look(bytes: &dyn Bytes) -> Result<Option<Image>, InspectError> {
+fn look(bytes: &dyn Bytes) -> Result<Option<Box<dyn Image>>, InspectError> {
     let mut head = [0; 6];
     if bytes.read_at(0, &mut head) == head.len() && elf::is_foreign(&head) {
-        return match go::is_marked(bytes) {
-            true => Err(InspectError::UnsupportedMachine {
-                runtime: "Go",
-                machine: "32 bit or big endian".into(),
-                supported: "linux/amd64 or linux/arm64",
-            }),
-            false => Ok(None),
-        };
+        let foreign = RUNTIMES.iter().find_map(|runtime| (runtime.foreign)(bytes));
+        return foreign.map_or(Ok(None), Err);
     }
     let binary = elf::Binary::parse(bytes)?;
-    let found = match go::inspect(&binary)? {
-        Some(image) => Some(Image::Go(Box::new(image))),
-        None => match tokio::inspect(&binary)? {
-            Some(image) => Some(Image::Tokio(Box::new(image))),
-            None => go::other_toolchain(&binary).map_or(Ok(None), Err)?,
-        },
-    };
-    match found {
+    for runtime in RUNTIMES {
+        if let Some(image) = (runtime.inspect)(&binary)? {
+            return Ok(Some(image));
+        }
+    }
+    match RUNTIMES.iter().find_map(|runtime| (runtime.other)(&binary)) {
+        Some(other) => Err(other),
         None if binary.file.is_exhausted() => Err(InspectError::TooLarge {
             what: "bytes",
             found: binary.file.size(),
             most: source::MAX_READ,
         }),
-        found => Ok(found),
+        None => Ok(None),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) const ZEROED_SIZE: u64 = 0x10_0000;
 
 /// An executable of these sections, all of it in one segment at [`BASE`]; those without bytes follow in a second, at
 /// [`ZEROED`]. The third part of a section is sh_link (its own number starts at 1).
-pub(super) fn executable(sections: &[(&str, &[u8], u32)]) -> Vec<u8> {
+pub fn executable(sections: &[(&str, &[u8], u32)]) -> Vec<u8> {
     const HEADERS: usize = 64 + 2 * 56;
     let mut bytes = vec![0; HEADERS];
     let (mut names, mut table) = (vec![0u8], vec![[0u8; 64]]);

@@ -4,3 +4,5 @@
 //! [`Image`]: crate::inspect::Image
 
 pub mod go;
+
+pub use go::ProofError;

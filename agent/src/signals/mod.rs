@@ -6,6 +6,7 @@ pub mod net;
 pub mod plan;
 pub mod points;
 pub mod process;
+pub mod runtimes;
 pub mod state;
 pub mod thread;
 pub mod tokio;

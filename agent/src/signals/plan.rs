@@ -7,8 +7,12 @@ mod tests;
 use crate::{
     attach::plan::{Failure, Plan, Probe},
     inspect::Image,
+    runtime::ProofError,
     signal::{Coverage, LEFT_OUT, SignalState},
-    signals::{go, tokio},
+    signals::{
+        State,
+        runtimes::{Lost, runtime},
+    },
 };
 
 /// What there is of each signal now: what was `planned`, but for what could not be attached.
@@ -29,35 +33,33 @@ pub fn states_now<'a>(planned: &[SignalState], failures: impl IntoIterator<Item 
 }
 
 /// The plan for a process whose executable is `image` at `bias`, without the signals in `without`.
-pub fn plan(image: &Image, bias: u64, without: &[String]) -> Plan {
-    let mut plan = match image {
-        Image::Go(image) => go::plan(image, bias),
-        Image::Tokio(image) => tokio::plan(image, bias),
+pub fn plan(image: &dyn Image, bias: u64, without: &[String]) -> Plan {
+    let Some(runtime) = runtime(image) else {
+        return Plan::default();
     };
+    let mut plan = runtime.plan(bias);
     leave_out(&mut plan, without);
-    let is_poll_end = |probe: &Probe| probe.program == tokio::poll::POLL_END;
-    if !plan.probes.iter().any(is_poll_end) {
-        tokio::poll::without_ends(&mut plan);
-    }
+    runtime.settle(&mut plan);
     plan
 }
 
-/// Where the probes are that see polls end, of some.
-pub fn poll_ends(probes: &[Probe]) -> Vec<u64> {
-    let ends = probes.iter().filter(|probe| probe.program == tokio::poll::POLL_END);
-    ends.map(|probe| probe.site.file_offset).collect()
+/// Opens the memory of a process for its signals: [`Runtime::open`].
+///
+/// [`Runtime::open`]: super::runtimes::Runtime::open
+pub fn open(image: &dyn Image, pid: u32, bias: u64, state: &mut State) -> Result<(), ProofError> {
+    runtime(image).map_or(Ok(()), |runtime| runtime.open(pid, bias, state))
 }
 
-/// What the kernel side is to be told of the types of tasks while probes that see polls end are `missing`, and what that takes from
-/// their signal.
-pub fn without_ends(image: &Image, bias: u64, missing: &[Probe]) -> (Vec<(u64, u32)>, Option<Failure>) {
-    match image {
-        Image::Go(_) => (Vec::new(), None),
-        Image::Tokio(image) => (
-            tokio::poll::types(image, bias, missing),
-            tokio::poll::lost_ends(image, missing),
-        ),
+/// Takes all that hangs on the runtime's memory out of a plan; `reason` is why.
+pub fn without_memory(image: &dyn Image, plan: &mut Plan, reason: &str) {
+    if let Some(runtime) = runtime(image) {
+        runtime.without_memory(plan, reason);
     }
+}
+
+/// What is seen less as probes are `missing`, beside their own signals; `before` is whether anything was before.
+pub fn lost(image: &dyn Image, bias: u64, missing: &[Probe], before: bool) -> Option<Lost> {
+    runtime(image)?.lost(bias, missing, before)
 }
 
 /// Takes the signals in `without` out of a plan.
@@ -67,16 +69,4 @@ fn leave_out(plan: &mut Plan, without: &[String]) {
         state.coverage = Coverage::Off(LEFT_OUT.to_owned());
     }
     plan.drop_probes(is_left_out);
-}
-
-/// Takes all that hangs on the Go runtime's memory out of a plan; `reason` is why. What was off keeps its own reason.
-pub fn without_go(plan: &mut Plan, reason: &str) {
-    plan.flags = 0;
-    for signal in go::NAMES {
-        match plan.states.iter_mut().find(|state| state.signal == signal) {
-            Some(state) => state.coverage.end(reason),
-            None => plan.set(signal, Coverage::Off(reason.to_owned())),
-        }
-    }
-    plan.drop_probes(|signal| go::NAMES.contains(&signal));
 }

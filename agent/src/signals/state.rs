@@ -53,6 +53,12 @@ impl State {
         self.states = states_now(&self.planned, failures);
     }
 
+    /// How many threads run the process' own code at once, at most, where its runtime says.
+    pub fn threads(&self) -> Option<u64> {
+        let (_, snapshot) = self.go.as_ref()?.latest.as_ref()?;
+        Some(snapshot.gomaxprocs)
+    }
+
     /// Whether a signal was left out, or cannot be had.
     pub fn is_off(&self, signal: &str) -> bool {
         is_off(&self.states, signal)

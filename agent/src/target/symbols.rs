@@ -1,4 +1,4 @@
-//! Names and places of a Go executable's code, read as they are asked for, and remembered.
+//! Names and places of an executable's code, read as they are asked for, and remembered.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use std::{
 use super::Target;
 use crate::{
     deadline::{self, Late},
-    inspect::{Frame, GoImage, Image},
+    inspect::{Frame, Image},
 };
 
 /// Addresses whose places in the source are remembered, of each target.
@@ -31,20 +31,17 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Asks a Go executable's symbols, unless its file did not answer of late.
+    /// Asks an executable's symbols, unless its file did not answer of late.
     fn ask<T: Send + 'static>(
         &mut self,
         pid: u32,
-        (image, exe): (Arc<Image>, Arc<File>),
-        what: impl FnOnce(&GoImage, &File) -> Option<T> + Send + 'static,
+        (image, exe): (Arc<dyn Image>, Arc<File>),
+        what: impl FnOnce(&dyn Image, &File) -> Option<T> + Send + 'static,
     ) -> Result<Option<T>, Late> {
         if self.next.is_some_and(|next| Instant::now() < next) {
             return Err(Late::Outstanding);
         }
-        let asked = deadline::FILES.within(pid, deadline::SOON, move || match &*image {
-            Image::Go(image) => what(image, &exe),
-            Image::Tokio(_) => None,
-        });
+        let asked = deadline::FILES.within(pid, deadline::SOON, move || what(&*image, &exe));
         self.next = asked.is_err().then(|| Instant::now() + AGAIN);
         asked
     }
@@ -53,7 +50,7 @@ impl Known {
 impl Target {
     /// The place in the source of an address in a Go process.
     pub fn go_frame(&self, address: u64) -> Option<Frame> {
-        let Some(symbols) = self.go_symbols() else {
+        let Some(symbols) = self.symbols_file() else {
             return self.frames.get(&address).cloned();
         };
         let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,9 +62,7 @@ impl Target {
         }
         let vaddr = address.wrapping_sub(self.bias);
         let frame = known
-            .ask(self.process.pid, symbols, move |image, exe| {
-                image.symbols.lookup(exe, vaddr)
-            })
+            .ask(self.process.pid, symbols, move |image, exe| image.frame(exe, vaddr))
             .ok()?;
         known.frames.insert(address, frame.clone());
         frame
@@ -81,7 +76,7 @@ impl Target {
 
     /// The same, or that the executable does not answer just now.
     pub fn answered_start(&self, startpc: u64) -> Result<u64, Late> {
-        let Some(symbols) = self.go_symbols() else {
+        let Some(symbols) = self.symbols_file() else {
             return Ok(self.starts.get(&startpc).copied().unwrap_or(startpc));
         };
         let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,18 +87,14 @@ impl Target {
             known.starts.clear();
         }
         let vaddr = startpc.wrapping_sub(self.bias);
-        let start = known.ask(self.process.pid, symbols, move |image, exe| {
-            image.symbols.start(exe, vaddr)
-        })?;
+        let start = known.ask(self.process.pid, symbols, move |image, exe| image.start(exe, vaddr))?;
         let start = start.map_or(0, |start| start.wrapping_add(self.bias));
         known.starts.insert(startpc, start);
         Ok(start)
     }
 
-    fn go_symbols(&self) -> Option<(Arc<Image>, Arc<File>)> {
-        match self.image.as_ref() {
-            Some(image) if matches!(**image, Image::Go(_)) => Some((image.clone(), self.exe.clone()?)),
-            _ => None,
-        }
+    fn symbols_file(&self) -> Option<(Arc<dyn Image>, Arc<File>)> {
+        let image = self.image.as_ref().filter(|image| image.has_symbols())?;
+        Some((image.clone(), self.exe.clone()?))
     }
 }

@@ -213,7 +213,7 @@ impl Lifecycle {
         log!(level, "process {} ({}): {error:#}", process.pid, process.exe.display());
     }
 
-    pub(super) fn inspect(&mut self, process: &Process) -> Result<Option<Arc<Image>>, Refused> {
+    pub(super) fn inspect(&mut self, process: &Process) -> Result<Option<Arc<dyn Image>>, Refused> {
         let inspected = self.images.of(process).map_err(Refused::Process)?;
         inspected.map_err(Refused::Inspect)
     }

@@ -12,27 +12,10 @@ use crate::{
     },
     budget::{Duty, Guest, Ledger, Plane, Window},
     discover::ProcessError,
-    inspect::{Image, InspectError},
-    runtime::go::{GoRuntime, ProofError},
-    signals::{self, go::runtime::GoState},
+    signals,
 };
 
 impl Watch {
-    /// Opens a Go process' memory; None where there is no runtime to read. An error is why nothing that
-    /// was found of the runtime may be used.
-    pub(super) fn open_runtime(
-        &self,
-        pid: u32,
-        image: Option<&Image>,
-        bias: u64,
-    ) -> Result<Option<GoState>, ProofError> {
-        let Some(Image::Go(image)) = image else { return Ok(None) };
-        let Some(runtime) = GoRuntime::of(pid, image, bias)? else {
-            return Ok(None);
-        };
-        Ok(Some(GoState::new(runtime)))
-    }
-
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
     pub(super) fn attach(&mut self, watched: &mut Watched, plan: &Plan, index: u32) -> anyhow::Result<()> {
         let pid = watched.target.process.pid;
@@ -124,12 +107,4 @@ fn lessen(watched: &mut Watched, signal: &str, reason: &str) {
         state.coverage.lessen(reason);
     }
     watched.restate();
-}
-
-/// Why nothing of a Go runtime can be read.
-pub(super) fn go_error(image: &Image) -> Option<InspectError> {
-    match image {
-        Image::Go(image) => image.offsets.as_ref().err().or(image.globals.as_ref().err()).cloned(),
-        Image::Tokio(_) => None,
-    }
 }

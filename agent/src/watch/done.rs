@@ -122,17 +122,14 @@ impl Watch {
     /// Tells the kernel side which types of tasks are not seen to end, where other probes are `missing` than before the last window, and
     /// says what that takes away. No window is open yet, so that no program goes by what was before.
     fn mark_types(&mut self, watched: &mut Watched, missing: &[Probe]) -> Option<Failure> {
-        let (image, ends) = (watched.target.image.as_deref()?, signals::plan::poll_ends(missing));
-        if ends.is_empty() && watched.lost_ends.is_empty() {
-            return None;
-        }
-        let (types, failure) = signals::plan::without_ends(image, watched.target.bias, missing);
-        if watched.lost_ends != ends {
+        let (image, before) = (watched.target.image.as_deref()?, !watched.lost.is_empty());
+        let lost = signals::plan::lost(image, watched.target.bias, missing, before)?;
+        if watched.lost != lost.places {
             // Those for which there was no room have none now: that was said when it was attached.
-            self.maps.set_types(watched.target.slot, &types);
-            watched.lost_ends = ends;
+            self.maps.set_types(watched.target.slot, &lost.types);
+            watched.lost = lost.places;
         }
-        failure
+        lost.failure
     }
 
     fn opened(&mut self, watched: &mut Watched, outcome: Outcome, always: Outcome) {

@@ -38,7 +38,7 @@ const UNANSWERED: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What inspecting an executable gave.
-pub(super) type Inspected = Result<Option<Arc<Image>>, InspectError>;
+pub(super) type Inspected = Result<Option<Arc<dyn Image>>, InspectError>;
 
 /// A look beside the loop that is over.
 pub enum Looked {
@@ -66,7 +66,7 @@ pub struct Host {
 }
 
 /// How an executable is inspected.
-pub type Inspect = fn(&Process) -> Result<Result<Option<Image>, InspectError>, ProcessError>;
+pub type Inspect = fn(&Process) -> Result<Result<Option<Box<dyn Image>>, InspectError>, ProcessError>;
 
 /// Executables that are known or being looked at.
 pub struct Images {
@@ -269,7 +269,7 @@ fn look(inspect: Inspect, process: &Process) -> Result<Inspected, ProcessError> 
     let inspected = catch_unwind(|| inspect(process)).unwrap_or(Ok(Err(InspectError::Panicked)))?;
     let inspected = match inspected {
         Err(InspectError::NotElf) => Ok(None),
-        outcome => outcome.map(|image| image.map(Arc::new)),
+        outcome => outcome.map(|image| image.map(Arc::from)),
     };
     // Of a large executable's tables a fifth stays.
     heap::give_back();
@@ -282,12 +282,12 @@ mod tests {
 
     static TRIES: AtomicUsize = AtomicUsize::new(0);
 
-    fn panics(_: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+    fn panics(_: &Process) -> Result<Result<Option<Box<dyn Image>>, InspectError>, ProcessError> {
         TRIES.fetch_add(1, Relaxed);
         panic!("not a number");
     }
 
-    fn cannot_be_read(process: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+    fn cannot_be_read(process: &Process) -> Result<Result<Option<Box<dyn Image>>, InspectError>, ProcessError> {
         Err(ProcessError::Io {
             pid: process.pid,
             what: "exe",
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(images.again, [own.pid]);
     }
 
-    fn ends(process: &Process) -> Result<Result<Option<Image>, InspectError>, ProcessError> {
+    fn ends(process: &Process) -> Result<Result<Option<Box<dyn Image>>, InspectError>, ProcessError> {
         Err(ProcessError::Ended { pid: process.pid })
     }
 

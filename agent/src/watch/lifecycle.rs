@@ -41,7 +41,7 @@ pub trait Targets {
         &mut self,
         life: &mut Lifecycle,
         process: Process,
-        image: Option<Arc<Image>>,
+        image: Option<Arc<dyn Image>>,
         error: Option<InspectError>,
     ) -> anyhow::Result<()>;
 

@@ -71,7 +71,7 @@ impl Targets for Kept {
         &mut self,
         _: &mut Lifecycle,
         process: Process,
-        _: Option<Arc<Image>>,
+        _: Option<Arc<dyn Image>>,
         _: Option<InspectError>,
     ) -> anyhow::Result<()> {
         let (pid, index) = (process.pid, self.places.next(self.targets.len())?);

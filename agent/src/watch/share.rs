@@ -31,14 +31,12 @@ impl Watch {
             return (0.0, f64::INFINITY);
         };
         let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
-        let latest = watched.state.go.as_ref().and_then(|go| go.latest.as_ref());
-        let threads = latest.map(|(_, snapshot)| snapshot.gomaxprocs);
         let planes = [&watched.hooks, &watched.probes]
             .into_iter()
             .filter(|duty| duty.weighed);
         let windows = planes.count() + usize::from(watched.guest.as_ref().is_some_and(Guest::minds));
         (
-            watched.room.busy(&self.host, load, threads),
+            watched.room.busy(&self.host, load, watched.state.threads()),
             tail::allowed(longer) / windows.max(1) as f64,
         )
     }

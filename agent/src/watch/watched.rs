@@ -52,7 +52,7 @@ pub struct Watched {
     /// What it could not have of those of them that are cleared, likewise.
     pub over: Over,
     /// Where probes are missing without which the kernel side sees less of some types of tasks, as far as it was told.
-    pub lost_ends: Vec<u64>,
+    pub lost: Vec<u64>,
 }
 
 /// What could not be attached, or read, when it was last tried, of each plane.
@@ -90,7 +90,7 @@ impl Watched {
             spent: Spent::default(),
             made: Made::default(),
             over: Over::default(),
-            lost_ends: Vec::new(),
+            lost: Vec::new(),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Go programs built by given toolchains, and what runs in them.
 
+use std::any::Any;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use agent::inspect::{Arch, GoHook, GoImage, Image, SiteCost, inspect};
+use agent::inspect::{Arch, GoHook, GoImage, SiteCost, inspect};
 
 const PROGRAM: &str = include_str!("../fixtures/go_facts.go.txt");
 const TLS_PROGRAM: &str = include_str!("../fixtures/go_tls.go.txt");
@@ -61,10 +62,8 @@ pub fn build_in(folder: &Path, name: &str, toolchain: &str, flags: &[&str], env:
 
 pub fn go_image(path: &Path) -> (Vec<u8>, Box<GoImage>) {
     let bytes = std::fs::read(path).expect("the binary");
-    match inspect(&bytes).expect("an image") {
-        Some(Image::Go(image)) => (bytes, image),
-        other => panic!("not Go: {other:?}"),
-    }
+    let image: Box<dyn Any> = inspect(&bytes).expect("an image").expect("a runtime");
+    (bytes, image.downcast().expect("Go"))
 }
 
 /// A running copy of the program, stopped in the middle, and what it printed about itself.

@@ -6,7 +6,7 @@ use syn::visit::{self, Visit};
 
 use super::File;
 
-const AGENT: &str = "agent/src/";
+pub(super) const AGENT: &str = "agent/src/";
 
 /// The data's way, but for `inspect`, which knows less, and `signals`.
 const STAGES: &[&str] = &[
@@ -119,10 +119,16 @@ fn module(path: &str) -> &str {
 }
 
 /// Whether a file is compiled for tests only, by its name.
-fn is_test(path: &str) -> bool {
+pub(super) fn is_test(path: &str) -> bool {
     path.trim_end_matches(".rs")
         .split('/')
         .any(|part| part == "tests" || part.ends_with("_tests"))
+}
+
+/// Whether what has this attribute is compiled for tests only.
+pub(super) fn is_for_tests(attribute: &syn::Attribute) -> bool {
+    let list = attribute.meta.require_list();
+    attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
 }
 
 /// First names behind `crate::`.
@@ -173,11 +179,7 @@ impl<'ast> Visit<'ast> for Imports {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        let is_test = |attribute: &syn::Attribute| {
-            let list = attribute.meta.require_list();
-            attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
-        };
-        if !item.attrs.iter().any(is_test) {
+        if !item.attrs.iter().any(is_for_tests) {
             visit::visit_item_mod(self, item);
         }
     }

@@ -54,6 +54,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
 const BESIDE: &[(&str, &str)] = &[
     ("plan/", "composes the plans of all signals"),
     ("points.rs", "what metrics and spans of all signals are made with"),
+    ("runtimes.rs", "which runtime's signals are an executable's"),
     ("state.rs", "what the signals of one target keep between events"),
     ("go/layout.rs", "where the kernel programs find the runtime's facts"),
     (

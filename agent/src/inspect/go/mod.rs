@@ -16,7 +16,7 @@ pub(super) mod readers;
 mod sample;
 pub(super) mod tls;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs::File};
 
 use self::buildinfo::GoVersion;
 use self::dwarf::{Sections, Types};
@@ -28,7 +28,7 @@ use self::pclntab::GoSymbolizer;
 use self::tls::TlsG;
 use super::arch::Arch;
 use super::elf::{Binary, ElfFacts, MAX_SECTION};
-use super::{InspectError, ProbeSite, SiteError};
+use super::{Bytes, Frame, Image, InspectError, ProbeSite, ProcessRuntime, Recogniser, SiteError};
 
 /// The Go toolchains whose binaries are known. A newer one's are read as far as they say themselves what is where.
 pub const GO_SUPPORTED: &str = "go1.18 to go1.27";
@@ -64,7 +64,81 @@ pub struct GoImage {
     pub symbols: GoSymbolizer,
 }
 
-pub(super) use self::buildinfo::is_marked;
+pub(super) const RUNTIME: Recogniser = Recogniser {
+    inspect: |binary| Ok(inspect(binary)?.map(|image| -> Box<dyn Image> { Box::new(image) })),
+    foreign,
+    other: other_toolchain,
+    in_object: |binary| {
+        let version = version(binary).ok()??;
+        Some(format!("a Go runtime ({version})"))
+    },
+};
+
+impl Image for GoImage {
+    fn elf(&self) -> &ElfFacts {
+        &self.elf
+    }
+
+    fn name(&self) -> String {
+        self.version.raw.clone()
+    }
+
+    fn version(&self) -> Option<&str> {
+        Some(&self.version.raw)
+    }
+
+    fn process_runtime(&self) -> ProcessRuntime {
+        ProcessRuntime {
+            language: "go",
+            name: "go",
+            version: Some(self.version.raw.clone()),
+            description: None,
+        }
+    }
+
+    fn found_by(&self) -> Option<String> {
+        let offsets = match self.offsets_source {
+            OffsetsSource::Dwarf => "fields by its DWARF",
+            OffsetsSource::Table => "fields by the table of its version",
+        };
+        let globals = match self.globals_source {
+            GlobalsSource::Symbols => "variables by its symbols",
+            GlobalsSource::Code => "variables by its instructions",
+        };
+        Some(format!("{offsets}, {globals}; proved in each process before use"))
+    }
+
+    fn gaps(&self) -> Vec<String> {
+        let error = self.tls_g.as_ref().err();
+        let gap = error.map(|error| format!("goroutines of sockets are not told: {error}"));
+        gap.into_iter().collect()
+    }
+
+    fn unreadable(&self) -> Option<&InspectError> {
+        self.offsets.as_ref().err().or(self.globals.as_ref().err())
+    }
+
+    fn has_symbols(&self) -> bool {
+        true
+    }
+
+    fn frame(&self, exe: &File, vaddr: u64) -> Option<Frame> {
+        self.symbols.lookup(exe, vaddr)
+    }
+
+    fn start(&self, exe: &File, vaddr: u64) -> Option<u64> {
+        self.symbols.start(exe, vaddr)
+    }
+}
+
+/// One for a machine of 32 bits, or of the other byte order.
+fn foreign(bytes: &dyn Bytes) -> Option<InspectError> {
+    buildinfo::is_marked(bytes).then(|| InspectError::UnsupportedMachine {
+        runtime: "Go",
+        machine: "32 bit or big endian".into(),
+        supported: "linux/amd64 or linux/arm64",
+    })
+}
 
 /// What offsets.json is made of: version, experiments and the DWARF's answers for every field that is read. Any machine.
 pub(super) fn fields(binary: &Binary<'_>) -> Result<(GoVersion, GoFields), InspectError> {
@@ -76,13 +150,13 @@ pub(super) fn fields(binary: &Binary<'_>) -> Result<(GoVersion, GoFields), Inspe
 }
 
 /// The toolchain's version; None when it is not Go's.
-pub(super) fn version(binary: &Binary<'_>) -> Result<Option<GoVersion>, InspectError> {
+fn version(binary: &Binary<'_>) -> Result<Option<GoVersion>, InspectError> {
     Ok(buildinfo::read(binary)?.map(|info| info.version))
 }
 
 /// A toolchain that compiles Go, but with another runtime: gccgo keeps its export data (gcc/go/go-backend.c, GO_EXPORT_SECTION_NAME),
 /// TinyGo has functions of its own (tinygo, src/internal/task and src/runtime, asm_*.S), where symbols are left.
-pub(super) fn other_toolchain(binary: &Binary<'_>) -> Option<InspectError> {
+fn other_toolchain(binary: &Binary<'_>) -> Option<InspectError> {
     let gccgo = binary.has_section(".go_export").then_some("gccgo");
     let tinygo = || binary.symbols(|symbol| symbol.name.starts_with("tinygo_").then_some("TinyGo"));
     gccgo.or_else(tinygo).map(|toolchain| InspectError::OtherToolchain {

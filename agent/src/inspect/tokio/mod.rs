@@ -18,7 +18,7 @@ use self::symbols::Symbols;
 use self::vtable::{HeaderLayout, TaskVtable};
 use super::args::X86Register;
 use super::elf::{Binary, ElfFacts};
-use super::{InspectError, ProbeSite, SiteError};
+use super::{Image, InspectError, ProbeSite, ProcessRuntime, Recogniser, SiteError};
 
 /// The versions whose task layout is known; what counts is that the vtable verifies.
 pub const TOKIO_SUPPORTED: &str = "tokio 1.x with a task vtable as in 1.54";
@@ -48,6 +48,38 @@ pub struct PollSite {
     pub kind: TaskKind,
     /// Link-time address of the function.
     pub poll_fn: u64,
+}
+
+pub(super) const RUNTIME: Recogniser = Recogniser {
+    in_object: |binary| mentions_tokio(binary).then(|| name(version(binary).as_deref())),
+    ..Recogniser::new(|binary| Ok(inspect(binary)?.map(|image| -> Box<dyn Image> { Box::new(image) })))
+};
+
+impl Image for TokioImage {
+    fn elf(&self) -> &ElfFacts {
+        &self.elf
+    }
+
+    fn name(&self) -> String {
+        name(self.version())
+    }
+
+    fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    fn process_runtime(&self) -> ProcessRuntime {
+        ProcessRuntime {
+            language: "rust",
+            name: "rust",
+            version: None,
+            description: self.version().map(|version| name(Some(version))),
+        }
+    }
+}
+
+fn name(version: Option<&str>) -> String {
+    version.map_or_else(|| "tokio".to_owned(), |version| format!("tokio {version}"))
 }
 
 /// What stays in a stripped binary: source paths in panic messages, and the workers' thread name (runtime/builder.rs).
@@ -142,7 +174,7 @@ fn is_unoptimised(symbols: &Symbols) -> bool {
     symbols.matching(accessor).next().is_some()
 }
 
-pub(super) fn mentions_tokio(binary: &Binary<'_>) -> bool {
+fn mentions_tokio(binary: &Binary<'_>) -> bool {
     let finders = TRACES.map(memmem::Finder::new);
     let found = binary.scan(".rodata", LONGEST, |_, data| {
         finders.iter().any(|finder| finder.find(data).is_some()).then_some(())
@@ -151,7 +183,7 @@ pub(super) fn mentions_tokio(binary: &Binary<'_>) -> bool {
 }
 
 /// The version in `…/tokio-1.54.1/src/…`.
-pub(super) fn version(binary: &Binary<'_>) -> Option<String> {
+fn version(binary: &Binary<'_>) -> Option<String> {
     let finder = memmem::Finder::new(TRACES[0]);
     binary.scan(".rodata", LONGEST, |_, data| {
         let version = data.get(finder.find(data)? + b"/tokio-".len()..)?;

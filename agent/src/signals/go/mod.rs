@@ -12,11 +12,16 @@ pub mod stw;
 
 use agent_common::target::IS_GO;
 
-use super::plan::without_go;
-use crate::{attach::plan::Plan, inspect::GoImage, signal::Coverage};
+use super::{State, runtimes::Runtime};
+use crate::{
+    attach::plan::Plan,
+    inspect::GoImage,
+    runtime::{ProofError, go::GoRuntime},
+    signal::Coverage,
+};
 
 /// All that hang on the runtime's memory.
-pub const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 7] = [
     runtime::NAME,
     goroutines::NAME,
     gc::NAME,
@@ -26,8 +31,25 @@ pub const NAMES: [&str; 7] = [
     handoff::NAME,
 ];
 
-/// The plan of a Go process.
-pub fn plan(image: &GoImage, bias: u64) -> Plan {
+impl Runtime for GoImage {
+    fn plan(&self, bias: u64) -> Plan {
+        plan(self, bias)
+    }
+
+    fn open(&self, pid: u32, bias: u64, state: &mut State) -> Result<(), ProofError> {
+        if let Some(runtime) = GoRuntime::of(pid, self, bias)? {
+            state.wait_reasons.clone_from(&runtime.wait_reasons);
+            state.go = Some(runtime::GoState::new(runtime));
+        }
+        Ok(())
+    }
+
+    fn without_memory(&self, plan: &mut Plan, reason: &str) {
+        without_memory(plan, reason);
+    }
+}
+
+fn plan(image: &GoImage, bias: u64) -> Plan {
     let mut plan = Plan {
         flags: IS_GO,
         ..Plan::default()
@@ -47,7 +69,18 @@ pub fn plan(image: &GoImage, bias: u64) -> Plan {
             sched::plan(image, &mut plan);
             handoff::plan(image, &mut plan);
         }
-        Err(reason) => without_go(&mut plan, &reason),
+        Err(reason) => without_memory(&mut plan, &reason),
     }
     plan
+}
+
+fn without_memory(plan: &mut Plan, reason: &str) {
+    plan.flags = 0;
+    for signal in NAMES {
+        match plan.states.iter_mut().find(|state| state.signal == signal) {
+            Some(state) => state.coverage.end(reason),
+            None => plan.set(signal, Coverage::Off(reason.to_owned())),
+        }
+    }
+    plan.drop_probes(|signal| NAMES.contains(&signal));
 }

@@ -44,7 +44,7 @@ pub const SIGNAL: Signal = Signal {
 
 /// A Go process' runtime and its last reading.
 pub struct GoState {
-    pub runtime: Arc<GoRuntime>,
+    runtime: Arc<GoRuntime>,
     /// Explicit bounds of the runtime's histograms, seconds.
     bounds: Arc<[f64]>,
     pub latest: Option<(MonoNs, Snapshot)>,

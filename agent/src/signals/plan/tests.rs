@@ -2,7 +2,10 @@
 //! signal.
 
 use super::*;
-use crate::inspect::{ArgLocation, GoHook, GoImage, InspectError, ProbeSite, SiteCost, SiteError, X86Register};
+use crate::{
+    inspect::{ArgLocation, GoHook, GoImage, InspectError, ProbeSite, SiteCost, SiteError, X86Register},
+    signals::go,
+};
 
 mod needs;
 mod tokio;
@@ -76,7 +79,7 @@ const WHOLE: [&str; 13] = [
 fn go(minor: u32, change: impl FnOnce(&mut GoImage)) -> Plan {
     let mut image = GoImage::sample(minor);
     change(&mut image);
-    plan(&Image::Go(Box::new(image)), BIAS, &[])
+    plan(&image, BIAS, &[])
 }
 
 #[test]
@@ -150,7 +153,7 @@ fn each_place_that_is_missing_is_missed() {
         (GoHook::StartWorld, &[("go.stw", "off: ")], &["go_stop", "go_stw"]),
         (
             GoHook::StopProcessor,
-            &[("go.stw", "in part: who is late to stop is not seen")],
+            &[("go.stw", "in part: the last to stop is not observed")],
             &["go_stop"],
         ),
         (GoHook::AssistEnd, &[("go.assist", "off: ")], &["go_assist"]),
@@ -204,7 +207,7 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
         (
             GoHook::HandOff,
             "go.handoff",
-            "off: runtime.handoffp: where it returns to is not known",
+            "off: runtime.handoffp: its return address is not known at",
         ),
     ] {
         check(&go(26, |image| site(image, hook, elsewhere)), &[(signal, expected)]);
@@ -227,7 +230,7 @@ fn without_the_runtimes_memory_nothing_of_go_is_left() {
     let mut plan = go(26, |image| {
         image.sites.remove(&GoHook::GcCycleEnd);
     });
-    without_go(&mut plan, "not proved");
+    without_memory(&GoImage::sample(26), &mut plan, "not proved");
     let all = go::NAMES.map(|name| match name {
         "go.gc" => (name, "off: not looked for in this binary"),
         name => (name, "off: not proved"),

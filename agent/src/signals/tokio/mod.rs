@@ -5,15 +5,36 @@ pub mod wake;
 
 use agent_common::target::IS_TOKIO;
 
+use super::runtimes::{Lost, Runtime};
 use crate::{
-    attach::plan::Plan,
+    attach::plan::{Plan, Probe},
     inspect::{HeaderLayout, ProbeSite, SiteError, TokioHook, TokioImage},
 };
 
 type Site = Result<ProbeSite, SiteError>;
 
-/// The plan of a tokio process.
-pub fn plan(image: &TokioImage, bias: u64) -> Plan {
+impl Runtime for TokioImage {
+    fn plan(&self, bias: u64) -> Plan {
+        plan(self, bias)
+    }
+
+    fn settle(&self, plan: &mut Plan) {
+        if poll::ends(&plan.probes).next().is_none() {
+            poll::without_ends(plan);
+        }
+    }
+
+    fn lost(&self, bias: u64, missing: &[Probe], before: bool) -> Option<Lost> {
+        let places: Vec<u64> = poll::ends(missing).map(|probe| probe.site.file_offset).collect();
+        (before || !places.is_empty()).then(|| Lost {
+            places,
+            types: poll::types(self, bias, missing),
+            failure: poll::lost_ends(self, missing),
+        })
+    }
+}
+
+fn plan(image: &TokioImage, bias: u64) -> Plan {
     let mut plan = Plan {
         flags: IS_TOKIO,
         ..Plan::default()

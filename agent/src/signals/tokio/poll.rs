@@ -41,7 +41,12 @@ pub const SIGNAL: Signal = Signal {
 };
 
 /// The program that sees a poll end.
-pub const POLL_END: &str = "tokio_poll_end";
+const POLL_END: &str = "tokio_poll_end";
+
+/// Those of some probes that see polls end.
+pub fn ends(probes: &[Probe]) -> impl Iterator<Item = &Probe> {
+    probes.iter().filter(|probe| probe.program == POLL_END)
+}
 
 const HEADER: [ArgLocation; 1] = [ArgLocation::Register(X86Register::Rdi)];
 
@@ -79,10 +84,7 @@ pub fn lost_ends(image: &TokioImage, missing: &[Probe]) -> Option<Failure> {
 /// Whether the ends of polls of a type are seen: it calls functions for them, and these have places, none of which is that of a probe
 /// that is `missing`.
 fn has_end(image: &TokioImage, vtable: &TaskVtable, missing: &[Probe]) -> bool {
-    let is_missing = |site: &ProbeSite| {
-        let mut ends = missing.iter().filter(|probe| probe.program == POLL_END);
-        ends.any(|probe| probe.site.file_offset == site.file_offset)
-    };
+    let is_missing = |site: &ProbeSite| ends(missing).any(|probe| probe.site.file_offset == site.file_offset);
     let is_there = |hook| {
         let usable = sites(image, hook)
             .iter()

@@ -97,12 +97,10 @@ const TOKIO: [(&str, &[(&str, &str)]); 6] = [
 
 #[test]
 fn every_flag_against_every_signal() {
-    let images = [
-        (Image::Go(Box::new(GoImage::sample(26))), &GO[..]),
-        (Image::Tokio(Box::new(tokio::sample())), &TOKIO[..]),
-    ];
-    for (image, table) in &images {
-        for (flag, others) in *table {
+    let (go, tokio) = (GoImage::sample(26), tokio::sample());
+    let images: [(&dyn Image, _); 2] = [(&go, &GO[..]), (&tokio, &TOKIO[..])];
+    for (image, table) in images {
+        for (flag, others) in table {
             let left_out = plan(image, BIAS, &[(*flag).to_owned()]);
             let own = (*flag, "off: left out by --without");
             let expected: Vec<_> = others.iter().copied().chain([own]).collect();
@@ -125,7 +123,7 @@ fn every_flag_against_every_signal() {
 
 #[test]
 fn a_refusal_is_as_a_flag() {
-    let whole = plan(&Image::Go(Box::new(GoImage::sample(26))), BIAS, &[]);
+    let whole = plan(&GoImage::sample(26), BIAS, &[]);
     for (signal, others) in GO {
         let states = if signal.starts_with("go.") {
             let failure = Failure {
@@ -146,7 +144,7 @@ fn a_refusal_is_as_a_flag() {
 /// The begin of a poll is the end of a wait for it: who wants only that pays for nothing else.
 #[test]
 fn wakes_need_no_more_of_polls_than_their_begin() {
-    let image = Image::Tokio(Box::new(tokio::sample()));
+    let image = tokio::sample();
     let programs = |without: &[&str]| {
         let without: Vec<_> = without.iter().map(|name| (*name).to_owned()).collect();
         programs(&plan(&image, BIAS, &without))

@@ -87,7 +87,7 @@ pub(super) fn sample() -> TokioImage {
 fn tokio(change: impl FnOnce(&mut TokioImage)) -> Plan {
     let mut image = sample();
     change(&mut image);
-    plan(&Image::Tokio(Box::new(image)), BIAS, &[])
+    plan(&image, BIAS, &[])
 }
 
 const WHOLE: [&str; 5] = [
@@ -238,7 +238,6 @@ fn types_whose_ends_could_not_be_attached_are_marked_until_they_are() {
     let copy = site("PollEndPending", 0x900, Some(X86Register::Rdi));
     image.hooks.get_mut(&TokioHook::PollEndPending).unwrap().push(Ok(copy));
     image.vtables[1].calls_poll_end = false;
-    let image = Image::Tokio(Box::new(image));
     let plan = plan(&image, BIAS, &[]);
     let ends: Vec<&Probe> = plan
         .probes
@@ -248,17 +247,17 @@ fn types_whose_ends_could_not_be_attached_are_marked_until_they_are() {
     let [pending, copy, complete] = ends[..] else {
         panic!("{ends:?}")
     };
-    let check = |missing: &[&Probe], expected: [u32; 3], lost: &str| {
+    let check = |missing: &[&Probe], expected: [u32; 3], told: &str| {
         let missing: Vec<Probe> = missing.iter().copied().cloned().collect();
-        let (types, failure) = without_ends(&image, BIAS, &missing);
+        let Lost { types, failure, .. } = lost(&image, BIAS, &missing, true).unwrap();
         let addresses = |types: &[(u64, u32)]| types.iter().map(|(vtable, _)| *vtable).collect::<Vec<_>>();
         assert_eq!(addresses(&types), addresses(&plan.types));
         assert_eq!(types.iter().map(|(_, id)| *id).collect::<Vec<_>>(), expected);
         let failure = failure.map(|failure| (failure.signal, failure.essential, failure.reason));
-        match (&failure, lost) {
+        match (&failure, told) {
             (None, "") => {}
-            (Some(("tokio.poll", false, reason)), lost) if !lost.is_empty() => {
-                assert!(reason.contains(lost), "{reason}")
+            (Some(("tokio.poll", false, reason)), told) if !told.is_empty() => {
+                assert!(reason.contains(told), "{reason}")
             }
             _ => panic!("{failure:?}"),
         }
@@ -275,12 +274,14 @@ fn types_whose_ends_could_not_be_attached_are_marked_until_they_are() {
     // Another's place.
     let park = plan.probes.iter().find(|probe| probe.program == "tokio_park").unwrap();
     check(&[park], planned, "");
-    assert_eq!(poll_ends(&[park.clone(), copy.clone()]), [0x900]);
+    let places = |missing: &[Probe]| lost(&image, BIAS, missing, false).map(|lost| lost.places);
+    assert_eq!(places(&[park.clone(), copy.clone()]), Some(vec![0x900]));
+    assert_eq!(places(std::slice::from_ref(park)), None);
 }
 
 #[test]
 fn without_polls_no_type_is_seen_to_end() {
-    let plan = plan(&Image::Tokio(Box::new(sample())), 0, &["tokio.poll".to_owned()]);
+    let plan = plan(&sample(), 0, &["tokio.poll".to_owned()]);
     assert!(plan.probes.iter().any(|probe| probe.program == "tokio_poll_begin"));
     assert!(plan.types.iter().all(|(_, id)| id & UNENDED != 0), "{:?}", plan.types);
     let named: BTreeSet<u32> = plan.futures.keys().copied().collect();

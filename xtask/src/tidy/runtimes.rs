@@ -1,0 +1,129 @@
+//! Who may ask which runtime an executable is of: each runtime's own modules, and the rows by which they are found. All others have what
+//! they need by the traits `inspect::Image` and `signals::runtimes::Runtime`.
+
+use std::collections::BTreeSet;
+
+use syn::visit::{self, Visit};
+
+use super::{
+    File,
+    imports::{AGENT, is_for_tests, is_test},
+};
+
+/// A runtime's own type, and where it may be named, below `agent/src`; a folder by its trailing slash.
+const OWN: &[(&str, &[&str])] = &[
+    (
+        "GoImage",
+        &[
+            "inspect/go/",
+            "inspect/mod.rs",
+            "runtime/go/",
+            "signals/go/",
+            "signals/runtimes.rs",
+        ],
+    ),
+    (
+        "TokioImage",
+        &[
+            "inspect/tokio/",
+            "inspect/mod.rs",
+            "signals/tokio/",
+            "signals/runtimes.rs",
+        ],
+    ),
+];
+
+pub(super) fn check(files: &[File]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for file in files {
+        let Some(path) = file.path.strip_prefix(AGENT) else {
+            continue;
+        };
+        if !path.ends_with(".rs") || is_test(path) {
+            continue;
+        }
+        // One that cannot be parsed is told by who looks at imports.
+        let Ok(parsed) = syn::parse_file(&file.text) else {
+            continue;
+        };
+        let mut names = Names::default();
+        names.visit_file(&parsed);
+        let is_own = |own: &[&str]| {
+            let mut own = own.iter();
+            own.any(|own| path == *own || own.ends_with('/') && path.starts_with(own))
+        };
+        let strange = OWN
+            .iter()
+            .filter(|(name, own)| names.found.contains(*name) && !is_own(own));
+        complaints.extend(strange.map(|(name, _)| {
+            format!(
+                "{} names `{name}`: only that runtime's own modules may, others ask by the traits of all runtimes",
+                file.path
+            )
+        }));
+    }
+    complaints
+}
+
+/// Every name in a file, but for those in its tests.
+#[derive(Default)]
+struct Names {
+    found: BTreeSet<String>,
+}
+
+impl<'ast> Visit<'ast> for Names {
+    fn visit_ident(&mut self, ident: &'ast syn::Ident) {
+        self.found.insert(ident.to_string());
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !item.attrs.iter().any(is_for_tests) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_file(path: &str, text: &str, expected: &[&str]) {
+        let complaints = check(&[File {
+            path: format!("{AGENT}{path}"),
+            text: text.to_owned(),
+        }]);
+        let short: Vec<&str> = complaints.iter().filter_map(|text| text.split(':').next()).collect();
+        assert_eq!(short, expected, "{path}: {text}");
+    }
+
+    #[test]
+    fn a_runtime_is_named_by_its_own_modules_only() {
+        let by_type = "fn is(image: &dyn Image) -> bool { image.downcast_ref::<GoImage>().is_some() }";
+        check_file("summary.rs", by_type, &["agent/src/summary.rs names `GoImage`"]);
+        check_file(
+            "watch/attach.rs",
+            "use crate::inspect::{Image, TokioImage};",
+            &["agent/src/watch/attach.rs names `TokioImage`"],
+        );
+        check_file(
+            "signals/tokio/poll.rs",
+            by_type,
+            &["agent/src/signals/tokio/poll.rs names `GoImage`"],
+        );
+        for own in ["inspect/go/mod.rs", "runtime/go/proof.rs", "signals/runtimes.rs"] {
+            check_file(own, by_type, &[]);
+        }
+    }
+
+    #[test]
+    fn tests_and_comments_may_name_all() {
+        check_file(
+            "summary.rs",
+            "#[cfg(test)] mod tests { use crate::inspect::GoImage; }",
+            &[],
+        );
+        check_file("summary.rs", "// GoImage", &[]);
+        check_file("signals/plan/tests.rs", "use crate::inspect::GoImage;", &[]);
+    }
+}
