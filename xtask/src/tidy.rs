@@ -3,6 +3,7 @@
 mod imports;
 mod licences;
 mod mirror;
+mod picture;
 mod runtimes;
 mod sizes;
 mod words;
@@ -26,6 +27,7 @@ pub(crate) fn run(_options: Options) -> Result<()> {
     let mut complaints = mirror::check(files.iter().map(|file| file.path.as_str()));
     complaints.extend(imports::check(&files));
     complaints.extend(runtimes::check(&files));
+    complaints.extend(picture::check(&files));
     complaints.extend(sizes::check(&files));
     complaints.extend(words::check(&files));
     let (licence_complaints, how) = licences::check(&files)?;
