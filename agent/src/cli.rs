@@ -10,7 +10,10 @@ use crate::{
     discover::Selector,
 };
 
-/// Says where the time of a Go or Rust service goes while nobody works.
+/// Where more is said of the flags than a line.
+const DETAILS: &str = "docs/flags.md explains the flags and the OTEL_* variables.";
+
+/// Shows where a running Go or Rust service loses time while it waits
 #[derive(Debug, Parser)]
 #[command(name = "whywait", version)]
 pub struct Cli {
@@ -20,28 +23,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch services until Ctrl-C: a live summary here, spans and metrics as OTLP
+    /// Watch services until Ctrl-C: print a live summary, export spans and metrics as OTLP
     Run(Box<RunArgs>),
-    /// As `run`, and write every event as the kernel wrote it into a file, for `replay`
+    /// Do what `run` does, and write every kernel event to a file for `replay`
     Record(Box<RecordArgs>),
-    /// Make of a recording the spans that were made when it was taken; needs no privilege
+    /// Make the spans of a recording again; needs no privilege
     Replay(ReplayArgs),
-    /// Say what this kernel permits, which processes can be watched, and what would be off and why
+    /// Print what this kernel permits, which processes can be watched, which signals are off and why
     Doctor(TargetArgs),
-    /// Load and attach every program to the given processes, and check that events arrive
+    /// Attach every program to the given processes and check that events arrive
     Selftest(SelftestArgs),
 }
 
 /// Which processes to watch; without any, every Go or tokio process that can be recognised.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TargetArgs {
-    /// Watch this process; may be given more than once
+    /// Watch this process; can be repeated
     #[arg(long, value_name = "PID", env = "WHYWAIT_PID", value_delimiter = ',')]
     pub pid: Vec<u32>,
-    /// Watch processes whose executable matches: its path, or its file name when the glob has no slash
+    /// Watch processes whose executable matches: its path, or its file name for a glob without a slash
     #[arg(long, value_name = "GLOB", env = "WHYWAIT_EXE", value_delimiter = ',')]
     pub exe: Vec<Pattern>,
-    /// Watch processes that the kernel or their executable's file names so; one that takes the name later is found within half a minute
+    /// Watch processes with this name in /proc/PID/comm, or with this executable file name
     #[arg(long, value_name = "NAME", env = "WHYWAIT_NAME", value_delimiter = ',')]
     pub name: Vec<String>,
 }
@@ -49,84 +52,81 @@ pub struct TargetArgs {
 /// Where spans and metrics go.
 #[derive(Debug, Clone, Args)]
 pub struct ExportArgs {
-    /// Send OTLP to this endpoint (gRPC, e.g. http://127.0.0.1:4317); the OTEL_EXPORTER_OTLP_* variables are honoured
+    /// Send OTLP to this endpoint, e.g. http://127.0.0.1:4317; gRPC by default
     #[arg(long, value_name = "URL", env = "WHYWAIT_OTLP")]
     pub otlp: Option<String>,
-    /// Write OTLP as JSON lines into this directory; the default when no endpoint is given is ./whywait-out
+    /// Write OTLP as JSON lines to this directory; ./whywait-out if there is no endpoint
     #[arg(long, value_name = "DIR", env = "WHYWAIT_OUT")]
     pub out: Option<PathBuf>,
-    /// Size at which a file of JSON lines is rotated
+    /// Rotate a file of JSON lines at this size
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_OUT_ROTATE", default_value = "64MiB", value_parser = parse_size)]
     pub out_rotate: u64,
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DETAILS)]
 pub struct RunArgs {
     #[command(flatten)]
     pub targets: TargetArgs,
     #[command(flatten)]
     pub export: ExportArgs,
-    /// Stop after this long
+    /// Stop after this time
     #[arg(long, value_name = "TIME", env = "WHYWAIT_DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// A goroutine that waits this long from runnable to running becomes a span
+    /// Make a span of a goroutine's wait, or of a system call, that takes this long
     #[arg(long, value_name = "TIME", env = "WHYWAIT_SLOW_WAIT", default_value = "10ms", value_parser = humantime::parse_duration)]
     pub slow_wait: Duration,
-    /// A task's poll that takes this long becomes a span
+    /// Make a span of a task's poll that takes this long
     #[arg(long, value_name = "TIME", env = "WHYWAIT_SLOW_POLL", default_value = "10ms", value_parser = humantime::parse_duration)]
     pub slow_poll: Duration,
-    /// A TCP connect or request that takes this long becomes a span
+    /// Make a span of a TCP connect or a request that takes this long
     #[arg(long, value_name = "TIME", env = "WHYWAIT_SLOW_REQUEST", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub slow_request: Duration,
-    /// Leave out signals by name, e.g. go.sched (see `whywait doctor` for the names)
+    /// Leave out this signal, e.g. go.sched; `whywait doctor` prints all names
     #[arg(long, value_name = "SIGNAL", env = "WHYWAIT_WITHOUT", value_delimiter = ',')]
     pub without: Vec<String>,
-    /// Add signals that are left out unless they are asked for: thread.syscall, which makes each system call on the host a
-    /// little slower while a window of the hooks is open
+    /// Add this signal, which is off by default: thread.syscall
     #[arg(long, value_name = "SIGNAL", env = "WHYWAIT_WITH", value_delimiter = ',')]
     pub with: Vec<String>,
-    /// What watching may cost each target, as a share of its CPU time: within it the dear probes (of goroutines and tasks)
-    /// come and go; `off` keeps them in place whatever they cost
+    /// Limit the cost for each target to this share of its CPU time; `off` for no limit
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET", default_value = "1%", value_parser = parse_share)]
     pub budget: Share,
-    /// What a target may cost in any case, as a share of one core: it lets quiet services be seen all the time
+    /// Always allow this cost for each target, as a share of one core
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "0.1%", value_parser = parse_share)]
     pub budget_floor: Share,
-    /// How much longer windows may make the 99th percentile of a service's latency, by a model of its queue: where cores are
-    /// busy they are rarer than the budget would pay for; `off` for as many as it pays for
+    /// Limit how much windows may lengthen a service's 99th percentile of latency; `off` for no limit
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_P99", default_value = "2%", value_parser = parse_share)]
     pub budget_p99: Share,
-    /// What watching may cost all targets together, as a share of the host's CPU time
+    /// Limit the cost for all targets together to this share of the host's CPU time
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "off", value_parser = parse_share)]
     pub budget_host: Share,
-    /// What the agent may use for itself, as a share of one core, or what its cgroup leaves of it: over that it gives up spans,
-    /// then windows, then new targets, and says so
+    /// Limit the agent's own CPU time to this share of one core
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_LIMIT_CPU", default_value = "5%", value_parser = parse_share)]
     pub limit_cpu: Share,
-    /// Memory that the agent may use, likewise
+    /// Limit the agent's own memory
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_LIMIT_MEMORY", default_value = "64MiB", value_parser = parse_size)]
     pub limit_memory: u64,
-    /// How often metrics leave
+    /// Export metrics at this interval
     #[arg(long, value_name = "TIME", env = "WHYWAIT_METRIC_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub metric_interval: Duration,
-    /// Most spans of a target in a second, a tenth of them of GC cycles, and of those the longest pauses in any case; what is over
-    /// is counted, and metrics are whole all the same
+    /// Limit the spans of each target per second; metrics are not affected
     #[arg(long, value_name = "N", env = "WHYWAIT_MAX_SPANS", default_value_t = 1000)]
     pub max_spans: usize,
-    /// Serve /livez and /readyz here
+    /// Serve /livez and /readyz on this address
     #[arg(long, value_name = "ADDR", env = "WHYWAIT_HEALTH_LISTEN")]
     pub health_listen: Option<SocketAddr>,
-    /// Size of the kernel's event buffer, a power of two
+    /// Size of the BPF ring buffer for events, a power of two
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_RING", default_value = "1MiB", value_parser = parse_ring)]
     pub ring: u32,
-    /// Print plain lines even on a terminal
+    /// Print plain lines on a terminal too
     #[arg(long, env = "WHYWAIT_PLAIN")]
     pub plain: bool,
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DETAILS)]
 pub struct RecordArgs {
-    /// The recording; a file that is there already is not written over
+    /// File to write; an existing file is not overwritten
     pub file: PathBuf,
     #[command(flatten)]
     pub run: RunArgs,
@@ -134,7 +134,7 @@ pub struct RecordArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
-    /// What `whywait record` wrote
+    /// File that `whywait record` wrote
     pub file: PathBuf,
     #[command(flatten)]
     pub export: ExportArgs,
@@ -196,6 +196,21 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_one_short_line_each() {
+        let whywait = Cli::command();
+        for command in whywait.get_subcommands() {
+            let flags = command.get_arguments().filter(|arg| arg.get_id() != "help");
+            let of_flags = flags.map(|arg| (arg.get_id().as_str(), arg.get_help(), arg.get_long_help()));
+            let own = (command.get_name(), command.get_about(), command.get_long_about());
+            for (name, short, long) in of_flags.chain([own]) {
+                let text = short.unwrap_or_else(|| panic!("{name} has no help")).to_string();
+                let is_long = text.contains('\n') || text.chars().count() >= 100;
+                assert!(!is_long && long.is_none(), "help of {name} is long: {text}");
+            }
+        }
     }
 
     #[test]
