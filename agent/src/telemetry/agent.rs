@@ -16,7 +16,7 @@ pub static EVENTS_RECEIVED: MetricDef = MetricDef {
     name: "whywait.events.received",
     unit: "{event}",
     instrument: Counter,
-    description: "Events taken out of the ring buffer.",
+    description: "Events read from the ring buffer.",
     source: "agent",
     attributes: &[],
 };
@@ -24,8 +24,7 @@ pub static EVENTS_DROPPED: MetricDef = MetricDef {
     name: "whywait.events.dropped",
     unit: "{event}",
     instrument: Counter,
-    description: "Events and values lost, by cause; causes that never occurred are reported as 0. `…_full`: the map had no room, or the target's \
-                  quota was used up (`whywait.quota.exceeded`).",
+    description: "Events and values lost, by cause; a cause that never occurred is reported as 0. `…_full`: the map was full, or the target's quota was used up (`whywait.quota.exceeded`).",
     source: "kernel side and agent",
     attributes: &[CAUSE],
 };
@@ -33,8 +32,7 @@ pub static RECURSION_MISSES: MetricDef = MetricDef {
     name: "whywait.kernel.program.recursion_misses",
     unit: "{run}",
     instrument: Counter,
-    description: "Runs of a program of the kernel side that the kernel skipped, as another run of it was under way on that CPU: what \
-                  they would have counted is lost. Programs that were always run are left out.",
+    description: "Runs of a kernel program that the kernel skipped because the same program was already running on that CPU: what they would have counted is lost. Programs without skipped runs are absent.",
     source: "bpf_prog_info, Linux 5.12 and later",
     attributes: &[PROBE],
 };
@@ -50,7 +48,7 @@ pub static EXPORT_DROPPED: MetricDef = MetricDef {
     name: "whywait.export.dropped",
     unit: "{item}",
     instrument: Counter,
-    description: "Spans and metric points given up: the queue was full, the endpoint refused them, or it stayed down.",
+    description: "Spans and metric points dropped: the queue was full, the endpoint rejected them, or it stayed down.",
     source: "agent",
     attributes: &[CAUSE],
 };
@@ -58,7 +56,7 @@ pub static SIGNAL_STATE: MetricDef = MetricDef {
     name: "whywait.signal.state",
     unit: "1",
     instrument: Gauge,
-    description: "1 for each signal of a target, with how much of it there is; reported under the target's resource.",
+    description: "1 for each signal of a target; `whywait.coverage` says how much of it there is. Reported under the target's resource.",
     source: "agent",
     attributes: &[SIGNAL, COVERAGE, CAUSE],
 };
@@ -67,7 +65,7 @@ pub static OVERHEAD_HITS: MetricDef = MetricDef {
     name: "whywait.overhead.hits",
     unit: "{hit}",
     instrument: Counter,
-    description: "Hits of probes that the target paid for; reported under the target's resource.",
+    description: "Hits of probes in the target; reported under the target's resource.",
     source: "kernel side",
     attributes: &[PROBE],
 };
@@ -75,9 +73,7 @@ pub static OVERHEAD_TIME: MetricDef = MetricDef {
     name: "whywait.overhead.cpu.time",
     unit: "ns",
     instrument: Counter,
-    description: "CPU time that those hits cost the target: hits times the cost of one, as calibrated and measured on this machine. \
-                  Apart, what probes' hits cost besides that were the first on their CPU in so long (`cold_…`), or only the first of their \
-                  kind there (`cold_kind_…`).",
+    description: "CPU time that these hits cost the target: hits times the cost of a hit, as measured on this machine. Separate: the additional cost of hits after a pause, of all probes on that CPU (`cold_…`) or only of this kind of probe (`cold_kind_…`).",
     source: "kernel side, BPF_ENABLE_STATS, calibration",
     attributes: &[PROBE],
 };
@@ -85,8 +81,7 @@ pub static WINDOW_OPEN: MetricDef = MetricDef {
     name: "whywait.window.open",
     unit: "ns",
     instrument: Counter,
-    description: "Time for which the kernel's hooks, or the probes of goroutines or tasks, counted. Their figures are weighed \
-                  by `whywait.window.time` over this. Absent while they always counted.",
+    description: "Time for which the kernel's hooks, or the probes of goroutines or tasks, counted. Their figures are multiplied by `whywait.window.time` / `whywait.window.open`. Absent while they always counted.",
     source: "agent",
     attributes: &[PLANE],
 };
@@ -94,7 +89,7 @@ pub static WINDOW_TIME: MetricDef = MetricDef {
     name: "whywait.window.time",
     unit: "ns",
     instrument: Counter,
-    description: "Time that those windows stand for.",
+    description: "Time that these windows stand for.",
     source: "agent",
     attributes: &[PLANE],
 };
@@ -102,7 +97,7 @@ pub static WINDOW_CUT: MetricDef = MetricDef {
     name: "whywait.window.cut",
     unit: "{window}",
     instrument: Counter,
-    description: "Windows that the kernel side ended by itself: what they may cost was used up before the governor's next turn.",
+    description: "Windows that the kernel programs ended themselves, because the window's cost limit was reached before the governor's next turn.",
     source: "kernel side",
     attributes: &[PLANE],
 };
@@ -110,9 +105,7 @@ pub static RESERVED: MetricDef = MetricDef {
     name: "whywait.budget.reserved",
     unit: "%",
     instrument: Gauge,
-    description: "Part of the target's budget that is kept for the probes of goroutines or tasks, by what their last windows \
-                  told: how many were ready and did not run. The rest is the kernel's hooks'. Absent while probes and hooks \
-                  always counted.",
+    description: "Part of the target's budget that is reserved for the probes of goroutines or tasks. It depends on how many were ready and did not run in the last windows. The rest is for the kernel's hooks. Absent while probes and hooks always counted.",
     source: "agent",
     attributes: &[],
 };
@@ -120,10 +113,7 @@ pub static FAULTS: MetricDef = MetricDef {
     name: "whywait.agent.faults",
     unit: "{fault}",
     instrument: Counter,
-    description: "What went wrong around the agent and did not end the run: `screen`, standard output could not be written; \
-                  `pictures`, it stood still, and summaries were left out; `log`, standard error likewise; `maps`, the kernel's \
-                  maps could not be read or changed; `ring`, the ring buffer could not be waited for; `recording`; `late`, a process' memory or a file \
-                  did not answer.",
+    description: "Failures that did not end the run: `screen`, standard output could not be written; `pictures`, standard output was blocked and summaries were skipped; `log`, the same for standard error; `maps`, the kernel's maps could not be read or changed; `ring`, waiting for the ring buffer failed; `recording`; `late`, a read of a process' memory or of a file did not return in time.",
     source: "agent",
     attributes: &[CAUSE],
 };
@@ -131,9 +121,7 @@ pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
     name: "whywait.quota.exceeded",
     unit: "{value}",
     instrument: Counter,
-    description: "Values of a target beyond what one may have of the maps that all share: not counted (`histogram_quota`), counted \
-                  under other peers (`peer_quota`), or not begun, each time, beyond three quarters of a map (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, \
-                  `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
+    description: "Values over a target's quota in the shared maps: not counted (`histogram_quota`), counted under other peers (`peer_quota`), or not begun, because the target has three quarters of a map (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
     source: "kernel side",
     attributes: &[CAUSE],
 };
@@ -141,8 +129,7 @@ pub static SHED: MetricDef = MetricDef {
     name: "whywait.agent.shed",
     unit: "1",
     instrument: Gauge,
-    description: "What the agent gives up to stay within its own limits: 0 nothing, 1 most spans, 2 most windows, 3 all windows \
-                  and new targets; each with those before it.",
+    description: "What the agent gives up to stay within its own limits: 0 nothing, 1 most spans, 2 also most windows, 3 also all windows and new targets.",
     source: "agent",
     attributes: &[CAUSE],
 };
@@ -158,7 +145,7 @@ pub static MEMORY: MetricDef = MetricDef {
     name: "whywait.agent.memory.usage",
     unit: "By",
     instrument: Gauge,
-    description: "Resident set of the agent itself.",
+    description: "Resident set size of the agent itself.",
     source: "/proc/self/stat",
     attributes: &[],
 };
@@ -187,7 +174,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: CAUSE,
         kind: "string",
-        description: "Why: a kind of loss, or what is missing.",
+        description: "The kind of loss, or what is missing.",
     },
     AttributeDef {
         key: SIGNAL,
@@ -197,12 +184,12 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: COVERAGE,
         kind: "string",
-        description: "`full`; `windows`: seen for a share of the time and weighed, as the budget allows; `partial` or `off`.",
+        description: "`full`; `windows`: observed in windows within the budget, and scaled to the whole time; `partial` or `off`.",
     },
     AttributeDef {
         key: PROBE,
         kind: "string",
-        description: "A program of the kernel side.",
+        description: "A kernel program.",
     },
     AttributeDef {
         key: PLANE,

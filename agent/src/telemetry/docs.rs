@@ -43,17 +43,14 @@ pub fn render() -> String {
     page
 }
 
-const HEAD: &str = "# Telemetry\n\nEverything that leaves the agent. This page is made from `agent/src/telemetry`; a test compares them. Names are those of \
-the OpenTelemetry semantic conventions where there is one; others begin with the runtime's name or `whywait.`. All sums and \
-histograms are cumulative. Exponential histograms are of scale 4 (buckets 4.4 % wide): counts and sums are exact, a value's \
-bucket is within 3.1 % of it.\n";
+const HEAD: &str = "# Telemetry\n\nEverything that the agent exports. This page is generated from `agent/src/telemetry`, and a test compares them. Names follow the OpenTelemetry semantic conventions if these have one; other names begin with the runtime's name or `whywait.`. All sums and histograms are cumulative. Exponential histograms have scale 4 (buckets 4.4 % wide): counts and sums are exact, a value's bucket is within 3.1 % of it.\n";
 
 const TAIL: &str = "\n## Resources\n\nEach watched process is its own resource. `service.name` is the first of: the process' own `OTEL_SERVICE_NAME`, \
 `service.name` in its `OTEL_RESOURCE_ATTRIBUTES`, its executable's name. The other attributes of its \
-`OTEL_RESOURCE_ATTRIBUTES` are taken over. Besides: `service.instance.id` (the same for a process' whole life), `process.pid`, \
+`OTEL_RESOURCE_ATTRIBUTES` are copied. In addition: `service.instance.id` (the same for a process' whole life), `process.pid`, \
 `process.executable.name`, `process.executable.path`, `process.runtime.name`, `process.runtime.version`, `host.name`, \
 `host.id`, `host.arch`, `os.type`, `container.id`, `telemetry.sdk.name`, `telemetry.sdk.language`, `telemetry.sdk.version`, \
-`telemetry.distro.name`, `telemetry.distro.version`. The command line is left out: it may hold secrets.\n";
+`telemetry.distro.name`, `telemetry.distro.version`. The command line is not exported: it may contain secrets.\n";
 
 fn row(page: &mut String, cells: &[&str]) {
     let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();

@@ -19,7 +19,7 @@ def!(
     "1",
     Gauge,
     &[],
-    "1 while the GC's CPU limiter is on: the GC took half of the CPU, goroutines are spared assists, and the heap may grow over GOMEMLIMIT; go1.19 and later.",
+    "1 while the GC's CPU limiter is on: the GC used half of the CPU time, so goroutines do no assists, and the heap may grow over GOMEMLIMIT; go1.19 and later.",
     "memory: gcCPULimiter.enabled"
 );
 def!(
@@ -28,7 +28,7 @@ def!(
     "{gc_cycle}",
     Gauge,
     &[],
-    "The GC cycle in which the CPU limiter was on last, 0 if it never was; go1.19 and later.",
+    "The last GC cycle in which the CPU limiter was on, 0 if it never was; go1.19 and later.",
     "memory: gcCPULimiter.lastEnabledCycle, as /gc/limiter/last-enabled"
 );
 def!(
@@ -37,7 +37,7 @@ def!(
     "By",
     UpDownCounter,
     &[],
-    "Memory that whoever allocates next has to sweep first: how far the sweeper is behind the pace that it has to keep.",
+    "Memory that the next goroutine that allocates has to sweep first: how far the sweeper is behind its pace.",
     "memory: mheap_.sweepPagesPerByte and its basis, as runtime.deductSweepCredit"
 );
 def!(
@@ -46,7 +46,7 @@ def!(
     "By",
     UpDownCounter,
     &[],
-    "Memory in use that was not swept since the last cycle, what was allocated since among it; 0 when sweeping is done.",
+    "Memory in use that was not swept since the last cycle, including what was allocated since; 0 when sweeping is done.",
     "memory: mheap_.pagesInUse less pagesSwept, as runtime.gcPaceSweeper; sweep.active"
 );
 def!(
@@ -55,7 +55,7 @@ def!(
     "By",
     Counter,
     &[SCAVENGE_KIND],
-    "Memory that the scavenger gave back to the kernel; since the process began, with GODEBUG=scavtrace=1 since the last sweep. What debug.FreeOSMemory gives back is not in it; go1.21 and later.",
+    "Memory that the scavenger returned to the kernel since the process began; with GODEBUG=scavtrace=1, since the last sweep. Without memory that debug.FreeOSMemory returned; go1.21 and later.",
     "memory: mheap_.pages.scav.releasedBg, releasedEager"
 );
 def!(
@@ -64,7 +64,7 @@ def!(
     "By",
     UpDownCounter,
     &[SCAVENGE_GOAL_BY],
-    "Memory above which the scavenger gives back: of the heap that is retained by GOGC, of all that is mapped by GOMEMLIMIT. Absent where it is not above its goal; go1.19 and later.",
+    "Memory above which the scavenger returns memory: for GOGC, of the retained heap; for GOMEMLIMIT, of all mapped memory. Absent while memory is not above the goal; go1.19 and later.",
     "memory: scavenge.gcPercentGoal, memoryLimitGoal"
 );
 def!(
@@ -73,7 +73,7 @@ def!(
     "ns",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Time that goroutines spent marking for the GC because they allocated, by the function they were started with; without waiting for credit, which is go.goroutine.time's. Of the first assist on each P in a window up to 5 µs may belong to the one before. Seen in windows, cycles in or between them make it vary: go.cpu.time has the exact sum (gc/mark/assist), this the shares.",
+    "Time of mark assists, by the goroutines' start function; without the wait for credit, which is in go.goroutine.time. Of the first assist on each P in a window, up to 5 µs may belong to the previous one. In windows it varies with the number of GC cycles that they catch: go.cpu.time has the exact sum (gc/mark/assist), this metric the shares.",
     "uprobe: runtime.gcAssistAlloc1, at its end, reading p.gcAssistTime"
 );
 def!(
@@ -82,7 +82,7 @@ def!(
     "{assist}",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Those assists.",
+    "Mark assists, by the goroutines' start function.",
     "uprobe: as go.gc.assist.time"
 );
 
@@ -101,21 +101,21 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: SCAVENGE_GOAL_BY,
         kind: "string",
-        description: "What the goal is made of: `gogc` or `gomemlimit`.",
+        description: "What sets the goal: `gogc` or `gomemlimit`.",
     },
     AttributeDef {
         key: SCAVENGE_KIND,
         kind: "string",
-        description: "`background`, or `eager`: by a goroutine that allocated, to stay below a goal.",
+        description: "`background`, or `eager`: done by a goroutine that allocated, to stay below a goal.",
     },
     AttributeDef {
         key: ASSIST_FUNCTIONS,
         kind: "string[]",
-        description: "Who paid the cycle's mark assists: the functions that goroutines were started with, each with its time in ns, largest first, five at most. Only where a window covered the whole cycle.",
+        description: "Mark assists of the cycle by the goroutines' start function, each with its time in ns, largest first, five at most. Only if a window covered the whole cycle.",
     },
     AttributeDef {
         key: ASSIST_OTHERS,
         kind: "int",
-        description: "Time of the cycle's assists that is none of theirs, ns.",
+        description: "Time of the cycle's assists of all other functions, ns.",
     },
 ];

@@ -42,7 +42,7 @@ def!(
     "{goroutine}",
     UpDownCounter,
     &[],
-    "Goroutines alive, without the runtime's own.",
+    "Live goroutines, without the runtime's own.",
     "memory: as runtime.gcount"
 );
 def!(
@@ -60,7 +60,7 @@ def!(
     "{call}",
     Counter,
     &[],
-    "Calls into C, where cgo is linked in. How many goroutines are in one now: go.goroutine.alive, state `cgo`.",
+    "Calls into C, if the binary has cgo. For the number of goroutines that are in C now, see go.goroutine.alive, state `cgo`.",
     "memory: runtime.ncgocall and m.ncgocall of all Ms, as /cgo/go-to-c-calls"
 );
 def!(
@@ -96,7 +96,7 @@ def!(
     "By",
     UpDownCounter,
     &[],
-    "Heap memory that the scavenger gave back to the kernel, and that was not taken again.",
+    "Heap memory that the scavenger returned to the kernel and that is not in use again.",
     "memory: memstats.heapStats, as /memory/classes/heap/released"
 );
 def!(
@@ -132,7 +132,7 @@ def!(
     "By",
     UpDownCounter,
     &[],
-    "Heap size the current GC cycle aims at; absent while GOGC is off and there is no GOMEMLIMIT.",
+    "Heap goal of the current GC cycle; absent while GOGC is off and there is no GOMEMLIMIT.",
     "memory: as gcController.heapGoal"
 );
 def!(
@@ -150,7 +150,7 @@ def!(
     "s",
     Histogram,
     &[GC_PAUSE_PHASE, GC_PAUSE_KIND],
-    "Stop-the-world pauses, bucket for bucket as /sched/pauses/*; go1.22 and later.",
+    "Stop-the-world pauses, with the buckets of /sched/pauses/*; go1.22 and later.",
     "memory: sched.stw*Time*"
 );
 def!(
@@ -159,7 +159,7 @@ def!(
     "s",
     Histogram,
     &[],
-    "Goroutine, runnable to running, bucket for bucket as /sched/latencies; the runtime samples one switch in eight.",
+    "Time of goroutines from runnable to running, with the buckets of /sched/latencies; the runtime samples one switch in eight.",
     "memory: sched.timeToRun"
 );
 
@@ -169,7 +169,7 @@ def!(
     "s",
     Counter,
     &[CPU_STATE, CPU_CLASS],
-    "CPU time as the runtime estimates it, at the end of each GC cycle: not that of the kernel's account; go1.20 and later.",
+    "CPU time as the runtime estimates it at the end of each GC cycle, which differs from the kernel's CPU time; go1.20 and later.",
     "memory: work.cpuStats, as /cpu/classes/*"
 );
 
@@ -210,7 +210,7 @@ const GC_STOP: &[&str] = &[
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
         name: "go.gc.cycle",
-        description: "A GC cycle, a trace of its own: sweep termination's start to mark termination's end.",
+        description: "A GC cycle, from the start of sweep termination to the end of mark termination; a trace of its own.",
         source: "uprobe: runtime.prepareFreeWorkbufs, reading runtime.work",
         attributes: &[
             GC_CYCLE,
@@ -240,7 +240,7 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "go.gc.stw.sweep_termination",
-        description: "The world is stopped: the last cycle's sweep is finished.",
+        description: "The world is stopped to finish the sweep of the last cycle.",
         source: "work.tSweepTerm to work.tMark",
         attributes: GC_STOP,
     },
@@ -252,7 +252,7 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "go.gc.stw.mark_termination",
-        description: "The world is stopped: mark is finished.",
+        description: "The world is stopped to finish mark.",
         source: "work.tMarkTerm to work.tEnd",
         attributes: GC_STOP,
     },
@@ -262,7 +262,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_TRIGGER,
         kind: "string",
-        description: "Why the cycle began: `heap` (it had grown to the trigger; the goroutine is the one that allocated then), `time` (none for two minutes), `forced` (the goroutine asked).",
+        description: "Why the cycle began: `heap` (the heap reached the trigger; the goroutine is the one that allocated then), `time` (no cycle for two minutes), `forced` (the goroutine requested it).",
     },
     AttributeDef {
         key: GC_GOGC,
@@ -277,7 +277,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_GOAL_BY,
         kind: "string",
-        description: "What set the cycle's heap goal: `gogc`, or `gomemlimit` where that asks for less; absent when there is a limit and the stop that began the cycle was not seen.",
+        description: "What set the cycle's heap goal: `gogc`, or `gomemlimit` if that goal is smaller; absent if there is a limit and the stop that began the cycle was not observed.",
     },
     AttributeDef {
         key: CPU_STATE,
@@ -292,17 +292,17 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: MEMORY_TYPE,
         kind: "string",
-        description: "`stack` or `other` (all else), as in the semantic conventions.",
+        description: "`stack` or `other` (everything else), as in the semantic conventions.",
     },
     AttributeDef {
         key: GC_FORCED,
         kind: "bool",
-        description: "runtime.GC() or debug.FreeOSMemory() asked for it.",
+        description: "Whether runtime.GC() or debug.FreeOSMemory() requested the cycle.",
     },
     AttributeDef {
         key: GC_PAUSE_PHASE,
         kind: "string",
-        description: "`total`, or `stopping`: only from asking to stop until all had stopped.",
+        description: "`total`, or `stopping`: only from the request until all Ps had stopped.",
     },
     AttributeDef {
         key: GC_PAUSE_KIND,
@@ -327,7 +327,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_HEAP_LIVE,
         kind: "int",
-        description: "Bytes marked by the cycle: what was found alive (gcController.heapMarked, gctrace's third figure).",
+        description: "Bytes marked by the cycle: the live heap (gcController.heapMarked, gctrace's third figure).",
     },
     AttributeDef {
         key: GC_HEAP_GOAL,
@@ -342,7 +342,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GC_PAUSE_TOTAL,
         kind: "int",
-        description: "Both pauses as the runtime counts them, ns.",
+        description: "Sum of both pauses as the runtime counts them, ns.",
     },
     AttributeDef {
         key: GC_CPU_ASSIST,

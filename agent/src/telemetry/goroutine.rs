@@ -35,7 +35,7 @@ def!(
     "s",
     ExponentialHistogram,
     &[],
-    "Goroutine, runnable to running, every switch.",
+    "Time of goroutines from runnable to running, every switch.",
     "uprobes: runtime.execute, runqput, goschedImpl, exitsyscall, netpollready, injectglist"
 );
 def!(
@@ -44,7 +44,7 @@ def!(
     "{switch}",
     Counter,
     &[],
-    "Goroutine starts whose runnable moment was not seen: the runtime's own workers, which it starts directly, and waits begun before the probes.",
+    "Goroutine starts for which the time of becoming runnable is not known: the runtime's own workers, which it starts directly, and waits that began before the probes were attached.",
     "uprobe: runtime.execute"
 );
 def!(
@@ -53,7 +53,7 @@ def!(
     "s",
     ExponentialHistogram,
     &[GOROUTINE_WAIT_REASON],
-    "Goroutine, waiting to runnable, by what it waited for. Waits that are longer than the windows of the budget are not seen.",
+    "Time of goroutines from waiting to runnable, by wait reason. Waits that are longer than a window of the budget are not observed.",
     "uprobes: runtime.park_m to runqput, netpollready, injectglist"
 );
 def!(
@@ -70,7 +70,7 @@ def!(
         CGROUP_PATH,
         OVERFLOW
     ],
-    "Time of goroutines by the function they were started with, what they did, and what that was due to.",
+    "Time of goroutines by start function, state and cause.",
     "uprobes: as go.goroutine.runnable.duration, and runtime.park_m, goexit0; tp_btf: sched_switch, sched_wakeup"
 );
 def!(
@@ -79,7 +79,7 @@ def!(
     "{run}",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Stretches of running, system calls included, of 10 ms and more: after it sysmon asks for preemption.",
+    "Runs, system calls included, of 10 ms or more: after that time sysmon requests preemption.",
     "uprobes: runtime.execute to park_m, goschedImpl, goexit0"
 );
 def!(
@@ -88,7 +88,7 @@ def!(
     "{preemption}",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Running goroutines that yielded, by themselves or preempted.",
+    "Running goroutines that yielded or were preempted.",
     "uprobe: runtime.goschedImpl"
 );
 def!(
@@ -97,7 +97,7 @@ def!(
     "{goroutine}",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Goroutines that ended, those among them that lived too shortly for any look at runtime.allgs. With the growth of go.goroutine.alive, as many were created.",
+    "Goroutines that ended, including those that lived too shortly for a scan of runtime.allgs. This plus the growth of go.goroutine.alive is the number of goroutines created.",
     "uprobe: runtime.goexit0"
 );
 
@@ -116,7 +116,7 @@ def!(
         GOROUTINE_WAIT_REASON,
         OVERFLOW
     ],
-    "Goroutines alive, the runtime's own among them, by the function they were started with, the go statement that did it, and what they do.",
+    "Live goroutines, including the runtime's own, by start function, go statement and state.",
     "memory: runtime.allgs"
 );
 def!(
@@ -132,7 +132,7 @@ def!(
         GOROUTINE_CREATOR_LINE,
         OVERFLOW
     ],
-    "Goroutines that were there at one look and not at the one before. What begins and ends between two looks is not seen.",
+    "Goroutines that were in one scan of runtime.allgs and not in the scan before. A goroutine that begins and ends between two scans is not observed.",
     "memory: runtime.allgs"
 );
 def!(
@@ -148,7 +148,7 @@ def!(
         GOROUTINE_CREATOR_LINE,
         OVERFLOW
     ],
-    "Goroutines that were there at one look and no more at the next. found less gone is growth: where it only rises, goroutines leak.",
+    "Goroutines that were in one scan of runtime.allgs and not in the next. go.goroutine.found minus this is the growth: where it only rises, goroutines leak.",
     "memory: runtime.allgs"
 );
 def!(
@@ -157,7 +157,7 @@ def!(
     "{goroutine}",
     Gauge,
     &[],
-    "Entries of runtime.allgs that the last look left out: beyond 1,000,000 of them or 100,000 alive, or not to be read.",
+    "Entries of runtime.allgs that the last scan skipped: after the first 1,000,000 entries or 100,000 live goroutines, or not readable.",
     "memory: runtime.allgs"
 );
 
@@ -178,7 +178,7 @@ pub static METRICS: &[&MetricDef] = &[
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
         name: "runnable {function}",
-        description: "A goroutine waited over --slow-wait between runnable and running.",
+        description: "A goroutine waited longer than --slow-wait from runnable to running.",
         source: "uprobes: as go.goroutine.runnable.duration",
         attributes: &[
             GOROUTINE_ID,
@@ -205,7 +205,7 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "wait {function}",
-        description: "A goroutine waited over --slow-wait for something that is not idleness, until it ran: two parts, the wait by its reason, and `runnable {function}`. Links: the waits of those who woke it.",
+        description: "A goroutine waited longer than --slow-wait until it ran, for a reason other than idleness. It has two parts: the wait with its reason, and `runnable {function}`. Links: the waits of its wakers.",
         source: "uprobes: as go.goroutine.wait.duration",
         attributes: &[
             GOROUTINE_ID,
@@ -238,12 +238,12 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_FUNCTION,
         kind: "string",
-        description: "The function the goroutine was started with, as the runtime's own execution trace names it; `unknown` where it has none in the executable: on a thread that C made, and in a plugin.",
+        description: "Start function of the goroutine, named as in the runtime's execution trace; `unknown` if it is not in the executable: on a thread that C created, and in a plugin.",
     },
     AttributeDef {
         key: GOROUTINE_SYSTEM,
         kind: "bool",
-        description: "Whether it is one of the runtime's own, such as a GC worker.",
+        description: "Whether it is one of the runtime's own goroutines, such as a GC worker.",
     },
     AttributeDef {
         key: GOROUTINE_CREATOR_FUNCTION,
@@ -263,7 +263,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_WAIT_REASON,
         kind: "string",
-        description: "Why it had waited before it became runnable, in the runtime's words; `none` when it never had.",
+        description: "Reason of the wait before it became runnable, as in the runtime; `none` if it never waited.",
     },
     AttributeDef {
         key: GOROUTINE_RUNNABLE_SOURCE,
@@ -273,12 +273,12 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_STATE,
         kind: "string",
-        description: "Of time: `running` (system calls and calls into C are part of it), `runnable`, or `waiting`. Of goroutines alive: these, `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nobody can wake it).",
+        description: "For time: `running` (including system calls and calls into C), `runnable`, or `waiting`. For live goroutines: these, `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nothing can wake it).",
     },
     AttributeDef {
         key: GOROUTINE_CAUSE,
         kind: "string",
-        description: "Running: `on_core`, `asleep` (its thread sleeps in the kernel), `run_queue` (its thread waits for a core), `throttled` (the same, by the cgroup's quota). Runnable: `no_processor` (all Ps are taken), `handover` (a P is idle and has to be woken), `run_queue` and `throttled` (the P's thread is off its core). `unsplit`: the kernel's hooks did not count then.",
+        description: "Running: `on_core`, `asleep` (its thread sleeps in the kernel), `run_queue` (its thread waits for a core), `throttled` (the cgroup's quota throttles its thread). Runnable: `no_processor` (no P is idle), `handover` (a P is idle and has to be woken), `run_queue` and `throttled` (the P's thread is off-CPU). `unsplit`: the kernel's hooks did not count then.",
     },
     AttributeDef {
         key: GOROUTINE_WAKER_ID,
@@ -288,17 +288,17 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_WAKER_FUNCTION,
         kind: "string",
-        description: "The function that goroutine was started with.",
+        description: "Start function of the goroutine that woke it.",
     },
     AttributeDef {
         key: GOROUTINE_WAKERS,
         kind: "string[]",
-        description: "Function and goid of who woke it, who had woken that one, and so on; three at most.",
+        description: "Function and goid of its waker, of the waker's waker, and so on; three at most.",
     },
     AttributeDef {
         key: RUNNABLE_QUEUE,
         kind: "int",
-        description: "Goroutines in the run queue of the P it was given to, before it.",
+        description: "Goroutines before it in the run queue of its P.",
     },
     AttributeDef {
         key: PROCESSOR_IDLE,
@@ -308,11 +308,11 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: RUNNABLE_RUN_QUEUE,
         kind: "int",
-        description: "Of the time from runnable to running, its P's thread waited for a core, ns.",
+        description: "Part of the time from runnable to running in which its P's thread waited for a core, ns.",
     },
     AttributeDef {
         key: RUNNABLE_THROTTLED,
         kind: "int",
-        description: "Of the same, its P's thread was throttled by its cgroup's quota, ns.",
+        description: "Part of the time from runnable to running in which the cgroup's quota throttled its P's thread, ns.",
     },
 ];

@@ -40,7 +40,7 @@ pub static CONNECT_DURATION: MetricDef = MetricDef {
     name: "whywait.tcp.connect.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "TCP connects of the service: SYN sent to established.",
+    description: "Duration of TCP connects of the service, from SYN sent to established.",
     source: "tp_btf: inet_sock_set_state",
     attributes: CLIENT_PEER,
 };
@@ -48,7 +48,7 @@ pub static CONNECT_FAILED: MetricDef = MetricDef {
     name: "whywait.tcp.connect.failed",
     unit: "{connect}",
     instrument: Counter,
-    description: "TCP connects that ended without being established.",
+    description: "TCP connects that failed.",
     source: "tp_btf: inet_sock_set_state",
     attributes: &[],
 };
@@ -56,15 +56,15 @@ pub static SERVER_REQUEST_DURATION: MetricDef = MetricDef {
     name: "whywait.server.request.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "Requests served: first byte read to first byte of the answer sent. One request at a time per connection (HTTP/1.1 and its like).",
-    source: "tp_btf: sock_recv_length, sock_send_length; before 6.3 fexit: inet_recvmsg, inet_sendmsg and their IPv6 twins",
+    description: "Duration of requests served, from the first byte read to the first byte of the answer sent. One request at a time per connection, as in HTTP/1.1.",
+    source: "tp_btf: sock_recv_length, sock_send_length; before 6.3 fexit: inet_recvmsg, inet_sendmsg and their IPv6 variants",
     attributes: SERVER_PEER,
 };
 pub static CLIENT_REQUEST_DURATION: MetricDef = MetricDef {
     name: "whywait.client.request.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "Requests made: first byte sent to first byte of the answer read.",
+    description: "Duration of requests made, from the first byte sent to the first byte of the answer read.",
     source: "as whywait.server.request.duration",
     attributes: CLIENT_PEER,
 };
@@ -72,7 +72,7 @@ pub static SERVER_REQUEST_UNANSWERED: MetricDef = MetricDef {
     name: "whywait.server.request.unanswered",
     unit: "{request}",
     instrument: Counter,
-    description: "Connections that ended after the service had read a request, or other last words of its client such as TLS's close_notify, and before any of an answer reached it: the client gave up, or the service closed. They are in no duration.",
+    description: "Connections that ended after the service read a request, or other last bytes of the client such as TLS close_notify, and before any byte of an answer was acknowledged: the client gave up, or the service closed. No duration includes them.",
     source: "as whywait.server.request.duration, and tp_btf: inet_sock_set_state",
     attributes: SERVER_PEER,
 };
@@ -80,7 +80,7 @@ pub static CLIENT_REQUEST_UNANSWERED: MetricDef = MetricDef {
     name: "whywait.client.request.unanswered",
     unit: "{request}",
     instrument: Counter,
-    description: "Connections that ended after the service had sent a request, or other last words such as TLS's close_notify, and before anything of an answer came: the service gave up, or its peer closed. They are in no duration.",
+    description: "Connections that ended after the service sent a request, or other last bytes such as TLS close_notify, and before any byte of an answer arrived: the service gave up, or its peer closed. No duration includes them.",
     source: "as whywait.server.request.unanswered",
     attributes: CLIENT_PEER,
 };
@@ -97,7 +97,7 @@ pub static METRICS: &[&MetricDef] = &[
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
         name: "connect {address}:{port}",
-        description: "A TCP connect that took over --slow-request.",
+        description: "A TCP connect that took longer than --slow-request.",
         source: "as whywait.tcp.connect.duration",
         attributes: &[
             NETWORK_TRANSPORT,
@@ -114,7 +114,7 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "serve :{port}",
-        description: "A request served that took over --slow-request.",
+        description: "A request served that took longer than --slow-request.",
         source: "as whywait.server.request.duration",
         attributes: &[
             NETWORK_TRANSPORT,
@@ -130,7 +130,7 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "request {address}:{port}",
-        description: "A request made that took over --slow-request.",
+        description: "A request made that took longer than --slow-request.",
         source: "as whywait.client.request.duration",
         attributes: &[
             NETWORK_TRANSPORT,
@@ -166,7 +166,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: NETWORK_PEER_PORT,
         kind: "int",
-        description: "Port at the other end; a client's own is left out.",
+        description: "Port at the other end; absent for clients of the service.",
     },
     AttributeDef {
         key: SERVER_ADDRESS,

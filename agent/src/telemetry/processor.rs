@@ -14,7 +14,7 @@ def!(
     "{thread}",
     UpDownCounter,
     &[],
-    "Ms: threads of the Go runtime. With cgo those are among them that it keeps in reserve for C threads.",
+    "Ms: threads of the Go runtime. With cgo, this includes the Ms that it keeps in reserve for C threads.",
     "memory: sched.mnext less nmfreed, as runtime.mcount and, without cgo, /sched/threads/total"
 );
 def!(
@@ -23,7 +23,7 @@ def!(
     "{thread}",
     UpDownCounter,
     &[],
-    "Of them, those that sleep as there is nothing to run for them.",
+    "Ms that sleep because there is nothing to run.",
     "memory: sched.nmidle"
 );
 def!(
@@ -41,7 +41,7 @@ def!(
     "{thread}",
     Counter,
     &[],
-    "Ms that ended: a goroutine did that was locked to its thread.",
+    "Ms that ended, because a goroutine ended that was locked to its thread.",
     "memory: sched.nmfreed"
 );
 def!(
@@ -50,7 +50,7 @@ def!(
     "{handoff}",
     Counter,
     &[HANDOFF_REASON],
-    "Ps that were taken from a thread, or given away by it, for others to run.",
+    "Handoffs of a P from one thread to another.",
     "uprobe: runtime.handoffp"
 );
 
@@ -59,5 +59,5 @@ pub static METRICS: &[&MetricDef] = &[&THREAD_COUNT, &THREAD_IDLE, &THREAD_CREAT
 pub static ATTRIBUTES: &[AttributeDef] = &[AttributeDef {
     key: HANDOFF_REASON,
     kind: "string",
-    description: "`sysmon`: its thread had been in a system call for more than one look of sysmon's; `blocking_call`: a call that the runtime knew would block; `locked_thread`: its thread waits for the goroutine that is locked to it; `thread_exit`; `safe_point`: the runtime wanted something done on each P; `other`.",
+    description: "`sysmon`: two checks of sysmon found its thread in the same system call; `blocking_call`: the runtime knew that the call would block; `locked_thread`: its thread waits for the goroutine that is locked to it; `thread_exit`; `safe_point`: the runtime runs a function on each P; `other`.",
 }];

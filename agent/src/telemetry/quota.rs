@@ -14,7 +14,7 @@ def!(
     "{cpu}",
     UpDownCounter,
     &[CGROUP_PATH],
-    "CPU quota of the process' cgroup, and of each one above it that has one; in cores.",
+    "CPU quota of the process' cgroup, and of each cgroup above it that has a quota; in cores.",
     "cgroup: cpu.max, or cpu.cfs_quota_us and cpu.cfs_period_us"
 );
 def!(
@@ -23,7 +23,7 @@ def!(
     "{period}",
     Counter,
     &[CGROUP_PATH],
-    "Periods of such a quota in which something of the cgroup ran, since the process is watched.",
+    "Periods of the quota in which a thread of the cgroup was runnable, since whywait watches the process.",
     "cgroup: cpu.stat, nr_periods"
 );
 def!(
@@ -32,7 +32,7 @@ def!(
     "{period}",
     Counter,
     &[CGROUP_PATH],
-    "Of them, those in which its quota was used up.",
+    "Periods in which the quota was used up.",
     "cgroup: cpu.stat, nr_throttled"
 );
 def!(
@@ -41,7 +41,7 @@ def!(
     "s",
     Counter,
     &[CGROUP_PATH],
-    "Time that the cgroup was throttled, summed over cores; the kernel adds it as each throttling ends.",
+    "Time for which the cgroup was throttled, summed over cores; the kernel adds it when a throttling ends.",
     "cgroup: cpu.stat, throttled_usec or throttled_time"
 );
 
@@ -50,5 +50,5 @@ pub static METRICS: &[&MetricDef] = &[&CPU_QUOTA, &CPU_PERIODS, &CPU_THROTTLED_P
 pub static ATTRIBUTES: &[AttributeDef] = &[AttributeDef {
     key: CGROUP_PATH,
     kind: "string",
-    description: "The cgroup whose quota it is, as /proc/PID/cgroup writes it. With time that was throttled: the process' own cgroup or the one above it that was throttled of late, by cpu.stat.",
+    description: "The cgroup with the quota, as in /proc/PID/cgroup. For throttled time: the process' own cgroup or the one above it that was throttled last, according to cpu.stat.",
 }];

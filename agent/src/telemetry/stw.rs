@@ -27,7 +27,7 @@ def!(
     "s",
     ExponentialHistogram,
     &[STW_REASON],
-    "Stops of the world, from asking to stop until it is started again, by the runtime's reason; go1.22 and later.",
+    "Duration of stops of the world, from the request to the restart, by the runtime's reason; go1.22 and later.",
     "uprobe: runtime.startTheWorldWithSema"
 );
 
@@ -36,7 +36,7 @@ pub static METRICS: &[&MetricDef] = &[&STW_DURATION];
 pub static SPANS: &[SpanDef] = &[
     SpanDef {
         name: "go.stw {reason}",
-        description: "The world was stopped for another reason than the GC; a trace of its own. The goroutine is the one that asked.",
+        description: "The world was stopped for another reason than the GC; a trace of its own. The goroutine is the one that requested the stop.",
         source: "uprobe: runtime.startTheWorldWithSema; go1.22 and later",
         attributes: &[
             STW_REASON,
@@ -60,13 +60,13 @@ pub static SPANS: &[SpanDef] = &[
     },
     SpanDef {
         name: "go.stw.stopping",
-        description: "A part of a stop: from asking to stop until all had stopped.",
+        description: "First part of a stop: from the request until all Ps had stopped.",
         source: "worldStop.startedStopping to finishedStopping; go1.23 and later",
         attributes: &[],
     },
     SpanDef {
         name: "go.stw.stopped",
-        description: "A part of a stop: from the moment all had stopped until the world was started again.",
+        description: "Second part of a stop: from the time when all Ps had stopped to the restart of the world.",
         source: "worldStop.finishedStopping to runtime.startTheWorldWithSema",
         attributes: &[],
     },
@@ -76,61 +76,61 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: STW_REASON,
         kind: "string",
-        description: "Why the world was stopped, in the runtime's words.",
+        description: "Reason of the stop, as in the runtime.",
     },
     AttributeDef {
         key: STW_ASKED_AT,
         kind: "string",
-        description: "Where the goroutine that asked stood: the innermost function of its stack that is not package runtime's, file and line.",
+        description: "Where the goroutine requested the stop: the innermost function of its stack outside package runtime, with file and line.",
     },
     AttributeDef {
         key: STW_LATE_ID,
         kind: "int",
-        description: "The goroutine that was preempted last before all had stopped, when that took 100 µs or more.",
+        description: "The last goroutine to stop, if stopping took 100 µs or more.",
     },
     AttributeDef {
         key: STW_LATE_FUNCTION,
         kind: "string",
-        description: "The function that it was started with.",
+        description: "Start function of the last goroutine to stop.",
     },
     AttributeDef {
         key: STW_LATE_AT,
         kind: "string",
-        description: "Where it gave way: the innermost function of its stack that is not package runtime's, file and line.",
+        description: "Where the last goroutine to stop was preempted: the innermost function of its stack outside package runtime, with file and line.",
     },
     AttributeDef {
         key: STW_LATE_THREAD,
         kind: "int",
-        description: "Tid of the thread whose P stopped last, when stopping took 100 µs or more.",
+        description: "Tid of the last thread to stop: that of the last P, if stopping took 100 µs or more.",
     },
     AttributeDef {
         key: STW_LATE_STOPPED,
         kind: "int",
-        description: "From asking until that P stopped, ns. What is left of stopping is the asker's: it had to be woken.",
+        description: "Time from the request until the last P stopped, ns. In the rest of stopping, the thread that requested the stop had to be woken.",
     },
     AttributeDef {
         key: STW_LATE_RUN_QUEUE,
         kind: "int",
-        description: "Of that time, its thread waited for a core, ns: of its last four times off its core, as are the next two. Absent when the kernel's hooks did not count all the while.",
+        description: "Part of that time in which the last thread to stop waited for a core, ns. This attribute and the next two include only the last four times when the thread was off-CPU. Absent if the kernel's hooks did not count the whole time.",
     },
     AttributeDef {
         key: STW_LATE_THROTTLED,
         kind: "int",
-        description: "Of the same, it was throttled by its cgroup's quota, ns.",
+        description: "Part of that time in which the cgroup's quota throttled the last thread to stop, ns.",
     },
     AttributeDef {
         key: STW_LATE_ASLEEP,
         kind: "int",
-        description: "Of the same, it slept in the kernel, ns.",
+        description: "Part of that time in which the last thread to stop slept in the kernel, ns.",
     },
     AttributeDef {
         key: STW_ASKER_RUN_QUEUE,
         kind: "int",
-        description: "Until all had stopped, the thread that asked waited for a core itself, ns.",
+        description: "Part of stopping in which the thread that requested the stop waited for a core itself, ns.",
     },
     AttributeDef {
         key: STW_ASKER_THROTTLED,
         kind: "int",
-        description: "The same, it was throttled by its cgroup's quota, ns.",
+        description: "Part of stopping in which the cgroup's quota throttled the thread that requested the stop, ns.",
     },
 ];

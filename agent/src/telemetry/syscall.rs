@@ -17,7 +17,7 @@ def!(
     "s",
     ExponentialHistogram,
     &[SYSCALL_NAME],
-    "System calls of the service's threads, by call, idle ones such as futex and epoll_wait among them; only with `--with thread.syscall`.",
+    "Duration of system calls of the service's threads, by call, including idle ones such as futex and epoll_wait; only with `--with thread.syscall`.",
     "tp_btf: sys_enter, sys_exit"
 );
 def!(
@@ -26,7 +26,7 @@ def!(
     "ns",
     Counter,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, OVERFLOW],
-    "Time of goroutines in system calls, by the function they were started with. What the runtime asks for on a stack of its own is left out, and so is time in C code, which is no system call.",
+    "Time of goroutines in system calls, by start function. Without system calls that the runtime makes on its own stack, and without time in C code.",
     "tp_btf: sys_enter, sys_exit"
 );
 
@@ -34,7 +34,7 @@ pub static METRICS: &[&MetricDef] = &[&SYSCALL_DURATION, &GOROUTINE_SYSCALL_TIME
 
 pub static SPANS: &[SpanDef] = &[SpanDef {
     name: "syscall {call}",
-    description: "A system call took over --slow-wait, and is none that waits for anything to happen (poll, select, epoll, futex, sleep, accept, wait, signals, io_uring); only with `--with thread.syscall`.",
+    description: "A system call took longer than --slow-wait, and is not one that waits for an event (poll, select, epoll, futex, sleep, accept, wait, signals, io_uring); only with `--with thread.syscall`.",
     source: "tp_btf: sys_enter, sys_exit",
     attributes: &[
         SYSCALL_NAME,
@@ -48,5 +48,5 @@ pub static SPANS: &[SpanDef] = &[SpanDef {
 pub static ATTRIBUTES: &[AttributeDef] = &[AttributeDef {
     key: SYSCALL_NAME,
     kind: "string",
-    description: "The system call's name, or its number when it is not known.",
+    description: "The system call's name, or its number if the name is not known.",
 }];

@@ -15,7 +15,7 @@ pub static POLL_DURATION: MetricDef = MetricDef {
     name: "tokio.task.poll.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "Polls of tasks, per future.",
+    description: "Duration of polls of tasks, by future.",
     source: "uprobes: State::transition_to_running to transition_to_idle or transition_to_complete",
     attributes: &[TOKIO_TASK_FUTURE],
 };
@@ -23,7 +23,7 @@ pub static BLOCKING_DURATION: MetricDef = MetricDef {
     name: "tokio.blocking.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "Closures on the blocking pool, per closure.",
+    description: "Duration of closures on the blocking pool, by closure.",
     source: "uprobes: as tokio.task.poll.duration",
     attributes: &[TOKIO_TASK_FUTURE],
 };
@@ -31,8 +31,7 @@ pub static BUSY_DURATION: MetricDef = MetricDef {
     name: "tokio.worker.busy.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "A worker's stretches from its first poll after a park to its next park. Up to 64 threads are told apart, by their ids; the others, \
-                  as of a runtime that moves its workers to new ones for ever, are together.",
+    description: "Time of a worker from its first poll after a park to its next park. Up to 64 threads have a series each, by thread id. All others share one, for example if a runtime keeps moving its workers to new threads.",
     source: "uprobes: State::transition_to_running, Context::park_internal",
     attributes: &[THREAD_ID, OVERFLOW],
 };
@@ -40,7 +39,7 @@ pub static POLL_UNMATCHED: MetricDef = MetricDef {
     name: "tokio.task.poll.unmatched",
     unit: "{poll}",
     instrument: Counter,
-    description: "Ends of polls whose begin was not seen: begun before the probes, or around another task's poll on the same thread.",
+    description: "Ends of polls without a known begin: the poll began before the probes were attached, or another task was polled inside it on the same thread.",
     source: "uprobes: as tokio.task.poll.duration",
     attributes: &[],
 };
@@ -48,7 +47,7 @@ pub static POLL_UNENDED: MetricDef = MetricDef {
     name: "tokio.task.poll.unended",
     unit: "{poll}",
     instrument: Counter,
-    description: "Polls of futures whose ends are not all to be seen, since the compiler inlined them or their probes could not be attached: as many there were, whatever is told of how long they took.",
+    description: "Polls of futures for which some ends are not visible, because the compiler inlined them or their probes could not be attached. The count is complete, but the durations are not.",
     source: "uprobes: State::transition_to_running",
     attributes: &[TOKIO_TASK_FUTURE],
 };
@@ -56,7 +55,7 @@ pub static WAKE_TO_POLL_DURATION: MetricDef = MetricDef {
     name: "tokio.task.wake_to_poll.duration",
     unit: "s",
     instrument: ExponentialHistogram,
-    description: "From a task's wake, spawn or yield to its poll.",
+    description: "Time from a task's wake, spawn or yield to its poll.",
     source: "uprobes: Schedule::schedule, yield_now, OwnedTasks::bind_inner to State::transition_to_running",
     attributes: &[],
 };
@@ -72,7 +71,7 @@ pub static METRICS: &[&MetricDef] = &[
 
 pub static SPANS: &[SpanDef] = &[SpanDef {
     name: "poll {future}",
-    description: "A task's poll that took over --slow-poll: it held its worker for that long.",
+    description: "A task's poll took longer than --slow-poll, and blocked its worker for that time.",
     source: "uprobes: as tokio.task.poll.duration",
     attributes: &[TOKIO_TASK_ID, TOKIO_TASK_FUTURE, THREAD_ID, THREAD_NAME],
 }];
@@ -86,6 +85,6 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: TOKIO_TASK_FUTURE,
         kind: "string",
-        description: "Type name of the task's future or closure; names joined by ` | ` share one vtable's code; `unknown` when no symbol names it.",
+        description: "Type name of the task's future or closure. Names joined by ` | ` share the code of one vtable. `unknown` if no symbol has the name.",
     },
 ];
