@@ -350,14 +350,14 @@ fn services_that_nobody_here_wrote_are_watched_whole() {
         let _ = writeln!(rows, "{row}");
     }
     let text = format!(
-        "# Services that nobody here wrote\nBy `cargo xtask test --services`: each is built from its module, loaded by {CONNECTIONS} connections that \
-         wait for their answers, for {SECONDS} s at a time, {ROUNDS} times without the agent and {ROUNDS} times with it, in turns; medians. The agent runs \
-         with its default budget of 1 %. Load, service and agent share the machine's cores. Requests counted are those that whywait reports, \
-         weighed by its windows, of those that the load generator had answered in the time that windows stand for, \
-         in a stretch of {COUNTED_SECONDS} s more with --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace); \
-         goroutines are whywait's / the service's own, where it tells them.\n\n\
-         | service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals always and in windows, none missing | events lost |\n\
-         |---|---|---|---|---|---|---|---|---|\n{rows}"
+        "# Services of other projects\nMeasured by `cargo xtask test --services`: each is built from its module. {CONNECTIONS} \
+         connections send requests and wait for the answers, for {SECONDS} s at a time, {ROUNDS} times without the agent and {ROUNDS} \
+         times with it, in turns; medians. The agent runs with its default budget of 1 %. Load, service and agent share the machine's \
+         cores. \"Requests counted\" is the number of requests that whywait reports, scaled by its windows, divided by the number of \
+         answers that the load generator got in the time that the windows stand for; this takes {COUNTED_SECONDS} s more, with \
+         --budget-p99 off. GC cycles are whywait's / the runtime's own (gctrace). Goroutines are whywait's / the service's own, if the \
+         service reports them.\n\n| service | requests/s without | with | ratio | requests counted | GC cycles | goroutines | signals \
+         always and in windows, none missing | events lost |\n|---|---|---|---|---|---|---|---|---|\n{rows}"
     );
     if only.is_empty() {
         fs::write(

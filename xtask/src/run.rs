@@ -27,13 +27,13 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Start no demo; pass what follows `--` to the agent
+    /// Start no demo; pass the arguments after `--` to the agent
     #[arg(long)]
     no_demo: bool,
-    /// End after this long instead of at Ctrl-C, such as 30s
+    /// Stop after this time, e.g. 30s, instead of at Ctrl-C
     #[arg(long, allow_hyphen_values = false)]
     duration: Option<String>,
-    /// Requests a second for the demo
+    /// Requests per second for the demo
     #[arg(long, default_value_t = 200)]
     rate: u32,
     /// The agent's own arguments

@@ -17,25 +17,25 @@ pub(crate) struct Options {
     /// Boot older kernels in VMs (the default)
     #[arg(long, overrides_with = "no_kernels")]
     kernels: bool,
-    /// Leave out the older kernels
+    /// Do not test the older kernels
     #[arg(long)]
     no_kernels: bool,
-    /// Nothing but the older kernels
+    /// Test only the older kernels
     #[arg(long, conflicts_with = "no_kernels")]
     only_kernels: bool,
-    /// With --only-kernels or --matrix: on arm64, built across and emulated
+    /// With --only-kernels or --matrix: cross-compile for arm64 and test in an emulated VM
     #[arg(long, requires = "across")]
     arm64: bool,
-    /// Nothing but programs that preempt themselves, for so long on each of two kernels with full and with lazy preemption, as 30m
+    /// Test only programs that preempt themselves: this long, e.g. 30m, per kernel and kind of preemption
     #[arg(long, value_name = "TIME", conflicts_with_all = ["kernels", "no_kernels", "only_kernels"])]
     preemption: Option<humantime::Duration>,
-    /// Nothing but every Go version times every kind of build; writes its machine's part of docs/go-support.md
+    /// Test only every Go version with every kind of build; writes the section in docs/go-support.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "preemption"])]
     matrix: bool,
-    /// With --matrix: only this version, such as go1.18.10, or `local`, and perhaps others; what the table has of the rest stays
+    /// With --matrix: only this version, e.g. go1.18.10 or `local`; can be repeated; other rows stay
     #[arg(long = "go", value_name = "VERSION", requires = "matrix")]
     versions: Vec<String>,
-    /// Nothing but services that nobody here wrote, built and under load; writes docs/real-services.md
+    /// Test only services of other projects under load; writes docs/real-services.md
     #[arg(long, conflicts_with_all = ["kernels", "no_kernels", "only_kernels", "matrix", "preemption"])]
     services: bool,
 }

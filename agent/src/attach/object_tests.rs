@@ -51,9 +51,9 @@ fn atomics_are_those_of_the_oldest_kernel() {
 }
 
 fn page(programs: &[(String, u64)]) -> String {
-    let mut page = "# Size of the kernel programs\nInstructions in the object, before the kernel's own translation. A test fails when one grows by more than a \
-                    tenth; where that is worth it, `UPDATE_DOCS=1 cargo test -p agent --lib object_tests` writes this page anew.\n\n| program | \
-                    instructions |\n|---|---|\n"
+    let mut page = "# Size of the kernel programs\nNumber of instructions in the object, before the kernel translates them. A test fails if a \
+         program grows by more than a tenth. If the growth is justified, `UPDATE_DOCS=1 cargo test -p agent --lib object_tests` \
+         updates this page.\n\n| program | instructions |\n|---|---|\n"
         .to_owned();
     for (name, instructions) in programs {
         page += &format!("| `{name}` | {instructions} |\n");

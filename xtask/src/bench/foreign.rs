@@ -224,9 +224,10 @@ fn report(options: &Options, without: &[Seen], with: &[Seen], programs: &[Progra
         super::stats::median(&mut values)
     };
     let mut text = format!(
-        "# What threads pay that are no target's\nBy `cargo xtask bench foreign` on {}: {} threads, in pairs that sleep and wake each other, beside an \
-         agent whose target is another process and whose hooks count all the while (`--budget off`). {} windows of {} s each way, in turns.\n\n\
-         | | without | with |\n|---|---|---|\n| switches/s | {:.0} | {:.0} |\n| CPU/switch, ns | {:.0} | {:.0} |\n\n",
+        "# Cost for threads of other processes\nMeasured by `cargo xtask bench foreign` on {}: {} threads, in pairs that sleep and \
+         wake each other. The agent's target is another process, and its hooks always count (`--budget off`). {} windows of {} s each, \
+         with and without the agent in turns.\n\n| | without | with |\n|---|---|---|\n| switches/s | {:.0} | {:.0} |\n| CPU/switch, ns \
+         | {:.0} | {:.0} |\n\n",
         service::machine(),
         options.threads,
         options.pairs,
@@ -246,8 +247,8 @@ fn report(options: &Options, without: &[Seen], with: &[Seen], programs: &[Progra
     text += "![Time in programs](foreign.svg)\n\n";
     let _ = write!(
         text,
-        "By the kernel's account of programs, in one more window, less what an empty program takes by it; the bar is {BAR} ns a switch.\n\n\
-         | program | hits | ns/hit |\n|---|---|---|\n"
+        "From the kernel's statistics of programs in one more window, minus those of an empty program; the bar is {BAR} ns per \
+         switch.\n\n| program | hits | ns/hit |\n|---|---|---|\n"
     );
     for Program { name, hits, each } in programs {
         let _ = writeln!(text, "| {name} | {hits} | {each:.0} |");

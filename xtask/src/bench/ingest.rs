@@ -63,12 +63,13 @@ pub(super) fn run(options: Options) -> Result<()> {
         &[&recording.display().to_string(), &options.millions.to_string()],
     )?;
     let mut text = format!(
-        "# Taking events in\nBy `cargo xtask bench ingest`: the events of a recording of both demo services, over and over, on one core: decode, \
-         correlate, encode as OTLP protobuf. {}\n\nAn event is what is over a threshold: everything else is counted in the kernel's histograms and never \
-         leaves it. Of each target at most 1000 become spans in a second (`--max-spans`), the others are counted; the second row has that limit at \
-         three million events a second. Allocations are those of all three steps. Memory is the resident set at the begin, in the midst and at the end.\n\n\
-         ![Events a second](ingest.svg)\n\n\
-         | | events | spans | OTLP, MB | events/s | allocations/event | memory, MB |\n|---|---|---|---|---|---|---|\n",
+        "# Event throughput of the agent\nMeasured by `cargo xtask bench ingest`: it processes the events of a recording of both demo \
+         services again and again, on one core: decode, correlate, encode as OTLP protobuf. {}\n\nAn event is a value over a \
+         threshold; the kernel counts all other values in histograms. At most 1000 events of each target become spans in a second \
+         (`--max-spans`), and the others are counted; the second row has that limit at three million events a second. Allocations are \
+         those of all three steps. Memory is the resident set at the begin, in the middle and at the end.\n\n![Events a \
+         second](ingest.svg)\n\n| | events | spans | OTLP, MB | events/s | allocations/event | memory, MB \
+         |\n|---|---|---|---|---|---|---|\n",
         service::machine()
     );
     let panel = Panel {
@@ -106,13 +107,15 @@ pub(super) fn ringbuf(options: RingOptions) -> Result<()> {
     let steps: Vec<Step> = example("ringbuf", &[&options.bytes.to_string()])?;
     let first = steps.iter().find(|step| step.lost > 0);
     let verdict = match first {
-        Some(step) => format!("The first event is lost at {} a second.", step.written_per_second),
+        Some(step) => format!("The first event is lost at {} per second.", step.written_per_second),
         None => "None was lost.".to_owned(),
     };
     let mut text = format!(
-        "# What the ring buffer carries\nBy `cargo xtask bench ringbuf`: a kernel program writes events of 72 bytes at a rate that rises, for 2 s each, in \
-         bursts of 1 ms; a ring of {} bytes; taken out and decoded as the agent does, every 10 ms and when a quarter is full. {} {verdict} Written = \
-         received + lost in every row.\n\n![Written, received and lost by what was asked for](ringbuf.svg)\n\n| asked, a second | written, a second | written | received | lost, as counted |\n|---|---|---|---|---|\n",
+        "# Throughput of the ring buffer\nMeasured by `cargo xtask bench ringbuf`: a kernel program writes events of 72 bytes in \
+         bursts of 1 ms, at a rising rate, for 2 s at each rate, into a ring buffer of {} bytes. The reader reads and decodes them as \
+         the agent does, every 10 ms and when a quarter is full. {}. {verdict} Written = received + lost in every row.\n\n![Written, \
+         received and lost by requested rate](ringbuf.svg)\n\n| requested per second | written per second | written | received | \
+         counted as lost |\n|---|---|---|---|---|\n",
         options.bytes,
         service::machine()
     );

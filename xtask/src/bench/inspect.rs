@@ -151,11 +151,12 @@ fn distinct(files: Vec<PathBuf>) -> Vec<PathBuf> {
 fn report(mut rows: Vec<Inspected>, times: usize) -> String {
     rows.sort_by(|one, other| one.bytes.total_cmp(&other.bytes));
     let mut text = format!(
-        "# Time to inspect an executable\nBy `cargo xtask bench inspect`; medians of {times} inspections, files in the kernel's memory, a process of its own for each \
-         file. {}. The agent inspects an executable once, however many processes run it, and attaches after that. MB are 10^6 bytes. Peak \
-         memory is all that inspecting takes, the parts of the file that are read among it; kept is what stays while the program is watched. A Rust program is recognised by tokio in it.\n\n\
-         ![Time by size](inspect.svg)\n\n\
-         | file | MB | ms | MB/s | ms/MB | peak memory, MB | kept, MB | found |\n|---|---|---|---|---|---|---|---|\n",
+        "# Time to inspect an executable\nMeasured by `cargo xtask bench inspect`: medians of {times} inspections, with the files in \
+         the page cache and one process per file. {}. The agent inspects an executable once, however many processes run it, and then \
+         attaches. MB are 10^6 bytes. Peak memory is all memory for the inspection, including the parts of the file that are read; \
+         kept is what stays while the program is watched. A Rust program is recognised if it contains tokio.\n\n![Time by \
+         size](inspect.svg)\n\n| file | MB | ms | MB/s | ms/MB | peak memory, MB | kept, MB | found \
+         |\n|---|---|---|---|---|---|---|---|\n",
         service::machine()
     );
     for row in rows {

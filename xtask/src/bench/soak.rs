@@ -159,9 +159,10 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
     let ran = last("whywait ran ").context("the agent did not say how it ended")?;
     let lost = last("lost:").context("the agent did not say what it lost")?;
     let mut text = format!(
-        "# A long run\nBy `cargo xtask bench soak` on {}; {} minutes after a first one that does not count, services, load generators and agent \
-         sharing the cores. Arguments of the agent besides its targets: {}. Closed loops of {CONNECTIONS} connections each: {}. Memory is VmRSS, CPU of one \
-         core; the agent was looked at every {} s. The machine's load average over the last 15 minutes was {}.\n\n",
+        "# A long run\nMeasured by `cargo xtask bench soak` on {}: {} minutes, after a first one that does not count. Services, load \
+         generators and agent share the cores. Arguments of the agent besides its targets: {}. Closed loops of {CONNECTIONS} \
+         connections each: {}. Memory is VmRSS, CPU is of one core; both were read every {} s. The machine's load average over the \
+         last 15 minutes was {}.\n\n",
         service::machine(),
         options.minutes,
         match options.agent.as_slice() {
@@ -177,7 +178,7 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
             .unwrap_or("not known"),
     );
     text += "![Memory over time](soak.svg)\n\n";
-    text += "| part of the time | RSS, MiB: least | median | most | CPU |\n|---|---|---|---|---|\n";
+    text += "| part of the time | RSS, MiB: minimum | median | maximum | CPU |\n|---|---|---|---|---|\n";
     let row = |name: &str, looks: &[Used]| {
         let mut rss: Vec<f64> = looks.iter().map(|used| used.rss).collect();
         let (least, most) = range(looks);
@@ -200,7 +201,7 @@ fn report(looks: &[Used], carried: &[String], said: &[String], options: &Options
     let verdict = if most - least <= 2.0 * BAR { "met" } else { "**missed**" };
     let _ = write!(
         text,
-        "\nBar: ± {BAR} MiB, {verdict} (± {:.1}).\n\nIts last words:\n\n```text\n{lost}\n{ran}\n```\n",
+        "\nBar: ± {BAR} MiB, {verdict} (± {:.1}).\n\nIts last lines:\n\n```text\n{lost}\n{ran}\n```\n",
         (most - least) / 2.0
     );
     let warnings: Vec<&String> = said.iter().filter(|line| line.contains(" WARN ")).collect();

@@ -208,12 +208,13 @@ fn of_target(line: &Value, pids: &HashSet<u32>) -> bool {
 
 fn report(rows: &[(usize, Vec<Round>)], cut: &[usize], rounds: usize) -> String {
     let mut text = format!(
-        "# From start to first signal\nBy `cargo xtask bench start`; {rounds} starts of the agent with each number of targets. {}; targets and agent share the \
-         cores. Targets are processes of the demo's go-shop, all of one executable; one has 50 requests a second, the \
-         others are idle. The agent runs with `--name` and `--metric-interval {INTERVAL}`.\nTimes are from the agent's exec: to the \
-         first line of metrics.jsonl that has a metric of a target, which waits for the first interval's end, and to the log line that says that \
-         the last target is watched. Memory (VmRSS) and CPU time are the agent's own at the later of the two. The end is from its SIGINT to its exit. Medians, with the least and the most \
-         in brackets; the ratios are those of medians, to the first row.\n\n",
+        "# From start to first signal\nMeasured by `cargo xtask bench start`: {rounds} starts of the agent for each number of targets. \
+         {}; targets and agent share the cores. Targets are processes of the demo's go-shop, all of one executable; one has 50 \
+         requests a second, the others are idle. The agent runs with `--name` and `--metric-interval {INTERVAL}`.\nTimes begin at the \
+         agent's exec. \"First metric\" is the first line of metrics.jsonl with a metric of a target, after the first interval. \"All \
+         watched\" is the log line that reports the last target as watched. Memory (VmRSS) and CPU time are the agent's own at the \
+         later of the two. \"End\" is from its SIGINT to its exit. Medians, with minimum and maximum in brackets; ratios are those of \
+         the medians, to the first row.\n\n",
         service::machine()
     );
     for wanted in cut {

@@ -15,11 +15,12 @@ use super::{
 
 pub(super) fn report(peers: &[Peer], outcomes: &[Outcome], pairs: usize, seconds: u32) -> String {
     let mut text = format!(
-        "# Cost of peers\nBy `cargo xtask bench peers`, with the command lines of [{PAGE}](../peers.md); {pairs} pairs of windows of {seconds} s, each after \
-         {WARM} s of the same load, without and with a peer in turns, on the same live processes. Closed loops of 4 connections, the ping-pong (5000 round \
-         trips between two goroutines a request) of 1. {}; load generator, services and peers share the cores.\nA peer watches one service at a \
-         time. Ratios are with / without: the median of the pairs, and its 95 % interval (bootstrap of the pairs' ratios). CPU/request is that of the \
-         service's threads; the peer's own is beside it, as a share of a core, and comes on top.\n\n",
+        "# Cost of peers\nMeasured by `cargo xtask bench peers` with the command lines of [{PAGE}](../peers.md): {pairs} pairs of \
+         windows of {seconds} s, each after {WARM} s of the same load, without and with a peer in turns, on the same live processes. \
+         Closed loops of 4 connections; the ping-pong (5000 round trips between two goroutines per request) has 1. {}; load generator, \
+         services and peers share the cores.\nA peer watches one service at a time. Ratios are with / without: the median of the \
+         pairs, and its 95 % interval (bootstrap of the pairs' ratios). CPU/request is that of the service's threads; the peer's own \
+         CPU is a separate column, as a share of a core, and is additional.\n\n",
         service::machine()
     );
     text += "![CPU/request with a peer over that without](peers.svg)\n\n";
