@@ -102,18 +102,16 @@ fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
                 let share = 100.0 * share;
                 let cause = match duty.map_or(Bound::Budget, Duty::bound) {
                     Bound::Shortest => {
-                        "even the shortest window costs more than 5 s of the budget: one a minute, to see whether it still does"
+                        "even the shortest window costs more than the budget of 5 s; whywait opens one a minute to check again"
                             .to_owned()
                     }
                     Bound::Tail => format!(
-                        "cores are busy: more windows than {share:.2} % of the time could be seen in the 99th percentile of latency \
-                         (--budget-p99); counts are weighed"
+                        "cores are busy: windows cover {share:.2} % of the time, as more would lengthen the 99th percentile of latency (--budget-p99); counts are scaled"
                     ),
                     Bound::Neighbour(pid) => format!(
-                        "process {pid} calls the kernel's hooks of this one's windows, and its budget pays for {share:.1} % of the time; \
-                         counts are weighed"
+                        "process {pid} also pays for the kernel's hooks in these windows, and its budget covers {share:.1} % of the time; counts are scaled"
                     ),
-                    Bound::Budget => format!("the budget pays for {share:.1} % of the time; counts are weighed"),
+                    Bound::Budget => format!("the budget covers {share:.1} % of the time; counts are scaled"),
                 };
                 ("windows", Some(cause))
             }

@@ -67,12 +67,12 @@ fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
     check(&metrics, &defs::SIGNAL_STATE, &[full[0], full[1], partial, off]);
     // Windows of the hooks: what is always in place is full all the same.
     watched.hooks.weighed = true;
-    let windows = "net.request | windows | the budget pays for 0.0 % of the time; counts are weighed | 1";
+    let windows = "net.request | windows | the budget covers 0.0 % of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[windows, full[1], partial, off]);
     watched.hooks.refused = Some(99);
-    let neighbour = "net.request | windows | process 99 calls the kernel's hooks of this one's windows, and its budget pays for 0.0 % \
-                     of the time; counts are weighed | 1";
+    let neighbour = "net.request | windows | process 99 also pays for the kernel's hooks in these windows, and its budget covers 0.0 % \
+                     of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[neighbour, full[1], partial, off]);
 }

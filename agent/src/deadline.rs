@@ -43,11 +43,11 @@ pub struct Readers {
 pub enum Late {
     #[error("no answer within {0:?}")]
     Unanswered(Duration),
-    #[error("what was asked before is still unanswered")]
+    #[error("an earlier read is still pending")]
     Outstanding,
-    #[error("not asked while {MOST} others are unanswered")]
+    #[error("not started while {MOST} other reads are pending")]
     NotAsked,
-    #[error("the agent failed on it, which is its own fault")]
+    #[error("the agent failed on it, which is a bug")]
     Panicked,
 }
 

@@ -32,12 +32,16 @@ impl Fault {
     /// All with the name they are exported under, and what people are told.
     pub const ALL: [(Self, &'static str, &'static str); 7] = [
         (Self::Screen, "screen", "cannot write to standard output"),
-        (Self::Pictures, "pictures", "standard output stands still"),
+        (Self::Pictures, "pictures", "standard output is blocked"),
         (Self::Log, "log", "cannot write to standard error"),
-        (Self::Maps, "maps", "cannot read or change a map of the kernel side"),
+        (Self::Maps, "maps", "cannot read or change a kernel map"),
         (Self::Ring, "ring", "cannot wait for the ring buffer"),
         (Self::Recording, "recording", "cannot write the recording"),
-        (Self::Late, "late", "a process' memory or a file does not answer"),
+        (
+            Self::Late,
+            "late",
+            "a read of a process' memory or of a file does not return",
+        ),
     ];
 }
 
@@ -64,7 +68,7 @@ impl Faults {
             return;
         }
         self.said[index] = Some(now);
-        warn!("{text}: {why}; the run goes on ({} times so far)", self.counts[index]);
+        warn!("{text}: {why}; the run continues ({} times so far)", self.counts[index]);
     }
 }
 

@@ -42,7 +42,7 @@ type Answer = Result<&'static str, &'static str>;
 
 fn alive(turned: u64, now: u64) -> Answer {
     if turned != 0 && now.saturating_sub(turned) > STUCK {
-        return Err("the pipeline has not turned for 30 s\n");
+        return Err("the main loop has been blocked for 30 s\n");
     }
     Ok("ok\n")
 }
@@ -54,7 +54,7 @@ fn ready(turned: u64, now: u64, is_down: bool) -> Answer {
     alive(turned, now)?;
     // An endpoint that is down is no reason to be replaced: the agent goes on, counts what it drops, and says so.
     Ok(if is_down {
-        "ok, but the OTLP endpoint does not take data\n"
+        "ok, but the OTLP endpoint does not accept data\n"
     } else {
         "ok\n"
     })
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn who_attaches_is_alive_and_not_ready_and_who_is_stuck_is_neither() {
-        let (fine, stuck) = (Ok("ok\n"), Err("the pipeline has not turned for 30 s\n"));
+        let (fine, stuck) = (Ok("ok\n"), Err("the main loop has been blocked for 30 s\n"));
         for (turned, live, is_ready) in [
             (0, fine, Err("attaching\n")),
             (NOW, fine, fine),
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(alive(turned, NOW), live, "{turned}");
             assert_eq!(ready(turned, NOW, false), is_ready, "{turned}");
         }
-        let down = Ok("ok, but the OTLP endpoint does not take data\n");
+        let down = Ok("ok, but the OTLP endpoint does not accept data\n");
         assert_eq!(ready(NOW, NOW, true), down);
         assert_eq!(ready(0, NOW, true), Err("attaching\n"));
     }

@@ -69,11 +69,9 @@ impl Shed {
     pub fn text(self) -> &'static str {
         match self {
             Self::Nothing => "nothing is given up",
-            Self::Spans => "at most a tenth of --max-spans become spans",
-            Self::Windows => "a tenth of the spans, a quarter of the budget: windows are rarer",
-            Self::Targets => {
-                "no windows are opened and no new processes watched; runtimes' own figures and GC cycles go on"
-            }
+            Self::Spans => "spans are limited to a tenth of --max-spans",
+            Self::Windows => "spans are limited to a tenth and the budget to a quarter: windows are rarer",
+            Self::Targets => "no windows and no new processes; only runtimes' own figures and GC cycles continue",
         }
     }
 }

@@ -157,7 +157,7 @@ impl Pipeline {
                 .await?
                 .with_context(|| format!("cannot serve /livez and /readyz on {address}"))?;
         }
-        let screen = Screen::new(args.plain).context("cannot begin the thread that writes to standard output")?;
+        let screen = Screen::new(args.plain).context("cannot start the thread that writes to standard output")?;
         let pipeline = Self {
             watch,
             lifecycle,
@@ -379,7 +379,7 @@ impl Pipeline {
             self.screen.say(format_args!("recorded: {path}, {events} events"));
             if *lost > 0 {
                 self.screen
-                    .say(format_args!("{lost} more could not be written as fast as they came"));
+                    .say(format_args!("{lost} more were lost, because writing was too slow"));
             }
         }
         self.screen.finish(LAST_LINES);

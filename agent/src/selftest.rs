@@ -89,7 +89,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         anyhow::bail!("selftest: no target: name processes with --pid");
     }
     if spans == 0 || rejected > 0 || !outcome.is_empty() {
-        anyhow::bail!("selftest: nothing came of: {}", outcome.join(", "));
+        anyhow::bail!("selftest: no events from: {}", outcome.join(", "));
     }
     say!("selftest: ok");
     Ok(Exit::Ok)

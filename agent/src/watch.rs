@@ -210,7 +210,7 @@ impl Watch {
         while busy(&self) {
             let Ok(Some(done)) = timeout_at(until, self.windows.done.recv()).await else {
                 warn!(
-                    "probes that are being put in or taken out are not waited for any longer: the kernel takes them out with this process"
+                    "not waiting any longer for probes that are being attached or detached: the kernel detaches them when this process ends"
                 );
                 break;
             };
@@ -273,7 +273,7 @@ impl Targets for Watch {
             && error.kind() == io::ErrorKind::TimedOut
             && !named
         {
-            anyhow::bail!("left out until its memory answers: {error}");
+            anyhow::bail!("not watched until its memory can be read: {error}");
         }
         let mut plan = image.as_deref().map_or_else(Plan::default, |image| {
             signals::plan::plan(image, bias, &self.options.without)
@@ -289,7 +289,7 @@ impl Targets for Watch {
         let mut error = error.map(|error| error.to_string());
         if process.is_replaced() {
             info!(
-                "process {}: its executable was replaced or removed since it started; the one that runs is read",
+                "process {}: its executable was replaced or removed since it started; whywait reads the one that runs",
                 process.pid
             );
         }
@@ -325,7 +325,7 @@ impl Targets for Watch {
         watched.restate();
         self.meter
             .clear(index)
-            .context("cannot set the target's hits to nothing")?;
+            .context("cannot reset the target's hit counts")?;
         self.places.take();
         if let Err(error) = self.attach(&mut watched, &plan, index) {
             watched.known.index = index;

@@ -323,7 +323,7 @@ fn an_unreachable_endpoint_is_said_once_and_counted() {
     let stock = stock(false);
     let (pid, url) = (stock.pid().to_string(), format!("http://127.0.0.1:{}", closed_port()));
     let args = ["--pid", &pid, "--otlp", &url, "--metric-interval", "1s"];
-    let down = "does not take metrics";
+    let down = "does not accept metrics";
 
     // It neither ends nor waits: requests are watched all the while.
     let mut run = Run::start(&args);

@@ -267,7 +267,7 @@ fn over_its_own_limits_the_agent_gives_up_spans_first() {
     let output = agent.stop();
     assert!(output.status.success(), "{}", output.said);
     assert!(
-        output.said.contains("at most a tenth of --max-spans"),
+        output.said.contains("limited to a tenth of --max-spans"),
         "{}",
         output.said
     );

@@ -174,7 +174,7 @@ fn without_a_guard_it_is_said_that_there_are_no_probes() {
     if !(preemption.private_stacks && preemption.jit) {
         return eprintln!("SKIPPED: this kernel's uprobes need no guard");
     }
-    let reason = "lacks bpf_preempt_disable, which keeps them apart: a probe could crash the host";
+    let reason = "lacks bpf_preempt_disable, which prevents this: a probe could crash the host";
     let directory = tempfile::tempdir().unwrap();
     let types = directory.path().join("types");
     let (shop, stock) = (shop(None, &[]), stock(false));

@@ -307,10 +307,10 @@ fn a_collector_that_comes_up_late_gets_everything() {
     assert!(output.status.success(), "{}", output.said);
     let (traces, metrics) = collector.stop();
     for said in [
-        "does not take traces",
-        "does not take metrics",
-        "takes traces again",
-        "takes metrics again",
+        "does not accept traces",
+        "does not accept metrics",
+        "accepts traces again",
+        "accepts metrics again",
     ] {
         assert_eq!(output.said.matches(said).count(), 1, "{said}: {}", output.said);
     }

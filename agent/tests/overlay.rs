@@ -158,16 +158,13 @@ fn probes_that_would_go_into_a_copy_of_it_are_off_and_it_is_said() {
         .collect();
     for signal in ["go.gc", "go.stw", "go.assist", "go.sched"] {
         let state = states.iter().find(|(of, ..)| of == signal).expect(signal);
-        assert!(
-            state.1 == "off" && state.2.contains("another copy of the file"),
-            "{state:?}"
-        );
+        assert!(state.1 == "off" && state.2.contains("runs another file"), "{state:?}");
     }
     for signal in ["go.runtime", "net.request", "thread.run_queue"] {
         let state = states.iter().find(|(of, ..)| of == signal).expect(signal);
         assert_eq!(state.1, "full", "{state:?}");
     }
-    assert!(output.said.contains("another copy of the file"), "{}", output.said);
+    assert!(output.said.contains("runs another file"), "{}", output.said);
     // Nothing is told as if it had been looked at.
     assert!(list(&output.points(NAME, "whywait.overhead.hits").into()).all(|point| {
         !attribute(point, "whywait.probe")

@@ -248,7 +248,7 @@ fn check_full<K: aya::Pod>(name: &str, key: impl Fn(u64) -> K, words: &str, sign
 fn without_room_for_its_types_a_process_is_watched_in_part() {
     if privileged() {
         let key = |vtable| TypeKey { vtable, slot: 0 };
-        check_full("TOKIO_TYPES", key, "types of tasks are not told apart", "tokio.poll");
+        check_full("TOKIO_TYPES", key, "types of tasks are not distinguished", "tokio.poll");
     }
 }
 
@@ -262,7 +262,7 @@ fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
     let output = check_full(
         "TOKIO_SITES",
         key,
-        "places where tasks are woken are not seen",
+        "places where tasks are woken are not observed",
         "tokio.wake",
     );
     let count = |metric: &str| -> i64 {

@@ -344,7 +344,7 @@ mod tests {
         };
         let check = |state: HookState, expected| assert_eq!(state.coverage().unwrap().coverage, expected);
         check(state(Some("second"), None), Coverage::Full);
-        let lacks = "requests over IPv6 are not seen";
+        let lacks = "requests over IPv6 are not observed";
         check(state(Some("second"), Some(lacks)), Coverage::Partial(lacks.to_owned()));
         check(state(None, None), Coverage::Off("first: no such function".to_owned()));
     }

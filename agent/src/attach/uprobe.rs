@@ -77,7 +77,7 @@ pub struct Links {
 
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("{function} at {offset:#x}: the bytes in the file are no longer those that were proved: not attached")]
+    #[error("{function} at {offset:#x}: the bytes in the file changed after whywait verified them: not attached")]
     BytesChanged { function: String, offset: u64 },
     #[error("{function} at {offset:#x}: cannot read the executable: {source}")]
     Read {
@@ -92,8 +92,7 @@ pub enum AttachError {
         reason: String,
     },
     #[error(
-        "{function} at {offset:#x}: the process runs another copy of the file than the one at its path now, as on an overlay file \
-         system where the file was changed since: no probe of it can be hit"
+        "{function} at {offset:#x}: the process runs another file than the one that is at its path now, for example after a change on an overlay file system: its probes cannot be hit"
     )]
     NotInMemory { function: String, offset: u64 },
     #[error("the object has no uprobe program {0}")]
@@ -144,8 +143,7 @@ impl Object {
         let way = match preemption.guard() {
             // As they stand in the object they may be preempted.
             Ok(Some(_)) => Way::None(format!(
-                "this kernel gives programs stacks that two runs on one CPU would share, which could crash the host, and refused the \
-                 programs that keep them apart: {refused}"
+                "on this kernel two runs of a program on one CPU may share a stack, which could crash the host, and the kernel refused the programs that prevent this: {refused}"
             )),
             Err(error) => Way::None(error.to_string()),
             Ok(None) => {

@@ -130,7 +130,7 @@ fn own_attributes(environ: &[u8]) -> BTreeMap<String, String> {
     };
     let listed = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let mut attributes = listed_attributes(&listed).unwrap_or_else(|reason| {
-        warn!("OTEL_RESOURCE_ATTRIBUTES={listed} of a process is left out as a whole: {reason}");
+        warn!("OTEL_RESOURCE_ATTRIBUTES={listed} of a process is ignored completely: {reason}");
         BTreeMap::new()
     });
     if let Some(name) = variable("OTEL_SERVICE_NAME") {

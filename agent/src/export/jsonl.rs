@@ -97,7 +97,7 @@ impl Rotating {
             Ok(()) => {
                 stats.sent(items);
                 if std::mem::replace(&mut self.failed, false) {
-                    info!("{} is written again", self.path.display());
+                    info!("{} can be written again", self.path.display());
                 }
             }
             Err(cause) => {
@@ -148,7 +148,7 @@ impl Rotating {
             Err(error) => return Err(error),
         }
         (self.file, self.size) = append(&self.path)?;
-        info!("{} was removed or replaced: it is begun again", self.path.display());
+        info!("{} was removed or replaced: starting a new file", self.path.display());
         Ok(())
     }
 }
@@ -160,7 +160,7 @@ fn append(path: &Path) -> io::Result<(File, u64)> {
     let file = options.open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     Ok((file, meta.len()))
 }

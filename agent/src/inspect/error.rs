@@ -3,7 +3,7 @@
 /// Why a binary that belongs to a known runtime can't be traced (or why the bytes are no binary at all).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
-    #[error("its file cannot be read, {0}: see whether its file system answers, and start the agent anew")]
+    #[error("its file cannot be read, {0}: check its file system, then restart the agent")]
     NoAnswer(String),
     #[error("not an ELF executable: give a process whose /proc/PID/exe is one")]
     NotElf,
@@ -12,21 +12,21 @@ pub enum InspectError {
     )]
     Malformed { part: &'static str },
     #[error(
-        "the file has {found} {what}, more than the {most} that fit into the agent's memory: its runtime cannot be looked at"
+        "the file has {found} {what}, more than the {most} that fit into the agent's memory: its runtime is not watched"
     )]
     TooLarge { what: &'static str, found: u64, most: u64 },
     #[error(
-        "the Go binary is obfuscated ({sign}), as garble makes them: its functions cannot be told. Watch a build without garble"
+        "the Go binary is obfuscated ({sign}), as garble does: its functions cannot be identified. Watch a build without garble"
     )]
     Obfuscated { sign: String },
     #[error(
-        "built by {toolchain}, whose runtime is another than that of the Go toolchain, {supported}: build it with that one"
+        "built by {toolchain}, whose runtime is not that of the Go toolchain, {supported}: build it with that toolchain"
     )]
     OtherToolchain {
         toolchain: &'static str,
         supported: &'static str,
     },
-    #[error("{runtime} is in its shared object {object}, and a runtime is watched only where it is in the executable")]
+    #[error("{runtime} is in its shared object {object}, and a runtime is watched only if it is in the executable")]
     InObject { runtime: String, object: String },
     #[error("{runtime} on machine {machine}: only builds for {supported} are supported; use such a build")]
     UnsupportedMachine {
@@ -39,7 +39,7 @@ pub enum InspectError {
     )]
     Stripped { runtime: &'static str },
     #[error(
-        "no DWARF in this {found} binary (-ldflags=-w or -s), and the table of offsets, {supported}, is of no use: {reason}. Build it with DWARF, or use a newer agent"
+        "no DWARF in this {found} binary (-ldflags=-w or -s), and the table of offsets, {supported}, does not cover it: {reason}. Build it with DWARF, or use a newer agent"
     )]
     NoOffsets {
         found: String,
@@ -57,7 +57,7 @@ pub enum InspectError {
         supported: &'static str,
     },
     #[error(
-        "tokio in a dev build: without optimisation (opt-level 0) its functions are not as they are known. Build it with --release, or with `opt-level = 2` or 3 in its profile"
+        "tokio in a dev build: without optimisation (opt-level 0) its functions are unknown. Build it with --release, or with `opt-level = 2` or 3 in its profile"
     )]
     Unoptimised,
     #[error(
@@ -69,7 +69,7 @@ pub enum InspectError {
         supported: &'static str,
     },
     #[error(
-        "this agent failed on it, by a fault of its own: please report what built it (the log has the place); until then it is not looked at again"
+        "the agent failed on it, which is a bug: please report the toolchain that built it (the log has the place); it is not inspected again"
     )]
     Panicked,
 }
@@ -79,7 +79,7 @@ pub enum InspectError {
 pub enum SiteError {
     #[error("no function of the names {candidates:?} in this binary (inlined, or not linked in): this hook stays off")]
     NoSuchFunction { candidates: Vec<String> },
-    #[error("{count} functions are called {function}: which of them runs can't be told, this hook stays off")]
+    #[error("{count} functions are called {function}: which of them runs is not known, this hook stays off")]
     Ambiguous { function: String, count: usize },
     #[error("the bytes of {function} at {vaddr:#x} aren't in the file: this hook stays off")]
     NoCode { function: String, vaddr: u64 },

@@ -60,7 +60,7 @@ events! {
 pub enum DecodeError {
     #[error("event of {0} bytes is shorter than its header")]
     NoHeader(usize),
-    #[error("unknown event kind {0}: the kernel side and the agent are of different builds")]
+    #[error("unknown event kind {0}: the kernel programs and the agent are from different builds")]
     UnknownKind(u32),
     #[error("event kind {kind} has {found} bytes, expected {expected}")]
     Size { kind: u32, found: usize, expected: usize },

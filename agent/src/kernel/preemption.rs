@@ -37,8 +37,7 @@ pub struct Kfuncs {
 /// Why uprobes are not used on a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this kernel gives programs stacks that two runs on one CPU would share, and lacks bpf_preempt_disable, which keeps them apart: \
-     a probe could crash the host"
+    "on this kernel two runs of a program on one CPU may share a stack, and it lacks bpf_preempt_disable, which prevents this: a probe could crash the host"
 )]
 pub struct Unsafe;
 

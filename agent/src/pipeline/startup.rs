@@ -62,7 +62,7 @@ pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(O
     if let Some(reason) = object.without_uprobes() {
         warn!("no uprobe is used: {reason}");
     } else if let Some(reason) = &object.refused {
-        debug!("uprobes by perf events, uprobe_multi is not to be had: {reason}");
+        debug!("uprobes use perf events, because uprobe_multi is not available: {reason}");
     }
     Ok((object, hooks))
 }

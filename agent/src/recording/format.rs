@@ -25,7 +25,7 @@ pub enum RecordingError {
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read the recording {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is no recording of whywait's")]
+    #[error("{path} is not a recording of whywait")]
     NotOurs { path: PathBuf },
     #[error(
         "{path} is a recording of version {found}, this whywait reads version {VERSION}: use the whywait that wrote it"

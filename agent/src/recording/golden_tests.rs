@@ -264,7 +264,7 @@ fn replayed(bytes: &[u8]) -> String {
     let _ = match (end, damage) {
         (_, Some(error)) => writeln!(text, "{error}"),
         (Some(End { events, lost }), None) => writeln!(text, "ends in order: {events} events, {lost} lost"),
-        (None, None) => writeln!(text, "was not closed in order"),
+        (None, None) => writeln!(text, "was not closed normally"),
     };
     let mut batches = replay.take();
     batches.sort_by_key(|batch| batch.resource.get("service.name").map(str::to_owned));

@@ -118,7 +118,7 @@ impl<R: Read> Reader<R> {
 
     fn broken(&self, source: io::Error) -> RecordingError {
         match source.kind() {
-            io::ErrorKind::UnexpectedEof => self.damaged("it ends in the midst of a record".to_owned()),
+            io::ErrorKind::UnexpectedEof => self.damaged("it ends within a record".to_owned()),
             _ => RecordingError::Read {
                 path: self.path.clone(),
                 source,
@@ -174,13 +174,13 @@ mod tests {
         newer[8] = 9;
         let cut = &good[..good.len() - 1];
         let cases: [(&[u8], &str); 6] = [
-            (b"", "x.rec is no recording of whywait's"),
-            (b"{\"resourceSpans\": []}", "x.rec is no recording of whywait's"),
+            (b"", "x.rec is not a recording of whywait"),
+            (b"{\"resourceSpans\": []}", "x.rec is not a recording of whywait"),
             (
                 &newer,
                 "x.rec is a recording of version 9, this whywait reads version 3: use the whywait that wrote it",
             ),
-            (cut, "x.rec is damaged at byte 79: it ends in the midst of a record"),
+            (cut, "x.rec is damaged at byte 79: it ends within a record"),
             (
                 &file(&[(7, b"")]),
                 "x.rec is damaged at byte 68: unknown kind of record 7",

@@ -134,10 +134,10 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
         say!("written: {}", file.display());
     }
     match end {
-        Some(end) if end.lost > 0 => say!("while it was taken, {} events were lost", end.lost),
+        Some(end) if end.lost > 0 => say!("{} events were lost while it was recorded", end.lost),
         Some(_) => {}
         None => warn!(
-            "{}: it was not closed in order; what is there was replayed",
+            "{}: it was not closed normally; what is there was replayed",
             path.display()
         ),
     }

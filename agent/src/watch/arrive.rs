@@ -189,7 +189,11 @@ impl Lifecycle {
             }
             Err(error) => {
                 let level = self.once(&process, &error.to_string());
-                log!(level, "process {pid} ({}) is left out: {error}", process.exe.display());
+                log!(
+                    level,
+                    "process {pid} ({}) is not watched: {error}",
+                    process.exe.display()
+                );
             }
         }
     }

@@ -32,15 +32,14 @@ impl Watch {
         if types > 0 {
             let all = plan.types.len();
             let reason = format!(
-                "{types} of {all} types of tasks are not told apart, nor whether they block: the kernel side has no room for more"
+                "{types} of {all} types of tasks are not distinguished, nor whether they block: the kernel map is full"
             );
             lessen(watched, signals::tokio::poll::NAME, &reason);
         }
         if sites > 0 {
             let all = plan.sites.len();
-            let reason = format!(
-                "{sites} of {all} places where tasks are woken are not seen: the kernel side has no room for more"
-            );
+            let reason =
+                format!("{sites} of {all} places where tasks are woken are not observed: the kernel map is full");
             lessen(watched, signals::tokio::wake::NAME, &reason);
         }
         watched.known = plan.target(watched.target.slot, slow_wait, slow_poll, slow_request);
@@ -76,7 +75,7 @@ impl Watch {
         }
         self.maps
             .admit(pid, &watched.known)
-            .context("cannot tell the kernel side of the target")?;
+            .context("cannot write the target to the kernel maps")?;
         let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
             .probes
             .iter()

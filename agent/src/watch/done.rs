@@ -192,7 +192,7 @@ pub fn note_memory(watched: &mut Watched, signal: &'static str, outcome: io::Res
     failures.extend(late.map(|error| Failure {
         signal,
         essential: true,
-        reason: format!("the process' memory does not answer: {error}"),
+        reason: format!("a read of the process' memory does not return: {error}"),
     }));
     note(watched, |failures| &mut failures.memory, failures);
 }
@@ -206,7 +206,7 @@ pub(super) fn note(watched: &mut Watched, of: fn(&mut Failures) -> &mut Vec<Fail
         warn!("process {pid}: {signal}: {reason}");
     }
     for Failure { signal, .. } in before.iter().filter(|failure| !now.contains(failure)) {
-        info!("process {pid}: {signal}: what could not be had is there now");
+        info!("process {pid}: {signal}: what was missing is available now");
     }
     watched.restate();
 }

@@ -123,7 +123,7 @@ impl HookSet {
             Hooks::Attached { hooks, refused } => {
                 for hook in &hooks {
                     if self.refused.remove(hook.signal).is_some() {
-                        info!("{} is seen again", hook.signal);
+                        info!("{} is on again", hook.signal);
                     }
                 }
                 self.attached.extend(hooks);
@@ -134,7 +134,7 @@ impl HookSet {
                         .is_none_or(|before| before.reason != reason)
                     {
                         warn!(
-                            "{} is off until it is tried again: the kernel refused a hook that it permitted before: {reason}",
+                            "{} is off until the next attempt: the kernel refused a hook that it permitted before: {reason}",
                             hook.signal
                         );
                     }

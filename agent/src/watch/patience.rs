@@ -36,7 +36,7 @@ impl Waiting {
         self.unanswered.fetch_add(1, Relaxed);
         deadline::note_late();
         warn!(
-            "{}: its file system does not answer: it is watched when it does",
+            "{}: its file system does not respond: it is watched when it does",
             self.who
         );
     }

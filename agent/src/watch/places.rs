@@ -22,10 +22,10 @@ impl Places {
     /// The index that the next target gets, beside so many that are `watched`; an error is why it is not taken now.
     pub fn next(&self, watched: usize) -> anyhow::Result<u32> {
         if self.allowed == 0.0 {
-            anyhow::bail!("left out until there is room: the agent is at its own limits (--limit-cpu, --limit-memory)");
+            anyhow::bail!("not watched yet: the agent is at its own limits (--limit-cpu, --limit-memory)");
         }
         let Some(index) = self.free.last().copied() else {
-            anyhow::bail!("left out until there is room: {watched} targets are watched already");
+            anyhow::bail!("not watched yet: {watched} targets are watched already");
         };
         Ok(index)
     }

@@ -107,8 +107,11 @@ fn coverage(said: &Said, findings: &mut Findings) {
         let found = found.last().cloned().unwrap_or_default();
         let (coverage, cause) = (text(&found, "whywait.coverage"), text(&found, "whywait.cause"));
         let expected = match (signal, said.minor) {
-            ("go.stw", ..22) => ("off", "the runtime says why it stops the world from go1.22 on"),
-            ("go.stw", 22) => ("partial", "when all had stopped is kept from go1.23 on"),
+            ("go.stw", ..22) => ("off", "the runtime keeps the reason of a stop only since go1.22"),
+            ("go.stw", 22) => (
+                "partial",
+                "the runtime keeps the time when all Ps had stopped only since go1.23",
+            ),
             ("net.request", _) if no_requests(&cause) => ("off", cause.as_str()),
             _ => ("full", ""),
         };

@@ -7,8 +7,8 @@ use std::{
 
 /// What a line of it begins with where the test prints it (agent/tests/go_matrix.rs).
 const PRINTED: &str = "go-support.md: ";
-const LACKS: &str = "What is lacking, in the agent's own words:";
-const FURTHEST: &str = "No sum of a state was further from the trace's than ";
+const LACKS: &str = "What is missing, as the agent reports it:";
+const FURTHEST: &str = "Largest difference of a state's sum from the trace's: ";
 const OF_WHAT: &str = " % of the goroutines' whole time.";
 
 #[derive(Debug, Default, PartialEq)]
@@ -126,8 +126,8 @@ mod tests {
     use super::*;
 
     const AMD64: &str = "| version | default |\n|---|---|\n| go1.9.1 | full |\n| go1.26.8 | full |\n\n\
-        What is lacking, in the agent's own words:\n- `no x`: y\n\n\
-        No sum of a state was further from the trace's than 0.35 % of the goroutines' whole time.\n";
+        What is missing, as the agent reports it:\n- `no x`: y\n\n\
+        Largest difference of a state's sum from the trace's: 0.35 % of the goroutines' whole time.\n";
 
     #[test]
     fn what_is_read_is_written() {

@@ -123,11 +123,11 @@ impl Worker {
         match outcome {
             Ok(Answer { rejected, message }) => {
                 if self.stats.set_down(self.signal, false) {
-                    info!("OTLP endpoint {} takes {} again", self.url, self.signal);
+                    info!("OTLP endpoint {} accepts {} again", self.url, self.signal);
                 }
                 if (rejected > 0 || !message.is_empty()) && !std::mem::replace(&mut self.said_rejected, true) {
                     warn!(
-                        "OTLP endpoint {} took {items} {} but for {rejected}: {message}",
+                        "OTLP endpoint {} rejected {rejected} of {items} {}: {message}",
                         self.url,
                         self.signal.items()
                     );
@@ -140,9 +140,7 @@ impl Worker {
             Err(Failure::NoService(_)) if self.signal == Signal::Metrics => {
                 if !std::mem::replace(&mut self.said_no_service, true) {
                     warn!(
-                        "OTLP endpoint {} takes no metrics: they are dropped; set OTEL_METRICS_EXPORTER=none to send none, \
-                         or, to send them elsewhere, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and \
-                         OTEL_EXPORTER_OTLP_METRICS_ENDPOINT instead of --otlp",
+                        "OTLP endpoint {} accepts no metrics: they are dropped; set OTEL_METRICS_EXPORTER=none to send none, or, to send them elsewhere, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT instead of --otlp",
                         self.url
                     );
                 }
@@ -167,7 +165,7 @@ impl Worker {
                 && self.stats.set_down(self.signal, true)
             {
                 warn!(
-                    "OTLP endpoint {} does not take {} ({reason}): trying again, dropping what the queue cannot hold",
+                    "OTLP endpoint {} does not accept {} ({reason}): retrying; what does not fit into the queue is dropped",
                     self.url, self.signal
                 );
             }

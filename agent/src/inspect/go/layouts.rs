@@ -150,7 +150,7 @@ pub(super) fn of_release(version: &GoVersion, arch: &str) -> Result<GoOffsets, I
 
 fn lookup<'t>(tables: &'t [Table], version: &GoVersion, arch: &str) -> Result<&'t GoFields, String> {
     if !version.is_release {
-        return Err("it is no release".to_owned());
+        return Err("it is not a release".to_owned());
     }
     let of_minor = tables
         .iter()
@@ -168,8 +168,8 @@ fn lookup<'t>(tables: &'t [Table], version: &GoVersion, arch: &str) -> Result<&'
             .map(|table| table.range())
             .collect();
         return Err(match ranges.is_empty() {
-            true => format!("no such release for {arch} is in it"),
-            false => format!("no such release for {arch} is in it, but {}", ranges.join(", ")),
+            true => format!("it has no such release for {arch}"),
+            false => format!("it has no such release for {arch}, but {}", ranges.join(", ")),
         });
     }
     let fitting = of_patch.find(|table| table.fits(&version.experiments));
@@ -244,7 +244,7 @@ mod tests {
         check(
             "go1.26.4",
             "amd64",
-            Err("no such release for amd64 is in it, but go1.26.0 to go1.26.3"),
+            Err("it has no such release for amd64, but go1.26.0 to go1.26.3"),
         );
         check("go1.26.4", "arm64", Ok("26 arm64"));
         check("go1.26.3 (Red Hat 1.26.3-1.el9)", "amd64", Ok("26 amd64"));
@@ -254,8 +254,8 @@ mod tests {
         check("go1.26.3 X:boringcrypto,greenteagc", "amd64", Ok("green"));
         check("go1.18.10 X:greenteagc", "amd64", Err("greenteagc"));
         check("go1.28.0", "amd64", Err("no such release"));
-        check("go1.26rc1", "amd64", Err("no release"));
-        check("devel go1.28-0123abcd Mon Jan 2", "amd64", Err("no release"));
+        check("go1.26rc1", "amd64", Err("not a release"));
+        check("devel go1.28-0123abcd Mon Jan 2", "amd64", Err("not a release"));
     }
 
     /// What is embedded can be read whole: a field that is needed is in the table of every newest patch.

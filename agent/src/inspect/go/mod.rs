@@ -98,19 +98,19 @@ impl Image for GoImage {
 
     fn found_by(&self) -> Option<String> {
         let offsets = match self.offsets_source {
-            OffsetsSource::Dwarf => "fields by its DWARF",
-            OffsetsSource::Table => "fields by the table of its version",
+            OffsetsSource::Dwarf => "fields from its DWARF",
+            OffsetsSource::Table => "fields from the table for its version",
         };
         let globals = match self.globals_source {
-            GlobalsSource::Symbols => "variables by its symbols",
-            GlobalsSource::Code => "variables by its instructions",
+            GlobalsSource::Symbols => "variables from its symbols",
+            GlobalsSource::Code => "variables from its instructions",
         };
-        Some(format!("{offsets}, {globals}; proved in each process before use"))
+        Some(format!("{offsets}, {globals}; verified in each process before use"))
     }
 
     fn gaps(&self) -> Vec<String> {
         let error = self.tls_g.as_ref().err();
-        let gap = error.map(|error| format!("goroutines of sockets are not told: {error}"));
+        let gap = error.map(|error| format!("goroutines of sockets are not reported: {error}"));
         gap.into_iter().collect()
     }
 

@@ -14,7 +14,7 @@ pub enum ProofError {
     #[error("the Go runtime has not started yet")]
     NotStarted,
     #[error(
-        "what was found of the Go runtime does not hold in the process ({0}): its figures would be wrong. Report the toolchain's version"
+        "what whywait found about the Go runtime is wrong in the process ({0}), so its figures would be wrong. Report the toolchain's version"
     )]
     Refuted(String),
 }

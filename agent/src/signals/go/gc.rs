@@ -28,11 +28,11 @@ pub const SIGNAL: Signal = Signal {
     needs: &[
         Need {
             of: stw::NAME,
-            lost: "why cycles begin, and who is late to stop for them, is not told",
+            lost: "the cause of cycles, and the last to stop for them, are not reported",
         },
         Need {
             of: assist::NAME,
-            lost: "who pays a cycle's assists is not told",
+            lost: "a cycle's assists by function are not reported",
         },
     ],
     check: Some(Check {

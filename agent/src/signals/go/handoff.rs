@@ -26,7 +26,7 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     let seen = found(image.sites.get(&GoHook::HandOff)).and_then(|site| {
         let lost = || {
             format!(
-                "{}: where it returns to is not known at any usable place",
+                "{}: its return address is not known at any usable instruction",
                 site.function
             )
         };

@@ -41,11 +41,11 @@ pub const SIGNAL: Signal = Signal {
     needs: &[
         Need {
             of: run_queue::NAME,
-            lost: "what threads spent off their cores is not told apart",
+            lost: "off-CPU time of threads is not reported separately",
         },
         Need {
             of: quota::NAME,
-            lost: "which quota throttles is not told",
+            lost: "the cgroup that throttles is not reported",
         },
     ],
     check: Some(Check {

@@ -39,7 +39,7 @@ pub const SIGNAL: Signal = Signal {
     needs: &[
         Need {
             of: run_queue::NAME,
-            lost: "whether threads that were late waited for a core is not told",
+            lost: "whether the last thread to stop waited for a core is not reported",
         },
         // The GC's stops are part of its cycles' traces.
         Need {
@@ -55,7 +55,7 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     let signal = NAME;
     let coverage = match usable(image.sites.get(&GoHook::StartWorld), &image.arch.go_arguments()) {
         _ if plan.go.world_stop == NONE => {
-            Coverage::Lacking("the runtime says why it stops the world from go1.22 on".to_owned())
+            Coverage::Lacking("the runtime keeps the reason of a stop only since go1.22".to_owned())
         }
         Ok(site) => {
             plan.probes.push(Probe {
@@ -66,7 +66,9 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
                 site,
             });
             match (plan.go.world_stop, usable(image.sites.get(&GoHook::StopProcessor), &[])) {
-                (START, _) => Coverage::Partial("when all had stopped is kept from go1.23 on".to_owned()),
+                (START, _) => {
+                    Coverage::Partial("the runtime keeps the time when all Ps had stopped only since go1.23".to_owned())
+                }
                 (_, Ok(site)) => {
                     plan.probes.push(Probe {
                         signal,
@@ -77,7 +79,7 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
                     });
                     Coverage::Full
                 }
-                (_, Err(reason)) => Coverage::Partial(format!("who is late to stop is not seen: {reason}")),
+                (_, Err(reason)) => Coverage::Partial(format!("the last to stop is not observed: {reason}")),
             }
         }
         Err(reason) => Coverage::Off(reason),

@@ -72,7 +72,9 @@ const HOOK: Hook = Hook {
                 ("net_recv_inet", Point::FExit("inet_recvmsg")),
                 CLOSED,
             ],
-            without_ipv6: Some("requests over IPv6 are not seen: the kernel refused inet6_sendmsg and inet6_recvmsg"),
+            without_ipv6: Some(
+                "requests over IPv6 are not observed: the kernel refused inet6_sendmsg and inet6_recvmsg",
+            ),
         },
     ],
     windowed: true,

@@ -89,9 +89,12 @@ fn a_go_program_of_each_version_is_seen_whole_but_for_what_it_lacks() {
         let expected: &[(&str, &str)] = match minor {
             ..22 => &[(
                 "go.stw",
-                "lacking: the runtime says why it stops the world from go1.22 on",
+                "lacking: the runtime keeps the reason of a stop only since go1.22",
             )],
-            22 => &[("go.stw", "in part: when all had stopped is kept from go1.23 on")],
+            22 => &[(
+                "go.stw",
+                "in part: the runtime keeps the time when all Ps had stopped only since go1.23",
+            )],
             _ => &[],
         };
         check(&plan, expected);

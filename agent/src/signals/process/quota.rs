@@ -102,7 +102,7 @@ pub fn state(pid: u32, without: &[String]) -> SignalState {
     let coverage = match cgroup::of(pid) {
         _ if without.iter().any(|name| name == NAME) => Coverage::Off(LEFT_OUT.to_owned()),
         Some(_) => Coverage::Full,
-        None => Coverage::Lacking("its cgroup is not to be seen from here".to_owned()),
+        None => Coverage::Lacking("its cgroup is not visible from here".to_owned()),
     };
     SignalState { signal: NAME, coverage }
 }

@@ -75,8 +75,7 @@ pub fn lost_ends(image: &TokioImage, missing: &[Probe]) -> Option<Failure> {
         signal: NAME,
         essential: false,
         reason: format!(
-            "the ends of polls of {lost} of {of} types of tasks are not all seen, as these probes are not in place: how often these are \
-             polled is told, how long is not"
+            "some ends of polls of {lost} of {of} types of tasks are not visible, as these probes are not attached: their polls are counted, but not timed"
         ),
     })
 }
@@ -146,7 +145,7 @@ pub fn plan(image: &TokioImage, plan: &mut Plan) {
             missing.extend(refused);
         }
         if begins.is_empty() {
-            let none = "where polls begin was not looked for in this binary".to_owned();
+            let none = "the begin of polls was not looked for in this binary".to_owned();
             missing.extend(Some(none).filter(|_| missing.is_empty()));
             return plan.set(signal, Coverage::Off(missing.join("; ")));
         }
@@ -192,8 +191,7 @@ fn without_end(image: &TokioImage, reasons: &[String]) -> Option<String> {
     };
     (unended > 0).then(|| {
         format!(
-            "the ends of polls of {unended} of {of} types of tasks are not all to be seen ({why}): how often these are polled is told, how \
-             long is not. A build with {way_out} in its profile tells both"
+            "some ends of polls of {unended} of {of} types of tasks are not visible ({why}): their polls are counted, but not timed. A build with {way_out} in its profile has both"
         )
     })
 }

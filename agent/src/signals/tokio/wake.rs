@@ -35,7 +35,7 @@ pub fn plan(image: &TokioImage, bias: u64, plan: &mut Plan) {
     let signal = NAME;
     // Without the end of the wait there is nothing to measure.
     if !plan.probes.iter().any(|probe| probe.signals().any(|of| of == signal)) {
-        return plan.set(signal, Coverage::Off("no poll can be seen in this binary".to_owned()));
+        return plan.set(signal, Coverage::Off("no poll is visible in this binary".to_owned()));
     }
     let (mut probes, mut missing) = (Vec::new(), Vec::new());
     let hooks = [
@@ -79,10 +79,7 @@ fn place(site: &ProbeSite) -> Result<u32, String> {
         [ArgLocation::Register(X86Register::Rsi)] => Ok(IN_RSI),
         [ArgLocation::Register(X86Register::Rdx)] => Ok(IN_RDX),
         [ArgLocation::Stack(offset)] if *offset >= 0 => Ok(ON_STACK | *offset as u32),
-        _ => Err(format!(
-            "{}: its argument is where no program looks for it",
-            site.function
-        )),
+        _ => Err(format!("{}: its argument is in an unexpected place", site.function)),
     }
 }
 

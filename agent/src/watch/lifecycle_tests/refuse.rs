@@ -26,7 +26,7 @@ async fn who_comes_while_the_agent_sheds_is_watched_when_it_does_not() {
     }
     let refused = said(there);
     assert!(
-        refused.len() == 1 && refused[0].contains("left out until there is room"),
+        refused.len() == 1 && refused[0].contains("not watched yet"),
         "{refused:?}"
     );
     world.kept.places.allowed = 0.25;

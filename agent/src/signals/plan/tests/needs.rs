@@ -50,14 +50,14 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
         "go.stw",
         &[(
             "go.gc",
-            "in part: why cycles begin, and who is late to stop for them, is not told: go.stw is off",
+            "in part: the cause of cycles, and the last to stop for them, are not reported: go.stw is off",
         )],
     ),
     (
         "go.assist",
         &[(
             "go.gc",
-            "in part: who pays a cycle's assists is not told: go.assist is off",
+            "in part: a cycle's assists by function are not reported: go.assist is off",
         )],
     ),
     ("go.sched", &[]),
@@ -69,11 +69,11 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
         &[
             (
                 "go.sched",
-                "in part: what threads spent off their cores is not told apart: thread.run_queue is off",
+                "in part: off-CPU time of threads is not reported separately: thread.run_queue is off",
             ),
             (
                 "go.stw",
-                "in part: whether threads that were late waited for a core is not told: thread.run_queue is off",
+                "in part: whether the last thread to stop waited for a core is not reported: thread.run_queue is off",
             ),
         ],
     ),
@@ -81,7 +81,7 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
         "process.quota",
         &[(
             "go.sched",
-            "in part: which quota throttles is not told: process.quota is off",
+            "in part: the cgroup that throttles is not reported: process.quota is off",
         )],
     ),
 ];

@@ -137,12 +137,11 @@ type Change = fn(&mut TokioImage);
 
 const INLINED: Signals = &[(
     "tokio.poll",
-    "2 of 2 types of tasks are not all to be seen (the compiler inlined them, as with LTO): how often these are polled is told, how long \
-     is not. A build with `lto = false`",
+    "2 of 2 types of tasks are not visible (the compiler inlined them, as with LTO): their polls are counted, but not timed. A build with `lto = false`",
 )];
 const UNPROVED: Signals = &[(
     "tokio.poll",
-    "2 of 2 types of tasks are not all to be seen (PollEndPending: not shown",
+    "2 of 2 types of tasks are not visible (PollEndPending: not shown",
 )];
 
 #[test]
@@ -175,7 +174,7 @@ fn each_hook_that_is_missing_is_missed() {
             },
             &[
                 ("tokio.poll", "off: no function of the names [\"PollBegin\"]"),
-                ("tokio.wake", "off: no poll can be seen in this binary"),
+                ("tokio.wake", "off: no poll is visible in this binary"),
             ],
             &WHOLE,
         ),
@@ -221,7 +220,7 @@ fn a_type_without_ends_is_marked_and_counted_apart() {
     let plan = tokio(|image| image.vtables[1].calls_poll_end = false);
     check(
         &plan,
-        &[("tokio.poll", "in part: the ends of polls of 1 of 2 types of tasks")],
+        &[("tokio.poll", "in part: some ends of polls of 1 of 2 types of tasks")],
     );
     let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
     assert_eq!(ids, [1, 2 | UNENDED, 3 | BLOCKING]);
@@ -326,5 +325,5 @@ fn a_wakes_argument_is_told_by_its_place() {
     assert_eq!(place(ArgLocation::Stack(24)), (ON_STACK | 24, "full".to_owned()));
     let (next, text) = place(ArgLocation::Register(X86Register::Rax));
     assert_eq!(next, IN_RSI);
-    assert_eq!(text, "in part: Schedule: its argument is where no program looks for it");
+    assert_eq!(text, "in part: Schedule: its argument is in an unexpected place");
 }
