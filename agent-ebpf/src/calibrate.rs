@@ -3,7 +3,7 @@
 use agent_common::{event::Kind, go::sched::Wait, hits::FLOOD};
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
-use crate::{read, record};
+use crate::{clock, record};
 
 #[uprobe]
 pub fn calibrate(_ctx: ProbeContext) -> u32 {
@@ -13,7 +13,7 @@ pub fn calibrate(_ctx: ProbeContext) -> u32 {
 /// Writes [`FLOOD`] events of no target: how many of them arrive says what the ring buffer can take.
 #[uprobe]
 pub fn flood(_ctx: ProbeContext) -> u32 {
-    let now = read::now();
+    let now = clock::now();
     for _ in 0..FLOOD {
         record::event(Wait {
             header: record::header(Kind::GoWait, 0, now),

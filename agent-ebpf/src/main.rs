@@ -7,8 +7,10 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the atomic add has no stable name on this target")]
 
+mod actor;
 mod arch;
 mod calibrate;
+mod clock;
 mod go;
 mod held;
 mod maps;

@@ -23,7 +23,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 
-use crate::{read, record};
+use crate::{clock, record};
 
 /// Offsets of this kernel's structs, as the loader sets them; read by `kernel!`.
 #[unsafe(no_mangle)]
@@ -120,7 +120,7 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
 #[inline(always)]
 pub fn probed(tgid: u32, probe: Probe) -> Option<(&'static Target, u64)> {
     let target = target(tgid)?;
-    let now = read::now();
+    let now = clock::now();
     let open = target.flags & PROBES_OPEN != 0;
     spend(target, probe, Plane::Probes, open, Some(now)).then_some((target, now))
 }
@@ -192,7 +192,7 @@ fn spend(target: &Target, probe: Probe, plane: Plane, open: bool, trapped: Optio
             *held = 0;
         }
         if (*cut).used[plane as usize] > target.allowance[plane as usize] {
-            (*cut).at[plane as usize] = read::now();
+            (*cut).at[plane as usize] = clock::now();
             return false;
         }
     }

@@ -12,6 +12,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, macros::uprobe, programs::ProbeContext};
 
 use super::current;
 use crate::{
+    clock,
     maps::{CUTS, GATHERED, PAID, probed},
     read, record,
 };
@@ -91,7 +92,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
 #[inline(always)]
 pub fn over(target: &Target, number: u64, begin: u64) {
     let mut event = Assists {
-        header: record::header(Kind::GoAssists, target.slot, read::now()),
+        header: record::header(Kind::GoAssists, target.slot, clock::now()),
         number,
         payers: [Payer { startpc: 0, time: 0 }; PAYERS],
         others: 0,

@@ -16,7 +16,7 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::{arguments, current};
 use crate::{
-    arch,
+    arch, clock,
     maps::{LAST_STOPPED, hit, target},
     read, record,
     thread::off,
@@ -44,7 +44,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
     let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
     let (given, reason, asked) = arguments(ctx);
-    let now = read::now();
+    let now = clock::now();
     // The GC says when; others leave it to the function.
     let end = if given != 0 { given } else { now };
     let reason = u32::from(reason as u8).min(REASONS - 1);
@@ -115,7 +115,7 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
     if let Some(last) = LAST_STOPPED.get_ptr_mut(target.index) {
         // SAFETY: under the runtime's own lock only one P is the last; two at the same time leave either.
         unsafe {
-            (*last).time = read::now();
+            (*last).time = clock::now();
             (*last).g = g.unwrap_or(0);
             (*last).tid = u64::from(tid);
         }

@@ -17,6 +17,7 @@ use super::{
     sequence::{is_acknowledged, is_unread, was_written},
 };
 use crate::{
+    clock,
     maps::{self, SOCKETS, TARGETS, hit},
     read, record,
 };
@@ -65,7 +66,7 @@ fn cut_off(sk: u64, socket: &Socket) {
         // Only the program that tells of the answer is yet to run; mostly a reset interrupts the call that sends it.
         let (tgid, tid) = read::current();
         let is_own = maps::target(tgid).is_some_and(|current| current.slot == target.slot);
-        ended(sk, target, socket, read::now(), if is_own { tid } else { 0 });
+        ended(sk, target, socket, clock::now(), if is_own { tid } else { 0 });
     } else {
         record::count(target, Series::ServerUnanswered, socket.peer);
     }

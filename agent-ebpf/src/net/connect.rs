@@ -14,7 +14,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{CLOSE, ESTABLISHED, IPPROTO_TCP, SYN_SENT, peer, peer_id};
 use crate::{
-    held,
+    actor, clock, held,
     maps::{CONNECTING, hooked, target},
     read::{self, kernel},
     record,
@@ -50,12 +50,12 @@ fn begin(sk: u64) {
         return;
     };
     let connecting = Connecting {
-        since: read::now(),
+        since: clock::now(),
         slot: target.slot,
         tgid,
         peer: peer_id(target, &peer),
         tid,
-        actor: read::actor(target, tid),
+        actor: actor::current(target, tid),
     };
     // Of a connect whose end was not seen.
     let _ = end(sk);
@@ -85,7 +85,7 @@ fn established(sk: u64) {
     if target.slot != connecting.slot || since < target.hooks_since {
         return;
     }
-    let now = read::now();
+    let now = clock::now();
     let took = now.saturating_sub(since);
     record::value(target, Series::Connect, connecting.peer, took);
     if took >= target.slow_request

@@ -28,6 +28,7 @@ use super::{
     sequence::{is_late, was_answered, written},
 };
 use crate::{
+    actor, clock,
     maps::hooked,
     read::{self, kernel},
     record,
@@ -126,7 +127,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
         }
     }
     socket.last = direction;
-    let now = read::now();
+    let now = clock::now();
     if ends {
         ended(sk, target, socket, now, tid);
     }
@@ -161,7 +162,7 @@ pub fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
         };
         request.header.tid = tid;
         if tid != 0 {
-            request.actor = read::actor(target, tid);
+            request.actor = actor::current(target, tid);
         }
         record::event(request);
     }

@@ -4,7 +4,7 @@ use agent_common::{event::Kind, hits::Probe, loss::Loss, process::exec::Exec, ta
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    held,
+    clock, held,
     maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, hit, target},
     read, record,
 };
@@ -14,7 +14,7 @@ pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
     match EXECS.reserve::<Exec>(0) {
         Some(mut entry) => {
             entry.write(Exec {
-                header: record::header(Kind::Exec, 0, read::now()),
+                header: record::header(Kind::Exec, 0, clock::now()),
             });
             // The agent looks for them by itself, many times a second.
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));

@@ -10,7 +10,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::off::thread;
 use crate::{
-    held,
+    clock, held,
     maps::{THREADS, hooked},
     read::{self, kernel},
     record,
@@ -51,7 +51,7 @@ fn woken(task: u64) {
     let Some((target, tid)) = of_target(task, Probe::ThreadWakeup) else {
         return;
     };
-    let now = read::now();
+    let now = clock::now();
     let Some((thread, new)) = thread(target, tid) else {
         return;
     };
@@ -79,7 +79,7 @@ fn leaves(task: u64, preempted: bool) {
         held::remove(&THREADS, Shared::Threads, target, &tid);
         return;
     }
-    let now = read::now();
+    let now = clock::now();
     if let Some((thread, new)) = thread(target, tid) {
         if new {
             // It has been on its core since they count: its coming would have been seen.
@@ -130,7 +130,7 @@ fn runs(task: u64) {
         return;
     };
     if new {
-        thread.known = read::now();
+        thread.known = clock::now();
     }
     let since = thread.since;
     thread.since = 0;
@@ -138,7 +138,7 @@ fn runs(task: u64) {
     if since == 0 {
         return;
     }
-    let now = read::now();
+    let now = clock::now();
     let waited = now.saturating_sub(since);
     if thread.throttled != 0 {
         thread.off.throttled += waited;

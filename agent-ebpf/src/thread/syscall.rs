@@ -10,7 +10,7 @@ use agent_common::{
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    arch, held,
+    arch, clock, held,
     maps::{SYSCALLS, hooked},
     read, record,
 };
@@ -24,7 +24,7 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     let call = Call {
-        since: read::now(),
+        since: clock::now(),
         slot: target.slot,
         number: number as u32,
     };
@@ -53,7 +53,7 @@ pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
     if since == 0 || since < target.hooks_since || call.slot != target.slot {
         return 0;
     }
-    over(target, call.number, since, read::now());
+    over(target, call.number, since, clock::now());
     0
 }
 

@@ -11,7 +11,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 
 use super::{argument, wake};
 use crate::{
-    held,
+    actor, clock, held,
     maps::{MADE, TOKIO_THREADS, TOKIO_TYPES, probed},
     read, record,
 };
@@ -26,7 +26,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         return 0;
     };
     let future = type_of(target, task);
-    let now = read::now();
+    let now = clock::now();
     if future & BLOCKING == 0 {
         wake::polled(target, task, hit);
     }
@@ -153,7 +153,7 @@ fn slow(target: &Target, task: u64, since: u64, future: u32, now: u64) {
     record::event(Poll {
         header: record::header(Kind::TokioPoll, target.slot, now),
         since,
-        task_id: read::task_id(target, task).unwrap_or(0),
+        task_id: actor::task_id(target, task).unwrap_or(0),
         future,
         pad: 0,
         thread: bpf_get_current_comm().unwrap_or([0; 16]),

@@ -36,6 +36,8 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("arch.rs", "registers, by machine"),
     ("maps.rs", "maps that several signals share"),
     ("held.rs", "what a target holds of them"),
+    ("actor.rs", "who runs on a thread, for several signals"),
+    ("clock.rs", "the clock of all events"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
     (
