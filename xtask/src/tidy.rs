@@ -5,6 +5,7 @@ mod licences;
 mod mirror;
 mod picture;
 mod runtimes;
+mod signals;
 mod sizes;
 mod words;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(_options: Options) -> Result<()> {
     let mut complaints = mirror::check(files.iter().map(|file| file.path.as_str()));
     complaints.extend(imports::check(&files));
     complaints.extend(runtimes::check(&files));
+    complaints.extend(signals::check(&files));
     complaints.extend(picture::check(&files));
     complaints.extend(sizes::check(&files));
     complaints.extend(words::check(&files));

@@ -1,0 +1,159 @@
+//! The table of signals, `SIGNALS` in `agent/src/signals/mod.rs`, is their only list: each signal has its row there, and no other file of the agent has a
+//! signal's name in its text.
+
+use std::collections::BTreeMap;
+
+use syn::visit::{self, Visit};
+
+use super::{
+    File,
+    imports::{AGENT, is_for_tests, is_test},
+};
+
+const SIGNALS: &str = "signals/";
+const TABLE: &str = "signals/mod.rs";
+
+pub(super) fn check(files: &[File]) -> Vec<String> {
+    // A file that cannot be parsed is reported by the check of imports.
+    let parsed: Vec<(&str, Source)> = files
+        .iter()
+        .filter_map(|file| Some((file.path.strip_prefix(AGENT)?, file)))
+        .filter(|(path, _)| path.ends_with(".rs") && !is_test(path))
+        .filter_map(|(path, file)| {
+            let mut source = Source::default();
+            source.visit_file(&syn::parse_file(&file.text).ok()?);
+            Some((path, source))
+        })
+        .collect();
+    let table = parsed.iter().find(|(path, _)| *path == TABLE);
+    let rows = table.map(|(_, table)| table.rows.as_slice()).unwrap_or_default();
+    let of_signals = parsed.iter().filter(|(path, _)| path.starts_with(SIGNALS));
+    let names: BTreeMap<&str, &str> = of_signals
+        .filter_map(|(path, source)| Some((source.name.as_deref()?, *path)))
+        .collect();
+    let mut complaints = Vec::new();
+    for (name, path) in &names {
+        let module = path.trim_start_matches(SIGNALS).trim_end_matches(".rs");
+        let row = format!("{}::SIGNAL", module.replace('/', "::"));
+        if !rows.contains(&row) {
+            complaints.push(format!(
+                "{AGENT}{path} is the signal `{name}`, which has no row in {AGENT}{TABLE}"
+            ));
+        }
+    }
+    for (path, source) in &parsed {
+        for text in &source.texts {
+            if names.get(text.as_str()).is_some_and(|own| own != path) {
+                complaints.push(format!(
+                    "{AGENT}{path} has the name of the signal `{text}`: it must come from the table, {AGENT}{TABLE}"
+                ));
+            }
+        }
+    }
+    complaints
+}
+
+/// What stands in a file outside of its tests.
+#[derive(Default)]
+struct Source {
+    /// The value of `const NAME`.
+    name: Option<String>,
+    /// Paths that end in `SIGNAL`.
+    rows: Vec<String>,
+    texts: Vec<String>,
+}
+
+impl<'ast> Visit<'ast> for Source {
+    fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
+        if let syn::Expr::Lit(value) = &*item.expr
+            && let syn::Lit::Str(name) = &value.lit
+            && item.ident == "NAME"
+        {
+            self.name = Some(name.value());
+        }
+        visit::visit_item_const(self, item);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if names.last().is_some_and(|last| last == "SIGNAL") {
+            self.rows.push(names.join("::"));
+        }
+        visit::visit_path(self, path);
+    }
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.texts.push(text.value());
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !item.attrs.iter().any(is_for_tests) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks the signal `go.gc` with its row, and a file besides.
+    #[track_caller]
+    fn check_with(path: &str, text: &str, expected: &[&str]) {
+        let file = |path: &str, text: &str| File {
+            path: format!("{AGENT}{path}"),
+            text: text.to_owned(),
+        };
+        let files = [
+            file(TABLE, "const ALL: [Signal; 1] = [go::gc::SIGNAL];"),
+            file("signals/go/gc.rs", "pub const NAME: &str = \"go.gc\";"),
+            file(path, text),
+        ];
+        let complaints = check(&files);
+        let short: Vec<&str> = complaints
+            .iter()
+            .filter_map(|text| text.split([',', ':']).next())
+            .collect();
+        assert_eq!(short, expected, "{path}: {text}");
+    }
+
+    #[test]
+    fn each_signal_has_a_row() {
+        let expected = "agent/src/signals/net/backlog.rs is the signal `net.backlog`";
+        check_with(
+            "signals/net/backlog.rs",
+            "pub const NAME: &str = \"net.backlog\";",
+            &[expected],
+        );
+        check_with("signals/net/address.rs", "pub fn of() {}", &[]);
+    }
+
+    #[test]
+    fn no_other_file_lists_signals() {
+        let list = "const CHEAP: [&str; 1] = [\"go.gc\"];";
+        for path in ["budget/weigh.rs", "signals/go/stw.rs", TABLE] {
+            let expected = format!("agent/src/{path} has the name of the signal `go.gc`");
+            let text = if path == TABLE {
+                format!("{list} const ALL: [Signal; 1] = [go::gc::SIGNAL];")
+            } else {
+                list.to_owned()
+            };
+            check_with(path, &text, &[&expected]);
+        }
+    }
+
+    #[test]
+    fn tests_and_messages_may_name_them() {
+        check_with(
+            "doctor.rs",
+            "#[cfg(test)] mod tests { const OF: &str = \"go.gc\"; }",
+            &[],
+        );
+        check_with("doctor.rs", "// go.gc\nconst SAID: &str = \"go.gc is off\";", &[]);
+        check_with("signals/plan/tests.rs", list_of_gc(), &[]);
+    }
+
+    fn list_of_gc() -> &'static str {
+        "const ALL: [&str; 1] = [\"go.gc\"];"
+    }
+}
