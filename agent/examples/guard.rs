@@ -7,8 +7,8 @@ use std::{error::Error, time::Instant};
 
 use agent::{
     attach::{kernel as programs, uprobe::Object},
-    budget::calibrate,
     kernel::{self, Preemption},
+    overhead::calibrate,
 };
 use aya::sys::{Stats, enable_stats};
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent::{budget::calibrate, intake::ring::Ring, pipeline};
+use agent::{intake::ring::Ring, overhead::calibrate, pipeline};
 use agent_common::{hits::FLOOD, loss::Loss};
 use aya::maps::PerCpuArray;
 

@@ -4,7 +4,6 @@ use agent_common::{hits::Probe, loss::Loss, target::Shared};
 
 use crate::{
     aggregate::store::Reading,
-    budget::{Bound, Duty},
     export::{Cause, ExportStats},
     faults::{Fault, Faults},
     limits::Shed,
@@ -12,7 +11,7 @@ use crate::{
     signal::{Coverage, SignalState},
     signals,
     telemetry::{MetricDef, agent as defs},
-    watch::Watched,
+    watch::{Bound, Duty, Watched},
 };
 
 /// Everything there is to say of a target at this reading; its exemplars leave with it.

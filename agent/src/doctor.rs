@@ -4,13 +4,13 @@ use anyhow::Context as _;
 
 use crate::{
     attach::kernel::{self, ALL},
-    budget::calibrate,
     cli::TargetArgs,
     deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::{InspectError, SiteCost},
     limits::Limits,
+    overhead::calibrate,
     pipeline, say,
     signal::{self, Coverage, SignalState},
     signals::{self, State, process::quota},

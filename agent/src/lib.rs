@@ -18,6 +18,7 @@ pub mod limits;
 pub mod memory;
 pub mod model;
 pub mod output;
+pub mod overhead;
 pub mod room;
 pub mod signal;
 pub mod telemetry;

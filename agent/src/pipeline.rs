@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     aggregate::{Store, store::Reading},
     attach::maps::TargetMaps,
-    budget::{Meter, Plane},
+    budget::Plane,
     cli::RunArgs,
     clock,
     collect::Collector,
@@ -34,6 +34,7 @@ use crate::{
     intake::ring::Ring,
     limits::Keeper,
     model::{MonoNs, Resource},
+    overhead::Meter,
     recording::{Finished, Recorder},
     summary::Screen,
     watch::{LONG, Lifecycle, Settled, Watch},

@@ -9,12 +9,12 @@ use tokio::{sync::mpsc, time::sleep};
 use crate::{
     aggregate::{Store, store::Reading},
     attach::{kernel::HookState, maps::TargetMaps},
-    budget::Meter,
     cli::SelftestArgs,
     collect::Collector,
     discover::{Process, process},
     exit::Exit,
     intake::ring::Ring,
+    overhead::Meter,
     pipeline, say,
     signal::Coverage,
     signals::{self, Check, SIGNALS},

@@ -16,7 +16,6 @@ use crossterm::{
 use crate::{
     aggregate::{Histogram, store::Reading},
     aside::{Aside, Failure},
-    budget::Bound,
     export::ExportStats,
     limits::Shed,
     output::{Picture, Shown},
@@ -25,7 +24,7 @@ use crate::{
         go::{goroutines, origins},
         net::address,
     },
-    watch::Watched,
+    watch::{Bound, Watched},
 };
 
 /// Rows shown of what is split by peer or future.

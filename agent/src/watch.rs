@@ -17,12 +17,14 @@ use crate::{
         maps::TargetMaps,
         plan::Plan,
         uprobe::{Links, Object},
+        windows::Windows,
     },
-    budget::{Limits, Meter, Window, window::Windows},
+    budget::Limits,
     clock,
     discover::{Process, Selector},
     enrich,
     inspect::{Image, InspectError},
+    overhead::Meter,
     room::Host,
     runtime::ProofError,
     signal::{self, Coverage, SignalState},
@@ -34,6 +36,7 @@ mod arrive;
 mod attach;
 mod clear;
 mod done;
+mod duty;
 mod early;
 mod govern;
 mod hooks;
@@ -52,6 +55,7 @@ mod watched;
 
 pub use arrive::Looked;
 pub use done::note_memory;
+pub use duty::{Bound, Duty, Spent, Window};
 pub use govern::{LONG, Settled};
 pub use lifecycle::{Lifecycle, Standing, Targets};
 pub use places::Places;

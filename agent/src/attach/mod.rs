@@ -9,3 +9,4 @@ pub mod multi;
 mod object_tests;
 pub mod plan;
 pub mod uprobe;
+pub mod windows;

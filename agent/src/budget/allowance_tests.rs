@@ -10,8 +10,7 @@ use agent_common::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::calibrate;
-use crate::{aggregate::Store, attach::maps::TargetMaps, clock, pipeline, signals};
+use crate::{aggregate::Store, attach::maps::TargetMaps, clock, overhead::calibrate, pipeline, signals};
 
 const ALLOWED: u64 = 10_000;
 

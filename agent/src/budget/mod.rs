@@ -1,34 +1,24 @@
-//! The budget: what whywait may cost a target, what it does cost, and for how long the dear probes are in place.
+//! The budget: what whywait may cost a target, and when and for how long the expensive probes are attached. It decides and does not act: hits and
+//! their cost come in, and whether a window is to be opened or closed goes out.
 //!
-//! Plane 0 and the end of each GC cycle are free or nearly so: always on. The kernel's hooks (plane 1) are cheap and the
-//! probes of goroutines and tasks (plane 2) dear, a trap of about a microsecond each: both count for windows, as often and as
-//! long as the budget pays for, and their figures are weighed by the share of time that windows cover. Between windows probes
-//! are detached, and hooks too while no target's window is open. `ledger` decides (pure), `guest` what others' windows may cost a target (pure), `tail` says how rare
-//! windows must be for the service's latency (pure), `cost`, `calibrate`, `traps`, `cold` and `seen` measure, `worth` shares out (pure), `window` acts, `weigh` makes
-//! unbiased figures of what the windows saw (pure); `duty` holds it for one target.
+//! Plane 0 and the end of each GC cycle cost next to nothing: always on. The kernel's hooks (plane 1) are cheap. The probes of goroutines and tasks
+//! (plane 2) are expensive, a trap of about a microsecond each. Both count in windows, as often and as long as the budget pays for, and their figures are
+//! scaled by the share of time that windows cover. Between windows probes are detached, and hooks too while no target's window is open.
+//! `ledger` decides, `guest` limits what others' windows may cost a target, `tail` says how rare windows must be for the service's latency, `worth` divides
+//! the budget between the planes, and `weigh` makes unbiased figures of what the windows saw.
 
 #[cfg(test)]
 mod allowance_tests;
-pub mod calibrate;
-pub mod cold;
-pub mod cost;
-pub mod duty;
 pub mod guest;
 pub mod ledger;
-pub mod seen;
 pub mod tail;
-pub mod traps;
 pub mod weigh;
-pub mod window;
 pub mod worth;
 
 pub use agent_common::hits::Plane;
-pub use cost::{Costs, Meter};
-pub use duty::{Bound, Duty, Spent};
 pub use guest::Guest;
 pub use ledger::{Facts, Ledger, Turn};
 pub use weigh::Weigher;
-pub use window::Window;
 pub use worth::Worth;
 
 /// What the user allows.

@@ -11,8 +11,8 @@ use clap::Parser as _;
 
 use super::*;
 use crate::{
-    budget::calibrate,
     cli::{Cli, Command},
+    overhead::calibrate,
 };
 
 /// When the flood ends by itself, so that a pipeline that never looks up fails the test and does not hang it.

@@ -4,13 +4,13 @@ use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
 
-use super::{Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, done};
+use super::{Duty, Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, Window, done};
 use crate::{
     attach::{
         plan::{Plan, Probe},
         uprobe::Place,
     },
-    budget::{Duty, Guest, Ledger, Plane, Window},
+    budget::{Guest, Ledger, Plane},
     discover::ProcessError,
     signals,
 };

@@ -5,16 +5,14 @@ use std::io;
 use agent_common::target::PROBES_OPEN;
 use log::{debug, info, warn};
 
-use super::{Failures, Watch, Watched, govern::announce};
+use super::{Failures, Watch, Watched, Window, govern::announce};
 use crate::{
     attach::{
         plan::{Failure, Probe},
         uprobe::{Links, Outcome},
+        windows::{Change, Done, Hooks},
     },
-    budget::{
-        Plane, Window,
-        window::{Change, Done, Hooks},
-    },
+    budget::Plane,
     clock,
     model::MonoNs,
     signals,

@@ -9,13 +9,13 @@ use agent_common::{
 use log::info;
 
 use super::{
-    Failures, Watch, Watched,
+    Duty, Failures, Watch, Watched, Window,
     together::{among, refusing, waits_for_hooks},
     turn::turn,
 };
 use crate::{
     attach::uprobe::Place,
-    budget::{Duty, Plane, Turn, Window, weigh::Stretch},
+    budget::{Plane, Turn, weigh::Stretch},
     clock,
     model::MonoNs,
     room::Room,

@@ -8,12 +8,10 @@ use std::{
 
 use log::{info, warn};
 
-use crate::{
-    attach::{
-        kernel::{AttachedHook, DetachedHook, HookState},
-        plan::Failure,
-    },
-    budget::window::{Hooks, Windows},
+use crate::attach::{
+    kernel::{AttachedHook, DetachedHook, HookState},
+    plan::Failure,
+    windows::{Hooks, Windows},
 };
 
 /// How long until a hook that was refused is tried again.

@@ -10,12 +10,8 @@ use std::{
 use agent_common::hits::Probe;
 use tokio::task::JoinHandle;
 
-use super::{Watch, Watched, govern::Settled};
-use crate::{
-    budget::{Plane, Window},
-    clock,
-    model::MonoNs,
-};
+use super::{Watch, Watched, Window, govern::Settled};
+use crate::{budget::Plane, clock, model::MonoNs};
 
 /// How long a target that ended is kept at the least, ns: programs that were under way when it was dismissed are over.
 const LEAST: u64 = 50_000_000;

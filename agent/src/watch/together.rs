@@ -1,8 +1,8 @@
 //! Which windows fall together: the hooks of several targets, since each calls those of all; the probes' and the hooks' of one.
 
-use super::{SHORTEST_HOOKS, Watched};
+use super::{SHORTEST_HOOKS, Watched, Window};
 use crate::{
-    budget::{Guest, Ledger, Turn, Window},
+    budget::{Guest, Ledger, Turn},
     model::MonoNs,
 };
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use agent_common::hits::{Hits, Probe};
 
-use super::Watched;
+use super::{Duty, Watched, Window};
 use crate::{
-    budget::{Costs, Duty, Facts, Turn, Window, cost::Part, guest::Attached, ledger::Phase},
+    budget::{Facts, Turn, guest::Attached, ledger::Phase},
     model::MonoNs,
+    overhead::{Costs, cost::Part},
 };
 
 /// Takes note of what happened to a target since the last turn, and asks the ledgers of both planes. `attached` is whether the hooks

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use agent_common::target::{Made, Over};
 use tokio::task::AbortHandle;
 
+use super::{Duty, Spent};
 use crate::{
     attach::{
         plan::{Failure, Probe},
         uprobe::Links,
     },
-    budget::{Duty, Guest, Plane, Spent, Worth},
+    budget::{Guest, Plane, Worth},
     model::MonoNs,
     room::Room,
     signals::{self, State},

@@ -17,6 +17,7 @@ const STAGES: &[&str] = &[
     "enrich",
     "export",
     "intake",
+    "overhead",
     "runtime",
 ];
 
@@ -27,7 +28,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (
         &["inspect"],
         &[
-            "attach", "budget", "runtime", "signal", "signals", "target", "watch", "pipeline",
+            "attach", "budget", "overhead", "runtime", "signal", "signals", "target", "watch", "pipeline",
         ],
         "it reads bytes and knows nothing above it",
     ),
@@ -39,11 +40,17 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
         "it is a stage: what it works on is given to it",
     ),
     (
+        &["budget"],
+        &["attach", "bpf", "kernel", "overhead"],
+        "it decides; others measure, attach and detach",
+    ),
+    (
         &["target"],
         &[
             "aggregate",
             "attach",
             "budget",
+            "overhead",
             "room",
             "signal",
             "signals",
@@ -54,7 +61,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["signals"],
-        &["budget", "watch", "pipeline"],
+        &["budget", "overhead", "watch", "pipeline"],
         "what a signal means does not depend on when it is seen",
     ),
 ];

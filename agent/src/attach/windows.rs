@@ -8,13 +8,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{
-    attach::{
-        kernel::{self, AttachedHook, DetachedHook},
-        plan::Probe,
-        uprobe::{self, Links, Object, Outcome, Place},
-    },
-    model::MonoNs,
+use super::{
+    kernel::{self, AttachedHook, DetachedHook},
+    plan::Probe,
+    uprobe::{self, Links, Object, Outcome, Place},
 };
 
 /// Windows that wait to be taken note of.
@@ -22,30 +19,6 @@ const DONE: usize = 256;
 /// Threads that wait for the kernel to detach probes: a hundred targets may end at once, and the host's load average counts
 /// each thread that waits.
 const DETACHING: usize = 16;
-
-/// Where a plane stands at a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// The target has nothing of it.
-    None,
-    Closed,
-    /// Attaching or detaching.
-    Busy,
-    Open {
-        since: MonoNs,
-    },
-}
-
-impl Window {
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Open { .. })
-    }
-
-    /// Whether it is open, or about to be or was a moment ago.
-    pub fn is_wanted(self) -> bool {
-        matches!(self, Self::Open { .. } | Self::Busy)
-    }
-}
 
 /// Attaching or detaching that is done.
 pub enum Done {

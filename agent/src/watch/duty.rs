@@ -4,14 +4,39 @@ use std::sync::Arc;
 
 use agent_common::hits::{Hits, Probe as Kind};
 
-use super::{Ledger, Plane, Weigher, Window, cost::Part, weigh::Stretch};
 use crate::{
     attach::{plan::Probe, uprobe::Links},
+    budget::{Ledger, Plane, Weigher, weigh::Stretch},
     model::MonoNs,
+    overhead::cost::Part,
 };
 
 /// Hits that a window may have before anything is known of what they cost and what there is to spend.
 const FIRST: u64 = 10_000;
+
+/// Where a plane stands at a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The target has nothing of it.
+    None,
+    Closed,
+    /// Attaching or detaching.
+    Busy,
+    Open {
+        since: MonoNs,
+    },
+}
+
+impl Window {
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    /// Whether it is open, or about to be or was a moment ago.
+    pub fn is_wanted(self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Busy)
+    }
+}
 
 /// A plane that is on while its window is open.
 pub struct Duty {
