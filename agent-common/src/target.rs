@@ -154,7 +154,7 @@ shared! {
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
         /// Bit by runtime.waitReason: a wait for it that long becomes an event too. The others are those of idleness.
-        pub told_reasons: u64,
+        pub reported_reasons: u64,
         /// A task's poll at or over this becomes an event, ns.
         pub slow_poll: u64,
         /// A connect or request at or over this becomes an event, ns.

@@ -102,7 +102,7 @@ fn row(name: &'static str, path: &Path, millions: u64, limit: usize) -> Result<R
         chunk.iter().for_each(|event| replay.event(event));
         drop(replay.take());
     }
-    let (spans, before) = (replay.collector.made, replay.events);
+    let (spans, before) = (replay.span_buffer.made, replay.events);
     let (begin, allocations) = (Instant::now(), ALLOCATIONS.load(Relaxed));
     let tick = if limit == usize::MAX { 10_000 } else { RATE };
     let (mut done, mut next) = (0, tick);
@@ -128,7 +128,7 @@ fn row(name: &'static str, path: &Path, millions: u64, limit: usize) -> Result<R
     }
     let seconds = begin.elapsed().as_secs_f64();
     rss[2] = resident();
-    let (events, spans) = (replay.events - before, replay.collector.made - spans);
+    let (events, spans) = (replay.events - before, replay.span_buffer.made - spans);
     Ok(Row {
         name,
         events,
@@ -137,7 +137,7 @@ fn row(name: &'static str, path: &Path, millions: u64, limit: usize) -> Result<R
         seconds,
         events_per_second: events as f64 / seconds,
         allocations_per_event: (ALLOCATIONS.load(Relaxed) - allocations) as f64 / events as f64,
-        without_span: replay.collector.over_limit,
+        without_span: replay.span_buffer.over_limit,
         rss,
     })
 }

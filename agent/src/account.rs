@@ -11,7 +11,7 @@ use crate::{
     signal::{Coverage, SignalState},
     signals,
     telemetry::{MetricDef, agent as defs},
-    watch::{Bound, Duty, Watched},
+    watch::{Bound, PlaneState, Watched},
 };
 
 /// Everything there is to say of a target at this reading; its exemplars leave with it.
@@ -27,7 +27,7 @@ pub fn all_metrics(watched: &mut Watched, reading: &Reading) -> Vec<Metric> {
 /// What there is of each signal of a target, and what that costs it.
 pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     let mut metrics = vec![state_metric(watched, reading)];
-    let (spent, hits) = (&watched.spent, &watched.spent.hits);
+    let (overhead, hits) = (&watched.overhead, &watched.overhead.hits);
     let used = || Probe::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
     let by_probe = |def: &'static MetricDef, cold: bool, value: &dyn Fn(usize) -> u64| Metric {
         def,
@@ -41,7 +41,7 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     };
     metrics.push(by_probe(&defs::OVERHEAD_HITS, false, &|index| hits[index]));
     metrics.push(by_probe(&defs::OVERHEAD_TIME, true, &|index| {
-        spent.by_kind[index] as u64
+        overhead.by_kind[index] as u64
     }));
     let refused = Shared::ALL.map(|of| (of.name(), watched.over.times[of as usize]));
     let over = [
@@ -64,24 +64,30 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     // Settled time only: what the weighed counts stand for.
     let weighed: Vec<_> = [(&watched.hooks, "hooks"), (&watched.probes, "probes")]
         .into_iter()
-        .filter(|(duty, _)| duty.weighed)
+        .filter(|(plane_state, _)| plane_state.weighed)
         .collect();
-    let by_plane = |def: &'static MetricDef, value: fn(&Duty) -> u64| Metric {
+    let by_plane = |def: &'static MetricDef, value: fn(&PlaneState) -> u64| Metric {
         def,
         points: weighed
             .iter()
-            .map(|(duty, name)| {
-                watched
-                    .target
-                    .sum(value(duty), reading.time, vec![Attribute::new(defs::PLANE, *name)])
+            .map(|(plane_state, name)| {
+                watched.target.sum(
+                    value(plane_state),
+                    reading.time,
+                    vec![Attribute::new(defs::PLANE, *name)],
+                )
             })
             .collect(),
     };
-    metrics.push(by_plane(&defs::WINDOW_OPEN, |duty| duty.weigher.times().0 as u64));
-    metrics.push(by_plane(&defs::WINDOW_TIME, |duty| duty.weigher.times().1 as u64));
-    metrics.push(by_plane(&defs::WINDOW_CUT, |duty| duty.cuts));
+    metrics.push(by_plane(&defs::WINDOW_OPEN, |plane_state| {
+        plane_state.weigher.times().0 as u64
+    }));
+    metrics.push(by_plane(&defs::WINDOW_TIME, |plane_state| {
+        plane_state.weigher.times().1 as u64
+    }));
+    metrics.push(by_plane(&defs::WINDOW_CUT, |plane_state| plane_state.cuts));
     if !weighed.is_empty() {
-        let reserved = (100.0 * watched.worth.reserved()).round() as i64;
+        let reserved = (100.0 * watched.benefit.reserved()).round() as i64;
         metrics.push(Metric {
             def: &defs::RESERVED,
             points: vec![watched.target.gauge(reserved, reading.time, Vec::new())],
@@ -94,12 +100,12 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
 /// How much of each signal there is, with the reason where it is not all.
 fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
     let point = |state: &SignalState| {
-        let duty = watched.duty_of(state.signal);
-        let share = duty.map_or(1.0, |duty| duty.coverage(reading.time));
+        let plane_state = watched.duty_of(state.signal);
+        let share = plane_state.map_or(1.0, |plane_state| plane_state.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {
                 let share = 100.0 * share;
-                let cause = match duty.map_or(Bound::Budget, Duty::bound) {
+                let cause = match plane_state.map_or(Bound::Budget, PlaneState::bound) {
                     Bound::Shortest => {
                         "even the shortest window costs more than the budget of 5 s; whywait opens one a minute to check again"
                             .to_owned()

@@ -90,8 +90,8 @@ fn hits_and_their_cost_are_told_by_probe_and_windows_only_where_there_are_any() 
         check(&metrics, def, &[]);
     }
     let (probe, programs) = Probe::ALL[3];
-    watched.spent.hits[probe as usize] = 12;
-    watched.spent.by_kind[probe as usize] = 3456.7;
+    watched.overhead.hits[probe as usize] = 12;
+    watched.overhead.by_kind[probe as usize] = 3456.7;
     watched.probes.weighed = true;
     watched.probes.cuts = 5;
     let metrics = target_metrics(&watched, &reading());

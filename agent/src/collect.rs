@@ -19,7 +19,7 @@ const CYCLES: f64 = 0.1;
 const MOST: usize = 16 << 10;
 
 /// Spans that wait to leave, by target.
-pub struct Collector {
+pub struct SpanBuffer {
     waiting: HashMap<u32, Vec<Span>>,
     /// How many they are.
     all: usize,
@@ -33,7 +33,7 @@ pub struct Collector {
     pub over_limit: u64,
 }
 
-impl Collector {
+impl SpanBuffer {
     /// An empty one.
     pub fn new(limit: usize) -> Self {
         Self {
@@ -173,30 +173,30 @@ mod tests {
     }
 
     /// Cycles of `seconds` at so many a second, with spans that leave once a second; numbers of those that were traced.
-    fn traced(seconds: u64, rate: u64, limit: usize, pause: fn(u64) -> i64) -> (Vec<u64>, State, Collector) {
+    fn traced(seconds: u64, rate: u64, limit: usize, pause: fn(u64) -> i64) -> (Vec<u64>, State, SpanBuffer) {
         let mut state = State::default();
         let target = Target::new(Process::read(std::process::id()).unwrap(), 1, Arc::default(), MonoNs(0));
-        let mut collector = Collector::new(limit);
+        let mut span_buffer = SpanBuffer::new(limit);
         let mut numbers = Vec::new();
         for second in 0..seconds {
             for at in 0..rate {
-                let (number, before) = (second * rate + at + 1, collector.len());
+                let (number, before) = (second * rate + at + 1, span_buffer.len());
                 let time = 100 * SECOND + second * SECOND + at * SECOND / rate;
-                collector.event(&cycle(number, time, pause(number)), &target, &mut state);
-                if collector.len() > before {
+                span_buffer.event(&cycle(number, time, pause(number)), &target, &mut state);
+                if span_buffer.len() > before {
                     numbers.push(number);
                 }
             }
-            for (_, spans) in collector.take() {
+            for (_, spans) in span_buffer.take() {
                 assert!(spans.len() <= limit);
             }
         }
-        (numbers, state, collector)
+        (numbers, state, span_buffer)
     }
 
     #[test]
     fn spans_of_all_targets_together_are_bounded() {
-        let mut collector = Collector::new(1000);
+        let mut span_buffer = SpanBuffer::new(1000);
         let mut events = 0;
         for slot in 1..=1000 {
             let mut state = State::default();
@@ -211,32 +211,32 @@ mod tests {
                     unreachable!()
                 };
                 of_slot.header.slot = slot;
-                collector.event(&Event::GcCycle(of_slot), &target, &mut state);
+                span_buffer.event(&Event::GcCycle(of_slot), &target, &mut state);
                 events += 1;
             }
         }
-        assert!((MOST..MOST + 100).contains(&collector.len()), "{}", collector.len());
-        assert!(collector.over_limit > 0 && collector.over_limit < events);
-        let taken = collector.take_of(1).len();
-        collector.put_back(1, Vec::new());
-        assert!(taken > 0 && collector.len() < MOST + 100 - taken);
-        let rest: usize = collector.take().map(|(_, spans)| spans.len()).sum();
-        assert!(rest > 0 && collector.is_empty());
+        assert!((MOST..MOST + 100).contains(&span_buffer.len()), "{}", span_buffer.len());
+        assert!(span_buffer.over_limit > 0 && span_buffer.over_limit < events);
+        let taken = span_buffer.take_of(1).len();
+        span_buffer.put_back(1, Vec::new());
+        assert!(taken > 0 && span_buffer.len() < MOST + 100 - taken);
+        let rest: usize = span_buffer.take().map(|(_, spans)| spans.len()).sum();
+        assert!(rest > 0 && span_buffer.is_empty());
     }
 
     #[test]
     fn rare_cycles_are_all_traced() {
-        let (numbers, state, collector) = traced(5, 20, 1000, |_| 20_000);
+        let (numbers, state, span_buffer) = traced(5, 20, 1000, |_| 20_000);
         assert_eq!(numbers.len(), 100);
         assert_eq!(
-            (state.cycles.exported, state.cycles.missed, collector.over_limit),
+            (state.cycles.exported, state.cycles.missed, span_buffer.over_limit),
             (100, 0, 0)
         );
     }
 
     #[test]
     fn of_many_cycles_some_are_traced_evenly_and_none_is_missed() {
-        let (numbers, state, collector) = traced(10, 400, 1000, |_| 20_000);
+        let (numbers, state, span_buffer) = traced(10, 400, 1000, |_| 20_000);
         // Four spans each: 25 a second, what is saved up for the first, and the first of each second's, which is its longest.
         assert!((250..300).contains(&numbers.len()), "{numbers:?}");
         let late = numbers.iter().filter(|number| **number > 2000).count();
@@ -245,7 +245,7 @@ mod tests {
         assert!(apart < Some(40), "{numbers:?}");
         assert_eq!(state.cycles.exported, numbers.len() as u64);
         assert_eq!(state.cycles.missed, 0);
-        assert_eq!(collector.over_limit, 4000 - numbers.len() as u64);
+        assert_eq!(span_buffer.over_limit, 4000 - numbers.len() as u64);
     }
 
     #[test]
@@ -260,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_limit_of_none_traces_none() {
-        let (numbers, state, collector) = traced(2, 50, 0, |_| 20_000);
+        let (numbers, state, span_buffer) = traced(2, 50, 0, |_| 20_000);
         assert_eq!(
-            (numbers.len(), state.cycles.exported, collector.over_limit),
+            (numbers.len(), state.cycles.exported, span_buffer.over_limit),
             (0, 0, 100)
         );
     }

@@ -6,6 +6,7 @@
 
 pub mod aside;
 pub mod bpf;
+pub mod capacity;
 pub mod cgroup;
 pub mod cli;
 pub mod clock;
@@ -19,7 +20,6 @@ pub mod memory;
 pub mod model;
 pub mod output;
 pub mod overhead;
-pub mod room;
 pub mod signal;
 pub mod telemetry;
 

@@ -23,7 +23,7 @@ use crate::{
     budget::Plane,
     cli::RunArgs,
     clock,
-    collect::Collector,
+    collect::SpanBuffer,
     discover::{Process, process},
     enrich,
     exit::Exit,
@@ -81,7 +81,7 @@ struct Pipeline {
     began: Instant,
     since: MonoNs,
     /// Spans that leave at the next tick.
-    collector: Collector,
+    span_buffer: SpanBuffer,
     recorder: Option<Recorder>,
     faults: Faults,
     /// What the kernel side lost, as of the last reading.
@@ -171,7 +171,7 @@ impl Pipeline {
             screen,
             began: Instant::now(),
             since: clock::now(),
-            collector: Collector::new(args.max_spans),
+            span_buffer: SpanBuffer::new(args.max_spans),
             recorder,
             faults: Faults::default(),
             loss: [0; Loss::COUNT as usize],
@@ -284,7 +284,7 @@ impl Pipeline {
             if let Some(recorder) = &mut self.recorder {
                 recorder.event(&event, &watched.target, &watched.state);
             }
-            self.collector.event(&event, &watched.target, &mut watched.state);
+            self.span_buffer.event(&event, &watched.target, &mut watched.state);
         }
         if let Some(recorder) = &mut self.recorder {
             recorder.hand_on();
@@ -363,7 +363,7 @@ impl Pipeline {
         self.screen.say(format_args!(
             "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
-            self.collector.made,
+            self.span_buffer.made,
             self.ring.received,
             stats.total_sent(),
             stats.total_dropped()

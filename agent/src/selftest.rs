@@ -10,7 +10,7 @@ use crate::{
     aggregate::{Store, store::Reading},
     attach::{kernel::HookState, maps::TargetMaps},
     cli::SelftestArgs,
-    collect::Collector,
+    collect::SpanBuffer,
     discover::{Process, process},
     exit::Exit,
     intake::ring::Ring,
@@ -51,7 +51,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     lifecycle.scan(&mut watch)?;
     watch.scanned();
     let deadline = Instant::now() + args.timeout;
-    let (mut collector, mut rejected) = (Collector::new(usize::MAX), 0u64);
+    let (mut span_buffer, mut rejected) = (SpanBuffer::new(usize::MAX), 0u64);
     let outcome = loop {
         sleep(Duration::from_millis(500)).await;
         while let Ok(done) = watch.windows.done.try_recv() {
@@ -63,12 +63,12 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         ring.drain(1 << 20, |_, event| match event {
             Ok(event) => {
                 if let Some(watched) = watch.by_slot(event.header().slot) {
-                    collector.event(&event, &watched.target, &mut watched.state);
+                    span_buffer.event(&event, &watched.target, &mut watched.state);
                 }
             }
             Err(_) => rejected += 1,
         });
-        drop(collector.take());
+        drop(span_buffer.take());
         let now = crate::clock::now();
         for watched in watch.targets.values_mut() {
             signals::go::runtime::read(&watched.target, &mut watched.state, now)
@@ -81,7 +81,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
             break silent;
         }
     };
-    let spans = collector.made;
+    let spans = span_buffer.made;
     say!("selftest: {spans} spans from events, {rejected} undecodable");
     let empty = watch.targets.is_empty();
     watch.close().await;

@@ -229,20 +229,20 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             cycles.missed
         );
     }
-    if let Some(share) = watched.spent.share() {
+    if let Some(share) = watched.overhead.share() {
         let mut costs = format!(
             "  watching costs {:.2} % of a core, {:.1} % of its own CPU",
-            100.0 * watched.spent.of_a_core(watched.target.since),
+            100.0 * watched.overhead.of_a_core(watched.target.since),
             100.0 * share
         );
-        for (duty, what) in [
+        for (plane_state, what) in [
             (&watched.hooks, "sockets and threads"),
             (&watched.probes, "goroutines or tasks"),
         ] {
-            if duty.weighed {
-                let share = 100.0 * duty.coverage(reading.time);
+            if plane_state.weighed {
+                let share = 100.0 * plane_state.coverage(reading.time);
                 let _ = write!(costs, "; {what} seen {share:.1} % of the time");
-                let _ = match duty.bound() {
+                let _ = match plane_state.bound() {
                     Bound::Budget => Ok(()),
                     Bound::Shortest => costs.write_str(" (the shortest window costs more than --budget)"),
                     Bound::Tail => costs.write_str(" (cores are busy: --budget-p99)"),
@@ -287,7 +287,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         }
     }
     for (reason, histogram) in largest(reading, slot, Series::GoWaiting) {
-        if watched.known.told_reasons >> (reason & 63) & 1 != 0 {
+        if watched.known.reported_reasons >> (reason & 63) & 1 != 0 {
             row(&format!("wait {}", watched.state.wait_reason(reason)), histogram);
         }
     }

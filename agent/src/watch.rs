@@ -20,12 +20,12 @@ use crate::{
         windows::Windows,
     },
     budget::Limits,
+    capacity::Host,
     clock,
     discover::{Process, Selector},
     enrich,
     inspect::{Image, InspectError},
     overhead::Meter,
-    room::Host,
     runtime::ProofError,
     signal::{self, Coverage, SignalState},
     signals::{self, State},
@@ -36,7 +36,6 @@ mod arrive;
 mod attach;
 mod clear;
 mod done;
-mod duty;
 mod early;
 mod govern;
 mod hooks;
@@ -47,6 +46,7 @@ mod lifecycle_tests;
 mod named;
 mod patience;
 mod places;
+mod plane_state;
 mod retire;
 mod share;
 mod together;
@@ -55,10 +55,10 @@ mod watched;
 
 pub use arrive::Looked;
 pub use done::note_memory;
-pub use duty::{Bound, Duty, Spent, Window};
 pub use govern::{LONG, Settled};
 pub use lifecycle::{Lifecycle, Standing, Targets};
 pub use places::Places;
+pub use plane_state::{Bound, Overhead, PlaneState, Window};
 pub use retire::{Retired, Why};
 pub use watched::{Failures, Watched};
 

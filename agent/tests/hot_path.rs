@@ -95,8 +95,8 @@ fn an_event_over_the_limit_takes_no_memory_and_is_counted() {
         }
         (
             replay.events,
-            replay.collector.made,
-            replay.collector.over_limit,
+            replay.span_buffer.made,
+            replay.span_buffer.over_limit,
             replay.rejected + replay.strangers,
         )
     };

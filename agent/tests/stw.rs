@@ -71,7 +71,7 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
         .collect();
     assert_eq!(told.len(), 5, "{stops:#?}");
     for stop in &told {
-        assert!(text(stop, "go.stw.asked_at").starts_with("main.stacks ("), "{stop}");
+        assert!(text(stop, "go.stw.requested_at").starts_with("main.stacks ("), "{stop}");
         let parts = parts(&spans, stop);
         assert_eq!(
             parts.iter().map(|part| length(part)).sum::<i64>(),
@@ -86,7 +86,10 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
         .collect();
     assert_eq!(changed.len(), 10, "{stops:#?}");
     for stop in &changed {
-        assert!(text(stop, "go.stw.asked_at").starts_with("main.processors ("), "{stop}");
+        assert!(
+            text(stop, "go.stw.requested_at").starts_with("main.processors ("),
+            "{stop}"
+        );
     }
     let cycles: Vec<&Value> = spans.iter().filter(|span| span["name"] == "go.gc.cycle").collect();
     let triggered = |by: &str| -> Vec<&&Value> {
@@ -102,12 +105,15 @@ fn stops_have_a_reason_and_cycles_a_trigger() {
     assert_eq!((forced.len() + heap.len()) as i64, new("/gc/cycles/total:gc-cycles"));
     assert!(heap.len() > 5, "{}", heap.len());
     for cycle in &forced {
-        assert!(text(cycle, "go.stw.asked_at").starts_with("main.forceGC ("), "{cycle}");
+        assert!(
+            text(cycle, "go.stw.requested_at").starts_with("main.forceGC ("),
+            "{cycle}"
+        );
         assert_eq!(text(cycle, "go.gc.heap.goal_by"), "gogc");
     }
     assert!(
         heap.iter()
-            .any(|cycle| text(cycle, "go.stw.asked_at").starts_with("main.alloc ")),
+            .any(|cycle| text(cycle, "go.stw.requested_at").starts_with("main.alloc ")),
         "{heap:#?}"
     );
     // Both stops of every cycle are divided in two.
@@ -172,9 +178,12 @@ fn who_is_late_to_stop_is_named() {
         .collect();
     assert!(slow.len() >= 2, "{names:#?}");
     for stop in slow {
-        assert!(text(stop, "go.stw.late.at").starts_with("main.tight ("), "{stop}");
         assert!(
-            text(stop, "go.stw.late.goroutine.function").starts_with("net/http."),
+            text(stop, "go.stw.last_to_stop.at").starts_with("main.tight ("),
+            "{stop}"
+        );
+        assert!(
+            text(stop, "go.stw.last_to_stop.goroutine.function").starts_with("net/http."),
             "{stop}"
         );
     }

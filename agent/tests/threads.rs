@@ -120,13 +120,13 @@ fn stopped_again_and_again(shop: &Service) -> Vec<(i64, Value)> {
 /// The share of stopping, in sum, that one of the two threads that matter was off its core for a reason.
 fn share(stops: &[(i64, Value)], reason: &str) -> f64 {
     let off = |stop: &Value| {
-        text(stop, &format!("go.stw.late.{reason}_ns")) + text(stop, &format!("go.stw.asker.{reason}_ns"))
+        text(stop, &format!("go.stw.last_to_stop.{reason}_ns")) + text(stop, &format!("go.stw.requester.{reason}_ns"))
     };
     let whole: i64 = stops.iter().map(|(time, _)| time).sum();
     let part: i64 = stops.iter().map(|(time, stop)| off(stop).min(*time)).sum();
     let named = stops
         .iter()
-        .filter(|(_, stop)| attribute(stop, "go.stw.late.goroutine.id").is_some());
+        .filter(|(_, stop)| attribute(stop, "go.stw.last_to_stop.goroutine.id").is_some());
     println!(
         "{} late stops, {} with a goroutine, {whole} ns, {reason} {part} ns",
         stops.len(),
@@ -181,7 +181,7 @@ fn a_late_p_whose_thread_is_throttled_names_the_cgroup() {
     println!("throttled {share:.3}, by {}", quota.path());
     assert!(share > if is_slow { 0.0 } else { 0.7 }, "{share}");
     for (_, stop) in &long {
-        let throttled = text(stop, "go.stw.late.throttled_ns") + text(stop, "go.stw.asker.throttled_ns");
+        let throttled = text(stop, "go.stw.last_to_stop.throttled_ns") + text(stop, "go.stw.requester.throttled_ns");
         let path = attribute(stop, "whywait.cgroup.path");
         assert_eq!(path, (throttled > 0).then(|| quota.path().into()), "{stop}");
     }

@@ -52,7 +52,7 @@ pub enum Spent {
     /// The same, its cgroup being throttled.
     Throttled = 74,
     /// Runnable, with an idle P at hand that had to be woken or found.
-    Handover = 75,
+    IdleProcessor = 75,
     /// Runnable: the hooks did not count.
     RunnableUnsplit = 76,
     /// Of all its running, stretches of [`LONG`] and over.

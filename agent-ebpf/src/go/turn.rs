@@ -36,14 +36,14 @@ pub fn turn_came(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, n
             let on = if goroutine.idle == 0 {
                 Spent::NoProcessor
             } else {
-                Spent::Handover
+                Spent::IdleProcessor
             };
             spent(target, goroutine, on, rest);
         }
         None => spent(target, goroutine, Spent::RunnableUnsplit, time),
     }
     let parked = goroutine.parked;
-    let told = target.told_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
+    let told = target.reported_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
     let waited = parked != 0 && told && since.saturating_sub(parked) >= target.slow_wait;
     if (waited || time >= target.slow_wait) && tell(target, goroutine, g, (split, waited), now).is_none() {
         record::lost(Loss::ReadFault);

@@ -152,7 +152,7 @@ impl Plan {
             threads_since: 0,
             slow_wait,
             // Said when the runtime's memory is read.
-            told_reasons: 0,
+            reported_reasons: 0,
             slow_poll,
             slow_request,
             tokio_vtable: self.tokio_vtable,

@@ -56,7 +56,7 @@ pub enum Phase {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Decision {
     Stay,
     Open,
     Close,
@@ -154,9 +154,9 @@ impl Ledger {
     }
 
     /// Takes note of `facts` and decides.
-    pub fn turn(&mut self, facts: Facts, phase: Phase) -> Turn {
+    pub fn turn(&mut self, facts: Facts, phase: Phase) -> Decision {
         if facts.elapsed <= 0.0 {
-            return Turn::Stay;
+            return Decision::Stay;
         }
         let own = facts.own + self.late;
         self.late = own.min(0.0);
@@ -197,34 +197,34 @@ impl Ledger {
                 let rare = self.rare < 1.0 && time.as_nanos() as f64 >= self.rare * RARE;
                 let enough = (self.credit <= 0.0 || rare) && time >= self.shortest;
                 if self.price > 0.0 && (spent_up || enough) {
-                    Turn::Close
+                    Decision::Close
                 } else {
-                    Turn::Stay
+                    Decision::Stay
                 }
             }
-            Phase::Busy => Turn::Stay,
+            Phase::Busy => Decision::Stay,
         }
     }
 
-    fn closed_turn(&mut self, elapsed: f64) -> Turn {
+    fn closed_turn(&mut self, elapsed: f64) -> Decision {
         self.rested += elapsed;
         if self.credit < self.patience * self.expected() {
             self.held = false;
-            return Turn::Stay;
+            return Decision::Stay;
         }
         self.held = self.rested < self.rest();
         if self.held {
-            return Turn::Stay;
+            return Decision::Stay;
         }
         if self.glimpse() > self.left() {
             self.starved += elapsed;
             if self.starved < AGAIN {
-                return Turn::Stay;
+                return Decision::Stay;
             }
         }
         self.starved = 0.0;
         self.running = Running::default();
-        Turn::Open
+        Decision::Open
     }
 
     /// A window is over, detaching included.

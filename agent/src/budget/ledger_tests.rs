@@ -78,14 +78,14 @@ fn run(limits: Limits, simulation: &Simulation, steps: usize, load: impl Fn(usiz
             tail: simulation.busy.map_or(f64::INFINITY, |_| tail::allowed(0.02)),
         };
         match (ledger.turn(facts, phase), state) {
-            (Turn::Open, 0) => (state, until, window, outcome.opened) = (1, step + 2, 0.0, outcome.opened + 1),
-            (Turn::Close, 2) => (state, until) = (3, step + 2),
-            (Turn::Stay, 1) if step >= until => (state, since) = (2, step),
-            (Turn::Stay, 3) if step >= until => {
+            (Decision::Open, 0) => (state, until, window, outcome.opened) = (1, step + 2, 0.0, outcome.opened + 1),
+            (Decision::Close, 2) => (state, until) = (3, step + 2),
+            (Decision::Stay, 1) if step >= until => (state, since) = (2, step),
+            (Decision::Stay, 3) if step >= until => {
                 state = 0;
                 ledger.closed();
             }
-            (Turn::Stay, _) => {}
+            (Decision::Stay, _) => {}
             (turn, state) => panic!("{turn:?} in state {state}"),
         }
     }

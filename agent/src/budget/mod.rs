@@ -4,22 +4,22 @@
 //! Plane 0 and the end of each GC cycle cost next to nothing: always on. The kernel's hooks (plane 1) are cheap. The probes of goroutines and tasks
 //! (plane 2) are expensive, a trap of about a microsecond each. Both count in windows, as often and as long as the budget pays for, and their figures are
 //! scaled by the share of time that windows cover. Between windows probes are detached, and hooks too while no target's window is open.
-//! `ledger` decides, `guest` limits what others' windows may cost a target, `tail` says how rare windows must be for the service's latency, `worth` divides
+//! `ledger` decides, `bystander` limits what others' windows may cost a target, `tail` says how rare windows must be for the service's latency, `division` divides
 //! the budget between the planes, and `weigh` makes unbiased figures of what the windows saw.
 
 #[cfg(test)]
 mod allowance_tests;
-pub mod guest;
+pub mod bystander;
+pub mod division;
 pub mod ledger;
 pub mod tail;
 pub mod weigh;
-pub mod worth;
 
 pub use agent_common::hits::Plane;
-pub use guest::Guest;
-pub use ledger::{Facts, Ledger, Turn};
+pub use bystander::Bystander;
+pub use division::Benefit;
+pub use ledger::{Decision, Facts, Ledger};
 pub use weigh::Weigher;
-pub use worth::Worth;
 
 /// What the user allows.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -46,7 +46,7 @@ pub struct Weigher {
 
 /// A window and the time it stands for, ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stretch {
+pub struct Interval {
     /// Since the last one's end.
     pub elapsed: f64,
     /// Of it, open.
@@ -79,7 +79,7 @@ impl Weigher {
     }
 
     /// Adds what came in `stretch`, at whose end `reading` was taken, and returns how many events of histograms.
-    pub fn settle(&mut self, reading: &Reading, slot: u32, stretch: Stretch) -> u64 {
+    pub fn settle(&mut self, reading: &Reading, slot: u32, stretch: Interval) -> u64 {
         self.elapsed += stretch.elapsed;
         self.covered += stretch.open;
         if stretch.open <= 0.0 {
@@ -230,7 +230,7 @@ mod tests {
         let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
         for round in 1..50 {
             add(&mut reading, 1000 * round, round);
-            let stretch = Stretch {
+            let stretch = Interval {
                 elapsed: 1e9,
                 open: 1e9,
                 bounded: false,
@@ -246,7 +246,7 @@ mod tests {
         let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
         for (count, elapsed) in [(10, 4e9), (20, 1e9)] {
             add(&mut reading, 1000, count);
-            let stretch = Stretch {
+            let stretch = Interval {
                 elapsed,
                 open: 1e9,
                 bounded: false,
@@ -275,7 +275,7 @@ mod tests {
         for value in [1000, 1900, 2500] {
             add(&mut reading, value, 1);
         }
-        let stretch = Stretch {
+        let stretch = Interval {
             elapsed: 1.45e9,
             open: 1e9,
             bounded: true,
@@ -314,7 +314,7 @@ mod tests {
                 }
                 next += 1;
             }
-            let stretch = Stretch {
+            let stretch = Interval {
                 elapsed: 1e9,
                 open: 1e8,
                 bounded: true,

@@ -60,7 +60,7 @@ impl Pipeline {
                 "process {}: its last figures are lost, as the kernel's maps could not be read",
                 watched.target.process.pid
             );
-            let spans = self.collector.take_of(watched.target.slot);
+            let spans = self.span_buffer.take_of(watched.target.slot);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
                 spans,
@@ -72,13 +72,13 @@ impl Pipeline {
     /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
     pub(super) fn bury(&mut self, reading: &Reading) {
         for Retired { mut watched, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
-            let spans = self.collector.take_of(watched.target.slot);
+            let spans = self.span_buffer.take_of(watched.target.slot);
             if let Some(recorder) = &mut self.recorder {
                 recorder.forget(watched.target.slot);
             }
             if why == Why::Refused {
                 self.late += spans.len() as u64;
-                self.collector.made -= spans.len() as u64;
+                self.span_buffer.made -= spans.len() as u64;
                 continue;
             }
             // As it was planned: what could not be attached to a process that ends is no fault.

@@ -35,7 +35,7 @@ impl Pipeline {
             memory >> 20,
             shed.text()
         );
-        self.collector.set_limit(shed.spans(self.max_spans));
+        self.span_buffer.set_limit(shed.spans(self.max_spans));
         self.watch.places.allowed = shed.budget();
     }
 
@@ -65,11 +65,11 @@ impl Pipeline {
             export: &self.exporter.stats,
             received: self.ring.received,
             rejected: self.ring.rejected,
-            over_limit: self.collector.over_limit,
+            over_limit: self.span_buffer.over_limit,
             skipped: self.skipped.iter().map(|(_, runs)| runs).sum(),
             shed: self.keeper.shed,
             ran: self.began.elapsed(),
-            spans: self.collector.made,
+            spans: self.span_buffer.made,
             ended: self.watch.ended,
         };
         let picture = summary::render(&view);

@@ -34,11 +34,11 @@ impl Pipeline {
             self.lifecycle.reconcile();
             heap::give_back();
         }
-        let waiting: Vec<_> = self.collector.take().collect();
+        let waiting: Vec<_> = self.span_buffer.take().collect();
         for (slot, spans) in waiting {
             let Some(watched) = self.watch.by_slot(slot) else {
                 // Its target ended: they leave with its last figures.
-                self.collector.put_back(slot, spans);
+                self.span_buffer.put_back(slot, spans);
                 continue;
             };
             let batch = Batch {
@@ -111,7 +111,7 @@ impl Pipeline {
             start: self.since,
             received: self.ring.received,
             rejected: self.ring.rejected,
-            over_limit: self.collector.over_limit,
+            over_limit: self.span_buffer.over_limit,
             late: self.late,
             panics: self.lifecycle.images.panics,
             skipped: &self.skipped,

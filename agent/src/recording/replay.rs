@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::{Described, Frames, Preface, Reader, Record, RecordingError, to_resource};
 use crate::{
     clock::Anchor,
-    collect::Collector,
+    collect::SpanBuffer,
     discover::{Process, process},
     exit::{Exit, Fatal},
     export::{self, Exporter},
@@ -27,7 +27,7 @@ const FLUSH: Duration = Duration::from_secs(60);
 /// Targets of a recording, and what their events become.
 pub struct Replay {
     targets: HashMap<u32, (Target, State)>,
-    pub collector: Collector,
+    pub span_buffer: SpanBuffer,
     pub events: u64,
     /// Records that were no event, and events whose target the recording does not describe.
     pub rejected: u64,
@@ -39,7 +39,7 @@ impl Replay {
     pub fn new(limit: usize) -> Self {
         Self {
             targets: HashMap::new(),
-            collector: Collector::new(limit),
+            span_buffer: SpanBuffer::new(limit),
             events: 0,
             rejected: 0,
             strangers: 0,
@@ -69,7 +69,7 @@ impl Replay {
         match decode(bytes) {
             Ok(Event::Exec(_)) => {}
             Ok(event) => match self.targets.get_mut(&event.header().slot) {
-                Some((target, state)) => self.collector.event(&event, target, state),
+                Some((target, state)) => self.span_buffer.event(&event, target, state),
                 None => self.strangers += 1,
             },
             Err(error) => {
@@ -89,7 +89,7 @@ impl Replay {
                 metrics: Vec::new(),
             })
         };
-        self.collector.take().filter_map(batch).collect()
+        self.span_buffer.take().filter_map(batch).collect()
     }
 }
 
@@ -110,7 +110,7 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
                 break;
             }
         }
-        if replay.collector.len() >= BATCH {
+        if replay.span_buffer.len() >= BATCH {
             for batch in replay.take() {
                 exporter.send_all(batch).await;
             }
@@ -124,7 +124,7 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
     say!(
         "replayed {} events: {} spans, {} exported, {} dropped; {} no events, {} of no target",
         replay.events,
-        replay.collector.made,
+        replay.span_buffer.made,
         stats.total_sent(),
         stats.total_dropped(),
         replay.rejected,

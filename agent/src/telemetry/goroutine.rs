@@ -278,7 +278,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_CAUSE,
         kind: "string",
-        description: "Running: `on_core`, `asleep` (its thread sleeps in the kernel), `run_queue` (its thread waits for a core), `throttled` (the cgroup's quota throttles its thread). Runnable: `no_processor` (no P is idle), `handover` (a P is idle and has to be woken), `run_queue` and `throttled` (the P's thread is off-CPU). `unsplit`: the kernel's hooks did not count then.",
+        description: "Running: `on_core`, `asleep` (its thread sleeps in the kernel), `run_queue` (its thread waits for a core), `throttled` (the cgroup's quota throttles its thread). Runnable: `no_processor` (no P is idle), `idle_processor` (a P is idle and has to be woken), `run_queue` and `throttled` (the P's thread is off-CPU). `unsplit`: the kernel's hooks did not count then.",
     },
     AttributeDef {
         key: GOROUTINE_WAKER_ID,

@@ -9,17 +9,17 @@ use super::{
 };
 
 pub const STW_REASON: &str = "go.stw.reason";
-pub const STW_ASKED_AT: &str = "go.stw.asked_at";
-pub const STW_LATE_ID: &str = "go.stw.late.goroutine.id";
-pub const STW_LATE_FUNCTION: &str = "go.stw.late.goroutine.function";
-pub const STW_LATE_AT: &str = "go.stw.late.at";
-pub const STW_LATE_THREAD: &str = "go.stw.late.thread.id";
-pub const STW_LATE_STOPPED: &str = "go.stw.late.stopped_ns";
-pub const STW_LATE_RUN_QUEUE: &str = "go.stw.late.run_queue_ns";
-pub const STW_LATE_THROTTLED: &str = "go.stw.late.throttled_ns";
-pub const STW_LATE_ASLEEP: &str = "go.stw.late.asleep_ns";
-pub const STW_ASKER_RUN_QUEUE: &str = "go.stw.asker.run_queue_ns";
-pub const STW_ASKER_THROTTLED: &str = "go.stw.asker.throttled_ns";
+pub const STW_ASKED_AT: &str = "go.stw.requested_at";
+pub const STW_LATE_ID: &str = "go.stw.last_to_stop.goroutine.id";
+pub const STW_LATE_FUNCTION: &str = "go.stw.last_to_stop.goroutine.function";
+pub const STW_LATE_AT: &str = "go.stw.last_to_stop.at";
+pub const STW_LATE_THREAD: &str = "go.stw.last_to_stop.thread.id";
+pub const STW_LATE_STOPPED: &str = "go.stw.last_to_stop.stopped_ns";
+pub const STW_LATE_RUN_QUEUE: &str = "go.stw.last_to_stop.run_queue_ns";
+pub const STW_LATE_THROTTLED: &str = "go.stw.last_to_stop.throttled_ns";
+pub const STW_LATE_ASLEEP: &str = "go.stw.last_to_stop.asleep_ns";
+pub const STW_ASKER_RUN_QUEUE: &str = "go.stw.requester.run_queue_ns";
+pub const STW_ASKER_THROTTLED: &str = "go.stw.requester.throttled_ns";
 
 def!(
     STW_DURATION,

@@ -4,13 +4,13 @@ use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
 
-use super::{Duty, Options, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, Window, done};
+use super::{Options, PlaneState, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, Window, done};
 use crate::{
     attach::{
         plan::{Plan, Probe},
         uprobe::Place,
     },
-    budget::{Guest, Ledger, Plane},
+    budget::{Bystander, Ledger, Plane},
     discover::ProcessError,
     signals,
 };
@@ -44,25 +44,25 @@ impl Watch {
         }
         watched.known = plan.target(watched.target.slot, slow_wait, slow_poll, slow_request);
         watched.known.index = index;
-        watched.known.told_reasons = signals::go::sched::told_reasons(&watched.state.wait_reasons);
+        watched.known.reported_reasons = signals::go::sched::reported_reasons(&watched.state.wait_reasons);
         if !watched.state.is_off(signals::process::quota::NAME) {
             signals::process::quota::begin(&watched.target, &mut watched.state);
         }
         let ledger = self.options.limits.map(|limits| {
             Ledger::new(
-                limits.of_hooks(watched.worth.reserved()),
+                limits.of_hooks(watched.benefit.reserved()),
                 SHORTEST_HOOKS,
                 u64::from(watched.target.slot),
             )
         });
-        watched.guest = self
+        watched.bystander = self
             .options
             .limits
-            .map(|limits| Guest::new(limits, SHORTEST_HOOKS, u64::from(watched.target.slot)));
-        watched.hooks = Duty::new(Plane::Hooks, [].into(), ledger, watched.target.since);
+            .map(|limits| Bystander::new(limits, SHORTEST_HOOKS, u64::from(watched.target.slot)));
+        watched.hooks = PlaneState::new(Plane::Hooks, [].into(), ledger, watched.target.since);
         watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(0);
-        watched.spent.turned = watched.target.since;
-        watched.spent.clock = watched.target.process.cpu_time().unwrap_or_default();
+        watched.overhead.turned = watched.target.since;
+        watched.overhead.clock = watched.target.process.cpu_time().unwrap_or_default();
         if self.hook_set.want(watched.target.slot, &self.windows) {
             watched.known.flags |= HOOKS_OPEN;
             watched.known.hooks_since = watched.target.since.0;
@@ -94,7 +94,7 @@ impl Watch {
             .options
             .limits
             .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(watched.target.slot)));
-        watched.probes = Duty::new(Plane::Probes, windowed.into(), ledger, watched.target.since);
+        watched.probes = PlaneState::new(Plane::Probes, windowed.into(), ledger, watched.target.since);
         Ok(())
     }
 }

@@ -9,16 +9,16 @@ use agent_common::{
 use log::info;
 
 use super::{
-    Duty, Failures, Watch, Watched, Window,
+    Failures, PlaneState, Watch, Watched, Window,
     together::{among, refusing, waits_for_hooks},
     turn::turn,
 };
 use crate::{
     attach::uprobe::Place,
-    budget::{Plane, Turn, weigh::Stretch},
+    budget::{Decision, Plane, weigh::Interval},
+    capacity::Capacity,
     clock,
     model::MonoNs,
-    room::Room,
 };
 
 /// A window that was open for so long is settled while it stays open, ns.
@@ -40,7 +40,7 @@ const LATER: Duration = Duration::from_millis(50);
 pub struct Settled {
     pub slot: u32,
     pub plane: Plane,
-    pub stretch: Stretch,
+    pub stretch: Interval,
 }
 
 impl Watch {
@@ -59,7 +59,7 @@ impl Watch {
         let (mut turns, attached) = (Vec::new(), self.hook_set.is_attached());
         for watched in self.targets.values_mut() {
             let young = is_young(&watched.hooks, now) || is_young(&watched.probes, now);
-            if young || now.0.saturating_sub(watched.spent.turned.0) >= CALM {
+            if young || now.0.saturating_sub(watched.overhead.turned.0) >= CALM {
                 match self.meter.hits(watched.known.index) {
                     Ok(hits) => {
                         let scale = self.places.allowed * scales.get(&watched.target.slot).copied().unwrap_or(1.0);
@@ -72,7 +72,7 @@ impl Watch {
                     Err(error) => self.maps.note(&error),
                 }
             }
-            for (all, hits) in all.iter_mut().zip(&watched.spent.hits) {
+            for (all, hits) in all.iter_mut().zip(&watched.overhead.hits) {
                 *all += hits;
             }
         }
@@ -86,23 +86,23 @@ impl Watch {
                 continue;
             };
             let hooks = among(&mut watched, hooks, &refusing, now);
-            match self.cut(&watched, Plane::Hooks).map_or(hooks, |_| Turn::Close) {
-                Turn::Stay => {}
-                Turn::Open => self.open_hooks(&mut watched),
-                Turn::Close => settled.extend(self.shut_hooks(&mut watched)),
+            match self.cut(&watched, Plane::Hooks).map_or(hooks, |_| Decision::Close) {
+                Decision::Stay => {}
+                Decision::Open => self.open_hooks(&mut watched),
+                Decision::Close => settled.extend(self.shut_hooks(&mut watched)),
             }
             let again = is_to_be_tried_again(&watched, now);
             let ends = again && watched.probes.window.is_open() || self.cut(&watched, Plane::Probes).is_some();
-            let turn = if ends { Turn::Close } else { probes };
+            let turn = if ends { Decision::Close } else { probes };
             // Those of a window that opens are tried with it.
-            let again = again && turn != Turn::Open;
+            let again = again && turn != Decision::Open;
             watched.tries += u32::from(again);
             match turn {
-                Turn::Open if waits_for_hooks(&mut watched, now) => {}
-                Turn::Stay if again => self.try_again(&mut watched),
-                Turn::Stay => {}
-                Turn::Open => self.open_probes(&mut watched),
-                Turn::Close => settled.extend(self.shut_probes(&mut watched)),
+                Decision::Open if waits_for_hooks(&mut watched, now) => {}
+                Decision::Stay if again => self.try_again(&mut watched),
+                Decision::Stay => {}
+                Decision::Open => self.open_probes(&mut watched),
+                Decision::Close => settled.extend(self.shut_probes(&mut watched)),
             }
             self.allow(&mut watched);
             self.targets.insert(pid, watched);
@@ -123,11 +123,11 @@ impl Watch {
 
     /// When the kernel side ended a window by itself.
     pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<MonoNs> {
-        let duty = match plane {
+        let plane_state = match plane {
             Plane::Hooks => &watched.hooks,
             Plane::Probes => &watched.probes,
         };
-        if !duty.window.is_open() {
+        if !plane_state.window.is_open() {
             return None;
         }
         let cut = self.maps.cut(&watched.known, plane);
@@ -144,9 +144,9 @@ impl Watch {
     /// Tells the kernel side what open windows may still have.
     fn allow(&mut self, watched: &mut Watched) {
         let before = watched.known.allowance;
-        for (plane, duty) in [(Plane::Hooks, &watched.hooks), (Plane::Probes, &watched.probes)] {
-            if duty.window.is_open() {
-                watched.known.allowance[plane as usize] = duty.allowance(self.used(watched, plane));
+        for (plane, plane_state) in [(Plane::Hooks, &watched.hooks), (Plane::Probes, &watched.probes)] {
+            if plane_state.window.is_open() {
+                watched.known.allowance[plane as usize] = plane_state.allowance(self.used(watched, plane));
             }
         }
         if watched.known.allowance != before {
@@ -159,15 +159,15 @@ impl Watch {
         let now = clock::now();
         let mut settled = Vec::new();
         for watched in self.targets.values_mut() {
-            for (plane, duty) in [(Plane::Hooks, &mut watched.hooks), (Plane::Probes, &mut watched.probes)] {
-                if let Window::Open { since } = duty.window
-                    && duty.weighed
+            for (plane, plane_state) in [(Plane::Hooks, &mut watched.hooks), (Plane::Probes, &mut watched.probes)] {
+                if let Window::Open { since } = plane_state.window
+                    && plane_state.weighed
                     && now.0.saturating_sub(since.0) >= least
                 {
                     settled.push(Settled {
                         slot: watched.target.slot,
                         plane,
-                        stretch: duty.settle(since, now, now, false),
+                        stretch: plane_state.settle(since, now, now, false),
                     });
                 }
             }
@@ -176,7 +176,7 @@ impl Watch {
     }
 
     fn open_hooks(&mut self, watched: &mut Watched) {
-        watched.room = Room::of(watched.target.process.pid);
+        watched.capacity = Capacity::of(watched.target.process.pid);
         if self.hook_set.want(watched.target.slot, &self.windows) {
             self.hooks_opened(watched);
         } else {
@@ -217,7 +217,7 @@ impl Watch {
     }
 
     pub(super) fn open_probes(&mut self, watched: &mut Watched) {
-        watched.room = Room::of(watched.target.process.pid);
+        watched.capacity = Capacity::of(watched.target.process.pid);
         watched.probes.window = Window::Busy;
         self.windows.open(
             watched.target.slot,
@@ -289,22 +289,22 @@ fn is_to_be_tried_again(watched: &Watched, now: MonoNs) -> bool {
     misses && now.0.saturating_sub(watched.tried.0) >= AGAIN << watched.tries.min(RARELY)
 }
 
-fn is_young(duty: &Duty, now: MonoNs) -> bool {
-    matches!(duty.window, Window::Open { since } if now.0.saturating_sub(since.0) < LONG)
+fn is_young(plane_state: &PlaneState, now: MonoNs) -> bool {
+    matches!(plane_state.window, Window::Open { since } if now.0.saturating_sub(since.0) < LONG)
 }
 
 /// What a window that ends now, or ended when it was `cut`, has seen is to be settled.
-fn shut(slot: u32, plane: Plane, duty: &mut Duty, cut: Option<MonoNs>) -> Option<Settled> {
-    let Window::Open { since } = duty.window else {
+fn shut(slot: u32, plane: Plane, plane_state: &mut PlaneState, cut: Option<MonoNs>) -> Option<Settled> {
+    let Window::Open { since } = plane_state.window else {
         return None;
     };
-    duty.weighed = true;
-    duty.unsettled = true;
-    duty.cuts += u64::from(cut.is_some());
+    plane_state.weighed = true;
+    plane_state.unsettled = true;
+    plane_state.cuts += u64::from(cut.is_some());
     let now = clock::now();
     Some(Settled {
         slot,
         plane,
-        stretch: duty.settle(since, cut.unwrap_or(now), now, true),
+        stretch: plane_state.settle(since, cut.unwrap_or(now), now, true),
     })
 }

@@ -70,16 +70,16 @@ impl Watch {
         let mut settled = Vec::new();
         for plane in [Plane::Hooks, Plane::Probes] {
             let cut = self.cut(&watched, plane);
-            let duty = match plane {
+            let plane_state = match plane {
                 Plane::Hooks => &mut watched.hooks,
                 Plane::Probes => &mut watched.probes,
             };
             // While windows were always open, figures are the kernel's own counts.
-            if let (Window::Open { since: opened }, true) = (duty.window, duty.weighed) {
-                let stretch = duty.settle(opened, cut.unwrap_or(since), since, false);
+            if let (Window::Open { since: opened }, true) = (plane_state.window, plane_state.weighed) {
+                let stretch = plane_state.settle(opened, cut.unwrap_or(since), since, false);
                 settled.push(Settled { slot, plane, stretch });
             }
-            duty.window = Window::None;
+            plane_state.window = Window::None;
         }
         self.ended += usize::from(why != Why::Refused);
         self.retired.push(Retired { watched, why, since });
@@ -101,10 +101,10 @@ impl Watch {
             Err(error) => return self.maps.note(&error),
         };
         for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
-            let new = hits[index].saturating_sub(watched.spent.hits[index]);
-            watched.spent.by_kind[index] += new as f64 * self.meter.costs.of(*probe);
+            let new = hits[index].saturating_sub(watched.overhead.hits[index]);
+            watched.overhead.by_kind[index] += new as f64 * self.meter.costs.of(*probe);
         }
-        watched.spent.hits = hits;
+        watched.overhead.hits = hits;
     }
 
     /// Whether there are targets that ended, whose last figures wait to be read.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::{Watch, Watched};
 use crate::budget::{
-    Guest, Ledger, tail,
-    worth::{self, Claim},
+    Bystander, Ledger,
+    division::{self, Demand},
+    tail,
 };
 
 impl Watch {
@@ -14,14 +15,14 @@ impl Watch {
         let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
             return HashMap::new();
         };
-        let claim = |watched: &Watched| {
+        let demand = |watched: &Watched| {
             let ledger = watched.hooks.ledger.as_ref()?;
             let cores = limits.income(ledger.load(), 1.0);
-            let weight = watched.worth.weight();
-            Some((watched.target.slot, Claim { cores, weight }))
+            let weight = watched.benefit.weight();
+            Some((watched.target.slot, Demand { cores, weight }))
         };
-        let (slots, claims): (Vec<u32>, Vec<Claim>) = self.targets.values().filter_map(claim).unzip();
-        slots.into_iter().zip(worth::shares(&claims, host)).collect()
+        let (slots, demands): (Vec<u32>, Vec<Demand>) = self.targets.values().filter_map(demand).unzip();
+        slots.into_iter().zip(division::shares(&demands, host)).collect()
     }
 
     /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes, or
@@ -33,10 +34,10 @@ impl Watch {
         let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
         let planes = [&watched.hooks, &watched.probes]
             .into_iter()
-            .filter(|duty| duty.weighed);
-        let windows = planes.count() + usize::from(watched.guest.as_ref().is_some_and(Guest::minds));
+            .filter(|plane_state| plane_state.weighed);
+        let windows = planes.count() + usize::from(watched.bystander.as_ref().is_some_and(Bystander::minds));
         (
-            watched.room.busy(&self.host, load, watched.state.threads()),
+            watched.capacity.busy(&self.host, load, watched.state.threads()),
             tail::allowed(longer) / windows.max(1) as f64,
         )
     }
@@ -48,7 +49,7 @@ impl Watch {
         let Some(ledger) = &mut watched.hooks.ledger else {
             return;
         };
-        watched.worth.note(watched.probes.weigher.ready(), ledger.load());
-        ledger.set_limits(limits.of_hooks(watched.worth.reserved()));
+        watched.benefit.note(watched.probes.weigher.ready(), ledger.load());
+        ledger.set_limits(limits.of_hooks(watched.benefit.reserved()));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{SHORTEST_HOOKS, Watched, Window};
 use crate::{
-    budget::{Guest, Ledger, Turn},
+    budget::{Bystander, Decision, Ledger},
     model::MonoNs,
 };
 
@@ -11,8 +11,9 @@ const TOGETHER: u64 = 60_000_000_000;
 
 /// Targets, by pid, that have no window of the hooks and cannot pay for another's.
 pub(super) fn refusing<'a>(targets: impl Iterator<Item = &'a Watched>) -> Vec<u32> {
-    let refuses =
-        |watched: &&Watched| !watched.hooks.window.is_wanted() && !watched.guest.as_ref().is_none_or(Guest::agrees);
+    let refuses = |watched: &&Watched| {
+        !watched.hooks.window.is_wanted() && !watched.bystander.as_ref().is_none_or(Bystander::agrees)
+    };
     targets
         .filter(refuses)
         .map(|watched| watched.target.process.pid)
@@ -21,22 +22,22 @@ pub(super) fn refusing<'a>(targets: impl Iterator<Item = &'a Watched>) -> Vec<u3
 
 /// What becomes of a target's window of the hooks, where its own account says `turn`, while others are `refusing` to pay for it: none
 /// is opened but the first, and one that had its shortest time is closed.
-pub(super) fn among(watched: &mut Watched, turn: Turn, refusing: &[u32], now: MonoNs) -> Turn {
+pub(super) fn among(watched: &mut Watched, turn: Decision, refusing: &[u32], now: MonoNs) -> Decision {
     let other = refusing.iter().find(|pid| **pid != watched.target.process.pid).copied();
     let first = watched.known.hooks_since == 0;
     let had = |since: MonoNs| u128::from(now.0.saturating_sub(since.0)) >= SHORTEST_HOOKS.as_nanos();
     match (turn, watched.hooks.window, other) {
-        (Turn::Open, _, Some(_)) if !first => {
+        (Decision::Open, _, Some(_)) if !first => {
             watched.hooks.refused = other;
-            Turn::Stay
+            Decision::Stay
         }
-        (Turn::Stay, Window::Open { since }, Some(_)) if had(since) => {
+        (Decision::Stay, Window::Open { since }, Some(_)) if had(since) => {
             watched.hooks.refused = other;
-            Turn::Close
+            Decision::Close
         }
-        (Turn::Close, _, _) => {
+        (Decision::Close, _, _) => {
             watched.hooks.refused = None;
-            Turn::Close
+            Decision::Close
         }
         (turn, _, _) => turn,
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use agent_common::hits::{Hits, Probe};
 
-use super::{Duty, Watched, Window};
+use super::{PlaneState, Watched, Window};
 use crate::{
-    budget::{Facts, Turn, guest::Attached, ledger::Phase},
+    budget::{Decision, Facts, bystander::Attached, ledger::Phase},
     model::MonoNs,
     overhead::{Costs, cost::Part},
 };
@@ -21,24 +21,24 @@ pub(super) fn turn(
     scale: f64,
     (busy, tail): (f64, f64),
     attached: bool,
-) -> (Turn, Turn) {
-    let spent = &mut watched.spent;
+) -> (Decision, Decision) {
+    let overhead = &mut watched.overhead;
     let mut new = [0; Probe::COUNT];
     for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
-        new[index] = hits[index].saturating_sub(spent.hits[index]);
-        spent.by_kind[index] += new[index] as f64 * costs.of(*probe);
+        new[index] = hits[index].saturating_sub(overhead.hits[index]);
+        overhead.by_kind[index] += new[index] as f64 * costs.of(*probe);
     }
     let split = costs.split(&new);
     let (probes, hooks) = (split.probes.cost, split.hooks.cost);
     let always = split.always.cost + split.idle.cost;
     // A target that just ended has no CPU time to show; its end is on its way.
-    let clock = watched.target.process.cpu_time().unwrap_or(spent.clock);
-    let cpu = clock.saturating_sub(spent.clock) as f64;
-    let elapsed = now.0.saturating_sub(spent.turned.0) as f64;
-    spent.hits = hits;
-    spent.clock = clock;
-    spent.turned = now;
-    spent.cpu += cpu;
+    let clock = watched.target.process.cpu_time().unwrap_or(overhead.clock);
+    let cpu = clock.saturating_sub(overhead.clock) as f64;
+    let elapsed = now.0.saturating_sub(overhead.turned.0) as f64;
+    overhead.hits = hits;
+    overhead.clock = clock;
+    overhead.turned = now;
+    overhead.cpu += cpu;
     let own = cpu - probes - hooks - always;
     let facts = |before: f64, windows: Part| Facts {
         elapsed,
@@ -49,7 +49,7 @@ pub(super) fn turn(
         busy,
         tail,
     };
-    if let Some(guest) = &mut watched.guest {
+    if let Some(bystander) = &mut watched.bystander {
         let attached = if watched.hooks.window.is_wanted() {
             Attached::Own
         } else if attached {
@@ -57,25 +57,29 @@ pub(super) fn turn(
         } else {
             Attached::No
         };
-        guest.turn(facts(split.always.cost, split.idle), attached);
+        bystander.turn(facts(split.always.cost, split.idle), attached);
     }
-    let ask = |duty: &mut Duty, before: f64, windows: Part| {
-        duty.note(windows);
-        let phase = match duty.window {
-            Window::None => return Turn::Stay,
-            Window::Closed if duty.unsettled => Phase::Busy,
+    let ask = |plane_state: &mut PlaneState, before: f64, windows: Part| {
+        plane_state.note(windows);
+        let phase = match plane_state.window {
+            Window::None => return Decision::Stay,
+            Window::Closed if plane_state.unsettled => Phase::Busy,
             Window::Closed => Phase::Closed,
             Window::Busy => Phase::Busy,
             Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
         };
-        let Some(ledger) = duty.ledger.as_mut() else {
+        let Some(ledger) = plane_state.ledger.as_mut() else {
             // Without a budget it is closed only to be opened anew.
-            return if phase == Phase::Closed { Turn::Open } else { Turn::Stay };
+            return if phase == Phase::Closed {
+                Decision::Open
+            } else {
+                Decision::Stay
+            };
         };
         match (ledger.turn(facts(before, windows), phase), phase) {
             (turn, _) if scale > 0.0 => turn,
-            (_, Phase::Open(_)) => Turn::Close,
-            _ => Turn::Stay,
+            (_, Phase::Open(_)) => Decision::Close,
+            _ => Decision::Stay,
         }
     };
     (

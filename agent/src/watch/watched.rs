@@ -6,15 +6,15 @@ use std::sync::Arc;
 use agent_common::target::{Made, Over};
 use tokio::task::AbortHandle;
 
-use super::{Duty, Spent};
+use super::{Overhead, PlaneState};
 use crate::{
     attach::{
         plan::{Failure, Probe},
         uprobe::Links,
     },
-    budget::{Guest, Plane, Worth},
+    budget::{Benefit, Bystander, Plane},
+    capacity::Capacity,
     model::MonoNs,
-    room::Room,
     signals::{self, State},
     target::Target,
 };
@@ -25,7 +25,7 @@ pub struct Watched {
     /// What its signals keep.
     pub state: State,
     /// What it may use; read when a window is opened.
-    pub room: Room,
+    pub capacity: Capacity,
     /// How often what could not be attached was tried again, one time after the other, and when it was tried last.
     pub tries: u32,
     pub tried: MonoNs,
@@ -40,14 +40,14 @@ pub struct Watched {
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
-    pub hooks: Duty,
+    pub hooks: PlaneState,
     /// What others' windows of plane 1 may cost it; None without a budget.
-    pub guest: Option<Guest>,
+    pub bystander: Option<Bystander>,
     /// Plane 2.
-    pub probes: Duty,
+    pub probes: PlaneState,
     /// Of plane 2.
-    pub worth: Worth,
-    pub spent: Spent,
+    pub benefit: Benefit,
+    pub overhead: Overhead,
     /// What it has made of the kernel's maps that all share, as metrics were last made.
     pub made: Made,
     /// What it could not have of those of them that are cleared, likewise.
@@ -76,7 +76,7 @@ impl Watched {
         Self {
             target,
             state,
-            room: Room::default(),
+            capacity: Capacity::default(),
             tries: 0,
             tried: since,
             end: None,
@@ -84,11 +84,11 @@ impl Watched {
             links: Links::default(),
             missing: Vec::new(),
             known: agent_common::target::Target::default(),
-            hooks: Duty::new(Plane::Hooks, Arc::from([]), None, since),
-            guest: None,
-            probes: Duty::new(Plane::Probes, Arc::from([]), None, since),
-            worth: Worth::default(),
-            spent: Spent::default(),
+            hooks: PlaneState::new(Plane::Hooks, Arc::from([]), None, since),
+            bystander: None,
+            probes: PlaneState::new(Plane::Probes, Arc::from([]), None, since),
+            benefit: Benefit::default(),
+            overhead: Overhead::default(),
             made: Made::default(),
             over: Over::default(),
             lost: Vec::new(),
@@ -112,8 +112,8 @@ impl Watched {
         self.hooks.window.is_open() || self.probes.window.is_open()
     }
 
-    /// The duty that a signal depends on; None for what is always on.
-    pub fn duty_of(&self, signal: &str) -> Option<&Duty> {
+    /// The plane_state that a signal depends on; None for what is always on.
+    pub fn duty_of(&self, signal: &str) -> Option<&PlaneState> {
         if self.probes.probes.iter().any(|probe| probe.signal == signal) {
             return Some(&self.probes);
         }

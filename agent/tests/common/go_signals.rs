@@ -155,7 +155,7 @@ fn cycles(said: &Said, findings: &mut Findings) {
     let asked = |cycle: &&&&Value| {
         text(cycle, "go.gc.trigger") == "forced"
             && text(cycle, "go.goroutine.function") == "main.force"
-            && text(cycle, "go.stw.asked_at").starts_with("main.force (")
+            && text(cycle, "go.stw.requested_at").starts_with("main.force (")
     };
     let by_force = forced.iter().filter(asked).count() as i64;
     findings.same(
@@ -191,7 +191,7 @@ fn stops(said: &Said, findings: &mut Findings) {
             .filter(|stop| text(stop, "go.stw.reason") == *reason)
             .collect();
         findings.same(reason, of_reason.len() as i64, number_of(told));
-        let asked_at = |stop: &&&&Value| text(stop, "go.stw.asked_at").starts_with("main.stop (");
+        let asked_at = |stop: &&&&Value| text(stop, "go.stw.requested_at").starts_with("main.stop (");
         findings.same(
             &format!("{reason} by main.stop"),
             of_reason.iter().filter(asked_at).count() as i64,

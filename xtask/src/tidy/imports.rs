@@ -51,7 +51,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
             "attach",
             "budget",
             "overhead",
-            "room",
+            "capacity",
             "signal",
             "signals",
             "watch",

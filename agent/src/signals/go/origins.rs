@@ -121,7 +121,7 @@ pub fn turns(target: &Target, state: &State, reading: &Reading) -> Option<String
     let text = times.into_iter().map(|(cause, time)| {
         let why = match cause {
             "no_processor" => "no P free",
-            "handover" => "an idle P had to be woken",
+            "idle_processor" => "an idle P had to be woken",
             "run_queue" => "the P's thread waited for a core",
             "throttled" => "the P's thread was throttled",
             _ => "not known which",
@@ -256,7 +256,7 @@ fn kind(part: u32) -> Option<(&'static str, &'static str)> {
         (Spent::NoProcessor, "runnable", "no_processor"),
         (Spent::RunQueue, "runnable", "run_queue"),
         (Spent::Throttled, "runnable", "throttled"),
-        (Spent::Handover, "runnable", "handover"),
+        (Spent::IdleProcessor, "runnable", "idle_processor"),
         (Spent::RunnableUnsplit, "runnable", "unsplit"),
     ];
     let found = KINDS.into_iter().find(|(spent, ..)| *spent as u32 == part);

@@ -125,7 +125,7 @@ const IDLE: [&str; 20] = [
 ];
 
 /// Bit by number: the reasons whose long waits are told. `names` are the runtime's own, by number.
-pub fn told_reasons(names: &[String]) -> u64 {
+pub fn reported_reasons(names: &[String]) -> u64 {
     let told = |name: &String| !IDLE.contains(&name.as_str());
     let bits = names.iter().take(64).enumerate().filter(|(_, name)| told(name));
     bits.fold(0, |bits, (number, _)| bits | 1 << number)
@@ -255,7 +255,11 @@ fn turn(wait: &Wait, state: &State) -> Vec<Attribute> {
 fn cause(wait: &Wait) -> &'static str {
     let time = wait.header.time.saturating_sub(wait.since);
     let rest = time.saturating_sub(wait.run_queue + wait.throttled);
-    let of_rest = if wait.idle == 0 { "no_processor" } else { "handover" };
+    let of_rest = if wait.idle == 0 {
+        "no_processor"
+    } else {
+        "idle_processor"
+    };
     let causes = [
         (wait.throttled, "throttled"),
         (wait.run_queue, "run_queue"),
@@ -311,9 +315,9 @@ mod tests {
     #[test]
     fn idleness_is_not_told() {
         let names = ["", "IO wait", "chan receive", "sync.Mutex.Lock", "chan send"].map(str::to_owned);
-        assert_eq!(told_reasons(&names), 0b11000);
+        assert_eq!(reported_reasons(&names), 0b11000);
         // Nothing known of the reasons: no wait is told for its length.
-        assert_eq!(told_reasons(&[]), 0);
+        assert_eq!(reported_reasons(&[]), 0);
     }
 
     #[test]
@@ -330,7 +334,7 @@ mod tests {
             assert_eq!(cause(&wait), expected, "{run_queue} {throttled} {idle}");
         };
         check((0, 0, 0), "no_processor");
-        check((0, 0, 1), "handover");
+        check((0, 0, 1), "idle_processor");
         check((600, 0, 0), "run_queue");
         check((100, 700, 1), "throttled");
     }

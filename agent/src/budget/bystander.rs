@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Facts, Ledger, Limits, Turn, ledger::Phase};
+use super::{Decision, Facts, Ledger, Limits, ledger::Phase};
 
 /// The part of a target's budget that may be spent on others' windows.
 const PART: f64 = 0.2;
@@ -20,7 +20,7 @@ pub enum Attached {
 
 /// One target's account of others' windows.
 #[derive(Clone, Debug)]
-pub struct Guest {
+pub struct Bystander {
     ledger: Ledger,
     agrees: bool,
     /// For how long they have been attached for others, with its consent, ns.
@@ -29,7 +29,7 @@ pub struct Guest {
     minded: bool,
 }
 
-impl Guest {
+impl Bystander {
     /// An account with nothing on it: the first windows are on credit.
     pub fn new(limits: Limits, shortest: Duration, seed: u64) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Guest {
             Attached::Others if self.agrees => {
                 self.open += facts.elapsed;
                 let phase = Phase::Open(Duration::from_nanos(self.open as u64));
-                self.agrees = self.ledger.turn(facts, phase) != Turn::Close;
+                self.agrees = self.ledger.turn(facts, phase) != Decision::Close;
                 self.minded |= !self.agrees;
             }
             // The others' windows are being closed.
@@ -58,7 +58,7 @@ impl Guest {
                     self.open = 0.0;
                     self.ledger.closed();
                 }
-                self.agrees = self.ledger.turn(facts, Phase::Closed) == Turn::Open;
+                self.agrees = self.ledger.turn(facts, Phase::Closed) == Decision::Open;
             }
         }
     }
@@ -86,10 +86,10 @@ mod tests {
         tail: None,
     };
 
-    /// A neighbour that wants a window all the time, for two minutes. What its hooks cost the guest as a share of its own CPU
+    /// A neighbour that wants a window all the time, for two minutes. What its hooks cost the bystander as a share of its own CPU
     /// time, and the share of the time that they were attached.
     fn beside(load: f64, price: f64, busy: Option<f64>) -> (f64, f64) {
-        let mut guest = Guest::new(LIMITS, Duration::from_millis(250), 7);
+        let mut bystander = Bystander::new(LIMITS, Duration::from_millis(250), 7);
         let (mut attached, mut cost, mut time) = (false, 0.0, 0.0);
         let steps = 2400;
         for _ in 0..steps {
@@ -106,8 +106,8 @@ mod tests {
                 busy: busy.unwrap_or(0.0),
                 tail: busy.map_or(f64::INFINITY, |_| tail::allowed(0.02) / 3.0),
             };
-            guest.turn(facts, if attached { Attached::Others } else { Attached::No });
-            attached = guest.agrees();
+            bystander.turn(facts, if attached { Attached::Others } else { Attached::No });
+            attached = bystander.agrees();
         }
         let elapsed = f64::from(steps) * STEP;
         (cost / (load * elapsed), time / elapsed)
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn its_own_window_asks_nobody() {
-        let mut guest = Guest::new(LIMITS, Duration::from_millis(250), 7);
+        let mut bystander = Bystander::new(LIMITS, Duration::from_millis(250), 7);
         let facts = |windows| Facts {
             elapsed: STEP,
             own: STEP,
@@ -152,15 +152,15 @@ mod tests {
             busy: 0.0,
             tail: f64::INFINITY,
         };
-        while guest.agrees() {
-            guest.turn(facts(0.1 * STEP), Attached::Others);
+        while bystander.agrees() {
+            bystander.turn(facts(0.1 * STEP), Attached::Others);
         }
         // It owes for what it had; a window of its own meanwhile changes nothing about that.
-        guest.turn(facts(0.0), Attached::Own);
-        assert!(!guest.agrees());
+        bystander.turn(facts(0.0), Attached::Own);
+        assert!(!bystander.agrees());
         for _ in 0..2000 {
-            guest.turn(facts(0.0), Attached::Own);
+            bystander.turn(facts(0.0), Attached::Own);
         }
-        assert!(guest.agrees());
+        assert!(bystander.agrees());
     }
 }

@@ -1,4 +1,4 @@
-//! One plane's duty at one target: whether it counts, what it may cost, what its windows saw.
+//! One plane's plane_state at one target: whether it counts, what it may cost, what its windows saw.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use agent_common::hits::{Hits, Probe as Kind};
 
 use crate::{
     attach::{plan::Probe, uprobe::Links},
-    budget::{Ledger, Plane, Weigher, weigh::Stretch},
+    budget::{Ledger, Plane, Weigher, weigh::Interval},
     model::MonoNs,
     overhead::cost::Part,
 };
@@ -39,7 +39,7 @@ impl Window {
 }
 
 /// A plane that is on while its window is open.
-pub struct Duty {
+pub struct PlaneState {
     pub window: Window,
     /// The probes of plane 2; none of plane 1, whose hooks are everybody's.
     pub probes: Arc<[Probe]>,
@@ -76,8 +76,8 @@ pub enum Bound {
     Neighbour(u32),
 }
 
-impl Duty {
-    /// A duty whose window was not opened yet.
+impl PlaneState {
+    /// A plane_state whose window was not opened yet.
     pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
         let idle = plane == Plane::Probes && probes.is_empty();
         Self {
@@ -148,9 +148,9 @@ impl Duty {
     }
 
     /// The figures of a window that was opened at `since` and counted until `until` are settled: what they stand for.
-    pub fn settle(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Stretch {
+    pub fn settle(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Interval {
         let settled = std::mem::replace(&mut self.settled, now);
-        Stretch {
+        Interval {
             elapsed: now.0.saturating_sub(settled.0) as f64,
             open: until.0.saturating_sub(since.0.max(settled.0)) as f64,
             bounded: closed && since.0 >= settled.0,
@@ -160,7 +160,7 @@ impl Duty {
 
 /// What a target has cost since it was attached. Times in ns.
 #[derive(Clone, Copy, Debug)]
-pub struct Spent {
+pub struct Overhead {
     /// The last turn, and the CPU time then.
     pub turned: MonoNs,
     pub clock: u64,
@@ -171,7 +171,7 @@ pub struct Spent {
     pub cpu: f64,
 }
 
-impl Default for Spent {
+impl Default for Overhead {
     /// Nothing. Not derived: the standard library has no default of arrays this long.
     fn default() -> Self {
         Self {
@@ -184,17 +184,17 @@ impl Default for Spent {
     }
 }
 
-impl Spent {
+impl Overhead {
     /// Cost as a share of one core's time since `since`.
     pub fn of_a_core(&self, since: MonoNs) -> f64 {
-        let spent: f64 = self.by_kind.iter().sum();
-        spent / (self.turned.0.saturating_sub(since.0) as f64).max(1.0)
+        let cost: f64 = self.by_kind.iter().sum();
+        cost / (self.turned.0.saturating_sub(since.0) as f64).max(1.0)
     }
 
     /// Cost as a share of the CPU time that the target would have used without it; None while that is nothing.
     pub fn share(&self) -> Option<f64> {
-        let spent: f64 = self.by_kind.iter().sum();
-        let own = self.cpu - spent;
-        (own > 0.0).then(|| spent / own)
+        let cost: f64 = self.by_kind.iter().sum();
+        let own = self.cpu - cost;
+        (own > 0.0).then(|| cost / own)
     }
 }

@@ -1,23 +1,23 @@
-//! Worth: how the budget is shared out by what the last windows told. Pure.
+//! How the budget is divided: between the planes of a target, and between the targets of a host, by the benefit that the last windows showed. Pure.
 //!
-//! What the runtimes' probes tell is why a goroutine or a task that could run did not. So their worth at a target is how many
-//! of them waited for their turn, on average, for each core that the target keeps busy: by it the probes' part of the target's
-//! budget grows, and the target's part of the host's.
+//! The runtimes' probes show why a goroutine or a task that could run did not. So their benefit at a target is how many of them
+//! were waiting to run, on average, for each core that the target keeps busy. The probes' part of the target's budget grows with it, and so does the target's
+//! part of the host's.
 
 /// Of a target's budget the probes have at least so much, whatever the hooks cost: without it nothing would be known of their
-/// worth.
+/// benefit.
 const LEAST: f64 = 0.25;
 /// And at most so much, whatever they tell: the rest is the hooks'.
 const MOST: f64 = 0.75;
 
-/// What the probes of one target are worth.
+/// The benefit of the probes of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Worth {
+pub struct Benefit {
     /// Ready goroutines or tasks for each busy core; None before the first window.
     waiting: Option<f64>,
 }
 
-impl Worth {
+impl Benefit {
     /// A window told that `waiting` of them were ready and did not run, on average, while the target kept `cores` busy. Half of
     /// what is remembered is the last window's.
     pub fn note(&mut self, waiting: f64, cores: f64) {
@@ -45,21 +45,21 @@ impl Worth {
 
 /// What one target's limits allow it, cores, and its weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Claim {
+pub struct Demand {
     pub cores: f64,
     pub weight: f64,
 }
 
-/// The part of its limits that each target may use up when together they may cost `host` cores: by claim and weight, and what
+/// The part of its limits that each target may use up when together they may cost `host` cores: by demand and weight, and what
 /// one does not need is the others'.
-pub fn shares(claims: &[Claim], host: f64) -> Vec<f64> {
-    let mut shares = vec![1.0; claims.len()];
-    let mut open: Vec<usize> = (0..claims.len()).filter(|at| claims[*at].cores > 0.0).collect();
+pub fn shares(demands: &[Demand], host: f64) -> Vec<f64> {
+    let mut shares = vec![1.0; demands.len()];
+    let mut open: Vec<usize> = (0..demands.len()).filter(|at| demands[*at].cores > 0.0).collect();
     let mut left = host.max(0.0);
     // Each round settles one target at least.
-    while open.iter().map(|at| claims[*at].cores).sum::<f64>() > left {
-        let weights: f64 = open.iter().map(|at| claims[*at].cores * claims[*at].weight).sum();
-        let share = |at: usize| left * claims[at].weight / weights;
+    while open.iter().map(|at| demands[*at].cores).sum::<f64>() > left {
+        let weights: f64 = open.iter().map(|at| demands[*at].cores * demands[*at].weight).sum();
+        let share = |at: usize| left * demands[at].weight / weights;
         let (whole, part): (Vec<usize>, Vec<usize>) = open.iter().partition(|at| share(**at) >= 1.0);
         if whole.is_empty() {
             for at in part {
@@ -67,7 +67,7 @@ pub fn shares(claims: &[Claim], host: f64) -> Vec<f64> {
             }
             break;
         }
-        left -= whole.iter().map(|at| claims[*at].cores).sum::<f64>();
+        left -= whole.iter().map(|at| demands[*at].cores).sum::<f64>();
         open = part;
     }
     shares
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn the_more_waits_the_more_is_kept_for_the_probes() {
         let reserved = |told: &[(f64, f64)]| {
-            let mut worth = Worth::default();
-            told.iter().for_each(|(waiting, cores)| worth.note(*waiting, *cores));
-            worth.reserved()
+            let mut benefit = Benefit::default();
+            told.iter().for_each(|(waiting, cores)| benefit.note(*waiting, *cores));
+            benefit.reserved()
         };
         assert_eq!(reserved(&[]), LEAST);
         assert_eq!(reserved(&[(0.0, 2.0)]), LEAST);
@@ -96,20 +96,20 @@ mod tests {
 
     #[test]
     fn a_host_s_budget_goes_by_claim_and_weight() {
-        let check = |claims: &[(f64, f64)], host: f64, expected: &[f64]| {
-            let claims: Vec<Claim> = claims
+        let check = |demands: &[(f64, f64)], host: f64, expected: &[f64]| {
+            let demands: Vec<Demand> = demands
                 .iter()
-                .map(|(cores, weight)| Claim {
+                .map(|(cores, weight)| Demand {
                     cores: *cores,
                     weight: *weight,
                 })
                 .collect();
-            let found = shares(&claims, host);
+            let found = shares(&demands, host);
             let near = found
                 .iter()
                 .zip(expected)
                 .all(|(one, other)| (one - other).abs() < 1e-9);
-            assert!(near && found.len() == expected.len(), "{claims:?} {host}: {found:?}");
+            assert!(near && found.len() == expected.len(), "{demands:?} {host}: {found:?}");
         };
         check(&[], 1.0, &[]);
         // There is enough.
@@ -128,19 +128,19 @@ mod tests {
     fn a_host_s_budget_is_never_overrun_and_never_left() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..2000 {
-            let claim = |random: &mut fastrand::Rng| Claim {
+            let demand = |random: &mut fastrand::Rng| Demand {
                 cores: random.f64() * 0.1,
                 weight: 1.0 + random.f64(),
             };
-            let claims: Vec<Claim> = (0..random.usize(1..20)).map(|_| claim(&mut random)).collect();
-            let (host, wanted) = (random.f64(), claims.iter().map(|claim| claim.cores).sum::<f64>());
-            let shares = shares(&claims, host);
+            let demands: Vec<Demand> = (0..random.usize(1..20)).map(|_| demand(&mut random)).collect();
+            let (host, wanted) = (random.f64(), demands.iter().map(|demand| demand.cores).sum::<f64>());
+            let shares = shares(&demands, host);
             let given: f64 = shares
                 .iter()
-                .zip(&claims)
-                .map(|(share, claim)| share * claim.cores)
+                .zip(&demands)
+                .map(|(share, demand)| share * demand.cores)
                 .sum();
-            assert!((given - host.min(wanted)).abs() < 1e-9, "{claims:?} {host}: {given}");
+            assert!((given - host.min(wanted)).abs() < 1e-9, "{demands:?} {host}: {given}");
             assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "{shares:?}");
         }
     }

@@ -63,7 +63,7 @@ impl Host {
     }
 
     /// Share of these cores' time in which they were not idle; 0 before it is known.
-    fn busy(&self, room: &Room) -> f64 {
+    fn busy(&self, room: &Capacity) -> f64 {
         let allowed = |number: &u32| {
             room.allowed
                 .iter()
@@ -81,14 +81,14 @@ impl Host {
 
 /// What a process may use.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Room {
+pub struct Capacity {
     /// Cores that it may run on, first and last of each range; empty when that is not known.
     allowed: Vec<(u32, u32)>,
     /// The least quota of its cgroup and those above it, cores; None for none, or none that can be seen from here.
     quota: Option<f64>,
 }
 
-impl Room {
+impl Capacity {
     /// Of a process; what can't be read does not limit it.
     pub fn of(pid: u32) -> Self {
         let allowed = i32::try_from(pid)
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_process_is_as_busy_as_its_cores_or_its_quota() {
         let host = host(&[(0, 0.9), (1, 0.1), (2, 0.3), (3, 0.3)]);
-        let room = |allowed: &[(u32, u32)], quota: Option<f64>| Room {
+        let room = |allowed: &[(u32, u32)], quota: Option<f64>| Capacity {
             allowed: allowed.to_vec(),
             quota,
         };
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn our_own_cores_are_among_those_that_are_there() {
-        let room = Room::of(std::process::id());
+        let room = Capacity::of(std::process::id());
         assert!(!room.allowed.is_empty());
         let mut host = Host::default();
         host.turn(MonoNs(EVERY));
