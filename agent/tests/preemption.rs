@@ -122,7 +122,7 @@ fn check_refused(preemption: &Preemption, reason: &str) {
         .map(|_| ());
     assert!(refused.is_err_and(|error| error.contains(reason)));
     assert!(
-        agent::attach::uprobe::PROGRAMS
+        agent::attach::uprobe::programs()
             .iter()
             .all(|program| object.runs(program).is_none())
     );
@@ -155,7 +155,7 @@ fn the_kernel_is_soon_done_with_every_probe() {
     let ebpf = programs::load(&layout, 1 << 16).unwrap();
     let object = Object::new(ebpf, &preemption).unwrap();
     let version = KernelVersion::current().unwrap();
-    let names = agent::attach::uprobe::PROGRAMS;
+    let names = agent::attach::uprobe::programs();
     let of_ours = aya::programs::loaded_programs().filter_map(|program| {
         let program = program.ok()?;
         let name = program.name_as_str()?.to_owned();

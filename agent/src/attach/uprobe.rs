@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use agent_common::hits;
 use aya::{
     Ebpf,
     programs::{
@@ -14,7 +15,6 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
     },
 };
-
 use tokio::sync::Semaphore;
 
 use super::{
@@ -25,29 +25,15 @@ use super::{
 };
 use crate::{bpf, bpf::Runs, discover::Process, kernel::Preemption};
 
+/// Uprobe programs that are there to be timed.
+const TIMED: [&str; 2] = ["calibrate", "flood"];
+
 /// Every uprobe program of the object, by its name there.
-pub const PROGRAMS: [&str; 20] = [
-    "calibrate",
-    "flood",
-    "go_execute",
-    "go_runqput",
-    "go_gosched",
-    "go_exitsyscall",
-    "go_netpoll",
-    "go_injectglist",
-    "go_park",
-    "go_exit",
-    "go_gc_cycle",
-    "go_stw",
-    "go_stop",
-    "go_assist",
-    "go_handoff",
-    "tokio_poll_begin",
-    "tokio_poll_end",
-    "tokio_park",
-    "tokio_schedule",
-    "tokio_spawn",
-];
+pub fn programs() -> Vec<&'static str> {
+    let probes = hits::Probe::ALL.iter().filter(|(kind, _)| kind.is_uprobe());
+    let of_probes = probes.flat_map(|(_, programs)| programs.iter().copied());
+    TIMED.into_iter().chain(of_probes).collect()
+}
 
 /// Where probes go.
 #[derive(Clone, Debug)]
@@ -128,7 +114,7 @@ impl Object {
     /// Loads all uprobe programs, for uprobe_multi links where this kernel permits them, else for perf events; attaching is
     /// then only a link. Where a program that is preempted could harm the kernel and cannot be kept from it, none is loaded.
     pub fn new(mut ebpf: Ebpf, preemption: &Preemption) -> Result<Self, (&'static str, String)> {
-        let refused = match Multi::load(&ebpf, &PROGRAMS, preemption) {
+        let refused = match Multi::load(&ebpf, &programs(), preemption) {
             Ok(multi) => {
                 let guarded = matches!(preemption.guard(), Ok(Some(_)));
                 let way = Way::Multi { multi, guarded };
@@ -147,7 +133,7 @@ impl Object {
             )),
             Err(error) => Way::None(error.to_string()),
             Ok(None) => {
-                for name in PROGRAMS {
+                for name in programs() {
                     let program = ebpf.program_mut(name).ok_or((name, "not in the object".to_owned()))?;
                     let outcome = <&mut UProbe>::try_from(program).and_then(UProbe::load);
                     outcome.map_err(|error| (name, chain(&error)))?;
