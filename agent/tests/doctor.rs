@@ -196,7 +196,7 @@ fn without_a_guard_it_is_said_that_there_are_no_probes() {
                 .filter(|line| line.split_whitespace().next() == Some(of))
                 .collect::<Vec<_>>()
         };
-        let is_off = |line: &str| line.contains(" off: this kernel gives programs stacks") && line.ends_with(reason);
+        let is_off = |line: &str| line.contains(" off: on this kernel two runs of a program") && line.ends_with(reason);
         for of in [&["uprobes"], off].concat() {
             assert!(matches!(lines(of)[..], [line] if is_off(line)), "{of}: {said}");
         }

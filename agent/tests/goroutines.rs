@@ -67,8 +67,13 @@ fn a_leak_is_a_line_that_grows() {
     }
     let shop = shop(None, &[]);
     let agent = Agent::run(&["--pid", &shop.pid().to_string(), "--metric-interval", "500ms"], 1);
-    // One look before the leak at least.
-    thread::sleep(Duration::from_millis(1200));
+    // One look before the leak at least, whenever it comes.
+    for _ in 0..300 {
+        if !agent.points("go-shop", "go.goroutine.alive").is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
     for _ in 0..3 {
         shop.get("/leak?n=1000");
         thread::sleep(Duration::from_millis(700));
