@@ -52,6 +52,19 @@ fn requests_are_counted_and_last_as_the_client_saw() {
     if !privileged() {
         return;
     }
+    // Counts are right each time. The host of a virtual machine may stop one between an answer's sending and the client: what the agent does
+    // wrong is wrong each time.
+    for _ in 0..2 {
+        match lasts_as_the_client_saw() {
+            Ok(()) => return,
+            Err(figure) => println!("once more: {figure}"),
+        }
+    }
+    lasts_as_the_client_saw().unwrap();
+}
+
+/// Sends requests and compares; an error is a figure that differs.
+fn lasts_as_the_client_saw() -> Result<(), String> {
     // Client and server at real-time priority: what the machine does besides is no network, but would be seen as one.
     let chrt = Path::new("chrt");
     let (shop_program, load_program) = (demo("go-shop"), demo("load"));
@@ -97,8 +110,11 @@ fn requests_are_counted_and_last_as_the_client_saw() {
     }
     for (name, served, seen) in figures {
         let ratio = served * 1e9 / seen;
-        assert!((0.95..=1.05).contains(&ratio), "{name}: {served} s for {seen} ns");
+        if !(0.95..=1.05).contains(&ratio) {
+            return Err(format!("{name}: {served} s for {seen} ns"));
+        }
     }
+    Ok(())
 }
 
 #[test]
