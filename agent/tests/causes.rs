@@ -99,6 +99,7 @@ fn a_hog_on_the_same_core_is_told_from_a_missing_p() {
 /// the first two, and its last one, which lies between the last two.
 fn check_accounts(output: &Output, accounts: &[Vec<Account>; 4]) {
     let of_all = |name: &str| output.points("go-shop", name);
+    let mut throttled = Vec::new();
     for (at, account) in accounts[0].iter().enumerate() {
         let found = |name: &str| {
             let mut points = of_all(name).into_iter();
@@ -119,9 +120,11 @@ fn check_accounts(output: &Output, accounts: &[Vec<Account>; 4]) {
         for (seen, (least, most)) in seen.into_iter().zip(bounds) {
             assert!((least..=most).contains(&seen), "{seen} {least} {most}");
         }
-        let throttled = bounds[1].0;
-        assert_eq!(throttled > 3, at == 0, "the kernel throttled it {throttled} times");
+        throttled.push(bounds[1].0);
     }
+    // One that is not used up may be reached a few times where the machine keeps the service from its core.
+    let is_used_up = throttled[0] > 3 && throttled[1..].iter().all(|others| 4 * others < throttled[0]);
+    assert!(is_used_up, "the kernel throttled them {throttled:?} times");
     let quotas = of_all("whywait.cgroup.cpu.quota");
     assert_eq!(quotas.len(), accounts[0].len(), "{quotas:?}");
 }
