@@ -100,7 +100,7 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
 /// How much of each signal there is, with the reason where it is not all.
 fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
     let point = |state: &SignalState| {
-        let plane_state = watched.duty_of(state.signal);
+        let plane_state = watched.plane_of(state.signal);
         let share = plane_state.map_or(1.0, |plane_state| plane_state.coverage(reading.time));
         let (coverage, cause) = match &state.coverage {
             Coverage::Full if share < 1.0 => {

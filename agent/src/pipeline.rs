@@ -306,12 +306,12 @@ impl Pipeline {
         self.loss = reading.loss;
         for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
             if let Some(watched) = self.watch.by_slot(slot) {
-                let duty = match plane {
+                let plane_state = match plane {
                     Plane::Hooks => &mut watched.hooks,
                     Plane::Probes => &mut watched.probes,
                 };
-                let events = duty.weigher.settle(&reading, slot, stretch);
-                duty.unsettled = false;
+                let events = plane_state.weigher.settle(&reading, slot, stretch);
+                plane_state.unsettled = false;
                 debug!(
                     "slot {slot}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
                     stretch.open / 1e6,
@@ -324,9 +324,9 @@ impl Pipeline {
             }
         }
         for watched in self.watch.all() {
-            for duty in [&watched.hooks, &watched.probes] {
-                if duty.weighed {
-                    duty.weigher.apply(&mut reading, watched.target.slot);
+            for plane_state in [&watched.hooks, &watched.probes] {
+                if plane_state.weighed {
+                    plane_state.weigher.apply(&mut reading, watched.target.slot);
                 }
             }
         }

@@ -210,11 +210,7 @@ impl serde::Serialize for Hit {
 }
 
 /// Times traps in the midst of work.
-pub struct Timer {
-    work: Work,
-    /// What is done between hits.
-    other: Work,
-}
+pub struct Timer(Work);
 
 impl Timer {
     pub fn start() -> Self {
@@ -222,27 +218,34 @@ impl Timer {
         // The first runs find nothing in the processor's caches.
         batch(&mut work, trapped);
         batch(&mut work, bare);
-        Self {
-            work,
-            other: Work::new(OTHERS_TOUCH),
-        }
+        Self(work)
     }
 
     /// Cost of one trap, ns, while the empty program is [attached](attach_empty): what the work takes with it, less what it takes without, in
     /// turns, as the machine may run faster from one moment to the next; the middle one of so many differences. None when the machine was too
     /// busy to tell.
     pub fn trap(&mut self, pairs: usize) -> Option<f64> {
-        let work = &mut self.work;
+        let work = &mut self.0;
         let mut costs: Vec<f64> = (0..pairs).map(|_| batch(work, trapped) - batch(work, bare)).collect();
         costs.sort_by(f64::total_cmp);
         costs.get(pairs / 2).copied().filter(|cost| *cost > 0.0)
+    }
+}
+
+/// What is done between hits.
+pub struct Between(Work);
+
+impl Between {
+    /// With memory of its own.
+    pub fn hits() -> Self {
+        Self(Work::new(OTHERS_TOUCH))
     }
 
     /// Works for so long, without a hit.
     pub fn work_for(&mut self, time: Duration) {
         let begin = Instant::now();
         while begin.elapsed() < time {
-            self.other.turn(bare);
+            self.0.turn(bare);
         }
     }
 }

@@ -14,7 +14,7 @@ use agent_common::hits::{COLD, Trapped};
 use aya::maps::{MapData, PerCpuArray};
 use log::debug;
 
-use super::calibrate::{self, Timer};
+use super::calibrate::{self, Between};
 use crate::{attach::uprobe::Object, clock, model::MonoNs};
 
 /// What a hit costs besides, after each pause of [`COLD`], ns.
@@ -73,13 +73,13 @@ pub fn result(receiver: &mut Option<Receiver<Cold>>) -> Option<Cold> {
 
 fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
     let mut cold = ASSUMED;
-    let mut timer = Timer::start();
+    let mut between = Between::hits();
     for (index, (_, from)) in COLD.into_iter().enumerate() {
         // In the midst of the pauses that it stands for.
         let pause = Duration::from_nanos(2 * from);
         let mut rest = || {
             if pause < SHORTEST_SLEEP {
-                timer.work_for(pause);
+                between.work_for(pause);
             } else {
                 thread::sleep(pause);
             }

@@ -251,8 +251,7 @@ impl Meter {
         if let Some(cold) = cold::result(&mut self.cold) {
             take_over(&mut self.costs.programs, &cold);
         }
-        let timed = self.traps.iter().flat_map(Receiver::try_iter);
-        for trap in timed.collect::<Vec<_>>() {
+        for trap in self.traps.iter().flat_map(Receiver::try_iter) {
             self.costs.trap = self.rounds.add(trap);
         }
         if now >= self.look {

@@ -1,4 +1,4 @@
-//! One plane's plane_state at one target: whether it counts, what it may cost, what its windows saw.
+//! The state of one plane at one target: whether it counts, what it may cost, what its windows saw.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ pub enum Bound {
 }
 
 impl PlaneState {
-    /// A plane_state whose window was not opened yet.
+    /// One whose window was not opened yet.
     pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
         let idle = plane == Plane::Probes && probes.is_empty();
         Self {

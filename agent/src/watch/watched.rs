@@ -112,8 +112,8 @@ impl Watched {
         self.hooks.window.is_open() || self.probes.window.is_open()
     }
 
-    /// The plane_state that a signal depends on; None for what is always on.
-    pub fn duty_of(&self, signal: &str) -> Option<&PlaneState> {
+    /// The plane that a signal depends on; None for what is always on.
+    pub fn plane_of(&self, signal: &str) -> Option<&PlaneState> {
         if self.probes.probes.iter().any(|probe| probe.signal == signal) {
             return Some(&self.probes);
         }

@@ -87,15 +87,11 @@ pub(super) fn check(files: &[File]) -> Vec<String> {
 }
 
 fn graph(files: &[File], complaints: &mut Vec<String>) -> Graph {
-    let sources: Vec<(&str, &File)> = files
-        .iter()
-        .filter_map(|file| Some((file.path.strip_prefix(AGENT)?, file)))
-        .filter(|(path, _)| path.ends_with(".rs") && !is_test(path))
-        .collect();
+    let sources: Vec<(&str, &File)> = sources(files).collect();
     let modules: BTreeSet<&str> = sources.iter().map(|(path, _)| module(path)).collect();
     let mut graph = Graph::new();
     for (path, file) in sources {
-        let parsed = match syn::parse_file(&file.text) {
+        let parsed = match without_tests(&file.text) {
             Ok(parsed) => parsed,
             Err(error) => {
                 complaints.push(format!("{} cannot be parsed: {error}", file.path));
@@ -119,6 +115,31 @@ fn graph(files: &[File], complaints: &mut Vec<String>) -> Graph {
     graph
 }
 
+/// The agent's own code: each file that is not for tests, by its path below `agent/src`.
+pub(super) fn sources(files: &[File]) -> impl Iterator<Item = (&str, &File)> {
+    let below = files
+        .iter()
+        .filter_map(|file| Some((file.path.strip_prefix(AGENT)?, file)));
+    below.filter(|(path, _)| path.ends_with(".rs") && !is_test(path))
+}
+
+/// Parses a file and leaves out its modules that are for tests.
+pub(super) fn without_tests(text: &str) -> syn::Result<syn::File> {
+    fn leave_out(items: &mut Vec<syn::Item>) {
+        items.retain(|item| !matches!(item, syn::Item::Mod(module) if module.attrs.iter().any(is_for_tests)));
+        for item in items {
+            if let syn::Item::Mod(module) = item
+                && let Some((_, items)) = &mut module.content
+            {
+                leave_out(items);
+            }
+        }
+    }
+    let mut parsed = syn::parse_file(text)?;
+    leave_out(&mut parsed.items);
+    Ok(parsed)
+}
+
 /// The module of `agent/src` that a file below it belongs to.
 fn module(path: &str) -> &str {
     let first = path.split('/').next().unwrap_or_default();
@@ -126,14 +147,14 @@ fn module(path: &str) -> &str {
 }
 
 /// Whether a file is compiled for tests only, by its name.
-pub(super) fn is_test(path: &str) -> bool {
+fn is_test(path: &str) -> bool {
     path.trim_end_matches(".rs")
         .split('/')
         .any(|part| part == "tests" || part.ends_with("_tests"))
 }
 
 /// Whether what has this attribute is compiled for tests only.
-pub(super) fn is_for_tests(attribute: &syn::Attribute) -> bool {
+fn is_for_tests(attribute: &syn::Attribute) -> bool {
     let list = attribute.meta.require_list();
     attribute.path().is_ident("cfg") && list.is_ok_and(|list| list.tokens.to_string() == "test")
 }
@@ -183,12 +204,6 @@ impl<'ast> Visit<'ast> for Imports {
             self.found.insert(second.ident.to_string());
         }
         visit::visit_path(self, path);
-    }
-
-    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if !item.attrs.iter().any(is_for_tests) {
-            visit::visit_item_mod(self, item);
-        }
     }
 }
 

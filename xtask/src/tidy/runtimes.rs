@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use syn::visit::{self, Visit};
+use syn::visit::Visit;
 
 use super::{
     File,
-    imports::{AGENT, is_for_tests, is_test},
+    imports::{sources, without_tests},
 };
 
 /// A runtime's own type, and where it may be named, below `agent/src`; a folder by its trailing slash.
@@ -35,15 +35,9 @@ const OWN: &[(&str, &[&str])] = &[
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     let mut complaints = Vec::new();
-    for file in files {
-        let Some(path) = file.path.strip_prefix(AGENT) else {
-            continue;
-        };
-        if !path.ends_with(".rs") || is_test(path) {
-            continue;
-        }
+    for (path, file) in sources(files) {
         // One that cannot be parsed is told by who looks at imports.
-        let Ok(parsed) = syn::parse_file(&file.text) else {
+        let Ok(parsed) = without_tests(&file.text) else {
             continue;
         };
         let mut names = Names::default();
@@ -75,17 +69,11 @@ impl<'ast> Visit<'ast> for Names {
     fn visit_ident(&mut self, ident: &'ast syn::Ident) {
         self.found.insert(ident.to_string());
     }
-
-    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if !item.attrs.iter().any(is_for_tests) {
-            visit::visit_item_mod(self, item);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::imports::AGENT, *};
 
     #[track_caller]
     fn check_file(path: &str, text: &str, expected: &[&str]) {

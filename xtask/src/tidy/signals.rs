@@ -7,7 +7,7 @@ use syn::visit::{self, Visit};
 
 use super::{
     File,
-    imports::{AGENT, is_for_tests, is_test},
+    imports::{AGENT, sources, without_tests},
 };
 
 const SIGNALS: &str = "signals/";
@@ -15,13 +15,10 @@ const TABLE: &str = "signals/mod.rs";
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     // A file that cannot be parsed is reported by the check of imports.
-    let parsed: Vec<(&str, Source)> = files
-        .iter()
-        .filter_map(|file| Some((file.path.strip_prefix(AGENT)?, file)))
-        .filter(|(path, _)| path.ends_with(".rs") && !is_test(path))
+    let parsed: Vec<(&str, Source)> = sources(files)
         .filter_map(|(path, file)| {
             let mut source = Source::default();
-            source.visit_file(&syn::parse_file(&file.text).ok()?);
+            source.visit_file(&without_tests(&file.text).ok()?);
             Some((path, source))
         })
         .collect();
@@ -84,12 +81,6 @@ impl<'ast> Visit<'ast> for Source {
 
     fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
         self.texts.push(text.value());
-    }
-
-    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if !item.attrs.iter().any(is_for_tests) {
-            visit::visit_item_mod(self, item);
-        }
     }
 }
 
