@@ -2,55 +2,94 @@
 
 use crate::{layout, shared};
 
-/// Kinds of probes, by what a hit of them costs.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    GoExecute = 0,
-    GoRunqput = 1,
-    GoGosched = 2,
-    GoExitsyscall = 3,
-    GoNetpoll = 4,
-    GoInjectglist = 5,
-    GoGcCycle = 6,
-    TokioPollBegin = 7,
-    TokioPollEnd = 8,
-    TokioPark = 9,
-    TokioSchedule = 10,
-    TokioSpawn = 11,
-    NetState = 12,
-    NetMoved = 13,
-    ThreadWakeup = 14,
-    ThreadSwitch = 15,
-    /// A hook was called for a target while its hooks do not count.
-    HookIdle = 16,
-    GoPark = 17,
-    GoExit = 18,
-    GoStw = 19,
-    GoStop = 20,
-    GoAssist = 21,
-    GoHandoff = 22,
-    ThreadSyscall = 23,
-    /// A thread ended: what is kept of it ends with it, window or no window.
-    ThreadExit = 24,
-    /// No hit of its own: one in a window of plane 2 was the first on its CPU in so long, and cost more for it. Others had the
-    /// processor's caches meanwhile.
-    Cold16us = 25,
-    Cold64us = 26,
-    Cold256us = 27,
-    Cold1ms = 28,
-    Cold4ms = 29,
-    Cold16ms = 30,
-    Cold64ms = 31,
-    /// No hit of its own either: others were just hit on its CPU, but none of its kind in so long. What the kernel keeps of that
-    /// probe alone was no longer in the caches.
-    ColdKind16us = 32,
-    ColdKind64us = 33,
-    ColdKind256us = 34,
-    ColdKind1ms = 35,
-    ColdKind4ms = 36,
-    ColdKind16ms = 37,
-    ColdKind64ms = 38,
+/// Declares the kinds of probes, by what a hit of them costs: each with the plane it is paid in and the programs of the object that count it,
+/// more than one where alternatives exist. The classes of cold hits follow them.
+macro_rules! probes {
+    (
+        hit { $($(#[$meta:meta])* $name:ident: $plane:ident, $programs:expr;)* }
+        cold { $($(#[$cold_meta:meta])* $cold:ident: $cold_name:literal;)* }
+    ) => {
+        /// Kinds of probes, by what a hit of them costs.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Probe {
+            $($(#[$meta])* $name,)*
+            $($(#[$cold_meta])* $cold,)*
+        }
+
+        impl Probe {
+            /// Every kind, with the programs of the object that count it. An idle call may be of any hook's.
+            pub const ALL: [(Self, &'static [&'static str]); Self::COUNT] = [
+                $((Self::$name, &$programs),)*
+                // Their names in what is exported: they have no programs.
+                $((Self::$cold, &[$cold_name]),)*
+            ];
+
+            const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($cold),)*];
+            /// Number of kinds.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
+            pub const fn is_uprobe(self) -> bool {
+                match self {
+                    $(Self::$name => matches!(Plane::$plane, Plane::Probes),)*
+                    $(Self::$cold => false,)*
+                }
+            }
+        }
+    };
+}
+
+probes! {
+    hit {
+        GoExecute: Probes, ["go_execute"];
+        GoRunqput: Probes, ["go_runqput"];
+        GoGosched: Probes, ["go_gosched"];
+        GoExitsyscall: Probes, ["go_exitsyscall"];
+        GoNetpoll: Probes, ["go_netpoll"];
+        GoInjectglist: Probes, ["go_injectglist"];
+        GoPark: Probes, ["go_park"];
+        GoExit: Probes, ["go_exit"];
+        GoGcCycle: Probes, ["go_gc_cycle"];
+        GoStw: Probes, ["go_stw"];
+        GoStop: Probes, ["go_stop"];
+        GoAssist: Probes, ["go_assist"];
+        GoHandoff: Probes, ["go_handoff"];
+        TokioPollBegin: Probes, ["tokio_poll_begin"];
+        TokioPollEnd: Probes, ["tokio_poll_end"];
+        TokioPark: Probes, ["tokio_park"];
+        TokioSchedule: Probes, ["tokio_schedule"];
+        TokioSpawn: Probes, ["tokio_spawn"];
+        NetState: Hooks, ["net_set_state", "net_closed"];
+        NetMoved: Hooks, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
+        ThreadWakeup: Hooks, ["thread_wakeup", "thread_wakeup_new"];
+        ThreadSwitch: Hooks, ["thread_switch"];
+        ThreadSyscall: Hooks, ["thread_sys_enter", "thread_sys_exit"];
+        /// A thread ended: what is kept of it ends with it, window or no window.
+        ThreadExit: Hooks, ["process_exit"];
+        /// A hook was called for a target while its hooks do not count.
+        HookIdle: Hooks, ["hook_idle"];
+    }
+    cold {
+        /// No hit of its own: one in a window of plane 2 was the first on its CPU in so long, and cost more for it. Others had the
+        /// processor's caches meanwhile.
+        Cold16us: "cold_16us";
+        Cold64us: "cold_64us";
+        Cold256us: "cold_256us";
+        Cold1ms: "cold_1ms";
+        Cold4ms: "cold_4ms";
+        Cold16ms: "cold_16ms";
+        Cold64ms: "cold_64ms";
+        /// No hit of its own either: others were just hit on its CPU, but none of its kind in so long. What the kernel keeps of that
+        /// probe alone was no longer in the caches.
+        ColdKind16us: "cold_kind_16us";
+        ColdKind64us: "cold_kind_64us";
+        ColdKind256us: "cold_kind_256us";
+        ColdKind1ms: "cold_kind_1ms";
+        ColdKind4ms: "cold_kind_4ms";
+        ColdKind16ms: "cold_kind_16ms";
+        ColdKind64ms: "cold_kind_64ms";
+    }
 }
 
 /// Pauses after which a hit costs more, ns: from each on, up to the next. The first hit on a CPU counts as these.
@@ -76,64 +115,6 @@ pub const COLD_KIND: [Probe; COLD.len()] = [
 ];
 
 impl Probe {
-    /// Number of kinds.
-    pub const COUNT: usize = 39;
-
-    /// Every kind, with the programs of the object that count it; more than one where alternatives exist. An idle call may
-    /// be of any hook's.
-    pub const ALL: [(Self, &'static [&'static str]); Self::COUNT] = [
-        (Self::GoExecute, &["go_execute"]),
-        (Self::GoRunqput, &["go_runqput"]),
-        (Self::GoGosched, &["go_gosched"]),
-        (Self::GoExitsyscall, &["go_exitsyscall"]),
-        (Self::GoNetpoll, &["go_netpoll"]),
-        (Self::GoInjectglist, &["go_injectglist"]),
-        (Self::GoGcCycle, &["go_gc_cycle"]),
-        (Self::TokioPollBegin, &["tokio_poll_begin"]),
-        (Self::TokioPollEnd, &["tokio_poll_end"]),
-        (Self::TokioPark, &["tokio_park"]),
-        (Self::TokioSchedule, &["tokio_schedule"]),
-        (Self::TokioSpawn, &["tokio_spawn"]),
-        (Self::NetState, &["net_set_state", "net_closed"]),
-        (
-            Self::NetMoved,
-            &[
-                "net_send",
-                "net_recv",
-                "net_send_inet",
-                "net_send_inet6",
-                "net_recv_inet",
-                "net_recv_inet6",
-            ],
-        ),
-        (Self::ThreadWakeup, &["thread_wakeup", "thread_wakeup_new"]),
-        (Self::ThreadSwitch, &["thread_switch"]),
-        (Self::HookIdle, &["hook_idle"]),
-        (Self::GoPark, &["go_park"]),
-        (Self::GoExit, &["go_exit"]),
-        (Self::GoStw, &["go_stw"]),
-        (Self::GoStop, &["go_stop"]),
-        (Self::GoAssist, &["go_assist"]),
-        (Self::GoHandoff, &["go_handoff"]),
-        (Self::ThreadSyscall, &["thread_sys_enter", "thread_sys_exit"]),
-        (Self::ThreadExit, &["process_exit"]),
-        // Names of what is told.
-        (Self::Cold16us, &["cold_16us"]),
-        (Self::Cold64us, &["cold_64us"]),
-        (Self::Cold256us, &["cold_256us"]),
-        (Self::Cold1ms, &["cold_1ms"]),
-        (Self::Cold4ms, &["cold_4ms"]),
-        (Self::Cold16ms, &["cold_16ms"]),
-        (Self::Cold64ms, &["cold_64ms"]),
-        (Self::ColdKind16us, &["cold_kind_16us"]),
-        (Self::ColdKind64us, &["cold_kind_64us"]),
-        (Self::ColdKind256us, &["cold_kind_256us"]),
-        (Self::ColdKind1ms, &["cold_kind_1ms"]),
-        (Self::ColdKind4ms, &["cold_kind_4ms"]),
-        (Self::ColdKind16ms, &["cold_kind_16ms"]),
-        (Self::ColdKind64ms, &["cold_kind_64ms"]),
-    ];
-
     /// Which of [`COLD`] the first hit in so long is, ns; None of one that comes soon after another.
     #[inline(always)]
     pub const fn cold(pause: u64) -> Option<usize> {
@@ -160,20 +141,6 @@ impl Probe {
     /// Whether it is one of [`COLD`] or [`COLD_KIND`].
     pub const fn is_cold(self) -> bool {
         self as u32 >= Self::Cold16us as u32
-    }
-
-    /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
-    pub const fn is_uprobe(self) -> bool {
-        !matches!(
-            self,
-            Self::NetState
-                | Self::NetMoved
-                | Self::ThreadWakeup
-                | Self::ThreadSwitch
-                | Self::ThreadSyscall
-                | Self::ThreadExit
-                | Self::HookIdle
-        ) && !self.is_cold()
     }
 }
 
@@ -202,8 +169,8 @@ impl Plane {
 /// that many a CPU, and one hit in as many pays for a word that all CPUs write.
 pub const TOGETHER: u64 = 16;
 
-/// Kinds that are hit, and one to spare, as what is shared has no padding.
-pub const KINDS: usize = Probe::Cold16us as usize + 1;
+/// Kinds that are hit, an even number, as what is shared has no padding.
+pub const KINDS: usize = (Probe::Cold16us as usize).next_multiple_of(2);
 
 /// Times of a kind's last hit are kept in units of 2 to the power of this, ns: 4 µs, which come round again after 4.9 hours. A pause longer than that
 /// may be taken for a shorter one.
@@ -263,10 +230,7 @@ mod tests {
         for (index, (probe, programs)) in Probe::ALL.iter().enumerate() {
             assert_eq!(*probe as usize, index);
             assert!(!programs.is_empty());
-            assert!(
-                probe.is_cold() || index < KINDS - 1,
-                "{probe:?} has no place in an account"
-            );
+            assert!(probe.is_cold() || index < KINDS, "{probe:?} has no place in an account");
         }
         assert!(Probe::TokioSpawn.is_uprobe() && !Probe::NetState.is_uprobe() && !Probe::Cold1ms.is_uprobe());
     }
@@ -290,7 +254,11 @@ mod tests {
         assert!(COLD.windows(2).all(|pair| pair[0].1 < pair[1].1));
         let of_pauses = COLD.map(|(probe, _)| probe).into_iter().chain(COLD_KIND);
         assert!(of_pauses.clone().all(|probe| probe.is_cold() && !probe.is_uprobe()));
-        assert!(of_pauses.map(|probe| probe as usize).eq(KINDS - 1..Probe::COUNT));
+        assert!(
+            of_pauses
+                .map(|probe| probe as usize)
+                .eq(Probe::Cold16us as usize..Probe::COUNT)
+        );
     }
 
     #[test]
