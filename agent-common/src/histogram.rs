@@ -90,6 +90,8 @@ series! {
     ServerUnanswered = 21, Some(Plane::Hooks);
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
     ClientUnanswered = 22, Some(Plane::Hooks);
+    /// Counts of segments that were sent again, by state of the connection ([`crate::net::retransmit`]); the series' id is the peer's id.
+    Retransmit = 23, Some(Plane::Hooks);
 }
 
 shared! {

@@ -62,6 +62,7 @@ probes! {
         TokioSpawn: Probes, ["tokio_spawn"];
         NetState: Hooks, ["net_set_state", "net_closed"];
         NetMoved: Hooks, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
+        NetRetransmit: Hooks, ["net_retransmit"];
         ThreadWakeup: Hooks, ["thread_wakeup", "thread_wakeup_new"];
         ThreadSwitch: Hooks, ["thread_switch"];
         ThreadSyscall: Hooks, ["thread_sys_enter", "thread_sys_exit"];

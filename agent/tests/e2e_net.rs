@@ -1,6 +1,7 @@
 //! Sockets, connects, the run queue and the account of losses, against clients, servers and the kernel's own figures.
 
 mod common;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "common/delay.rs"]
 mod delay;
 

@@ -1,6 +1,7 @@
 pub mod closed;
 pub mod connect;
 pub mod request;
+pub mod retransmit;
 mod role;
 mod sequence;
 
@@ -102,13 +103,19 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     PEER_OTHER
 }
 
-/// The socket's entry; made at the first bytes that are seen of a connection, which went `direction`.
+/// Which connection a socket is, as in [`Socket::connection`]; `sk` is an argument of a tracepoint.
 #[inline(always)]
-pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
+fn connection(sk: u64) -> u64 {
     let hash: u32 = read::argument(sk, kernel!(sk_hash));
     let remote: u16 = read::argument(sk, kernel!(sk_dport));
     let local: u16 = read::argument(sk, kernel!(sk_num));
-    let connection = u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local);
+    u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local)
+}
+
+/// The socket's entry; made at the first bytes that are seen of a connection, which went `direction`.
+#[inline(always)]
+pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
+    let connection = connection(sk);
     let old = SOCKETS.get_ptr_mut(sk);
     if let Some(socket) = old {
         // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.

@@ -64,7 +64,7 @@ pub struct Check {
 }
 
 /// Every signal of a target.
-const ALL: [Signal; 14] = [
+const ALL: [Signal; 15] = [
     go::runtime::SIGNAL,
     go::goroutines::SIGNAL,
     go::gc::SIGNAL,
@@ -76,6 +76,7 @@ const ALL: [Signal; 14] = [
     tokio::wake::SIGNAL,
     net::connect::SIGNAL,
     net::request::SIGNAL,
+    net::retransmit::SIGNAL,
     thread::run_queue::SIGNAL,
     thread::syscall::SIGNAL,
     process::quota::SIGNAL,

@@ -16,6 +16,7 @@ pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub const SERVER_ADDRESS: &str = "server.address";
 pub const SERVER_PORT: &str = "server.port";
 pub const CLIENT_ADDRESS: &str = "client.address";
+pub const NETWORK_CONNECTION_STATE: &str = "network.connection.state";
 pub const OVERFLOW: &str = "otel.metric.overflow";
 
 const SERVER_PEER: &[&str] = &[
@@ -33,6 +34,18 @@ const CLIENT_PEER: &[&str] = &[
     NETWORK_PEER_PORT,
     SERVER_ADDRESS,
     SERVER_PORT,
+    OVERFLOW,
+];
+
+const ANY_PEER: &[&str] = &[
+    NETWORK_TRANSPORT,
+    NETWORK_TYPE,
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    CLIENT_ADDRESS,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    NETWORK_CONNECTION_STATE,
     OVERFLOW,
 ];
 
@@ -85,6 +98,15 @@ pub static CLIENT_REQUEST_UNANSWERED: MetricDef = MetricDef {
     attributes: CLIENT_PEER,
 };
 
+pub static RETRANSMITS: MetricDef = MetricDef {
+    name: "whywait.tcp.retransmits",
+    unit: "{segment}",
+    instrument: Counter,
+    description: "TCP segments that the kernel sent again because no acknowledgement came in time, in the state that the connection was in. A lost SYN costs a connect 1 s, other lost segments cost at least 200 ms where nothing is sent after them. Not of MPTCP.",
+    source: "tp_btf: tcp_retransmit_skb",
+    attributes: ANY_PEER,
+};
+
 pub static METRICS: &[&MetricDef] = &[
     &CONNECT_DURATION,
     &CONNECT_FAILED,
@@ -92,6 +114,7 @@ pub static METRICS: &[&MetricDef] = &[
     &CLIENT_REQUEST_DURATION,
     &SERVER_REQUEST_UNANSWERED,
     &CLIENT_REQUEST_UNANSWERED,
+    &RETRANSMITS,
 ];
 
 pub static SPANS: &[SpanDef] = &[
@@ -182,6 +205,11 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
         key: CLIENT_ADDRESS,
         kind: "string",
         description: "Address of the client.",
+    },
+    AttributeDef {
+        key: NETWORK_CONNECTION_STATE,
+        kind: "string",
+        description: "State of the TCP connection: `syn_sent` while it connects, `established`, `close_wait` and so on.",
     },
     AttributeDef {
         key: OVERFLOW,

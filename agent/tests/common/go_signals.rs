@@ -15,7 +15,7 @@ mod go_times;
 use go_memory::{goroutines, in_c, runtime};
 use go_times::{Sums, add, difference, our_sums, their_sums};
 
-const SIGNALS: [&str; 10] = [
+const SIGNALS: [&str; 11] = [
     "go.runtime",
     "go.goroutines",
     "go.gc",
@@ -25,6 +25,7 @@ const SIGNALS: [&str; 10] = [
     "go.handoff",
     "net.connect",
     "net.request",
+    "net.retransmit",
     "thread.run_queue",
 ];
 /// Functions whose goroutines' states last long beside what a probe and the trace's own events take.

@@ -144,6 +144,41 @@ mod tests {
         check_with("signals/plan/tests.rs", list_of_gc(), &[]);
     }
 
+    /// What a signal takes, by the one that CONTRIBUTING.md shows: three files and its telemetry, a row of a table or two in each crate, and
+    /// lines that declare modules.
+    #[test]
+    fn a_signal_is_in_its_own_files_and_in_few_rows() {
+        let expected = [
+            ("agent-common/src/histogram.rs", 1),
+            ("agent-common/src/hits.rs", 1),
+            ("agent-common/src/net/mod.rs", 1),
+            ("agent-common/src/net/retransmit.rs", usize::MAX),
+            ("agent-ebpf/src/net/mod.rs", 1),
+            ("agent-ebpf/src/net/retransmit.rs", usize::MAX),
+            ("agent/src/signals/mod.rs", 1),
+            ("agent/src/signals/net/mod.rs", 1),
+            ("agent/src/signals/net/retransmit.rs", usize::MAX),
+            ("agent/src/telemetry/net.rs", usize::MAX),
+        ];
+        let names = |line: &str| line.to_lowercase().contains("retransmit") && !line.trim_start().starts_with("//");
+        let files = super::super::tracked().unwrap();
+        let mut found: Vec<(&str, usize)> = files
+            .iter()
+            .filter(|file| {
+                file.path.starts_with("agent") && file.path.contains("/src/") && !file.path.contains("/tests/")
+            })
+            .map(|file| (file.path.as_str(), file.text.lines().filter(|line| names(line)).count()))
+            .filter(|(path, lines)| *lines > 0 || path.contains("retransmit"))
+            .collect();
+        found.sort_unstable();
+        let paths = |of: &[(&'static str, usize)]| of.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>();
+        let found_paths: Vec<String> = found.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(found_paths, paths(&expected));
+        for ((path, lines), (_, most)) in found.iter().zip(expected) {
+            assert!(*lines <= most, "{path} names it in {lines} lines, not {most}");
+        }
+    }
+
     fn list_of_gc() -> &'static str {
         "const ALL: [&str; 1] = [\"go.gc\"];"
     }

@@ -2,6 +2,7 @@
 
 pub mod connect;
 pub mod request;
+pub mod retransmit;
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,13 @@ use crate::{signal::is_dark, signals};
 
 /// What there is of each signal of a process where `off` are off, for `reason`; the kernel's and the process' own among them.
 fn states(plan: &Plan, off: &[&str], reason: &str) -> Vec<SignalState> {
-    let others = ["net.connect", "net.request", "thread.run_queue", "process.quota"];
+    let others = [
+        "net.connect",
+        "net.request",
+        "net.retransmit",
+        "thread.run_queue",
+        "process.quota",
+    ];
     let others = others.into_iter().map(|signal| SignalState {
         signal,
         coverage: if off.contains(&signal) {
@@ -39,7 +45,7 @@ fn check(states: &[SignalState], off: &str, expected: &[(&str, &str)]) {
 }
 
 /// Of each signal: what others say without it.
-const GO: [(&str, &[(&str, &str)]); 11] = [
+const GO: [(&str, &[(&str, &str)]); 12] = [
     ("go.runtime", &[]),
     ("go.goroutines", &[]),
     (
@@ -62,8 +68,21 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
     ),
     ("go.sched", &[]),
     ("go.handoff", &[]),
-    ("net.connect", &[]),
-    ("net.request", &[]),
+    (
+        "net.connect",
+        &[(
+            "net.retransmit",
+            "in part: retransmissions of SYNs are not counted: net.connect is off",
+        )],
+    ),
+    (
+        "net.request",
+        &[(
+            "net.retransmit",
+            "in part: retransmissions on established connections are not counted: net.request is off",
+        )],
+    ),
+    ("net.retransmit", &[]),
     (
         "thread.run_queue",
         &[
@@ -86,11 +105,12 @@ const GO: [(&str, &[(&str, &str)]); 11] = [
     ),
 ];
 
-const TOKIO: [(&str, &[(&str, &str)]); 6] = [
+const TOKIO: [(&str, &[(&str, &str)]); 7] = [
     ("tokio.poll", &[]),
     ("tokio.wake", &[]),
     GO[7],
     GO[8],
+    GO[9],
     ("thread.run_queue", &[]),
     ("process.quota", &[]),
 ];

@@ -1,0 +1,101 @@
+//! Segments of a target's TCP connections that the kernel sent again.
+
+use std::collections::BTreeMap;
+
+use agent_common::{histogram::Series, net::retransmit::state_name};
+
+use super::{connect, peer_attributes, request};
+use crate::{
+    aggregate::store::Reading,
+    model::{Attribute, Metric},
+    signal::{Alternative, Hook, Point},
+    signals::points::metric,
+    signals::{Need, Signal, State},
+    target::Target,
+    telemetry::net::{NETWORK_CONNECTION_STATE, RETRANSMITS},
+};
+
+pub const NAME: &str = "net.retransmit";
+
+/// What the agent knows of it.
+pub const SIGNAL: Signal = Signal {
+    hook: Some(HOOK),
+    needs: &[
+        Need {
+            of: request::NAME,
+            lost: "retransmissions on established connections are not counted",
+        },
+        Need {
+            of: connect::NAME,
+            lost: "retransmissions of SYNs are not counted",
+        },
+    ],
+    ..Signal::new(NAME, metrics)
+};
+
+const HOOK: Hook = Hook {
+    signal: NAME,
+    alternatives: &[Alternative {
+        name: "tp_btf/tcp_retransmit_skb",
+        programs: &[("net_retransmit", Point::TpBtf("tcp_retransmit_skb"))],
+        without_ipv6: None,
+    }],
+    windowed: false,
+    asked: None,
+};
+
+/// Retransmissions per peer and state of the connection.
+pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
+    // Peers without an id are one.
+    let mut counts: BTreeMap<(Option<u32>, u8), u64> = BTreeMap::new();
+    for (id, state, bucket) in reading.parts(target.slot, Series::Retransmit) {
+        let id = reading.peers.contains_key(&id).then_some(id);
+        *counts.entry((id, state)).or_default() += bucket.count;
+    }
+    let points = counts.into_iter().map(|((id, state), count)| {
+        let mut attributes = peer_attributes(id.and_then(|id| reading.peers.get(&id)));
+        let state = state_name(state).map_or_else(|| state.to_string(), str::to_owned);
+        attributes.push(Attribute::new(NETWORK_CONNECTION_STATE, state));
+        target.sum(count, reading.time, attributes)
+    });
+    metric(&RETRANSMITS, points.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use agent_common::{histogram::Bucket, net::Peer};
+
+    use super::*;
+    use crate::{discover::Process, model::MonoNs};
+
+    #[test]
+    fn states_have_their_names_and_peers_without_an_id_are_one() {
+        let process = Process::read(std::process::id()).unwrap();
+        let target = Target::new(process, 1, Arc::default(), MonoNs(0));
+        let mut reading = Reading::default();
+        reading.peers.insert(5, Peer::default());
+        for (id, state, count) in [(5, 1, 3), (5, 2, 1), (6, 1, 10), (7, 1, 20), (6, 99, 2)] {
+            let key = (1, Series::Retransmit as u16, id, state);
+            reading.parts.insert(key, Bucket { count, sum: count });
+        }
+        let found = metrics(&target, &State::default(), &reading);
+        let described: Vec<String> = found[0]
+            .points
+            .iter()
+            .map(|point| {
+                let state = point.attributes.iter().find(|of| of.key == NETWORK_CONNECTION_STATE);
+                format!("{:?} {:?}", state.unwrap().value, point.data)
+            })
+            .collect();
+        assert_eq!(found[0].points.len(), 4);
+        for (at, (state, count)) in [("established", 30), ("99", 2), ("established", 3), ("syn_sent", 1)]
+            .into_iter()
+            .enumerate()
+        {
+            let text = &described[at];
+            assert!(text.contains(state) && text.contains(&count.to_string()), "{text}");
+        }
+    }
+}
