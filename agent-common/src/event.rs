@@ -9,8 +9,8 @@ shared! {
         pub time: u64,
         /// Which event follows: a [`Kind`].
         pub kind: u32,
-        /// The target's slot ([`crate::target::Target::slot`]); 0 for events of no target.
-        pub slot: u32,
+        /// The target's id ([`crate::target::Target::id`]); 0 for events of no target.
+        pub target_id: u32,
         /// Kernel pid of the process (the user's pid).
         pub tgid: u32,
         /// Kernel tid of the thread that hit the probe.

@@ -97,8 +97,8 @@ series! {
 shared! {
     /// Key of one bucket.
     pub struct Key {
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         /// A [`Series`].
         pub series: u16,
         /// Bucket index, [`COUNTER`], or [`part_of`] a part.

@@ -135,7 +135,7 @@ shared! {
     /// One observed process, found by its pid.
     pub struct Target {
         /// Unique for the agent's life, never used again: what map keys carry, so a reused pid is not mistaken.
-        pub slot: u32,
+        pub id: u32,
         /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`HOOKS_OPEN`].
         pub flags: u32,
         /// Where it stands in `TARGETS`, and where its hits are counted; used again when the target is gone.

@@ -24,7 +24,7 @@ pub fn current(target: &Target, tid: u32) -> Actor {
     if target.flags & (IS_TOKIO | PROBES_OPEN) == IS_TOKIO | PROBES_OPEN
         // SAFETY: an entry of this thread's own, written by this thread only.
         && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
-        && thread.slot == target.slot
+        && thread.target_id == target.id
         && thread.task != 0
         // One that is not seen to end cannot be said to be under way.
         && thread.future & UNENDED == 0

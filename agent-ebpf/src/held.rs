@@ -42,10 +42,10 @@ pub fn remove<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K) {
     }
 }
 
-/// An entry was removed that belonged to the target of this slot, which had this index: it may be another's by now.
+/// An entry was removed that belonged to the target with this id, which had this index: by now the index may be another target's.
 #[inline(always)]
-pub fn removed(of: Shared, slot: u32, index: u32) {
-    if TARGETS.get(index).is_some_and(|target| target.slot == slot) {
+pub fn removed(of: Shared, target_id: u32, index: u32) {
+    if TARGETS.get(index).is_some_and(|target| target.id == target_id) {
         one_less(of, index);
     }
 }

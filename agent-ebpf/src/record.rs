@@ -21,7 +21,7 @@ pub fn value(target: &Target, series: Series, id: u32, value: u64) {
     count_in(
         target,
         Key {
-            slot: target.slot,
+            target_id: target.id,
             series: series as u16,
             bucket: bucket_of(value),
             id,
@@ -36,7 +36,7 @@ pub fn count(target: &Target, series: Series, id: u32) {
     count_in(
         target,
         Key {
-            slot: target.slot,
+            target_id: target.id,
             series: series as u16,
             bucket: COUNTER,
             id,
@@ -51,7 +51,7 @@ pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
     count_in(
         target,
         Key {
-            slot: target.slot,
+            target_id: target.id,
             series: series as u16,
             bucket: part_of(part),
             id,
@@ -126,12 +126,12 @@ pub fn lost(cause: Loss) {
 
 /// A header for an event of the current thread.
 #[inline(always)]
-pub fn header(kind: Kind, slot: u32, time: u64) -> Header {
+pub fn header(kind: Kind, target_id: u32, time: u64) -> Header {
     let (tgid, tid) = read::current();
     Header {
         time,
         kind: kind as u32,
-        slot,
+        target_id,
         tgid,
         tid,
     }

@@ -53,12 +53,12 @@ impl SpanBuffer {
 
     /// Makes spans of an event, or counts that there was no more room.
     pub fn event(&mut self, event: &Event, target: &Target, state: &mut State) {
-        let slot = event.header().slot;
-        let waiting = self.waiting.entry(slot).or_default();
+        let target_id = event.header().target_id;
+        let waiting = self.waiting.entry(target_id).or_default();
         let fits_all = self.all < MOST.max(self.limit);
         let (mut fits, mut pace) = (waiting.len() < self.limit && fits_all, None);
         if let Event::GcCycle(cycle) = event {
-            let of_cycles = pace.insert(self.cycles.entry(slot).or_default());
+            let of_cycles = pace.insert(self.cycles.entry(target_id).or_default());
             fits &= of_cycles.fits(cycle, self.limit as f64 * CYCLES);
             if !fits {
                 state.cycles.leave_out(cycle.number);
@@ -80,9 +80,9 @@ impl SpanBuffer {
     }
 
     /// What waits of one target, which ended.
-    pub fn take_of(&mut self, slot: u32) -> Vec<Span> {
-        self.cycles.remove(&slot);
-        let spans = self.waiting.remove(&slot).unwrap_or_default();
+    pub fn take_of(&mut self, target_id: u32) -> Vec<Span> {
+        self.cycles.remove(&target_id);
+        let spans = self.waiting.remove(&target_id).unwrap_or_default();
         self.all -= spans.len();
         spans
     }
@@ -97,9 +97,9 @@ impl SpanBuffer {
     }
 
     /// Spans that wait on, for [`Self::take_of`].
-    pub fn put_back(&mut self, slot: u32, spans: Vec<Span>) {
+    pub fn put_back(&mut self, target_id: u32, spans: Vec<Span>) {
         self.all += spans.len();
-        self.waiting.entry(slot).or_default().extend(spans);
+        self.waiting.entry(target_id).or_default().extend(spans);
     }
 
     /// How many wait.
@@ -162,7 +162,7 @@ mod tests {
         Event::GcCycle(Cycle {
             header: Header {
                 kind: Kind::GcCycle as u32,
-                slot: 1,
+                target_id: 1,
                 time,
                 ..Header::default()
             },
@@ -198,20 +198,20 @@ mod tests {
     fn spans_of_all_targets_together_are_bounded() {
         let mut span_buffer = SpanBuffer::new(1000);
         let mut events = 0;
-        for slot in 1..=1000 {
+        for target_id in 1..=1000 {
             let mut state = State::default();
             let target = Target::new(
                 Process::read(std::process::id()).unwrap(),
-                slot,
+                target_id,
                 Arc::default(),
                 MonoNs(0),
             );
             for number in 0..30 {
-                let Event::GcCycle(mut of_slot) = cycle(number, SECOND, 1) else {
+                let Event::GcCycle(mut of_target) = cycle(number, SECOND, 1) else {
                     unreachable!()
                 };
-                of_slot.header.slot = slot;
-                span_buffer.event(&Event::GcCycle(of_slot), &target, &mut state);
+                of_target.header.target_id = target_id;
+                span_buffer.event(&Event::GcCycle(of_target), &target, &mut state);
                 events += 1;
             }
         }

@@ -205,8 +205,8 @@ impl Pipeline {
                 biased;
                 () = stop.asked() => return Exit::Ok,
                 () = sleep_until(end.unwrap_or(far).into()) => return Exit::Ok,
-                Some(slot) = ends.recv() => {
-                    self.retire(slot);
+                Some(target_id) = ends.recv() => {
+                    self.retire(target_id);
                     if self.all_named_ended(args) {
                         return Exit::TargetEnded;
                     }
@@ -276,7 +276,7 @@ impl Pipeline {
         });
         for event in events {
             // Of a target whose last figures have left.
-            let Some(watched) = self.watch.by_slot(event.header().slot) else {
+            let Some(watched) = self.watch.by_id(event.header().target_id) else {
                 self.late += 1;
                 self.unrecorded += 1;
                 continue;
@@ -304,29 +304,30 @@ impl Pipeline {
             }
         };
         self.loss = reading.loss;
-        for Settled { slot, plane, stretch } in std::mem::take(&mut self.unsettled) {
-            if let Some(watched) = self.watch.by_slot(slot) {
+        for settled in std::mem::take(&mut self.unsettled) {
+            let (target_id, plane, stretch) = (settled.target_id, settled.plane, settled.stretch);
+            if let Some(watched) = self.watch.by_id(target_id) {
                 let plane_state = match plane {
                     Plane::Hooks => &mut watched.hooks,
                     Plane::Probes => &mut watched.probes,
                 };
-                let events = plane_state.weigher.settle(&reading, slot, stretch);
+                let events = plane_state.weigher.settle(&reading, target_id, stretch);
                 plane_state.unsettled = false;
                 debug!(
-                    "slot {slot}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
+                    "target {target_id}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
                     stretch.open / 1e6,
                     stretch.elapsed / 1e6,
                     events as f64 * 1e9 / stretch.open
                 );
                 if plane == Plane::Probes {
-                    self.watch.judge(slot);
+                    self.watch.judge(target_id);
                 }
             }
         }
         for watched in self.watch.all() {
             for plane_state in [&watched.hooks, &watched.probes] {
                 if plane_state.weighed {
-                    plane_state.weigher.apply(&mut reading, watched.target.slot);
+                    plane_state.weigher.apply(&mut reading, watched.target.id);
                 }
             }
         }

@@ -62,7 +62,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         }
         ring.drain(1 << 20, |_, event| match event {
             Ok(event) => {
-                if let Some(watched) = watch.by_slot(event.header().slot) {
+                if let Some(watched) = watch.by_id(event.header().target_id) {
                     span_buffer.event(&event, &watched.target, &mut watched.state);
                 }
             }

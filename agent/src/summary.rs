@@ -261,7 +261,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         "p90",
         "p99"
     );
-    let slot = watched.target.slot;
+    let target_id = watched.target.id;
     let mut row = |label: &str, histogram: &Histogram| {
         let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
         let label: String = Shown(label).to_string().chars().take(57).collect();
@@ -281,12 +281,12 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         ("worker busy", Series::TokioBusy),
         ("thread in run queue", Series::RunQueue),
     ] {
-        let whole = reading.whole(slot, series);
+        let whole = reading.whole(target_id, series);
         if whole.count() > 0 {
             row(label, &whole);
         }
     }
-    for (reason, histogram) in largest(reading, slot, Series::GoWaiting) {
+    for (reason, histogram) in largest(reading, target_id, Series::GoWaiting) {
         if watched.known.reported_reasons >> (reason & 63) & 1 != 0 {
             row(&format!("wait {}", watched.state.wait_reason(reason)), histogram);
         }
@@ -296,7 +296,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         (Series::ClientRequest, "request"),
         (Series::Connect, "connect"),
     ] {
-        for (id, histogram) in largest(reading, slot, series) {
+        for (id, histogram) in largest(reading, target_id, series) {
             let peer = reading.peers.get(&id).map_or_else(
                 || "others".to_owned(),
                 |peer| match series {
@@ -307,11 +307,11 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             row(&format!("{verb} {peer}"), histogram);
         }
     }
-    for (id, histogram) in largest(reading, slot, Series::TokioPoll) {
+    for (id, histogram) in largest(reading, target_id, Series::TokioPoll) {
         row(&format!("poll {}", watched.target.future(id)), histogram);
     }
     let unanswered = [Series::ServerUnanswered, Series::ClientUnanswered];
-    let [served, made] = unanswered.map(|series| reading.counter(slot, series));
+    let [served, made] = unanswered.map(|series| reading.counter(target_id, series));
     if served + made > 0 {
         line!(
             text,
@@ -338,8 +338,8 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
 }
 
 /// The parts in which most time went.
-fn largest(reading: &Reading, slot: u32, series: Series) -> Vec<(u32, &Histogram)> {
-    let mut parts: Vec<_> = reading.split(slot, series).collect();
+fn largest(reading: &Reading, target_id: u32, series: Series) -> Vec<(u32, &Histogram)> {
+    let mut parts: Vec<_> = reading.split(target_id, series).collect();
     parts.sort_by_key(|(id, histogram)| (std::cmp::Reverse(histogram.sum()), *id));
     parts.truncate(ROWS);
     parts

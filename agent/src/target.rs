@@ -23,7 +23,7 @@ use symbols::Known;
 pub struct Target {
     pub process: Process,
     /// Unique for the agent's life; what the kernel's maps and events carry.
-    pub slot: u32,
+    pub id: u32,
     /// What its executable is; None when it is of no runtime that is known, and was named by the user.
     pub image: Option<Arc<dyn Image>>,
     /// Its file, where it has names that are asked for: open as long as the process is watched, and somebody reads it.
@@ -46,11 +46,11 @@ pub struct Target {
 
 impl Target {
     /// A target of which nothing more is known yet.
-    pub fn new(process: Process, slot: u32, resource: Arc<Resource>, since: MonoNs) -> Self {
+    pub fn new(process: Process, id: u32, resource: Arc<Resource>, since: MonoNs) -> Self {
         let started = clock::process_start(process.start);
         Self {
             process,
-            slot,
+            id,
             image: None,
             exe: None,
             bias: 0,

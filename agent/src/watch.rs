@@ -97,12 +97,12 @@ pub struct Watch {
     pub hooks: Vec<HookState>,
     hook_set: hooks::HookSet,
     pub targets: HashMap<u32, Watched>,
-    /// Pids by slot.
-    by_slot: HashMap<u32, u32>,
+    /// Pids by target id.
+    by_id: HashMap<u32, u32>,
     /// Those that ended, until their last figures are read.
     retired: Vec<Retired>,
     leaving: retire::Leaving,
-    next_slot: u32,
+    next_id: u32,
     pub places: Places,
     watch_to_pipeline: mpsc::Sender<u32>,
     /// Targets that ended.
@@ -110,7 +110,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A watch without targets; `watch_to_pipeline` gets the slots of targets that end.
+    /// A watch without targets; `watch_to_pipeline` gets the ids of targets that end.
     pub fn new(
         object: Object,
         maps: TargetMaps,
@@ -131,10 +131,10 @@ impl Watch {
             host: Host::default(),
             hooks,
             targets: HashMap::new(),
-            by_slot: HashMap::new(),
+            by_id: HashMap::new(),
             retired: Vec::new(),
             leaving: retire::Leaving::default(),
-            next_slot: 1,
+            next_id: 1,
             places: Places::default(),
             watch_to_pipeline,
             ended: 0,
@@ -142,12 +142,15 @@ impl Watch {
     }
 
     /// The target of an event, also one that has just ended.
-    pub fn by_slot(&mut self, slot: u32) -> Option<&mut Watched> {
-        match self.by_slot.get(&slot) {
-            Some(pid) => self.targets.get_mut(pid).filter(|watched| watched.target.slot == slot),
+    pub fn by_id(&mut self, target_id: u32) -> Option<&mut Watched> {
+        match self.by_id.get(&target_id) {
+            Some(pid) => self
+                .targets
+                .get_mut(pid)
+                .filter(|watched| watched.target.id == target_id),
             None => {
                 let mut retired = self.retired.iter_mut().map(|retired| &mut retired.watched);
-                retired.find(|watched| watched.target.slot == slot)
+                retired.find(|watched| watched.target.id == target_id)
             }
         }
     }
@@ -186,7 +189,7 @@ impl Watch {
     }
 
     /// Until its handle is aborted, as the process may outlive the target.
-    fn await_end(&self, slot: u32, pidfd: OwnedFd) -> AbortHandle {
+    fn await_end(&self, target_id: u32, pidfd: OwnedFd) -> AbortHandle {
         let watch_to_pipeline = self.watch_to_pipeline.clone();
         // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, here inside the AsyncFd.
         #[expect(unsafe_code, reason = "tokio has no safe way to register an OwnedFd")]
@@ -197,7 +200,7 @@ impl Watch {
                 Err(error) => warn!("cannot wait for a process' end: {}", error.into_parts().1),
             }
             // The pipeline is gone only when the agent ends.
-            let _ = watch_to_pipeline.send(slot).await;
+            let _ = watch_to_pipeline.send(target_id).await;
         })
         .abort_handle()
     }
@@ -241,7 +244,7 @@ impl Watch {
 impl Targets for Watch {
     fn standing(&self, pid: u32) -> Option<Standing<'_>> {
         self.targets.get(&pid).map(|watched| Standing {
-            slot: watched.target.slot,
+            target_id: watched.target.id,
             process: &watched.target.process,
             since: watched.target.since,
         })
@@ -285,8 +288,8 @@ impl Targets for Watch {
         if let Some(reason) = &self.without_uprobes {
             plan.without_probes(reason);
         }
-        let slot = self.next_slot;
-        self.next_slot += 1;
+        let target_id = self.next_id;
+        self.next_id += 1;
         let resource = enrich::resource(&process, image.as_deref()).context("cannot read its environment")?;
         // A binary of which too little is known is recognised all the same.
         let error = error.or_else(|| image.as_deref()?.unreadable().cloned());
@@ -311,7 +314,7 @@ impl Targets for Watch {
                 process.exe.display()
             );
         }
-        let mut target = Target::new(process, slot, resource.into(), clock::now());
+        let mut target = Target::new(process, target_id, resource.into(), clock::now());
         target.bias = bias;
         let runtime = error.map(|error| SignalState {
             signal: "runtime",
@@ -337,18 +340,18 @@ impl Targets for Watch {
             return Err(error);
         }
         let pid = watched.target.process.pid;
-        self.by_slot.insert(slot, pid);
+        self.by_id.insert(target_id, pid);
         if watched.probes.probes.is_empty() {
             govern::announce(&watched);
         } else {
             self.open_probes(&mut watched);
         }
-        watched.end = Some(self.await_end(slot, pidfd));
+        watched.end = Some(self.await_end(target_id, pidfd));
         self.targets.insert(pid, watched);
         Ok(())
     }
 
-    fn retire(&mut self, slot: u32, why: Why) -> Vec<Settled> {
-        Self::retire(self, slot, why).unwrap_or_default()
+    fn retire(&mut self, target_id: u32, why: Why) -> Vec<Settled> {
+        Self::retire(self, target_id, why).unwrap_or_default()
     }
 }

@@ -247,7 +247,7 @@ fn check_full<K: aya::Pod>(name: &str, key: impl Fn(u64) -> K, words: &str, sign
 #[test]
 fn without_room_for_its_types_a_process_is_watched_in_part() {
     if privileged() {
-        let key = |vtable| TypeKey { vtable, slot: 0 };
+        let key = |vtable| TypeKey { vtable, target_id: 0 };
         check_full("TOKIO_TYPES", key, "types of tasks are not distinguished", "tokio.poll");
     }
 }
@@ -258,7 +258,7 @@ fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
     if !privileged() {
         return;
     }
-    let key = |ip| SiteKey { ip, slot: 0 };
+    let key = |ip| SiteKey { ip, target_id: 0 };
     let output = check_full(
         "TOKIO_SITES",
         key,

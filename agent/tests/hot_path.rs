@@ -45,7 +45,7 @@ fn header(kind: Kind) -> Header {
     Header {
         time: 2_000_000,
         kind: kind as u32,
-        slot: 1,
+        target_id: 1,
         tgid: 7,
         tid: 8,
     }
@@ -84,7 +84,7 @@ fn an_event_over_the_limit_takes_no_memory_and_is_counted() {
     ];
     let mut replay = Replay::new(LIMIT);
     let described = Described {
-        slot: 1,
+        target_id: 1,
         pid: 7,
         ..Described::default()
     };

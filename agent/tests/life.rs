@@ -237,9 +237,9 @@ fn nothing_is_kept_of_threads_that_ended() {
         "of {calls} and {threads} threads something is kept, {alive} live"
     );
     // One that nobody saw end.
-    let slot = entries::<Key, Bucket>(&agent, "HISTOGRAMS")[0].0.slot;
+    let target_id = entries::<Key, Bucket>(&agent, "HISTOGRAMS")[0].0.target_id;
     let dead = Worker {
-        slot,
+        target_id,
         ..Worker::default()
     };
     map::<u32, Worker>(&agent, "TOKIO_THREADS")

@@ -14,8 +14,8 @@ shared! {
     pub struct ProcessorKey {
         /// Its address.
         pub p: u64,
-        /// The target's slot.
-        pub slot: u64,
+        /// The target's id.
+        pub target_id: u64,
     }
 
     /// What a P had gathered when an assist on it ended.
@@ -30,8 +30,8 @@ shared! {
 
     /// Key of who pays in the cycle under way.
     pub struct PayerKey {
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         /// In order of first payment; [`PAYERS`] is all others.
         pub rank: u32,
     }

@@ -75,8 +75,8 @@ shared! {
     pub struct GoroutineKey {
         /// Address of its g, which the runtime uses again.
         pub g: u64,
-        /// The target's slot.
-        pub slot: u64,
+        /// The target's id.
+        pub target_id: u64,
     }
 
     /// Who made a goroutine runnable that had been waiting.

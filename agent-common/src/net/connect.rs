@@ -11,8 +11,8 @@ shared! {
     pub struct Connecting {
         /// CLOCK_MONOTONIC, ns: SYN sent.
         pub since: u64,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         pub tgid: u32,
         /// Id of the peer in the `PEERS` map.
         pub peer: u32,

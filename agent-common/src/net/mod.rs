@@ -27,8 +27,8 @@ shared! {
         /// [`ROLE_CLIENT`] or [`ROLE_SERVER`].
         pub role: u8,
         pub pad: u8,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
     }
 
 }
@@ -41,7 +41,7 @@ impl Peer {
     #[inline(always)]
     pub fn id(&self, nth: u32) -> u32 {
         let [a, b, c, d] = self.words().map(u64::from);
-        let rest = u64::from(self.slot) << 32 | u64::from(self.role) << 16 | u64::from(self.port);
+        let rest = u64::from(self.target_id) << 32 | u64::from(self.role) << 16 | u64::from(self.port);
         let mixed = mix(mix(mix(rest) ^ (a << 32 | b)) ^ (c << 32 | d));
         match (mixed as u32).wrapping_add(nth) {
             PEER_OTHER => u32::MAX - PEER_IDS,
@@ -52,7 +52,10 @@ impl Peer {
     /// Whether both are the same.
     #[inline(always)]
     pub fn is(&self, other: &Self) -> bool {
-        self.words() == other.words() && self.port == other.port && self.role == other.role && self.slot == other.slot
+        self.words() == other.words()
+            && self.port == other.port
+            && self.role == other.role
+            && self.target_id == other.target_id
     }
 
     #[inline(always)]
@@ -77,11 +80,11 @@ mod tests {
 
     use super::*;
 
-    fn peer(address: [u8; 4], port: u16, role: u8, slot: u32) -> Peer {
+    fn peer(address: [u8; 4], port: u16, role: u8, target_id: u32) -> Peer {
         let mut of = Peer {
             port,
             role,
-            slot,
+            target_id,
             ..Peer::default()
         };
         of.address[12..].copy_from_slice(&address);

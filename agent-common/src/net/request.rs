@@ -20,8 +20,8 @@ shared! {
         pub connection: u64,
         /// CLOCK_MONOTONIC, ns: begin of the last request.
         pub since: u64,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         /// Id of the peer in the `PEERS` map.
         pub peer: u32,
         /// What the target had written when it last read: tcp_sock.write_seq.

@@ -44,8 +44,8 @@ shared! {
         /// Its last wait for a core, CLOCK_MONOTONIC, ns.
         pub last_begin: u64,
         pub last_end: u64,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         /// 1 when the present wait, or else the last, began while its cgroup was throttled.
         pub throttled: u32,
         /// Times of [`TOLD`] and over, each in the place of the oldest.

@@ -7,8 +7,8 @@ shared! {
     pub struct Call {
         /// CLOCK_MONOTONIC, ns: since when; 0 when none is.
         pub since: u64,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
         /// Its number.
         pub number: u32,
     }

@@ -12,8 +12,8 @@ shared! {
     pub struct TypeKey {
         /// Address of the vtable in the process.
         pub vtable: u64,
-        /// The target's slot.
-        pub slot: u64,
+        /// The target's id.
+        pub target_id: u64,
     }
 
     /// What a thread of a tokio runtime does; kept by tid, changed in place.
@@ -26,8 +26,8 @@ shared! {
         pub busy_since: u64,
         /// The task's type id.
         pub future: u32,
-        /// The target's slot.
-        pub slot: u32,
+        /// The target's id.
+        pub target_id: u32,
     }
 
     /// A poll over the threshold.

@@ -14,16 +14,16 @@ shared! {
     pub struct SiteKey {
         /// Address of the instruction in the process.
         pub ip: u64,
-        /// The target's slot.
-        pub slot: u64,
+        /// The target's id.
+        pub target_id: u64,
     }
 
     /// Key of a task that was woken and has not been polled yet.
     pub struct WokenKey {
         /// Address of the task's header.
         pub task: u64,
-        /// The target's slot.
-        pub slot: u64,
+        /// The target's id.
+        pub target_id: u64,
     }
 }
 

@@ -42,7 +42,7 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
     let cycle = u64::from(read::user::<u32>(go.work + u64::from(go.work_cycles))?);
     let key = ProcessorKey {
         p,
-        slot: u64::from(target.slot),
+        target_id: u64::from(target.id),
     };
     // SAFETY: an entry of this P's, which no other thread has now.
     let before = unsafe { GATHERED.get(key) }
@@ -68,7 +68,7 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
 fn pay(target: &Target, startpc: u64, time: u64) {
     for rank in 0..=PAYERS as u32 {
         let key = PayerKey {
-            slot: target.slot,
+            target_id: target.id,
             rank,
         };
         let payer = PAID.get_ptr_mut(key).or_else(|| {
@@ -92,7 +92,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
 #[inline(always)]
 pub fn over(target: &Target, number: u64, begin: u64) {
     let mut event = Assists {
-        header: record::header(Kind::GoAssists, target.slot, clock::now()),
+        header: record::header(Kind::GoAssists, target.id, clock::now()),
         number,
         payers: [Payer { startpc: 0, time: 0 }; PAYERS],
         others: 0,
@@ -100,7 +100,7 @@ pub fn over(target: &Target, number: u64, begin: u64) {
     let mut any = false;
     for rank in 0..=PAYERS as u32 {
         let key = PayerKey {
-            slot: target.slot,
+            target_id: target.id,
             rank,
         };
         // SAFETY: no assist runs between two cycles.

@@ -38,7 +38,7 @@ fn cycle() -> Option<()> {
     let begin = work(go.work_t_sweep_term)?;
     assist::over(target, number, begin as u64);
     record::event(Cycle {
-        header: record::header(Kind::GcCycle, target.slot, clock::now()),
+        header: record::header(Kind::GcCycle, target.id, clock::now()),
         number,
         sweep_term: begin,
         mark: work(go.work_t_mark)?,

@@ -39,7 +39,7 @@ pub const NOBODY: Waker = Waker {
 pub fn key(target: &Target, g: u64) -> GoroutineKey {
     GoroutineKey {
         g,
-        slot: u64::from(target.slot),
+        target_id: u64::from(target.id),
     }
 }
 

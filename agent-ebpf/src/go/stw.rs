@@ -50,7 +50,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     let reason = u32::from(reason as u8).min(REASONS - 1);
     let stopped = if go.world_stop >= TIMES { finished } else { 0 };
     let mut event = Stop {
-        header: record::header(Kind::GoStop, target.slot, now),
+        header: record::header(Kind::GoStop, target.id, now),
         asked,
         stopped,
         end,

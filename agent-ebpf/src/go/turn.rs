@@ -88,7 +88,7 @@ fn tell(
     };
     let (run_queue, throttled) = split.unwrap_or_default();
     record::event(Wait {
-        header: record::header(Kind::GoWait, target.slot, now),
+        header: record::header(Kind::GoWait, target.id, now),
         since: goroutine.since,
         parked: goroutine.parked,
         goid: goroutine.goid,

@@ -54,7 +54,7 @@ fn cut_off(sk: u64, socket: &Socket) {
     let Some(target) = TARGETS.get(socket.index) else {
         return;
     };
-    if target.slot != socket.slot || target.flags & HOOKS_OPEN == 0 || socket.since < target.hooks_since {
+    if target.id != socket.target_id || target.flags & HOOKS_OPEN == 0 || socket.since < target.hooks_since {
         return;
     }
     if !serves {
@@ -65,7 +65,7 @@ fn cut_off(sk: u64, socket: &Socket) {
     } else if was_written(sk, socket) && is_acknowledged(sk, socket) {
         // Only the program that tells of the answer is yet to run; mostly a reset interrupts the call that sends it.
         let (tgid, tid) = read::current();
-        let is_own = maps::target(tgid).is_some_and(|current| current.slot == target.slot);
+        let is_own = maps::target(tgid).is_some_and(|current| current.id == target.id);
         ended(sk, target, socket, clock::now(), if is_own { tid } else { 0 });
     } else {
         record::count(target, Series::ServerUnanswered, socket.peer);

@@ -46,12 +46,12 @@ fn begin(sk: u64) {
     if read::field::<u16>(sk, kernel!(sk_protocol)) != Some(IPPROTO_TCP) {
         return;
     }
-    let Some(peer) = peer(sk, ROLE_CLIENT, target.slot) else {
+    let Some(peer) = peer(sk, ROLE_CLIENT, target.id) else {
         return;
     };
     let connecting = Connecting {
         since: clock::now(),
-        slot: target.slot,
+        target_id: target.id,
         tgid,
         peer: peer_id(target, &peer),
         tid,
@@ -67,7 +67,7 @@ fn begin(sk: u64) {
 fn end(sk: u64) -> Option<Connecting> {
     // SAFETY: copied before it is removed; a socket changes its state in one place at a time.
     let connecting = unsafe { CONNECTING.get(sk) }.copied()?;
-    if let Some(target) = target(connecting.tgid).filter(|target| target.slot == connecting.slot) {
+    if let Some(target) = target(connecting.tgid).filter(|target| target.id == connecting.target_id) {
         held::remove(&CONNECTING, Shared::Connecting, target, &sk);
     } else {
         let _ = CONNECTING.remove(sk);
@@ -82,16 +82,16 @@ fn established(sk: u64) {
     let Some(target) = hooked(connecting.tgid, Probe::NetState) else {
         return;
     };
-    if target.slot != connecting.slot || since < target.hooks_since {
+    if target.id != connecting.target_id || since < target.hooks_since {
         return;
     }
     let now = clock::now();
     let took = now.saturating_sub(since);
     record::value(target, Series::Connect, connecting.peer, took);
     if took >= target.slow_request
-        && let Some(peer) = peer(sk, ROLE_CLIENT, connecting.slot)
+        && let Some(peer) = peer(sk, ROLE_CLIENT, connecting.target_id)
     {
-        let mut header = record::header(Kind::Connect, connecting.slot, now);
+        let mut header = record::header(Kind::Connect, connecting.target_id, now);
         header.tgid = connecting.tgid;
         header.tid = connecting.tid;
         record::event(Connect {
@@ -107,7 +107,7 @@ fn established(sk: u64) {
 fn closed(sk: u64) {
     if let Some(connecting) = end(sk)
         && let Some(target) = hooked(connecting.tgid, Probe::NetState)
-        && target.slot == connecting.slot
+        && target.id == connecting.target_id
         && connecting.since >= target.hooks_since
     {
         record::count(target, Series::ConnectFailed, connecting.peer);

@@ -50,14 +50,14 @@ fn endpoints(sk: u64) -> Option<([u8; 16], u16, u16)> {
 
 /// The other end of a socket, with the server's port.
 #[inline(always)]
-pub fn peer(sk: u64, role: u8, slot: u32) -> Option<Peer> {
+pub fn peer(sk: u64, role: u8, target_id: u32) -> Option<Peer> {
     let (address, remote, local) = endpoints(sk)?;
     Some(Peer {
         address,
         port: if role == ROLE_CLIENT { remote } else { local },
         role,
         pad: 0,
-        slot,
+        target_id,
     })
 }
 
@@ -119,8 +119,8 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
     let old = SOCKETS.get_ptr_mut(sk);
     if let Some(socket) = old {
         // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.
-        let (slot, of) = unsafe { ((*socket).slot, (*socket).connection) };
-        if slot == target.slot && of == connection {
+        let (target_id, of) = unsafe { ((*socket).target_id, (*socket).connection) };
+        if target_id == target.id && of == connection {
             return Some(socket);
         }
     }
@@ -138,11 +138,11 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         }
         return None;
     }
-    let peer = peer(sk, role, target.slot)?;
+    let peer = peer(sk, role, target.id)?;
     let socket = Socket {
         connection,
         since: 0,
-        slot: target.slot,
+        target_id: target.id,
         peer: peer_id(target, &peer),
         written: 0,
         role,
@@ -167,8 +167,8 @@ fn forget(sk: u64) {
         return;
     };
     // SAFETY: read only, before it is removed.
-    let (slot, index) = unsafe { ((*socket).slot, (*socket).index) };
+    let (target_id, index) = unsafe { ((*socket).target_id, (*socket).index) };
     if SOCKETS.remove(sk).is_ok() {
-        held::removed(Shared::Sockets, slot, index);
+        held::removed(Shared::Sockets, target_id, index);
     }
 }

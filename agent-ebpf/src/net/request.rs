@@ -148,10 +148,10 @@ pub fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
     };
     record::value(target, series, socket.peer, took);
     if took >= target.slow_request
-        && let Some(peer) = peer(sk, role, target.slot)
+        && let Some(peer) = peer(sk, role, target.id)
     {
         let mut request = Request {
-            header: record::header(Kind::Request, target.slot, now),
+            header: record::header(Kind::Request, target.id, now),
             since,
             peer,
             actor: Actor {

@@ -33,10 +33,10 @@ fn owner(sk: u64) -> Option<(&'static Target, u32)> {
     // SAFETY: copied at once; an entry ends with its connection.
     if let Some(socket) = unsafe { SOCKETS.get(sk) } {
         let target = TARGETS.get(socket.index)?;
-        return (target.slot == socket.slot && socket.connection == connection(sk)).then_some((target, socket.peer));
+        return (target.id == socket.target_id && socket.connection == connection(sk)).then_some((target, socket.peer));
     }
     // SAFETY: as above.
     let connecting = unsafe { CONNECTING.get(sk) }?;
     let target = maps::target(connecting.tgid)?;
-    (target.slot == connecting.slot).then_some((target, connecting.peer))
+    (target.id == connecting.target_id).then_some((target, connecting.peer))
 }

@@ -22,7 +22,7 @@ pub static NEW: Thread = Thread {
     },
     last_begin: 0,
     last_end: 0,
-    slot: 0,
+    target_id: 0,
     throttled: 0,
     away: [Away {
         begin: 0,
@@ -54,9 +54,9 @@ pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> 
     })?;
     // SAFETY: changed for this thread only: under its run queue's lock, or while it runs, by itself.
     let found = unsafe { &mut *found };
-    if found.slot != target.slot {
+    if found.target_id != target.id {
         *found = NEW;
-        found.slot = target.slot;
+        found.target_id = target.id;
     }
     let new = found.known < target.threads_since;
     if new {
@@ -91,7 +91,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
     let thread = THREADS.get_ptr_mut(tid)?;
     // SAFETY: read only; a concurrent change gives sums from just before it or after.
     let thread = unsafe { &*thread };
-    if thread.slot != target.slot || thread.known < target.threads_since || thread.known > from {
+    if thread.target_id != target.id || thread.known < target.threads_since || thread.known > from {
         return None;
     }
     let mut off = thread.off;
@@ -115,7 +115,7 @@ pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
     // SAFETY: as in `sums`; it is the current thread's own.
     let thread = unsafe { &*thread };
     let (begin, end) = (thread.last_begin.max(from), thread.last_end.min(to));
-    if thread.slot != target.slot || end <= begin {
+    if thread.target_id != target.id || end <= begin {
         return (0, false);
     }
     (end - begin, thread.throttled != 0)
@@ -135,15 +135,15 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
         // SAFETY: as in `thread`.
         let thread = unsafe { &mut *THREADS.get_ptr_mut(tid)? };
         // It has been seen by another CPU meanwhile.
-        if thread.slot != 0 {
+        if thread.target_id != 0 {
             return None;
         }
-        thread.slot = target.slot;
+        thread.target_id = target.id;
         return Some(off);
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
-    if thread.slot != target.slot || thread.known < target.threads_since {
+    if thread.target_id != target.id || thread.known < target.threads_since {
         return Some(off);
     }
     if thread.known > from {

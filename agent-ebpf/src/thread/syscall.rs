@@ -25,7 +25,7 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
     };
     let call = Call {
         since: clock::now(),
-        slot: target.slot,
+        target_id: target.id,
         number: number as u32,
     };
     if let Some(old) = SYSCALLS.get_ptr_mut(tid) {
@@ -50,7 +50,7 @@ pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
     // SAFETY: this thread's own; removed only when its window is closed.
     let call = unsafe { &mut *call };
     let since = core::mem::replace(&mut call.since, 0);
-    if since == 0 || since < target.hooks_since || call.slot != target.slot {
+    if since == 0 || since < target.hooks_since || call.target_id != target.id {
         return 0;
     }
     over(target, call.number, since, clock::now());
@@ -68,7 +68,7 @@ fn over(target: &Target, number: u32, since: u64, now: u64) {
     }
     if took >= target.slow_wait && !arch::is_idle(number) {
         record::event(Syscall {
-            header: record::header(Kind::Syscall, target.slot, now),
+            header: record::header(Kind::Syscall, target.id, now),
             since,
             goid,
             startpc,

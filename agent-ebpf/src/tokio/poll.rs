@@ -36,7 +36,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
         // SAFETY: an entry of this thread's own; it is removed when the thread has ended, or the target's probes are gone.
         let thread = unsafe { &mut *thread };
-        let same = thread.slot == target.slot;
+        let same = thread.target_id == target.id;
         thread.busy_since = if same && thread.busy_since >= target.probes_since {
             thread.busy_since
         } else {
@@ -45,7 +45,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         thread.task = task;
         thread.since = now;
         thread.future = future;
-        thread.slot = target.slot;
+        thread.target_id = target.id;
         return 0;
     }
     let thread = Thread {
@@ -53,7 +53,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         since: now,
         busy_since: now,
         future,
-        slot: target.slot,
+        target_id: target.id,
     };
     held::insert::<{ Shared::TokioThreads as usize }, _, _>(&TOKIO_THREADS, target, &tid, &thread);
     0
@@ -77,7 +77,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
         thread.task = 0;
         return 0;
     }
-    if thread.task != task || thread.slot != target.slot {
+    if thread.task != task || thread.target_id != target.id {
         // A poll that began before the probes did, or one inside another's poll.
         record::count(target, Series::TokioUnmatched, 0);
         return 0;
@@ -111,7 +111,7 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     };
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
-    if thread.slot == target.slot && thread.busy_since >= target.probes_since {
+    if thread.target_id == target.id && thread.busy_since >= target.probes_since {
         let worker = told_apart(target, tid);
         record::value(target, Series::TokioBusy, worker, now.saturating_sub(thread.busy_since));
         thread.busy_since = 0;
@@ -142,7 +142,7 @@ fn type_of(target: &Target, task: u64) -> u32 {
     };
     let key = TypeKey {
         vtable,
-        slot: u64::from(target.slot),
+        target_id: u64::from(target.id),
     };
     // SAFETY: written by user space before the first probe is attached, and changed only between windows.
     unsafe { TOKIO_TYPES.get(key) }.copied().unwrap_or(0)
@@ -151,7 +151,7 @@ fn type_of(target: &Target, task: u64) -> u32 {
 #[inline(always)]
 fn slow(target: &Target, task: u64, since: u64, future: u32, now: u64) {
     record::event(Poll {
-        header: record::header(Kind::TokioPoll, target.slot, now),
+        header: record::header(Kind::TokioPoll, target.id, now),
         since,
         task_id: actor::task_id(target, task).unwrap_or(0),
         future,

@@ -35,11 +35,11 @@ fn woken(ctx: &ProbeContext, probe: Probe) {
     let Some((target, now)) = probed(tgid, probe) else {
         return;
     };
-    let slot = u64::from(target.slot);
-    let Some(task) = argument(ctx, slot) else {
+    let target_id = u64::from(target.id);
+    let Some(task) = argument(ctx, target_id) else {
         return record::lost(Loss::ReadFault);
     };
-    let key = WokenKey { task, slot };
+    let key = WokenKey { task, target_id };
     if let Some(woken) = TOKIO_WOKEN.get_ptr_mut(key) {
         // SAFETY: one word, read and written whole; two wakes at once leave one of the two times.
         let woken = unsafe { &mut *woken };
@@ -53,7 +53,7 @@ fn woken(ctx: &ProbeContext, probe: Probe) {
 
 /// The task's header, from where it is at this instruction.
 #[inline(always)]
-fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
+fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it. Volatile, so that the compiler does not make one
     // access with a computed offset of the three, which the verifier refuses on a context.
     let register = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
@@ -63,7 +63,7 @@ fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
     let (first, second, third) = (register(first), register(second), register(third));
     let (ip, stack) = arch::place(regs);
     // SAFETY: written by user space before the probe is attached, never changed.
-    let place = unsafe { TOKIO_SITES.get(SiteKey { ip, slot }) }.copied()?;
+    let place = unsafe { TOKIO_SITES.get(SiteKey { ip, target_id }) }.copied()?;
     match place {
         IN_RDI => Some(first),
         IN_RSI => Some(second),
@@ -78,7 +78,7 @@ fn argument(ctx: &ProbeContext, slot: u64) -> Option<u64> {
 pub fn polled(target: &Target, task: u64, now: u64) {
     let key = WokenKey {
         task,
-        slot: u64::from(target.slot),
+        target_id: u64::from(target.id),
     };
     // SAFETY: a notified task is polled by one thread only; copied before it is removed.
     if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {

@@ -22,10 +22,10 @@ pub struct Store {
 /// Everything counted so far, cumulative since each target was attached.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
-    /// By slot, series, and what the series is split by.
+    /// By target id, series, and what the series is split by.
     pub histograms: HashMap<(u32, u16, u32), Histogram>,
     pub counters: HashMap<(u32, u16, u32), u64>,
-    /// Sums and counts that are kept in parts: by slot, series, what the series is split by, and part.
+    /// Sums and counts that are kept in parts: by target id, series, what the series is split by, and part.
     pub parts: HashMap<(u32, u16, u32, u8), Bucket>,
     /// Peer ids to peers.
     pub peers: HashMap<u32, Peer>,
@@ -33,14 +33,14 @@ pub struct Reading {
     pub time: MonoNs,
     /// By cause, in [`Loss::ALL`]'s order.
     pub loss: [u64; Loss::COUNT as usize],
-    /// What slots hold that are gone: see [`Store::forget`].
+    /// What the maps hold of targets that are gone: see [`Store::forget`].
     pub gone: Gone,
 }
 
-/// Keys of the kernel's maps whose slots are nobody's.
+/// Keys of the kernel's maps that belong to targets that are gone.
 #[derive(Clone, Debug, Default)]
 pub struct Gone {
-    /// Slots that are not.
+    /// Ids of targets that are not gone.
     kept: HashSet<u32>,
     histograms: Vec<Key>,
     peers: Vec<u32>,
@@ -63,7 +63,7 @@ impl Store {
         })
     }
 
-    /// Reads everything; of slots that are not to be `kept` it notes what there is to [`Self::forget`].
+    /// Reads everything. It notes the keys of targets that are not to be `kept`, for [`Self::forget`].
     pub fn read(&self, kept: HashSet<u32>) -> Result<Reading, StoreError> {
         let mut reading = Reading {
             time: clock::now(),
@@ -74,21 +74,21 @@ impl Store {
             ..Reading::default()
         };
         for (key, bucket) in self.histograms.entries().map_err(failed("HISTOGRAMS"))? {
-            if reading.is_gone(key.slot) {
+            if reading.is_gone(key.target_id) {
                 reading.gone.histograms.push(key);
             }
-            let series = (key.slot, key.series, key.id);
+            let series = (key.target_id, key.series, key.id);
             if key.bucket == COUNTER {
                 *reading.counters.entry(series).or_default() += bucket.count;
             } else if key.bucket >= PARTS {
-                let part = (key.slot, key.series, key.id, key.bucket as u8);
+                let part = (key.target_id, key.series, key.id, key.bucket as u8);
                 reading.parts.insert(part, bucket);
             } else {
                 reading.histograms.entry(series).or_default().add(key.bucket, bucket);
             }
         }
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
-        let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.slot));
+        let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.target_id));
         reading.gone.peers = of_gone.map(|(id, _)| *id).collect();
         reading.peers = peers.into_iter().collect();
         for (cause, _) in Loss::ALL {
@@ -98,7 +98,7 @@ impl Store {
         Ok(reading)
     }
 
-    /// Removes what a reading found of slots that are gone, however many.
+    /// Removes what a reading found of targets that are gone.
     pub fn forget(&mut self, reading: &Reading) -> Result<(), StoreError> {
         let Gone { histograms, peers, .. } = &reading.gone;
         self.histograms.remove(histograms).map_err(failed("HISTOGRAMS"))?;
@@ -120,52 +120,52 @@ impl Reading {
         }
     }
 
-    /// Whether a slot's figures are its last: see [`Store::forget`].
-    pub fn is_gone(&self, slot: u32) -> bool {
-        !self.gone.kept.contains(&slot)
+    /// Whether a target's figures are its last: see [`Store::forget`].
+    pub fn is_gone(&self, target_id: u32) -> bool {
+        !self.gone.kept.contains(&target_id)
     }
 
     /// The histogram of a series that is not split, or split by `id`.
-    pub fn histogram(&self, slot: u32, series: Series, id: u32) -> Option<&Histogram> {
-        self.histograms.get(&(slot, series as u16, id))
+    pub fn histogram(&self, target_id: u32, series: Series, id: u32) -> Option<&Histogram> {
+        self.histograms.get(&(target_id, series as u16, id))
     }
 
     /// The parts of a split series: (what it is split by, histogram).
-    pub fn split(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, &Histogram)> {
+    pub fn split(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, &Histogram)> {
         self.histograms
             .iter()
-            .filter(move |((of, kind, _), _)| *of == slot && *kind == series as u16)
+            .filter(move |((of, kind, _), _)| *of == target_id && *kind == series as u16)
             .map(|((_, _, id), histogram)| (*id, histogram))
     }
 
     /// A series' parts as one.
-    pub fn whole(&self, slot: u32, series: Series) -> Histogram {
+    pub fn whole(&self, target_id: u32, series: Series) -> Histogram {
         let mut whole = Histogram::default();
-        for (_, histogram) in self.split(slot, series) {
+        for (_, histogram) in self.split(target_id, series) {
             whole.merge(histogram);
         }
         whole
     }
 
     /// The sums of a series that is kept in parts: (what it is split by, part, sum and count).
-    pub fn parts(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, u8, Bucket)> {
+    pub fn parts(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, u8, Bucket)> {
         self.parts
             .iter()
-            .filter(move |((of, kind, ..), _)| *of == slot && *kind == series as u16)
+            .filter(move |((of, kind, ..), _)| *of == target_id && *kind == series as u16)
             .map(|((_, _, id, part), bucket)| (*id, *part, *bucket))
     }
 
     /// A counter: what it is split by, and how many of each.
-    pub fn counts(&self, slot: u32, series: Series) -> impl Iterator<Item = (u32, u64)> {
+    pub fn counts(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, u64)> {
         self.counters
             .iter()
-            .filter(move |((of, kind, _), _)| *of == slot && *kind == series as u16)
+            .filter(move |((of, kind, _), _)| *of == target_id && *kind == series as u16)
             .map(|((_, _, id), count)| (*id, *count))
     }
 
     /// A counter, summed over what it is split by.
-    pub fn counter(&self, slot: u32, series: Series) -> u64 {
-        self.counts(slot, series).map(|(_, count)| count).sum()
+    pub fn counter(&self, target_id: u32, series: Series) -> u64 {
+        self.counts(target_id, series).map(|(_, count)| count).sum()
     }
 }
 

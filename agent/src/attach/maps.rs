@@ -69,7 +69,7 @@ impl Failed {
         (count > 0).then(|| (count, self.1.take()))
     }
 
-    /// Of what is in the way of nothing: it takes room, no more, as slots are never used again.
+    /// Notes a failure to remove entries: they only take memory, as target ids are never used again.
     fn tidied(&self, outcome: Result<usize, MapError>) {
         if let Err(error) = outcome {
             self.note(&error);
@@ -113,16 +113,24 @@ impl TargetMaps {
     }
 
     /// Says which type of task each vtable address of a target stands for: how many there was no room for.
-    pub fn set_types(&mut self, slot: u32, types: &[(u64, u32)]) -> usize {
-        let slot = u64::from(slot);
-        let add = |(vtable, future): &(u64, u32)| self.types.insert(&TypeKey { vtable: *vtable, slot }, future);
+    pub fn set_types(&mut self, target_id: u32, types: &[(u64, u32)]) -> usize {
+        let target_id = u64::from(target_id);
+        let add = |(vtable, future): &(u64, u32)| {
+            self.types.insert(
+                &TypeKey {
+                    vtable: *vtable,
+                    target_id,
+                },
+                future,
+            )
+        };
         left_out(types, TYPE_QUOTA, add)
     }
 
     /// Says where each probed instruction of a target has its argument: how many there was no room for.
-    pub fn set_sites(&mut self, slot: u32, sites: &[(u64, u32)]) -> usize {
-        let slot = u64::from(slot);
-        let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, slot }, place);
+    pub fn set_sites(&mut self, target_id: u32, sites: &[(u64, u32)]) -> usize {
+        let target_id = u64::from(target_id);
+        let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, target_id }, place);
         left_out(sites, SITE_QUOTA, add)
     }
 

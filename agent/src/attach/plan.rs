@@ -139,11 +139,11 @@ impl Plan {
     }
 
     /// The kernel programs' view of the target.
-    pub fn target(&self, slot: u32, slow_wait: u64, slow_poll: u64, slow_request: u64) -> Target {
+    pub fn target(&self, target_id: u32, slow_wait: u64, slow_poll: u64, slow_request: u64) -> Target {
         Target {
             // Said anew when a window is opened.
             allowance: [0; Plane::COUNT],
-            slot,
+            id: target_id,
             flags: self.flags,
             index: 0,
             pad: 0,

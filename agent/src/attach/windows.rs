@@ -22,7 +22,7 @@ const DETACHING: usize = 16;
 
 /// Attaching or detaching that is done.
 pub enum Done {
-    Probes { slot: u32, change: Change },
+    Probes { target_id: u32, change: Change },
     Hooks(Hooks),
 }
 
@@ -86,7 +86,7 @@ impl Windows {
     }
 
     /// Attaches `probes`, and those that are `missing` of what is always in place; [`Change::Opened`] follows.
-    pub fn open(&self, slot: u32, place: Place, probes: Arc<[Probe]>, missing: Vec<Probe>) {
+    pub fn open(&self, target_id: u32, place: Place, probes: Arc<[Probe]>, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let change = Change::Opened {
@@ -94,17 +94,17 @@ impl Windows {
                 always: uprobe::attach_all(&object, &place, &missing),
             };
             // The watch is gone only when the agent ends; then the links go with the message.
-            let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
+            let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
         });
     }
 
     /// Attaches those that are `missing` of what is always in place; [`Change::Again`] follows.
-    pub fn again(&self, slot: u32, place: Place, missing: Vec<Probe>) {
+    pub fn again(&self, target_id: u32, place: Place, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let always = uprobe::attach_all(&object, &place, &missing);
             let change = Change::Again { always };
-            let _ = windows_to_watch.blocking_send(Done::Probes { slot, change });
+            let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
         });
     }
 
@@ -143,7 +143,7 @@ impl Windows {
     }
 
     /// Detaches `links`; [`Change::Closed`] follows.
-    pub fn close(&self, slot: u32, links: Links) {
+    pub fn close(&self, target_id: u32, links: Links) {
         let windows_to_watch = self.windows_to_watch.clone();
         let detached = self.detach(links);
         tokio::spawn(async move {
@@ -151,7 +151,7 @@ impl Windows {
             let _ = detached.await;
             let _ = windows_to_watch
                 .send(Done::Probes {
-                    slot,
+                    target_id,
                     change: Change::Closed,
                 })
                 .await;

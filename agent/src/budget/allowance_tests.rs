@@ -26,7 +26,7 @@ fn an_allowance_is_one_for_all_cpus() {
     let store = Store::new(&mut take).unwrap();
     // A program that counts each hit that it is allowed, and reads no more than the address that it returns to.
     let known = Target {
-        slot: 1,
+        id: 1,
         index: 1,
         flags: PROBES_OPEN,
         probes_since: clock::now().0,

@@ -79,7 +79,7 @@ impl Weigher {
     }
 
     /// Adds what came in `stretch`, at whose end `reading` was taken, and returns how many events of histograms.
-    pub fn settle(&mut self, reading: &Reading, slot: u32, stretch: Interval) -> u64 {
+    pub fn settle(&mut self, reading: &Reading, target_id: u32, stretch: Interval) -> u64 {
         self.elapsed += stretch.elapsed;
         self.covered += stretch.open;
         if stretch.open <= 0.0 {
@@ -97,7 +97,7 @@ impl Weigher {
         };
         self.ready = 0.0;
         for series in self.series() {
-            for (id, now) in reading.split(slot, *series) {
+            for (id, now) in reading.split(target_id, *series) {
                 let key = (*series as u16, id);
                 let before = self.histograms.entry(key).or_default();
                 for (index, bucket) in now.since(before).buckets() {
@@ -116,13 +116,13 @@ impl Weigher {
             let of_series = reading
                 .counters
                 .iter()
-                .filter(|((of, kind, _), _)| *of == slot && *kind == *series as u16);
+                .filter(|((of, kind, _), _)| *of == target_id && *kind == *series as u16);
             for ((_, kind, id), now) in of_series {
                 let before = self.counters.entry((*kind, *id)).or_default();
                 *self.weighed_counters.entry((*kind, *id)).or_default() += now.saturating_sub(*before) as f64 * factor;
                 *before = *now;
             }
-            for (id, part, now) in reading.parts(slot, *series) {
+            for (id, part, now) in reading.parts(target_id, *series) {
                 let key = (*series as u16, id, part);
                 let before = std::mem::replace(self.parts.entry(key).or_default(), now);
                 let count = now.count.saturating_sub(before.count) as f64;
@@ -144,17 +144,17 @@ impl Weigher {
     }
 
     /// Puts the weighed figures in the place of the windows' own.
-    pub fn apply(&self, reading: &mut Reading, slot: u32) {
+    pub fn apply(&self, reading: &mut Reading, target_id: u32) {
         let windowed = |series: u16| self.series().any(|windowed| *windowed as u16 == series);
         reading
             .histograms
-            .retain(|(of, series, _), _| *of != slot || !windowed(*series));
+            .retain(|(of, series, _), _| *of != target_id || !windowed(*series));
         reading
             .counters
-            .retain(|(of, series, _), _| *of != slot || !windowed(*series));
+            .retain(|(of, series, _), _| *of != target_id || !windowed(*series));
         reading
             .parts
-            .retain(|(of, series, ..), _| *of != slot || !windowed(*series));
+            .retain(|(of, series, ..), _| *of != target_id || !windowed(*series));
         for ((series, id, index), weighed) in &self.weighed {
             // The sum goes with the rounded count: a bucket's mean stays within its bounds.
             let count = weighed.count.round();
@@ -165,20 +165,20 @@ impl Weigher {
             if bucket.count > 0 {
                 reading
                     .histograms
-                    .entry((slot, *series, *id))
+                    .entry((target_id, *series, *id))
                     .or_default()
                     .add(*index, bucket);
             }
         }
         for ((series, id), count) in &self.weighed_counters {
-            reading.counters.insert((slot, *series, *id), count.round() as u64);
+            reading.counters.insert((target_id, *series, *id), count.round() as u64);
         }
         for ((series, id, part), weighed) in &self.weighed_parts {
             let bucket = Bucket {
                 count: weighed.count.round() as u64,
                 sum: weighed.sum.round() as u64,
             };
-            reading.parts.insert((slot, *series, *id, *part), bucket);
+            reading.parts.insert((target_id, *series, *id, *part), bucket);
         }
     }
 
@@ -199,12 +199,12 @@ mod tests {
 
     use super::*;
 
-    const SLOT: u32 = 3;
+    const TARGET_ID: u32 = 3;
 
     fn add(reading: &mut Reading, value: u64, count: u64) {
         let histogram = reading
             .histograms
-            .entry((SLOT, Series::GoRunnable as u16, 0))
+            .entry((TARGET_ID, Series::GoRunnable as u16, 0))
             .or_default();
         histogram.add(
             bucket_of(value),
@@ -215,14 +215,14 @@ mod tests {
         );
         *reading
             .counters
-            .entry((SLOT, Series::GoUnstamped as u16, 0))
+            .entry((TARGET_ID, Series::GoUnstamped as u16, 0))
             .or_default() += count;
     }
 
     fn weighed(weigher: &Weigher, reading: &Reading) -> Histogram {
         let mut reading = reading.clone();
-        weigher.apply(&mut reading, SLOT);
-        reading.whole(SLOT, Series::GoRunnable)
+        weigher.apply(&mut reading, TARGET_ID);
+        reading.whole(TARGET_ID, Series::GoRunnable)
     }
 
     #[test]
@@ -235,8 +235,11 @@ mod tests {
                 open: 1e9,
                 bounded: false,
             };
-            weigher.settle(&reading, SLOT, stretch);
-            assert_eq!(weighed(&weigher, &reading), reading.whole(SLOT, Series::GoRunnable));
+            weigher.settle(&reading, TARGET_ID, stretch);
+            assert_eq!(
+                weighed(&weigher, &reading),
+                reading.whole(TARGET_ID, Series::GoRunnable)
+            );
         }
         assert_eq!(weigher.times(), (49e9, 49e9));
     }
@@ -251,12 +254,12 @@ mod tests {
                 open: 1e9,
                 bounded: false,
             };
-            weigher.settle(&reading, SLOT, stretch);
+            weigher.settle(&reading, TARGET_ID, stretch);
         }
         let mut after = reading.clone();
-        weigher.apply(&mut after, SLOT);
-        assert_eq!(after.whole(SLOT, Series::GoRunnable).count(), 60);
-        assert_eq!(after.counter(SLOT, Series::GoUnstamped), 60);
+        weigher.apply(&mut after, TARGET_ID);
+        assert_eq!(after.whole(TARGET_ID, Series::GoRunnable).count(), 60);
+        assert_eq!(after.counter(TARGET_ID, Series::GoUnstamped), 60);
         assert_eq!(weigher.times(), (2e9, 5e9));
         // Other targets' figures, and those that do not depend on windows, stay.
         reading
@@ -264,8 +267,8 @@ mod tests {
             .insert((9, Series::GoRunnable as u16, 0), Histogram::default());
         reading
             .histograms
-            .insert((SLOT, Series::RunQueue as u16, 0), Histogram::default());
-        weigher.apply(&mut reading, SLOT);
+            .insert((TARGET_ID, Series::RunQueue as u16, 0), Histogram::default());
+        weigher.apply(&mut reading, TARGET_ID);
         assert_eq!(reading.histograms.len(), 3);
     }
 
@@ -280,7 +283,7 @@ mod tests {
             open: 1e9,
             bounded: true,
         };
-        weigher.settle(&reading, SLOT, stretch);
+        weigher.settle(&reading, TARGET_ID, stretch);
         let found = weighed(&weigher, &reading);
         for (index, bucket) in found.buckets() {
             let (low, high) = agent_common::histogram::bounds_of(index);
@@ -319,7 +322,7 @@ mod tests {
                 open: 1e8,
                 bounded: true,
             };
-            weigher.settle(&reading, SLOT, stretch);
+            weigher.settle(&reading, TARGET_ID, stretch);
         }
         let found = weighed(&weigher, &reading);
         for length in lengths {

@@ -96,7 +96,7 @@ mod tests {
         Header {
             time: 7,
             kind,
-            slot: 1,
+            target_id: 1,
             tgid: 2,
             tid: 3,
         }

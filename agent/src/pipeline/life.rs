@@ -19,9 +19,9 @@ const MOST: usize = 1 << 16;
 
 impl Pipeline {
     /// A target's process ended.
-    pub(super) fn retire(&mut self, slot: u32) {
+    pub(super) fn retire(&mut self, target_id: u32) {
         // One that became another program, or could not be attached, ended before.
-        if let Some(settled) = self.watch.retire(slot, Why::Ended) {
+        if let Some(settled) = self.watch.retire(target_id, Why::Ended) {
             self.unsettled.extend(settled);
         }
     }
@@ -60,7 +60,7 @@ impl Pipeline {
                 "process {}: its last figures are lost, as the kernel's maps could not be read",
                 watched.target.process.pid
             );
-            let spans = self.span_buffer.take_of(watched.target.slot);
+            let spans = self.span_buffer.take_of(watched.target.id);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
                 spans,
@@ -71,10 +71,10 @@ impl Pipeline {
 
     /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
     pub(super) fn bury(&mut self, reading: &Reading) {
-        for Retired { mut watched, why, .. } in self.watch.bury(|slot| reading.is_gone(slot)) {
-            let spans = self.span_buffer.take_of(watched.target.slot);
+        for Retired { mut watched, why, .. } in self.watch.bury(|target_id| reading.is_gone(target_id)) {
+            let spans = self.span_buffer.take_of(watched.target.id);
             if let Some(recorder) = &mut self.recorder {
-                recorder.forget(watched.target.slot);
+                recorder.forget(watched.target.id);
             }
             if why == Why::Refused {
                 self.late += spans.len() as u64;

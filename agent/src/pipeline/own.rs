@@ -58,7 +58,7 @@ impl Pipeline {
 
     pub(super) fn draw(&mut self, reading: &Reading) {
         let mut targets: Vec<&Watched> = self.watch.targets.values().collect();
-        targets.sort_by_key(|watched| watched.target.slot);
+        targets.sort_by_key(|watched| watched.target.id);
         let view = View {
             targets,
             reading,

@@ -35,10 +35,10 @@ impl Pipeline {
             heap::give_back();
         }
         let waiting: Vec<_> = self.span_buffer.take().collect();
-        for (slot, spans) in waiting {
-            let Some(watched) = self.watch.by_slot(slot) else {
+        for (target_id, spans) in waiting {
+            let Some(watched) = self.watch.by_id(target_id) else {
                 // Its target ended: they leave with its last figures.
-                self.span_buffer.put_back(slot, spans);
+                self.span_buffer.put_back(target_id, spans);
                 continue;
             };
             let batch = Batch {

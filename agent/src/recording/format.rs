@@ -50,7 +50,8 @@ pub struct Preface {
 /// A target as its spans need it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Described {
-    pub slot: u32,
+    #[serde(rename = "slot")]
+    pub target_id: u32,
     pub pid: u32,
     pub resource: Vec<(String, serde_json::Value)>,
     /// Future names by type id.
@@ -65,7 +66,8 @@ pub struct Described {
 /// Addresses of a Go target and what they are in its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frames {
-    pub slot: u32,
+    #[serde(rename = "slot")]
+    pub target_id: u32,
     /// Of functions that goroutines were started with: where the one begins that such a goroutine is called by; 0 for none.
     pub starts: Vec<(u64, u64)>,
     pub frames: Vec<(u64, Frame)>,

@@ -36,13 +36,13 @@ const WORKER: u64 = 0x1000;
 const NAMED: u64 = WORKER + 0x8000;
 const SPAWNER: u64 = 0x2000;
 
-fn header(kind: Kind, slot: u32, at: u64) -> Header {
+fn header(kind: Kind, target_id: u32, at: u64) -> Header {
     Header {
         time: BEGIN + at * MS,
         kind: kind as u32,
-        slot,
-        tgid: 100 + slot,
-        tid: 100 + slot,
+        target_id,
+        tgid: 100 + target_id,
+        tid: 100 + target_id,
     }
 }
 
@@ -72,11 +72,11 @@ impl File {
         self
     }
 
-    /// A Go service in slot 1, a tokio service in slot 2.
+    /// A Go service is target 1, a tokio service is target 2.
     fn targets(self) -> Self {
-        let described = |slot: u32, name: &str| Described {
-            slot,
-            pid: 100 + slot,
+        let described = |target_id: u32, name: &str| Described {
+            target_id,
+            pid: 100 + target_id,
             resource: vec![("service.name".to_owned(), name.into())],
             ..Described::default()
         };
@@ -96,7 +96,7 @@ impl File {
             ..described(2, "stock")
         };
         let frames = Frames {
-            slot: 1,
+            target_id: 1,
             starts: vec![(WORKER, NAMED)],
             frames: vec![
                 (NAMED, frame("main.worker")),
@@ -134,13 +134,13 @@ fn wait() -> Wait {
     }
 }
 
-fn peer(role: u8, slot: u32) -> Peer {
+fn peer(role: u8, target_id: u32) -> Peer {
     Peer {
         address: std::net::Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().octets(),
         port: 8080,
         role,
         pad: 0,
-        slot,
+        target_id,
     }
 }
 
@@ -366,7 +366,7 @@ fn damage_is_said_with_its_place() {
 #[test]
 fn names_come_through_as_they_are() {
     let odd = Described {
-        slot: 2,
+        target_id: 2,
         pid: 102,
         resource: vec![("service.name".to_owned(), "evil\u{1b}]0;owned\u{7}\nline".into())],
         futures: HashMap::from([(3, "f\u{1b}[2J".to_owned())]),

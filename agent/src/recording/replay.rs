@@ -51,10 +51,14 @@ impl Replay {
         match record {
             Record::Event(bytes) => self.event(bytes),
             Record::Target(described) => {
-                self.targets.insert(described.slot, target(described));
+                self.targets.insert(described.target_id, target(described));
             }
-            Record::Frames(Frames { slot, starts, frames }) => {
-                if let Some((target, _)) = self.targets.get_mut(&slot) {
+            Record::Frames(Frames {
+                target_id,
+                starts,
+                frames,
+            }) => {
+                if let Some((target, _)) = self.targets.get_mut(&target_id) {
                     target.starts.extend(starts);
                     target.frames.extend(frames);
                 }
@@ -68,7 +72,7 @@ impl Replay {
         self.events += 1;
         match decode(bytes) {
             Ok(Event::Exec(_)) => {}
-            Ok(event) => match self.targets.get_mut(&event.header().slot) {
+            Ok(event) => match self.targets.get_mut(&event.header().target_id) {
                 Some((target, state)) => self.span_buffer.event(&event, target, state),
                 None => self.strangers += 1,
             },
@@ -82,9 +86,9 @@ impl Replay {
     /// What the events became so far.
     pub fn take(&mut self) -> Vec<Batch> {
         let targets = &self.targets;
-        let batch = |(slot, spans)| {
+        let batch = |(target_id, spans)| {
             Some(Batch {
-                resource: targets.get(&slot)?.0.resource.clone(),
+                resource: targets.get(&target_id)?.0.resource.clone(),
                 spans,
                 metrics: Vec::new(),
             })
@@ -161,7 +165,7 @@ fn target(described: Described) -> (Target, State) {
         root: process::proc(),
     };
     let resource = Arc::new(to_resource(&described.resource));
-    let mut target = Target::new(process, described.slot, resource, MonoNs(0));
+    let mut target = Target::new(process, described.target_id, resource, MonoNs(0));
     target.futures = described.futures;
     let state = State {
         wait_reasons: described.wait_reasons,

@@ -30,7 +30,7 @@ pub struct Recorder {
     path: PathBuf,
     out: Aside,
     described: HashSet<u32>,
-    /// Addresses that were told, by slot: of functions that goroutines were started with, and of places in the code.
+    /// Addresses that were told, by target id: of functions that goroutines were started with, and of places in the code.
     starts: HashSet<(u32, u64)>,
     places: HashSet<(u32, u64)>,
     /// Records of events that were not handed on yet, and how many they are.
@@ -106,7 +106,7 @@ impl Recorder {
 
     /// An event of a target, after what its spans need to know.
     pub fn event(&mut self, event: &Event, target: &Target, state: &State) {
-        if self.described.insert(target.slot) {
+        if self.described.insert(target.id) {
             self.json(TARGET, &describe(target, state));
         }
         let (starts, places) = match event {
@@ -128,9 +128,9 @@ impl Recorder {
 
     /// What functions that goroutines were started with, and places in the code, are called; each once.
     fn names(&mut self, target: &Target, starts: Vec<u64>, places: Vec<u64>) {
-        let slot = target.slot;
+        let target_id = target.id;
         let new = |told: &HashSet<(u32, u64)>, addresses: Vec<u64>| -> BTreeSet<u64> {
-            let unknown = |address: &u64| *address != 0 && !told.contains(&(slot, *address));
+            let unknown = |address: &u64| *address != 0 && !told.contains(&(target_id, *address));
             addresses.into_iter().filter(unknown).collect()
         };
         let starts = new(&self.starts, starts).into_iter();
@@ -146,16 +146,23 @@ impl Recorder {
         if starts.is_empty() && frames.is_empty() {
             return;
         }
-        self.starts.extend(starts.iter().map(|(start, _)| (slot, *start)));
-        self.places.extend(frames.iter().map(|(place, _)| (slot, *place)));
-        self.json(FRAMES, &Frames { slot, starts, frames });
+        self.starts.extend(starts.iter().map(|(start, _)| (target_id, *start)));
+        self.places.extend(frames.iter().map(|(place, _)| (target_id, *place)));
+        self.json(
+            FRAMES,
+            &Frames {
+                target_id,
+                starts,
+                frames,
+            },
+        );
     }
 
     /// Forgets what was told of a target, which ended.
-    pub fn forget(&mut self, slot: u32) {
-        self.described.remove(&slot);
+    pub fn forget(&mut self, target_id: u32) {
+        self.described.remove(&target_id);
         for told in [&mut self.starts, &mut self.places] {
-            told.retain(|(of, _)| *of != slot);
+            told.retain(|(of, _)| *of != target_id);
         }
     }
 
@@ -259,7 +266,7 @@ pub(super) fn record(to: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
 
 fn describe(target: &Target, state: &State) -> Described {
     Described {
-        slot: target.slot,
+        target_id: target.id,
         pid: target.process.pid,
         resource: to_json(&target.resource),
         futures: target.futures.clone(),

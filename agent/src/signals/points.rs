@@ -35,7 +35,7 @@ pub fn distribution_with(
     attributes: impl Fn(u32) -> Vec<Attribute>,
     exemplars_of: impl Fn(u32) -> u32,
 ) -> Vec<Metric> {
-    let mut parts: Vec<_> = reading.split(target.slot, series).collect();
+    let mut parts: Vec<_> = reading.split(target.id, series).collect();
     parts.sort_by_key(|(id, _)| *id);
     let points: Vec<Point> = parts
         .into_iter()
@@ -67,7 +67,7 @@ pub fn distribution_with(
 
 /// A kernel counter as a metric of one point; nothing when it never counted.
 pub fn count(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
-    let value = reading.counter(target.slot, series);
+    let value = reading.counter(target.id, series);
     let points = if value == 0 {
         Vec::new()
     } else {

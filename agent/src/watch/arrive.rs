@@ -82,10 +82,10 @@ impl Lifecycle {
                 continue;
             }
             // A look takes its time: the target may have come after what it found.
-            let (slot, is) = (target.slot, target.process.now());
+            let (target_id, is) = (target.target_id, target.process.now());
             match is.map(|now| (ended(target.process, &now), now)) {
                 Ok((Some(why), now)) => {
-                    settled.extend(targets.retire(slot, why));
+                    settled.extend(targets.retire(target_id, why));
                     self.arrived(targets, now);
                 }
                 Ok((None, _)) => {}
@@ -101,7 +101,7 @@ impl Lifecycle {
     pub fn execed(&mut self, targets: &mut impl Targets, pid: u32, time: u64) -> Vec<Settled> {
         let mut settled = Vec::new();
         if let Some(target) = targets.standing(pid) {
-            let slot = target.slot;
+            let target_id = target.target_id;
             let same = || {
                 target
                     .process
@@ -112,7 +112,7 @@ impl Lifecycle {
             if time < target.since.0 && same() {
                 return settled;
             }
-            settled = targets.retire(slot, Why::Execed);
+            settled = targets.retire(target_id, Why::Execed);
         }
         if self.selector.pids.contains(&pid) {
             self.look(targets, pid);

@@ -26,8 +26,8 @@ impl Watch {
             ..
         } = self.options;
         let (types, sites) = (
-            self.maps.set_types(watched.target.slot, &plan.types),
-            self.maps.set_sites(watched.target.slot, &plan.sites),
+            self.maps.set_types(watched.target.id, &plan.types),
+            self.maps.set_sites(watched.target.id, &plan.sites),
         );
         if types > 0 {
             let all = plan.types.len();
@@ -42,7 +42,7 @@ impl Watch {
                 format!("{sites} of {all} places where tasks are woken are not observed: the kernel map is full");
             lessen(watched, signals::tokio::wake::NAME, &reason);
         }
-        watched.known = plan.target(watched.target.slot, slow_wait, slow_poll, slow_request);
+        watched.known = plan.target(watched.target.id, slow_wait, slow_poll, slow_request);
         watched.known.index = index;
         watched.known.reported_reasons = signals::go::sched::reported_reasons(&watched.state.wait_reasons);
         if !watched.state.is_off(signals::process::quota::NAME) {
@@ -52,18 +52,18 @@ impl Watch {
             Ledger::new(
                 limits.of_hooks(watched.benefit.reserved()),
                 SHORTEST_HOOKS,
-                u64::from(watched.target.slot),
+                u64::from(watched.target.id),
             )
         });
         watched.bystander = self
             .options
             .limits
-            .map(|limits| Bystander::new(limits, SHORTEST_HOOKS, u64::from(watched.target.slot)));
+            .map(|limits| Bystander::new(limits, SHORTEST_HOOKS, u64::from(watched.target.id)));
         watched.hooks = PlaneState::new(Plane::Hooks, [].into(), ledger, watched.target.since);
         watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(0);
         watched.overhead.turned = watched.target.since;
         watched.overhead.clock = watched.target.process.cpu_time().unwrap_or_default();
-        if self.hook_set.want(watched.target.slot, &self.windows) {
+        if self.hook_set.want(watched.target.id, &self.windows) {
             watched.known.flags |= HOOKS_OPEN;
             watched.known.hooks_since = watched.target.since.0;
             watched.known.threads_since = self.threads_since(watched.target.since);
@@ -93,7 +93,7 @@ impl Watch {
         let ledger = self
             .options
             .limits
-            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(watched.target.slot)));
+            .map(|limits| Ledger::new(limits, SHORTEST_PROBES, u64::from(watched.target.id)));
         watched.probes = PlaneState::new(Plane::Probes, windowed.into(), ledger, watched.target.since);
         Ok(())
     }

@@ -19,18 +19,18 @@ impl Watch {
         let retired = self
             .retired
             .iter()
-            .map(|retired| (retired.watched.target.slot, Standing::WHOLE));
+            .map(|retired| (retired.watched.target.id, Standing::WHOLE));
         let targets = self.targets.values().map(|watched| {
             let is_open = watched.probes.window.is_open();
             let standing = Standing {
                 hooks: watched.hooks.window.is_open(),
                 probes: if is_open { watched.known.probes_since } else { u64::MAX },
             };
-            (watched.target.slot, standing)
+            (watched.target.id, standing)
         });
         let stands: HashMap<u32, Standing> = retired.chain(targets).collect();
         let old = clock::now().0.saturating_sub(WAITS);
-        let mut held = self.maps.sweep(|slot| stands.get(&slot).copied(), old);
+        let mut held = self.maps.sweep(|target_id| stands.get(&target_id).copied(), old);
         self.clear_threads(&mut held);
         let targets: Vec<_> = self.targets.values().map(|watched| watched.known).collect();
         self.maps.set_held(&targets, &held);
@@ -41,10 +41,12 @@ impl Watch {
     /// was a target, or were seen once more while they did.
     fn clear_threads(&mut self, held: &mut Held) {
         // What is kept was looked at before: a thread that comes meanwhile is no dead one. Of a process that has just ended all goes with it.
-        let alive = |slot: u32| discover::process::threads(*self.by_slot.get(&slot)?).ok();
-        let slots = held.with_threads().into_iter();
-        let alive: HashMap<u32, HashSet<u32>> = slots.filter_map(|slot| Some((slot, alive(slot)?))).collect();
-        let is_dead = |slot, tid| alive.get(&slot).is_some_and(|alive| !alive.contains(&tid));
+        let alive = |target_id: u32| discover::process::threads(*self.by_id.get(&target_id)?).ok();
+        let target_ids = held.with_threads().into_iter();
+        let alive: HashMap<u32, HashSet<u32>> = target_ids
+            .filter_map(|target_id| Some((target_id, alive(target_id)?)))
+            .collect();
+        let is_dead = |target_id, tid| alive.get(&target_id).is_some_and(|alive| !alive.contains(&tid));
         self.maps.forget_threads(held, is_dead);
     }
 }

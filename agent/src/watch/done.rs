@@ -22,19 +22,19 @@ impl Watch {
     /// Takes note of probes and hooks that are attached or detached now.
     pub fn done(&mut self, done: Done) {
         match done {
-            Done::Probes { slot, change } => self.probes_done(slot, change),
+            Done::Probes { target_id, change } => self.probes_done(target_id, change),
             Done::Hooks(hooks) => self.hooks_done(hooks),
         }
     }
 
     /// A target, taken out for the moment so that `self` is free.
-    fn take(&mut self, slot: u32) -> Option<Watched> {
-        let pid = self.by_slot.get(&slot)?;
+    fn take(&mut self, target_id: u32) -> Option<Watched> {
+        let pid = self.by_id.get(&target_id)?;
         self.targets.remove(pid)
     }
 
-    fn probes_done(&mut self, slot: u32, change: Change) {
-        let watched = self.take(slot);
+    fn probes_done(&mut self, target_id: u32, change: Change) {
+        let watched = self.take(target_id);
         match (watched, change) {
             (Some(mut watched), Change::Opened { outcome, always }) => {
                 self.opened(&mut watched, outcome, always);
@@ -57,17 +57,17 @@ impl Watch {
                 self.targets.insert(watched.target.process.pid, watched);
             }
             // The target ended meanwhile; its process may go on.
-            (None, Change::Opened { outcome, always }) => self.left(slot, [outcome.links, always.links]),
-            (None, Change::Again { always }) => self.left(slot, [always.links]),
+            (None, Change::Opened { outcome, always }) => self.left(target_id, [outcome.links, always.links]),
+            (None, Change::Again { always }) => self.left(target_id, [always.links]),
             (None, Change::Closed) => {
-                self.leaving.over(slot);
+                self.leaving.over(target_id);
             }
         }
     }
 
     /// Takes out again what was put into a process meanwhile that is no target any more.
-    fn left<const N: usize>(&mut self, slot: u32, links: [Links; N]) {
-        let pid = self.leaving.over(slot);
+    fn left<const N: usize>(&mut self, target_id: u32, links: [Links; N]) {
+        let pid = self.leaving.over(target_id);
         for links in links {
             let task = self.windows.detach(links);
             if let Some(pid) = pid {
@@ -78,8 +78,8 @@ impl Watch {
 
     fn hooks_done(&mut self, done: Hooks) {
         let before = self.hook_set.failures();
-        for slot in self.hook_set.done(done, &self.windows) {
-            let Some(mut watched) = self.take(slot) else {
+        for target_id in self.hook_set.done(done, &self.windows) {
+            let Some(mut watched) = self.take(target_id) else {
                 continue;
             };
             if watched.hooks.window == Window::Busy {
@@ -91,8 +91,10 @@ impl Watch {
         if failures == before {
             return;
         }
-        for slot in self.by_slot.keys().copied().collect::<Vec<_>>() {
-            let Some(mut watched) = self.take(slot) else { continue };
+        for target_id in self.by_id.keys().copied().collect::<Vec<_>>() {
+            let Some(mut watched) = self.take(target_id) else {
+                continue;
+            };
             watched.failures.hooks.clone_from(&failures);
             watched.restate();
             self.follow_threads(&mut watched);
@@ -124,7 +126,7 @@ impl Watch {
         let lost = signals::plan::lost(image, watched.target.bias, missing, before)?;
         if watched.lost != lost.places {
             // Those for which there was no room have none now: that was said when it was attached.
-            self.maps.set_types(watched.target.slot, &lost.types);
+            self.maps.set_types(watched.target.id, &lost.types);
             watched.lost = lost.places;
         }
         lost.failure

@@ -38,7 +38,7 @@ const LATER: Duration = Duration::from_millis(50);
 /// Figures that are to be settled with a reading of the kernel's maps taken now.
 #[derive(Clone, Copy, Debug)]
 pub struct Settled {
-    pub slot: u32,
+    pub target_id: u32,
     pub plane: Plane,
     pub stretch: Interval,
 }
@@ -54,7 +54,7 @@ impl Watch {
         let tails: HashMap<u32, _> = self
             .targets
             .values()
-            .map(|watched| (watched.target.slot, self.tail(watched)))
+            .map(|watched| (watched.target.id, self.tail(watched)))
             .collect();
         let (mut turns, attached) = (Vec::new(), self.hook_set.is_attached());
         for watched in self.targets.values_mut() {
@@ -62,8 +62,8 @@ impl Watch {
             if young || now.0.saturating_sub(watched.overhead.turned.0) >= CALM {
                 match self.meter.hits(watched.known.index) {
                     Ok(hits) => {
-                        let scale = self.places.allowed * scales.get(&watched.target.slot).copied().unwrap_or(1.0);
-                        let tail = tails[&watched.target.slot];
+                        let scale = self.places.allowed * scales.get(&watched.target.id).copied().unwrap_or(1.0);
+                        let tail = tails[&watched.target.id];
                         turns.push((
                             watched.target.process.pid,
                             turn(watched, &self.meter.costs, hits, now, scale, tail, attached),
@@ -165,7 +165,7 @@ impl Watch {
                     && now.0.saturating_sub(since.0) >= least
                 {
                     settled.push(Settled {
-                        slot: watched.target.slot,
+                        target_id: watched.target.id,
                         plane,
                         stretch: plane_state.settle(since, now, now, false),
                     });
@@ -177,7 +177,7 @@ impl Watch {
 
     fn open_hooks(&mut self, watched: &mut Watched) {
         watched.capacity = Capacity::of(watched.target.process.pid);
-        if self.hook_set.want(watched.target.slot, &self.windows) {
+        if self.hook_set.want(watched.target.id, &self.windows) {
             self.hooks_opened(watched);
         } else {
             watched.hooks.window = Window::Busy;
@@ -207,8 +207,8 @@ impl Watch {
         let cut = self.cut(watched, Plane::Hooks);
         watched.known.flags &= !HOOKS_OPEN;
         self.tell(watched, 0);
-        let settled = shut(watched.target.slot, Plane::Hooks, &mut watched.hooks, cut);
-        self.hook_set.release(watched.target.slot, &self.windows);
+        let settled = shut(watched.target.id, Plane::Hooks, &mut watched.hooks, cut);
+        self.hook_set.release(watched.target.id, &self.windows);
         watched.hooks.window = Window::Closed;
         if let Some(ledger) = &mut watched.hooks.ledger {
             ledger.closed();
@@ -220,7 +220,7 @@ impl Watch {
         watched.capacity = Capacity::of(watched.target.process.pid);
         watched.probes.window = Window::Busy;
         self.windows.open(
-            watched.target.slot,
+            watched.target.id,
             Place::of(&watched.target.process, watched.target.bias),
             watched.probes.probes.clone(),
             watched.missing.clone(),
@@ -231,7 +231,7 @@ impl Watch {
     fn try_again(&mut self, watched: &mut Watched) {
         watched.probes.window = Window::Busy;
         self.windows.again(
-            watched.target.slot,
+            watched.target.id,
             Place::of(&watched.target.process, watched.target.bias),
             watched.missing.clone(),
         );
@@ -242,10 +242,10 @@ impl Watch {
         let cut = self.cut(watched, Plane::Probes);
         watched.known.flags &= !PROBES_OPEN;
         self.tell(watched, 0);
-        let settled = shut(watched.target.slot, Plane::Probes, &mut watched.probes, cut);
+        let settled = shut(watched.target.id, Plane::Probes, &mut watched.probes, cut);
         watched.probes.window = Window::Busy;
         self.windows
-            .close(watched.target.slot, std::mem::take(&mut watched.probes.links));
+            .close(watched.target.id, std::mem::take(&mut watched.probes.links));
         settled
     }
 
@@ -294,7 +294,7 @@ fn is_young(plane_state: &PlaneState, now: MonoNs) -> bool {
 }
 
 /// What a window that ends now, or ended when it was `cut`, has seen is to be settled.
-fn shut(slot: u32, plane: Plane, plane_state: &mut PlaneState, cut: Option<MonoNs>) -> Option<Settled> {
+fn shut(target_id: u32, plane: Plane, plane_state: &mut PlaneState, cut: Option<MonoNs>) -> Option<Settled> {
     let Window::Open { since } = plane_state.window else {
         return None;
     };
@@ -303,7 +303,7 @@ fn shut(slot: u32, plane: Plane, plane_state: &mut PlaneState, cut: Option<MonoN
     plane_state.cuts += u64::from(cut.is_some());
     let now = clock::now();
     Some(Settled {
-        slot,
+        target_id,
         plane,
         stretch: plane_state.settle(since, cut.unwrap_or(now), now, true),
     })

@@ -17,7 +17,7 @@ use crate::attach::{
 /// How long until a hook that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The hooks, and the slots of targets that want them.
+/// The hooks, and the ids of targets that want them.
 #[derive(Debug, Default)]
 pub struct HookSet {
     attached: Vec<AttachedHook>,
@@ -56,15 +56,15 @@ impl HookSet {
     }
 
     /// A target wants them; whether it need not wait for them. Otherwise see [`Self::done`].
-    pub fn want(&mut self, slot: u32, windows: &Windows) -> bool {
-        self.wanted.insert(slot);
+    pub fn want(&mut self, target_id: u32, windows: &Windows) -> bool {
+        self.wanted.insert(target_id);
         self.turn(windows);
         self.is_ready()
     }
 
     /// A target wants them no more, if it ever did.
-    pub fn release(&mut self, slot: u32, windows: &Windows) {
-        self.wanted.remove(&slot);
+    pub fn release(&mut self, target_id: u32, windows: &Windows) {
+        self.wanted.remove(&target_id);
         self.turn(windows);
     }
 
@@ -90,7 +90,7 @@ impl HookSet {
             .collect()
     }
 
-    /// What was under way is done: the slots that have waited for it.
+    /// What was under way is done: the ids of targets that have waited for it.
     pub fn done(&mut self, done: Hooks, windows: &Windows) -> Vec<u32> {
         self.note(done, Instant::now());
         self.turn(windows);
@@ -176,7 +176,7 @@ impl Move {
 mod tests {
     use super::*;
 
-    const SLOT: u32 = 7;
+    const TARGET_ID: u32 = 7;
 
     fn detached(signal: &'static str) -> DetachedHook {
         DetachedHook {
@@ -217,7 +217,7 @@ mod tests {
         assert!(set.is_attached() && !set.is_ready());
         set.note(Hooks::Detached(vec![detached("one"), detached("two")]), now);
         assert!(!set.is_attached());
-        set.wanted.insert(SLOT);
+        set.wanted.insert(TARGET_ID);
         assert_eq!(step(&mut set, now), "attach one two");
         assert!(!set.is_ready());
         set
@@ -275,7 +275,7 @@ mod tests {
         set.wanted.clear();
         assert_eq!(step(&mut set, now), "detach one");
         set.note(Hooks::Detached(vec![detached("one")]), now);
-        set.wanted.insert(SLOT);
+        set.wanted.insert(TARGET_ID);
         assert_eq!(step(&mut set, now + RETRY), "attach two one");
     }
 

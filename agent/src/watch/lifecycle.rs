@@ -20,7 +20,7 @@ use crate::{
 
 /// A target, as far as its life goes.
 pub struct Standing<'a> {
-    pub slot: u32,
+    pub target_id: u32,
     /// What it was when it became one.
     pub process: &'a Process,
     /// When that was.
@@ -46,7 +46,7 @@ pub trait Targets {
     ) -> anyhow::Result<()>;
 
     /// Ends a target; what its open windows saw is to be settled.
-    fn retire(&mut self, slot: u32, why: Why) -> Vec<Settled>;
+    fn retire(&mut self, target_id: u32, why: Why) -> Vec<Settled>;
 }
 
 /// Processes that are no targets, as far as they are known.

@@ -30,7 +30,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A target, without what the kernel has of it.
 struct Held {
-    slot: u32,
+    target_id: u32,
     index: u32,
     process: Process,
     since: u64,
@@ -57,7 +57,7 @@ struct Kept {
 impl Targets for Kept {
     fn standing(&self, pid: u32) -> Option<Standing<'_>> {
         self.targets.get(&pid).map(|held| Standing {
-            slot: held.slot,
+            target_id: held.target_id,
             process: &held.process,
             since: MonoNs(held.since),
         })
@@ -82,7 +82,7 @@ impl Targets for Kept {
         self.places.take();
         self.taken += 1;
         let held = Held {
-            slot: self.taken,
+            target_id: self.taken,
             index,
             process,
             since: self.now,
@@ -91,11 +91,11 @@ impl Targets for Kept {
         Ok(())
     }
 
-    fn retire(&mut self, slot: u32, why: Why) -> Vec<Settled> {
+    fn retire(&mut self, target_id: u32, why: Why) -> Vec<Settled> {
         let pid = self
             .targets
             .iter()
-            .find(|(_, held)| held.slot == slot)
+            .find(|(_, held)| held.target_id == target_id)
             .map(|(pid, _)| *pid);
         let pid = pid.expect("a target");
         self.unread.push(self.targets[&pid].index);
@@ -215,8 +215,8 @@ impl World {
     /// A process ends, and its pidfd says so.
     fn ends(&mut self, pid: u32) {
         self.kept.proc.end(pid);
-        let slot = self.kept.targets[&pid].slot;
-        self.kept.retire(slot, Why::Ended);
+        let target_id = self.kept.targets[&pid].target_id;
+        self.kept.retire(target_id, Why::Ended);
     }
 
     /// The last figures of those that ended are read.

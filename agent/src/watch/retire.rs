@@ -38,15 +38,15 @@ pub struct Retired {
 
 impl Watch {
     /// Ends a target; what its open windows saw is to be settled. None when it ended before.
-    pub fn retire(&mut self, slot: u32, why: Why) -> Option<Vec<Settled>> {
-        let pid = self.by_slot.remove(&slot)?;
+    pub fn retire(&mut self, target_id: u32, why: Why) -> Option<Vec<Settled>> {
+        let pid = self.by_id.remove(&target_id)?;
         let watched = self.targets.remove(&pid)?;
         Some(self.dismiss(watched, why))
     }
 
     /// The same of one that is not among the targets, or not yet.
     pub(super) fn dismiss(&mut self, mut watched: Watched, why: Why) -> Vec<Settled> {
-        let (pid, slot) = (watched.target.process.pid, watched.target.slot);
+        let (pid, target_id) = (watched.target.process.pid, watched.target.id);
         if let Err(error) = self.maps.dismiss(pid) {
             self.maps.note(&error);
         }
@@ -54,7 +54,7 @@ impl Watch {
             // Its process may go on, as another program.
             end.abort();
         }
-        self.hook_set.release(slot, &self.windows);
+        self.hook_set.release(target_id, &self.windows);
         for links in [&mut watched.links, &mut watched.probes.links] {
             let task = self.windows.detach(std::mem::take(links));
             if why != Why::Ended {
@@ -62,7 +62,7 @@ impl Watch {
             }
         }
         if why != Why::Ended && watched.probes.window == Window::Busy {
-            self.leaving.wait_for(slot, pid);
+            self.leaving.wait_for(target_id, pid);
         }
         self.last_hits(&mut watched);
         (watched.made, watched.over) = (self.maps.made(&watched.known), self.maps.over(&watched.known));
@@ -77,7 +77,11 @@ impl Watch {
             // While windows were always open, figures are the kernel's own counts.
             if let (Window::Open { since: opened }, true) = (plane_state.window, plane_state.weighed) {
                 let stretch = plane_state.settle(opened, cut.unwrap_or(since), since, false);
-                settled.push(Settled { slot, plane, stretch });
+                settled.push(Settled {
+                    target_id,
+                    plane,
+                    stretch,
+                });
             }
             plane_state.window = Window::None;
         }
@@ -112,19 +116,19 @@ impl Watch {
         !self.retired.is_empty()
     }
 
-    /// Slots of which the kernel's maps hold something that counts: of targets, and of those that have just ended; with `ending` of
+    /// Ids of targets of which the kernel's maps hold something that counts: of targets, and of those that have just ended; with `ending` of
     /// targets only.
     pub fn kept(&self, ending: bool) -> HashSet<u32> {
         let now = clock::now();
         let recent = self.retired.iter().filter(|retired| !ending && !retired.is_over(now));
-        let recent = recent.map(|retired| retired.watched.target.slot);
-        self.by_slot.keys().copied().chain(recent).collect()
+        let recent = recent.map(|retired| retired.watched.target.id);
+        self.by_id.keys().copied().chain(recent).collect()
     }
 
-    /// Takes out those whose slots are `gone`, and tidies the kernel's maps.
+    /// Takes out those that are `gone`, by id, and tidies the kernel's maps.
     pub fn bury(&mut self, gone: impl Fn(u32) -> bool) -> Vec<Retired> {
         let retired = std::mem::take(&mut self.retired).into_iter();
-        let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.watched.target.slot));
+        let (over, recent): (Vec<_>, Vec<_>) = retired.partition(|retired| gone(retired.watched.target.id));
         self.retired = recent;
         if !over.is_empty() {
             self.maps.forget(gone);
@@ -142,7 +146,7 @@ impl Watch {
 pub(super) struct Leaving {
     /// By pid, with when the last was added.
     tasks: HashMap<u32, (Instant, Vec<JoinHandle<()>>)>,
-    /// Pids by slots of targets that ended while probes were being attached or detached, and when they did.
+    /// Pids by target id, of targets that ended while probes were being attached or detached, and when they did.
     under_way: HashMap<u32, (u32, Instant)>,
 }
 
@@ -155,14 +159,14 @@ impl Leaving {
         tasks.push(task);
     }
 
-    /// Such a task follows, or is over, when what is under way for a slot is.
-    fn wait_for(&mut self, slot: u32, pid: u32) {
-        self.under_way.insert(slot, (pid, Instant::now()));
+    /// Such a task follows, or is over, when what is under way for a target is.
+    fn wait_for(&mut self, target_id: u32, pid: u32) {
+        self.under_way.insert(target_id, (pid, Instant::now()));
     }
 
-    /// What was under way for a slot is over: its pid, if it was waited for.
-    pub(super) fn over(&mut self, slot: u32) -> Option<u32> {
-        self.under_way.remove(&slot).map(|(pid, _)| pid)
+    /// What was under way for a target is over: its pid, if it was waited for.
+    pub(super) fn over(&mut self, target_id: u32) -> Option<u32> {
+        self.under_way.remove(&target_id).map(|(pid, _)| pid)
     }
 
     /// Whether there are any of a process, for as long as they are worth waiting for.

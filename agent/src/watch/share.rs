@@ -10,7 +10,7 @@ use crate::budget::{
 };
 
 impl Watch {
-    /// By slot, the part of its limits that the host's leave a target; those that are not in it have all.
+    /// By target id, the part of its limits that the host's leave a target; those that are not in it have all.
     pub(super) fn scales(&self) -> HashMap<u32, f64> {
         let (Some(limits), Some(host)) = (self.options.limits, self.options.host) else {
             return HashMap::new();
@@ -19,10 +19,10 @@ impl Watch {
             let ledger = watched.hooks.ledger.as_ref()?;
             let cores = limits.income(ledger.load(), 1.0);
             let weight = watched.benefit.weight();
-            Some((watched.target.slot, Demand { cores, weight }))
+            Some((watched.target.id, Demand { cores, weight }))
         };
-        let (slots, demands): (Vec<u32>, Vec<Demand>) = self.targets.values().filter_map(demand).unzip();
-        slots.into_iter().zip(division::shares(&demands, host)).collect()
+        let (target_ids, demands): (Vec<u32>, Vec<Demand>) = self.targets.values().filter_map(demand).unzip();
+        target_ids.into_iter().zip(division::shares(&demands, host)).collect()
     }
 
     /// How busy the cores are that a target has, and the share of its requests that the windows of one of its planes, or
@@ -43,9 +43,9 @@ impl Watch {
     }
 
     /// A window of a target's probes was settled: what it told decides what they may cost, and what is left to the hooks.
-    pub fn judge(&mut self, slot: u32) {
+    pub fn judge(&mut self, target_id: u32) {
         let Some(limits) = self.options.limits else { return };
-        let Some(watched) = self.by_slot(slot) else { return };
+        let Some(watched) = self.by_id(target_id) else { return };
         let Some(ledger) = &mut watched.hooks.ledger else {
             return;
         };

@@ -8,7 +8,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use super::{Failed, TargetMaps};
 use crate::aggregate::Table;
 
-/// What a slot keeps in the maps. The programs do not mistake the rest for what they see next, but it takes room: a socket that is
+/// What a target keeps in the maps. The programs do not mistake the rest for what they see next, but it takes room: a socket that is
 /// closed while no hook sees it would stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
@@ -27,19 +27,19 @@ impl Standing {
     }
 }
 
-/// What slots hold, as a walk found it.
+/// How many entries each target has, as a walk found it.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// By [`Shared`], and slot; None of a map that could not be read.
+    /// By [`Shared`], and target id; None of a map that could not be read.
     counts: [Option<HashMap<u32, i64>>; Shared::COUNT],
-    /// What is kept by thread: the map, the slot, the tid.
+    /// What is kept by thread: the map, the target id, the tid.
     threads: Vec<(Shared, u32, u32)>,
 }
 
 impl Held {
-    /// Slots of which something is kept by thread.
+    /// Ids of targets that have entries by thread.
     pub fn with_threads(&self) -> HashSet<u32> {
-        self.threads.iter().map(|(_, slot, _)| *slot).collect()
+        self.threads.iter().map(|(_, target_id, _)| *target_id).collect()
     }
 }
 
@@ -54,15 +54,15 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     fn clear<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
         &self,
         table: &mut Table<K, V>,
-        slot: impl Fn(&K, &V) -> u32,
+        target_id: impl Fn(&K, &V) -> u32,
         counts: impl Fn(Standing, &V) -> bool,
         mut kept: impl FnMut(u32, &K),
     ) -> bool {
         let outcome = table.remove_where(|key, value| {
-            let slot = slot(key, value);
-            let is_kept = (self.stands)(slot).is_some_and(|standing| counts(standing, value));
+            let target_id = target_id(key, value);
+            let is_kept = (self.stands)(target_id).is_some_and(|standing| counts(standing, value));
             if is_kept {
-                kept(slot, key);
+                kept(target_id, key);
             }
             !is_kept
         });
@@ -76,11 +76,13 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
         &mut self,
         of: Shared,
         table: &mut Table<K, V>,
-        slot: impl Fn(&K, &V) -> u32,
+        target_id: impl Fn(&K, &V) -> u32,
         counts: impl Fn(Standing, &V) -> bool,
     ) {
         let mut found = HashMap::new();
-        let is_read = self.clear(table, slot, counts, |slot, _| *found.entry(slot).or_default() += 1);
+        let is_read = self.clear(table, target_id, counts, |target_id, _| {
+            *found.entry(target_id).or_default() += 1
+        });
         self.held.counts[of as usize] = is_read.then_some(found);
     }
 
@@ -89,22 +91,22 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
         &mut self,
         of: Shared,
         table: &mut Table<u32, V>,
-        slot: impl Fn(&V) -> u32,
+        target_id: impl Fn(&V) -> u32,
         counts: impl Fn(Standing) -> bool,
     ) {
         let (mut found, mut tids) = (HashMap::new(), Vec::new());
-        let kept = |slot, tid: &u32| {
-            *found.entry(slot).or_default() += 1;
-            tids.push((of, slot, *tid));
+        let kept = |target_id, tid: &u32| {
+            *found.entry(target_id).or_default() += 1;
+            tids.push((of, target_id, *tid));
         };
-        let is_read = self.clear(table, |_, value| slot(value), |standing, _| counts(standing), kept);
+        let is_read = self.clear(table, |_, value| target_id(value), |standing, _| counts(standing), kept);
         self.held.counts[of as usize] = is_read.then_some(found);
         self.held.threads.extend(tids);
     }
 }
 
 impl TargetMaps {
-    /// Removes what is over by how each slot `stands`, None where it is nobody's, and wakes that are `old`; tells what is left.
+    /// Removes entries that are over: `stands` says how each target stands, None for one that is gone. Wakes from before `old` go too. Returns what is left.
     pub fn sweep(&mut self, stands: impl Fn(u32) -> Option<Standing>, old: u64) -> Held {
         let mut walk = Walk {
             stands,
@@ -114,72 +116,72 @@ impl TargetMaps {
         walk.count(
             Shared::Goroutines,
             &mut self.goroutines,
-            |key, _| key.slot as u32,
+            |key, _| key.target_id as u32,
             |standing, value| value.window >= standing.probes,
         );
         walk.count(
             Shared::TokioWoken,
             &mut self.woken,
-            |key, _| key.slot as u32,
+            |key, _| key.target_id as u32,
             |standing, at| *at >= standing.probes.max(old),
         );
         walk.threads(
             Shared::TokioThreads,
             &mut self.workers,
-            |value| value.slot,
+            |value| value.target_id,
             Standing::has_probes,
         );
         walk.count(
             Shared::Connecting,
             &mut self.connecting,
-            |_, value| value.slot,
+            |_, value| value.target_id,
             |_, _| true,
         );
         walk.count(
             Shared::Sockets,
             &mut self.sockets,
-            |_, value| value.slot,
+            |_, value| value.target_id,
             |standing, _| standing.hooks,
         );
         walk.threads(
             Shared::Threads,
             &mut self.threads,
-            |value| value.slot,
+            |value| value.target_id,
             |standing| standing.hooks,
         );
         walk.threads(
             Shared::Syscalls,
             &mut self.syscalls,
-            |value| value.slot,
+            |value| value.target_id,
             |standing| standing.hooks,
         );
         walk.clear(
             &mut self.gathered,
-            |key, _| key.slot as u32,
+            |key, _| key.target_id as u32,
             |standing, _| standing.has_probes(),
             |_, _| {},
         );
-        walk.clear(&mut self.paid, |key, _| key.slot, |_, _| true, |_, _| {});
-        walk.clear(&mut self.types, |key, _| key.slot as u32, |_, _| true, |_, _| {});
-        walk.clear(&mut self.sites, |key, _| key.slot as u32, |_, _| true, |_, _| {});
+        walk.clear(&mut self.paid, |key, _| key.target_id, |_, _| true, |_, _| {});
+        walk.clear(&mut self.types, |key, _| key.target_id as u32, |_, _| true, |_, _| {});
+        walk.clear(&mut self.sites, |key, _| key.target_id as u32, |_, _| true, |_, _| {});
         walk.held
     }
 
-    /// Removes all that belongs to slots that are `gone`, however many there are.
+    /// Removes all entries of targets that are `gone`.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
-        self.sweep(|slot| (!gone(slot)).then_some(Standing::WHOLE), 0);
+        self.sweep(|target_id| (!gone(target_id)).then_some(Standing::WHOLE), 0);
     }
 
-    /// Removes what is kept of threads, by slot and tid, that are dead.
+    /// Removes the entries of threads that are dead, by target id and tid.
     pub fn forget_threads(&mut self, held: &mut Held, is_dead: impl Fn(u32, u32) -> bool) {
         for of in [Shared::TokioThreads, Shared::Threads, Shared::Syscalls] {
             let mut dead = Vec::new();
-            for (_, slot, tid) in held.threads.iter().filter(|(map, ..)| *map as usize == of as usize) {
-                if is_dead(*slot, *tid) {
+            for (_, target_id, tid) in held.threads.iter().filter(|(map, ..)| *map as usize == of as usize) {
+                if is_dead(*target_id, *tid) {
                     dead.push(*tid);
                     let count = held.counts[of as usize]
                         .as_mut()
-                        .and_then(|counts| counts.get_mut(slot));
+                        .and_then(|counts| counts.get_mut(target_id));
                     count.into_iter().for_each(|count| *count -= 1);
                 }
             }
@@ -199,7 +201,7 @@ impl TargetMaps {
                 continue;
             };
             for target in targets {
-                let count = counts.get(&target.slot).copied().unwrap_or_default();
+                let count = counts.get(&target.id).copied().unwrap_or_default();
                 // What programs add or remove between the walk and this is off by one each, until the next time.
                 if let Err(error) = self.held.set(of.held(target.index), count, 0) {
                     self.failed.note(&error);

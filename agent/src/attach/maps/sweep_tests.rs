@@ -14,7 +14,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use super::*;
 use crate::{aggregate::Table, pipeline, signals};
 
-/// Slots: both windows are open, none is, one that has just ended, nobody's.
+/// Target ids: both windows are open, none is, one that has just ended, nobody's.
 const OPEN: u32 = 1;
 const CLOSED: u32 = 2;
 const ENDED: u32 = 3;
@@ -23,8 +23,8 @@ const NOBODY: u32 = 4;
 const SINCE: u64 = 100;
 const OLD: u64 = 60;
 
-fn stands(slot: u32) -> Option<Standing> {
-    match slot {
+fn stands(target_id: u32) -> Option<Standing> {
+    match target_id {
         OPEN => Some(Standing {
             hooks: true,
             probes: SINCE,
@@ -38,29 +38,37 @@ fn stands(slot: u32) -> Option<Standing> {
     }
 }
 
-/// Every map, each with something of every slot: before the window, and in it.
+/// Every map, each with an entry of every target: before the window, and in it.
 fn filled() -> TargetMaps {
     let (mut object, _hooks) = pipeline::load(1 << 16, &signals::NAMES.map(str::to_owned), &[]).unwrap();
     let mut maps = TargetMaps::new(&mut |name| object.ebpf.take_map(name)).unwrap();
-    for slot in [OPEN, CLOSED, ENDED, NOBODY] {
-        let of = u64::from(slot);
+    for target_id in [OPEN, CLOSED, ENDED, NOBODY] {
+        let of = u64::from(target_id);
         for time in [50, OLD, SINCE] {
             let (key, goroutine) = (
-                GoroutineKey { g: time, slot: of },
+                GoroutineKey { g: time, target_id: of },
                 Goroutine {
                     window: time,
                     ..Goroutine::default()
                 },
             );
             maps.goroutines.insert(&key, &goroutine).unwrap();
-            maps.woken.insert(&WokenKey { task: time, slot: of }, &time).unwrap();
+            maps.woken
+                .insert(
+                    &WokenKey {
+                        task: time,
+                        target_id: of,
+                    },
+                    &time,
+                )
+                .unwrap();
         }
-        for tid in [slot * 10, slot * 10 + 1] {
+        for tid in [target_id * 10, target_id * 10 + 1] {
             maps.workers
                 .insert(
                     &tid,
                     &Worker {
-                        slot,
+                        target_id,
                         ..Worker::default()
                     },
                 )
@@ -69,7 +77,7 @@ fn filled() -> TargetMaps {
                 .insert(
                     &tid,
                     &Thread {
-                        slot,
+                        target_id,
                         ..Thread::default()
                     },
                 )
@@ -78,7 +86,7 @@ fn filled() -> TargetMaps {
                 .insert(
                     &tid,
                     &Call {
-                        slot,
+                        target_id,
                         ..Call::default()
                     },
                 )
@@ -88,7 +96,7 @@ fn filled() -> TargetMaps {
             .insert(
                 &of,
                 &Connecting {
-                    slot,
+                    target_id,
                     ..Connecting::default()
                 },
             )
@@ -97,50 +105,50 @@ fn filled() -> TargetMaps {
             .insert(
                 &of,
                 &Socket {
-                    slot,
+                    target_id,
                     ..Socket::default()
                 },
             )
             .unwrap();
         maps.gathered
-            .insert(&ProcessorKey { p: 7, slot: of }, &Gathered::default())
+            .insert(&ProcessorKey { p: 7, target_id: of }, &Gathered::default())
             .unwrap();
         maps.paid
             .insert(
                 &PayerKey {
-                    slot,
+                    target_id,
                     ..PayerKey::default()
                 },
                 &Payer::default(),
             )
             .unwrap();
-        maps.set_types(slot, &[(7, 1)]);
-        maps.set_sites(slot, &[(7, 1)]);
+        maps.set_types(target_id, &[(7, 1)]);
+        maps.set_sites(target_id, &[(7, 1)]);
     }
     maps
 }
 
-/// How many entries of each slot there are.
+/// How many entries each target has.
 fn left<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
     table: &Table<K, V>,
-    slot: impl Fn(&K, &V) -> u32,
+    target_id: impl Fn(&K, &V) -> u32,
 ) -> [i64; 4] {
     let mut left = [0; 4];
     table
-        .each(|key, value| left[slot(key, value) as usize - 1] += 1)
+        .each(|key, value| left[target_id(key, value) as usize - 1] += 1)
         .unwrap();
     left
 }
 
 fn left_of(maps: &TargetMaps, of: Shared) -> [i64; 4] {
     match of {
-        Shared::Goroutines => left(&maps.goroutines, |key, _| key.slot as u32),
-        Shared::TokioWoken => left(&maps.woken, |key, _| key.slot as u32),
-        Shared::TokioThreads => left(&maps.workers, |_, value| value.slot),
-        Shared::Connecting => left(&maps.connecting, |_, value| value.slot),
-        Shared::Sockets => left(&maps.sockets, |_, value| value.slot),
-        Shared::Threads => left(&maps.threads, |_, value| value.slot),
-        Shared::Syscalls => left(&maps.syscalls, |_, value| value.slot),
+        Shared::Goroutines => left(&maps.goroutines, |key, _| key.target_id as u32),
+        Shared::TokioWoken => left(&maps.woken, |key, _| key.target_id as u32),
+        Shared::TokioThreads => left(&maps.workers, |_, value| value.target_id),
+        Shared::Connecting => left(&maps.connecting, |_, value| value.target_id),
+        Shared::Sockets => left(&maps.sockets, |_, value| value.target_id),
+        Shared::Threads => left(&maps.threads, |_, value| value.target_id),
+        Shared::Syscalls => left(&maps.syscalls, |_, value| value.target_id),
     }
 }
 
@@ -151,9 +159,9 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
         return eprintln!("SKIPPED: needs root");
     }
     let mut maps = filled();
-    let target = |slot| Target {
-        slot,
-        index: slot,
+    let target = |target_id| Target {
+        id: target_id,
+        index: target_id,
         ..Target::default()
     };
     let mut held = maps.sweep(stands, OLD);
@@ -167,12 +175,12 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
     for of in Shared::ALL {
         assert_eq!(left_of(&maps, of), expected(of), "{of:?}");
     }
-    assert_eq!(left(&maps.gathered, |key, _| key.slot as u32), [1, 0, 1, 0]);
-    assert_eq!(left(&maps.paid, |key, _| key.slot), [1, 1, 1, 0]);
-    assert_eq!(left(&maps.types, |key, _| key.slot as u32), [1, 1, 1, 0]);
-    assert_eq!(left(&maps.sites, |key, _| key.slot as u32), [1, 1, 1, 0]);
+    assert_eq!(left(&maps.gathered, |key, _| key.target_id as u32), [1, 0, 1, 0]);
+    assert_eq!(left(&maps.paid, |key, _| key.target_id), [1, 1, 1, 0]);
+    assert_eq!(left(&maps.types, |key, _| key.target_id as u32), [1, 1, 1, 0]);
+    assert_eq!(left(&maps.sites, |key, _| key.target_id as u32), [1, 1, 1, 0]);
     assert_eq!(held.with_threads(), [OPEN, ENDED].into());
-    maps.forget_threads(&mut held, |slot, tid| slot == OPEN && tid == 11);
+    maps.forget_threads(&mut held, |target_id, tid| target_id == OPEN && tid == 11);
     assert_eq!(left_of(&maps, Shared::Threads), [1, 0, 2, 0]);
     // As the map says it, whatever stood there.
     for of in Shared::ALL {
@@ -181,10 +189,10 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
     maps.set_held(&[target(OPEN), target(CLOSED)], &held);
     for of in Shared::ALL {
         let [open, closed, ..] = left_of(&maps, of);
-        let told = |slot| maps.held.get(&of.held(slot), 0).unwrap();
+        let told = |target_id| maps.held.get(&of.held(target_id), 0).unwrap();
         assert_eq!([told(OPEN), told(CLOSED)], [open, closed], "{of:?}");
     }
-    maps.forget(|slot| slot != CLOSED);
+    maps.forget(|target_id| target_id != CLOSED);
     assert_eq!(left_of(&maps, Shared::Connecting), [0, 1, 0, 0]);
     assert_eq!(left_of(&maps, Shared::Threads), [0; 4]);
     assert_eq!(maps.failed(), None);

@@ -63,7 +63,7 @@ fn reason(caller: &str) -> &'static str {
 /// How many were handed off, by reason.
 pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for (caller, count) in reading.counts(target.slot, Series::GoHandoff) {
+    for (caller, count) in reading.counts(target.id, Series::GoHandoff) {
         // What is kept is the return address: the call is just before it.
         let caller = origins::function(caller.wrapping_sub(1), target);
         *counts.entry(reason(&caller)).or_default() += count;

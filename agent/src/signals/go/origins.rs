@@ -57,7 +57,7 @@ impl Throttled {
 pub fn note(target: &Target, state: &mut State, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
     for series in [Series::GoTime, Series::GoAssist, Series::GoSyscall] {
-        for (origin, _, bucket) in reading.parts(target.slot, series) {
+        for (origin, _, bucket) in reading.parts(target.id, series) {
             *times.entry(named(origin, target)).or_default() += bucket.sum;
         }
     }
@@ -97,7 +97,7 @@ pub fn by_origin(
     series: Series,
 ) -> HashMap<(Option<u32>, u8), Bucket> {
     let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
-    for (origin, part, bucket) in reading.parts(target.slot, series) {
+    for (origin, part, bucket) in reading.parts(target.id, series) {
         let origin = named(origin, target);
         let origin = state.origins.shown.contains(&origin).then_some(origin);
         let sum = sums.entry((origin, part)).or_default();
@@ -110,7 +110,7 @@ pub fn by_origin(
 /// What the time from runnable to running went into, largest first, as people read it; None when there was none.
 pub fn turns(target: &Target, state: &State, reading: &Reading) -> Option<String> {
     let mut times: HashMap<&str, u64> = HashMap::new();
-    for (_, part, bucket) in reading.parts(target.slot, Series::GoTime) {
+    for (_, part, bucket) in reading.parts(target.id, Series::GoTime) {
         if let Some(("runnable", cause)) = kind(u32::from(part)) {
             *times.entry(cause).or_default() += bucket.sum;
         }

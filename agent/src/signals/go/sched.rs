@@ -50,7 +50,7 @@ pub const SIGNAL: Signal = Signal {
     ],
     check: Some(Check {
         what: "runnable → running",
-        count: |target, _, reading| reading.whole(target.slot, Series::GoRunnable).count(),
+        count: |target, _, reading| reading.whole(target.id, Series::GoRunnable).count(),
     }),
     ..Signal::new(NAME, metrics)
 };

@@ -79,7 +79,7 @@ fn by_peer(def: &'static MetricDef, target: &Target, state: &State, series: Seri
 fn counts_by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
     // Those whose peer has no id are one.
     let mut counts: BTreeMap<Option<u32>, u64> = BTreeMap::new();
-    for (id, count) in reading.counts(target.slot, series) {
+    for (id, count) in reading.counts(target.id, series) {
         *counts.entry(reading.peers.contains_key(&id).then_some(id)).or_default() += count;
     }
     let points = counts.into_iter().map(|(id, count)| {
@@ -130,7 +130,7 @@ mod tests {
             address: std::net::Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped().octets(),
             port: 80,
             role: ROLE_SERVER,
-            slot: 1,
+            target_id: 1,
             ..Peer::default()
         };
         let request = Request {

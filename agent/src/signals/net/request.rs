@@ -29,9 +29,7 @@ pub const SIGNAL: Signal = Signal {
         what: "requests",
         count: |target, _, reading| {
             let both = [Series::ServerRequest, Series::ClientRequest];
-            both.map(|series| reading.whole(target.slot, series).count())
-                .iter()
-                .sum()
+            both.map(|series| reading.whole(target.id, series).count()).iter().sum()
         },
     }),
     ..Signal::new(NAME, metrics)

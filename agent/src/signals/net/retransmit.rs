@@ -48,7 +48,7 @@ const HOOK: Hook = Hook {
 pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
     // Peers without an id are one.
     let mut counts: BTreeMap<(Option<u32>, u8), u64> = BTreeMap::new();
-    for (id, state, bucket) in reading.parts(target.slot, Series::Retransmit) {
+    for (id, state, bucket) in reading.parts(target.id, Series::Retransmit) {
         let id = reading.peers.contains_key(&id).then_some(id);
         *counts.entry((id, state)).or_default() += bucket.count;
     }

@@ -19,7 +19,7 @@ pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
     check: Some(Check {
         what: "delays",
-        count: |target, _, reading| reading.whole(target.slot, Series::RunQueue).count(),
+        count: |target, _, reading| reading.whole(target.id, Series::RunQueue).count(),
     }),
     ..Signal::new(NAME, metrics)
 };

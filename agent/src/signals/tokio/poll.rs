@@ -35,7 +35,7 @@ pub const NAME: &str = "tokio.poll";
 pub const SIGNAL: Signal = Signal {
     check: Some(Check {
         what: "polls",
-        count: |target, _, reading| reading.whole(target.slot, Series::TokioPoll).count(),
+        count: |target, _, reading| reading.whole(target.id, Series::TokioPoll).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
@@ -254,7 +254,7 @@ fn unended(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
         return Vec::new();
     }
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    for (id, count) in reading.counts(target.slot, Series::TokioUnended) {
+    for (id, count) in reading.counts(target.id, Series::TokioUnended) {
         *counts.entry(target.future(id)).or_default() += count;
     }
     let points = counts.into_iter().map(|(future, count)| {

@@ -25,7 +25,7 @@ pub const NAME: &str = "tokio.wake";
 pub const SIGNAL: Signal = Signal {
     check: Some(Check {
         what: "wakes",
-        count: |target, _, reading| reading.whole(target.slot, Series::TokioWake).count(),
+        count: |target, _, reading| reading.whole(target.id, Series::TokioWake).count(),
     }),
     ..Signal::new(NAME, metrics)
 };
