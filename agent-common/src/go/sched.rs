@@ -1,6 +1,6 @@
 //! What goroutines do: running, waiting for something, or runnable and waiting for their turn.
 
-use crate::{event::Header, layout, shared, thread::run_queue::Off};
+use crate::{event::Header, layout, shared, thread::run_queue::OffCpu};
 
 /// How a goroutine became runnable.
 #[repr(u32)]
@@ -101,7 +101,7 @@ shared! {
         /// The window it was looked at in: the time that was opened at.
         pub window: u64,
         /// Of the thread `tid`, until `since`.
-        pub off: Off,
+        pub off_cpu: OffCpu,
         /// Who woke it last, and who had woken that one.
         pub wakers: [Waker; CHAIN],
         /// [`UNKNOWN`], [`RUNNABLE`], [`RUNNING`], [`WAITING`].

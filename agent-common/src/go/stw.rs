@@ -1,7 +1,7 @@
 //! One stop of the world, seen when it is about to end: while the world still stands (go1.22 and later, runtime/proc.go,
 //! startTheWorldWithSema, whose argument is the worldStop).
 
-use crate::{event::Header, layout, shared, thread::run_queue::Off};
+use crate::{event::Header, layout, shared, thread::run_queue::OffCpu};
 
 /// stwGCMarkTerm and stwGCSweepTerm: the GC's own reasons.
 pub const MARK_TERMINATION: u32 = 1;
@@ -11,14 +11,14 @@ pub const SWEEP_TERMINATION: u32 = 2;
 pub const REASONS: u32 = 64;
 
 /// Stopping that takes longer has somebody to blame, ns.
-pub const LATE: u64 = 100_000;
+pub const SLOW_STOP: u64 = 100_000;
 
 /// What of a worldStop there is: nothing, reason and start (go1.22), or the times too (go1.23 and later). From go1.26 on a
 /// goroutine that is preempted for a stop stays its P's next, before it went to the end of the global run queue.
 pub const NONE: u32 = 0;
 pub const START: u32 = 1;
 pub const TIMES: u32 = 2;
-pub const KEPT: u32 = 3;
+pub const PREEMPTED_IN_RUNNEXT: u32 = 3;
 
 /// Addresses of a stack that are kept: where the goroutine goes on, then return addresses, innermost first.
 pub const FRAMES: usize = 8;
@@ -27,36 +27,36 @@ shared! {
     pub struct Stop {
         pub header: Header,
         /// CLOCK_MONOTONIC, ns: startedStopping, finishedStopping (0 when the version does not keep it), and the end.
-        pub asked: u64,
+        pub requested: u64,
         pub stopped: u64,
         pub end: u64,
         /// The goroutine that asked, the function it was started with, and the go statement; 0 when none ran.
         pub goid: u64,
         pub startpc: u64,
         pub gopc: u64,
-        /// When it took [`LATE`]: the goroutine that was preempted last, and the function it was started with.
-        pub late_goid: u64,
-        pub late_startpc: u64,
+        /// When it took [`SLOW_STOP`]: the goroutine that was preempted last, and the function it was started with.
+        pub last_goid: u64,
+        pub last_startpc: u64,
         /// Stacks of both; 0 where they end.
         pub frames: [u64; FRAMES],
-        pub late_frames: [u64; FRAMES],
+        pub last_frames: [u64; FRAMES],
         /// What lies on top of its stack: the return address of a function that gave way at its very begin (runtime.morestack),
         /// when it has no frame of its own yet.
-        pub late_top: u64,
+        pub last_top: u64,
         /// When the GC begins: gcController.gcPercentHeapGoal, the goal that GOGC alone would set, bytes; 0 when unknown.
         pub percent_goal: u64,
-        /// When it took [`LATE`]: CLOCK_MONOTONIC, ns, when the last P stopped; 0 when that was not seen.
-        pub late_stopped: u64,
+        /// When it took [`SLOW_STOP`]: CLOCK_MONOTONIC, ns, when the last P stopped; 0 when that was not seen.
+        pub last_stopped: u64,
         /// What that P's thread was off its core from asking until then, and the asker's own until all had stopped. Only with
         /// `split`.
-        pub late_off: Off,
-        pub asker_off: Off,
+        pub last_off_cpu: OffCpu,
+        pub requester_off_cpu: OffCpu,
         /// runtime.stwReason.
         pub reason: u32,
         /// work.userForced, when the GC begins.
         pub forced: u32,
         /// The last P's thread; 0 when it was not seen.
-        pub late_tid: u32,
+        pub last_tid: u32,
         /// 1 when the hooks counted all the while.
         pub split: u32,
     }

@@ -8,12 +8,12 @@ pub const THROTTLED: u64 = 1;
 pub const ASLEEP: u64 = 2;
 
 /// Times off its core that are remembered of a thread one by one, a power of two; and from how long on, ns.
-pub const KEPT: u64 = 4;
-pub const TOLD: u64 = 10_000;
+pub const INTERVALS: u64 = 4;
+pub const MIN_INTERVAL: u64 = 10_000;
 
 shared! {
     /// Time that a thread was off its core, ns, summed up while the hooks counted.
-    pub struct Off {
+    pub struct OffCpu {
         /// Runnable, waiting for a core.
         pub run_queue: u64,
         /// The same, begun while its cgroup was throttled.
@@ -23,7 +23,7 @@ shared! {
     }
 
     /// A time off its core.
-    pub struct Away {
+    pub struct OffCpuInterval {
         /// CLOCK_MONOTONIC, ns.
         pub begin: u64,
         pub end: u64,
@@ -40,7 +40,7 @@ shared! {
         pub since: u64,
         /// CLOCK_MONOTONIC, ns: since when it is asleep; 0 when it is not.
         pub asleep: u64,
-        pub off: Off,
+        pub off_cpu: OffCpu,
         /// Its last wait for a core, CLOCK_MONOTONIC, ns.
         pub last_begin: u64,
         pub last_end: u64,
@@ -48,11 +48,11 @@ shared! {
         pub target_id: u32,
         /// 1 when the present wait, or else the last, began while its cgroup was throttled.
         pub throttled: u32,
-        /// Times of [`TOLD`] and over, each in the place of the oldest.
-        pub away: [Away; KEPT as usize],
+        /// Times of [`MIN_INTERVAL`] and over, each in the place of the oldest.
+        pub intervals: [OffCpuInterval; INTERVALS as usize],
         /// How many there were.
-        pub aways: u64,
+        pub interval_count: u64,
     }
 }
 
-layout!(Off: 24, Away: 24, Thread: 72 + 24 * KEPT as usize + 8);
+layout!(OffCpu: 24, OffCpuInterval: 24, Thread: 72 + 24 * INTERVALS as usize + 8);

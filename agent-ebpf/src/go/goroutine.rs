@@ -5,10 +5,10 @@ use agent_common::{
     histogram::Series,
     loss::Loss,
     target::{Shared, Target},
-    thread::run_queue::Off,
+    thread::run_queue::OffCpu,
 };
 
-use crate::{held, maps::GOROUTINES, read, record, thread::off};
+use crate::{held, maps::GOROUTINES, read, record, thread::off_cpu};
 
 static NEW: Goroutine = Goroutine {
     since: 0,
@@ -16,7 +16,7 @@ static NEW: Goroutine = Goroutine {
     goid: 0,
     startpc: 0,
     window: 0,
-    off: Off {
+    off_cpu: OffCpu {
         run_queue: 0,
         throttled: 0,
         blocked: 0,
@@ -102,11 +102,11 @@ pub fn ran(target: &Target, goroutine: &mut Goroutine, tid: u32, now: u64) {
         spent(target, goroutine, Spent::Long, time);
     }
     // It may come back from a system call on the same thread only.
-    let off = match off::sums(target, tid, goroutine.since, now) {
+    let off = match off_cpu::sums(target, tid, goroutine.since, now) {
         Some(off) if tid == goroutine.tid => off,
         _ => return spent(target, goroutine, Spent::RunningUnsplit, time),
     };
-    let before = goroutine.off;
+    let before = goroutine.off_cpu;
     let parts = [
         (Spent::RunningRunQueue, off.run_queue.saturating_sub(before.run_queue)),
         (Spent::RunningThrottled, off.throttled.saturating_sub(before.throttled)),

@@ -5,11 +5,11 @@ use agent_common::{
     histogram::Series,
     loss::Loss,
     target::Target,
-    thread::run_queue::Off,
+    thread::run_queue::OffCpu,
 };
 
 use super::goroutine::{NOBODY, begins, key, known, ran, spent};
-use crate::{maps::GOROUTINES, read, record, thread::off};
+use crate::{maps::GOROUTINES, read, record, thread::off_cpu};
 
 /// A goroutine becomes runnable `now`: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
@@ -31,7 +31,7 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
 
 /// What is so for all goroutines that become runnable at once.
 pub struct Begin {
-    off: Off,
+    off_cpu: OffCpu,
     idle: u32,
 }
 
@@ -40,7 +40,7 @@ impl Begin {
     pub fn of(target: &Target, tid: u32, now: u64) -> Self {
         let idle = read::user::<u32>(target.go.sched + u64::from(target.go.sched_npidle));
         Self {
-            off: off::begin(target, tid, now),
+            off_cpu: off_cpu::begin(target, tid, now),
             idle: idle.unwrap_or(UNREAD),
         }
     }
@@ -91,7 +91,7 @@ fn runnable(goroutine: &mut Goroutine, source: Source, tid: u32, now: u64, begin
     goroutine.since = now;
     goroutine.source = source as u32;
     goroutine.tid = tid;
-    goroutine.off = begin.off;
+    goroutine.off_cpu = begin.off_cpu;
     goroutine.queue = UNREAD;
     goroutine.idle = begin.idle;
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     maps::{GOROUTINES, probed},
     read, record,
-    thread::off,
+    thread::off_cpu,
 };
 
 /// Goroutines walked of one injected list.
@@ -187,6 +187,6 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
     goroutine.state = RUNNING;
     goroutine.since = now;
     goroutine.tid = tid;
-    goroutine.off = off::begin(target, tid, now);
+    goroutine.off_cpu = off_cpu::begin(target, tid, now);
     0
 }

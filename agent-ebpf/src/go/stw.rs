@@ -4,13 +4,13 @@ use agent_common::{
     event::Kind,
     go::{
         ABSENT,
-        stw::{FRAMES, KEPT, LATE, REASONS, START, SWEEP_TERMINATION, Stop, TIMES},
+        stw::{FRAMES, PREEMPTED_IN_RUNNEXT, REASONS, SLOW_STOP, START, SWEEP_TERMINATION, Stop, TIMES},
     },
     histogram::Series,
     hits::Probe,
     loss::Loss,
     target::Target,
-    thread::run_queue::Off,
+    thread::run_queue::OffCpu,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
@@ -19,7 +19,7 @@ use crate::{
     arch, clock,
     maps::{LAST_STOPPED, hit, target},
     read, record,
-    thread::off,
+    thread::off_cpu,
 };
 
 /// At runtime.startTheWorldWithSema(now int64, w worldStop), on the runtime's own stack.
@@ -43,7 +43,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     }
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
     let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
-    let (given, reason, asked) = arguments(ctx);
+    let (given, reason, requested) = arguments(ctx);
     let now = clock::now();
     // The GC says when; others leave it to the function.
     let end = if given != 0 { given } else { now };
@@ -51,34 +51,34 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     let stopped = if go.world_stop >= TIMES { finished } else { 0 };
     let mut event = Stop {
         header: record::header(Kind::GoStop, target.id, now),
-        asked,
+        requested,
         stopped,
         end,
         goid: 0,
         startpc: 0,
         gopc: 0,
-        late_goid: 0,
-        late_startpc: 0,
+        last_goid: 0,
+        last_startpc: 0,
         frames: [0; FRAMES],
-        late_frames: [0; FRAMES],
-        late_top: 0,
-        late_stopped: 0,
-        late_off: Off::default(),
-        asker_off: Off::default(),
+        last_frames: [0; FRAMES],
+        last_top: 0,
+        last_stopped: 0,
+        last_off_cpu: OffCpu::default(),
+        requester_off_cpu: OffCpu::default(),
         percent_goal: 0,
         reason,
         forced: 0,
-        late_tid: 0,
+        last_tid: 0,
         split: 0,
     };
-    record::value(target, Series::GoStop, reason, end.saturating_sub(event.asked));
+    record::value(target, Series::GoStop, reason, end.saturating_sub(event.requested));
     let m: u64 = read::user(current(ctx) + u64::from(go.g_m))?;
-    let asker: u64 = read::user(m + u64::from(go.m_curg))?;
-    if asker != 0 {
-        event.goid = read::user(asker + u64::from(go.g_goid))?;
-        event.startpc = read::user(asker + u64::from(go.g_startpc))?;
-        event.gopc = read::user(asker + u64::from(go.g_gopc))?;
-        stack(target, asker, &mut event.frames);
+    let requester: u64 = read::user(m + u64::from(go.m_curg))?;
+    if requester != 0 {
+        event.goid = read::user(requester + u64::from(go.g_goid))?;
+        event.startpc = read::user(requester + u64::from(go.g_startpc))?;
+        event.gopc = read::user(requester + u64::from(go.g_gopc))?;
+        stack(target, requester, &mut event.frames);
     }
     if reason == SWEEP_TERMINATION {
         if go.gc_percent_heap_goal != ABSENT {
@@ -86,8 +86,8 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         }
         event.forced = u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0);
     }
-    if stopped.saturating_sub(event.asked) >= LATE {
-        late(target, &mut event).unwrap_or_else(|| record::lost(Loss::ReadFault));
+    if stopped.saturating_sub(event.requested) >= SLOW_STOP {
+        last_to_stop(target, &mut event).unwrap_or_else(|| record::lost(Loss::ReadFault));
     }
     record::event(event);
     Some(())
@@ -101,7 +101,7 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
     let Some(target) = target(tgid) else { return 0 };
     hit(target, Probe::GoStop);
     let go = &target.go;
-    let at = if go.world_stop == KEPT {
+    let at = if go.world_stop == PREEMPTED_IN_RUNNEXT {
         let m: Option<u64> = read::user(current(&ctx) + u64::from(go.g_m));
         let p = m.and_then(|m| read::user::<u64>(m + u64::from(go.m_p)));
         p.map(|p| p + u64::from(go.p_runnext))
@@ -125,31 +125,31 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
 
 /// Which P stopped last, what its thread did meanwhile, and who gave way there. That one is marked for preemption until it runs again.
 #[inline(always)]
-fn late(target: &Target, event: &mut Stop) -> Option<()> {
+fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
     let go = &target.go;
     let Some(last) = LAST_STOPPED.get(target.index) else {
         return Some(());
     };
     let g = last.g;
-    if last.time < event.asked {
+    if last.time < event.requested {
         return Some(());
     }
-    (event.late_tid, event.late_stopped) = (last.tid as u32, last.time);
-    // While the world stands nobody else runs goroutines: who asked still has its thread.
-    if let (Some(late), Some(asker)) = (
-        off::between(target, event.late_tid, event.asked, last.time),
-        off::between(target, event.header.tid, event.asked, event.stopped),
+    (event.last_tid, event.last_stopped) = (last.tid as u32, last.time);
+    // While the world stands nobody else runs goroutines: the requester still has its thread.
+    if let (Some(last_off_cpu), Some(requester_off_cpu)) = (
+        off_cpu::between(target, event.last_tid, event.requested, last.time),
+        off_cpu::between(target, event.header.tid, event.requested, event.stopped),
     ) {
-        (event.late_off, event.asker_off, event.split) = (late, asker, 1);
+        (event.last_off_cpu, event.requester_off_cpu, event.split) = (last_off_cpu, requester_off_cpu, 1);
     }
     if g == 0 || read::user::<u8>(g + u64::from(go.g_preempt))? == 0 {
         return Some(());
     }
-    event.late_goid = read::user(g + u64::from(go.g_goid))?;
-    event.late_startpc = read::user(g + u64::from(go.g_startpc))?;
-    stack(target, g, &mut event.late_frames);
+    event.last_goid = read::user(g + u64::from(go.g_goid))?;
+    event.last_startpc = read::user(g + u64::from(go.g_startpc))?;
+    stack(target, g, &mut event.last_frames);
     let top: u64 = read::user(g + u64::from(go.g_sched_sp))?;
-    event.late_top = read::user(top)?;
+    event.last_top = read::user(top)?;
     Some(())
 }
 

@@ -12,7 +12,7 @@ use agent_common::{
 };
 
 use super::{goroutine::spent, ready::waited};
-use crate::{read, record, thread::off};
+use crate::{read, record, thread::off_cpu};
 
 /// A runnable goroutine gets to run on the thread `tid`: why not before?
 #[inline(always)]
@@ -54,16 +54,16 @@ pub fn turn_came(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, n
 /// (waiting for one, throttled). None when the hooks did not count all the while.
 #[inline(always)]
 fn off_core(target: &Target, goroutine: &Goroutine, tid: u32, now: u64) -> Option<(u64, u64)> {
-    let (since, before) = (goroutine.since, goroutine.off);
+    let (since, before) = (goroutine.since, goroutine.off_cpu);
     let time = now.saturating_sub(since);
     // Its own sums may have begun before: only what came after `since` is taken of what goes on.
-    let off = off::sums(target, goroutine.tid, since, now)?;
+    let off = off_cpu::sums(target, goroutine.tid, since, now)?;
     let (mut run_queue, mut throttled) = (
         off.run_queue.saturating_sub(before.run_queue),
         off.throttled.saturating_sub(before.throttled),
     );
     if tid != goroutine.tid {
-        let (last, was_throttled) = off::last_wait(target, tid, since, now);
+        let (last, was_throttled) = off_cpu::last_wait(target, tid, since, now);
         if last > run_queue + throttled {
             (run_queue, throttled) = if was_throttled { (0, last) } else { (last, 0) };
         }

@@ -1,3 +1,3 @@
-pub mod off;
+pub mod off_cpu;
 pub mod run_queue;
 pub mod syscall;

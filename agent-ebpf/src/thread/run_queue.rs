@@ -4,11 +4,11 @@ use agent_common::{
     histogram::Series,
     hits::Probe,
     target::{Shared, Target},
-    thread::run_queue::{ASLEEP, Away, KEPT, RUN_QUEUE, THROTTLED, TOLD, Thread},
+    thread::run_queue::{ASLEEP, INTERVALS, MIN_INTERVAL, OffCpuInterval, RUN_QUEUE, THROTTLED, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use super::off::thread;
+use super::off_cpu::thread;
 use crate::{
     clock, held,
     maps::{THREADS, hooked},
@@ -62,7 +62,7 @@ fn woken(task: u64) {
         // It had not left its core yet (linux, kernel/sched/core.c, ttwu_runnable), or waits for one already.
         return;
     } else {
-        thread.off.blocked += now.saturating_sub(thread.asleep);
+        thread.off_cpu.blocked += now.saturating_sub(thread.asleep);
         remember(thread, thread.asleep, now, ASLEEP);
         thread.asleep = 0;
     }
@@ -98,11 +98,11 @@ fn leaves(task: u64, preempted: bool) {
 /// A time off its core is over.
 #[inline(always)]
 fn remember(thread: &mut Thread, begin: u64, end: u64, kind: u64) {
-    if end.saturating_sub(begin) < TOLD {
+    if end.saturating_sub(begin) < MIN_INTERVAL {
         return;
     }
-    thread.away[(thread.aways % KEPT) as usize] = Away { begin, end, kind };
-    thread.aways += 1;
+    thread.intervals[(thread.interval_count % INTERVALS) as usize] = OffCpuInterval { begin, end, kind };
+    thread.interval_count += 1;
 }
 
 #[inline(always)]
@@ -141,10 +141,10 @@ fn runs(task: u64) {
     let now = clock::now();
     let waited = now.saturating_sub(since);
     if thread.throttled != 0 {
-        thread.off.throttled += waited;
+        thread.off_cpu.throttled += waited;
         remember(thread, since, now, THROTTLED);
     } else {
-        thread.off.run_queue += waited;
+        thread.off_cpu.run_queue += waited;
         remember(thread, since, now, RUN_QUEUE);
     }
     (thread.last_begin, thread.last_end) = (since, now);

@@ -146,17 +146,17 @@ fn peer(role: u8, target_id: u32) -> Peer {
 
 /// An event of every kind: a GC cycle with its stops and payers among them.
 fn every_kind() -> Vec<u8> {
-    let stop = |reason: u32, asked: u64, end: u64| Stop {
+    let stop = |reason: u32, requested: u64, end: u64| Stop {
         header: header(Kind::GoStop, 1, end),
-        asked: BEGIN + asked * MS,
-        stopped: BEGIN + asked * MS + MS / 2,
+        requested: BEGIN + requested * MS,
+        stopped: BEGIN + requested * MS + MS / 2,
         end: BEGIN + end * MS,
         goid: 42,
         startpc: WORKER,
         reason,
         forced: 1,
-        late_goid: 43,
-        late_startpc: WORKER,
+        last_goid: 43,
+        last_startpc: WORKER,
         ..Stop::default()
     };
     let mut payers = [Payer::default(); 8];

@@ -117,7 +117,7 @@ impl Recorder {
                     vec![wait.gopc.saturating_sub(1)],
                 )
             }
-            Event::GoStop(stop) => (vec![stop.startpc, stop.late_startpc], signals::go::stw::places(stop)),
+            Event::GoStop(stop) => (vec![stop.startpc, stop.last_startpc], signals::go::stw::places(stop)),
             Event::GoAssists(assists) => (assists.payers.iter().map(|payer| payer.startpc).collect(), Vec::new()),
             Event::Syscall(call) => (vec![call.startpc], Vec::new()),
             _ => (Vec::new(), Vec::new()),

@@ -142,7 +142,7 @@ pub fn spans(event: &Event, target: &Target, state: &mut State, spans: &mut Vec<
 fn throttled(event: &Event) -> u64 {
     match event {
         Event::GoWait(wait) => wait.throttled,
-        Event::GoStop(stop) => stop.late_off.throttled + stop.asker_off.throttled,
+        Event::GoStop(stop) => stop.last_off_cpu.throttled + stop.requester_off_cpu.throttled,
         _ => 0,
     }
 }

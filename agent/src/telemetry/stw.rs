@@ -9,17 +9,17 @@ use super::{
 };
 
 pub const STW_REASON: &str = "go.stw.reason";
-pub const STW_ASKED_AT: &str = "go.stw.requested_at";
-pub const STW_LATE_ID: &str = "go.stw.last_to_stop.goroutine.id";
-pub const STW_LATE_FUNCTION: &str = "go.stw.last_to_stop.goroutine.function";
-pub const STW_LATE_AT: &str = "go.stw.last_to_stop.at";
-pub const STW_LATE_THREAD: &str = "go.stw.last_to_stop.thread.id";
-pub const STW_LATE_STOPPED: &str = "go.stw.last_to_stop.stopped_ns";
-pub const STW_LATE_RUN_QUEUE: &str = "go.stw.last_to_stop.run_queue_ns";
-pub const STW_LATE_THROTTLED: &str = "go.stw.last_to_stop.throttled_ns";
-pub const STW_LATE_ASLEEP: &str = "go.stw.last_to_stop.asleep_ns";
-pub const STW_ASKER_RUN_QUEUE: &str = "go.stw.requester.run_queue_ns";
-pub const STW_ASKER_THROTTLED: &str = "go.stw.requester.throttled_ns";
+pub const STW_REQUESTED_AT: &str = "go.stw.requested_at";
+pub const STW_LAST_ID: &str = "go.stw.last_to_stop.goroutine.id";
+pub const STW_LAST_FUNCTION: &str = "go.stw.last_to_stop.goroutine.function";
+pub const STW_LAST_AT: &str = "go.stw.last_to_stop.at";
+pub const STW_LAST_THREAD: &str = "go.stw.last_to_stop.thread.id";
+pub const STW_LAST_STOPPED: &str = "go.stw.last_to_stop.stopped_ns";
+pub const STW_LAST_RUN_QUEUE: &str = "go.stw.last_to_stop.run_queue_ns";
+pub const STW_LAST_THROTTLED: &str = "go.stw.last_to_stop.throttled_ns";
+pub const STW_LAST_ASLEEP: &str = "go.stw.last_to_stop.asleep_ns";
+pub const STW_REQUESTER_RUN_QUEUE: &str = "go.stw.requester.run_queue_ns";
+pub const STW_REQUESTER_THROTTLED: &str = "go.stw.requester.throttled_ns";
 
 def!(
     STW_DURATION,
@@ -44,17 +44,17 @@ pub static SPANS: &[SpanDef] = &[
             GOROUTINE_SYSTEM,
             GOROUTINE_FUNCTION,
             GOROUTINE_CREATOR_FUNCTION,
-            STW_ASKED_AT,
-            STW_LATE_ID,
-            STW_LATE_FUNCTION,
-            STW_LATE_AT,
-            STW_LATE_THREAD,
-            STW_LATE_STOPPED,
-            STW_LATE_RUN_QUEUE,
-            STW_LATE_THROTTLED,
-            STW_LATE_ASLEEP,
-            STW_ASKER_RUN_QUEUE,
-            STW_ASKER_THROTTLED,
+            STW_REQUESTED_AT,
+            STW_LAST_ID,
+            STW_LAST_FUNCTION,
+            STW_LAST_AT,
+            STW_LAST_THREAD,
+            STW_LAST_STOPPED,
+            STW_LAST_RUN_QUEUE,
+            STW_LAST_THROTTLED,
+            STW_LAST_ASLEEP,
+            STW_REQUESTER_RUN_QUEUE,
+            STW_REQUESTER_THROTTLED,
             CGROUP_PATH,
         ],
     },
@@ -79,57 +79,57 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
         description: "Reason of the stop, as in the runtime.",
     },
     AttributeDef {
-        key: STW_ASKED_AT,
+        key: STW_REQUESTED_AT,
         kind: "string",
         description: "Where the goroutine requested the stop: the innermost function of its stack outside package runtime, with file and line.",
     },
     AttributeDef {
-        key: STW_LATE_ID,
+        key: STW_LAST_ID,
         kind: "int",
         description: "The last goroutine to stop, if stopping took 100 µs or more.",
     },
     AttributeDef {
-        key: STW_LATE_FUNCTION,
+        key: STW_LAST_FUNCTION,
         kind: "string",
         description: "Start function of the last goroutine to stop.",
     },
     AttributeDef {
-        key: STW_LATE_AT,
+        key: STW_LAST_AT,
         kind: "string",
         description: "Where the last goroutine to stop was preempted: the innermost function of its stack outside package runtime, with file and line.",
     },
     AttributeDef {
-        key: STW_LATE_THREAD,
+        key: STW_LAST_THREAD,
         kind: "int",
         description: "Tid of the last thread to stop: that of the last P, if stopping took 100 µs or more.",
     },
     AttributeDef {
-        key: STW_LATE_STOPPED,
+        key: STW_LAST_STOPPED,
         kind: "int",
         description: "Time from the request until the last P stopped, ns. In the rest of stopping, the thread that requested the stop had to be woken.",
     },
     AttributeDef {
-        key: STW_LATE_RUN_QUEUE,
+        key: STW_LAST_RUN_QUEUE,
         kind: "int",
         description: "Part of that time in which the last thread to stop waited for a core, ns. This attribute and the next two include only the last four times when the thread was off-CPU. Absent if the kernel's hooks did not count the whole time.",
     },
     AttributeDef {
-        key: STW_LATE_THROTTLED,
+        key: STW_LAST_THROTTLED,
         kind: "int",
         description: "Part of that time in which the cgroup's quota throttled the last thread to stop, ns.",
     },
     AttributeDef {
-        key: STW_LATE_ASLEEP,
+        key: STW_LAST_ASLEEP,
         kind: "int",
         description: "Part of that time in which the last thread to stop slept in the kernel, ns.",
     },
     AttributeDef {
-        key: STW_ASKER_RUN_QUEUE,
+        key: STW_REQUESTER_RUN_QUEUE,
         kind: "int",
         description: "Part of stopping in which the thread that requested the stop waited for a core itself, ns.",
     },
     AttributeDef {
-        key: STW_ASKER_THROTTLED,
+        key: STW_REQUESTER_THROTTLED,
         kind: "int",
         description: "Part of stopping in which the cgroup's quota throttled the thread that requested the stop, ns.",
     },

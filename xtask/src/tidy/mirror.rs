@@ -41,7 +41,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
     (
-        "thread/off.rs",
+        "thread/off_cpu.rs",
         "a part of thread/run_queue.rs: what is known of a thread",
     ),
     ("net/closed.rs", "a part of net/request.rs: the connection ends"),

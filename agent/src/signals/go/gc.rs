@@ -124,8 +124,8 @@ pub fn spans(cycle: &Cycle, target: &Target, state: &mut State) -> Vec<Span> {
     ];
     let mut spans = vec![root];
     for (name, start, end, stop) in phases {
-        let late = stop.iter().flat_map(|stop| stw::late(stop, target, state));
-        let attributes = std::iter::once(number.clone()).chain(late).collect();
+        let last = stop.iter().flat_map(|stop| stw::last_to_stop(stop, target, state));
+        let attributes = std::iter::once(number.clone()).chain(last).collect();
         let phase = spans[0].child(name, at(start), at(end), attributes);
         let parts = stop.map_or_else(Vec::new, |stop| stw::parts(&stop, &phase));
         spans.push(phase);

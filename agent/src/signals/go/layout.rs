@@ -2,7 +2,7 @@
 
 use agent_common::go::{
     self, ABSENT, G_IN_REGISTER,
-    stw::{KEPT, NONE, START, TIMES},
+    stw::{NONE, PREEMPTED_IN_RUNNEXT, START, TIMES},
 };
 
 use crate::inspect::{FieldLoc, GoGlobals, GoImage, GoOffsets, TlsProof};
@@ -64,7 +64,7 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
             ..22 => NONE,
             22 => START,
             23..26 => TIMES,
-            _ => KEPT,
+            _ => PREEMPTED_IN_RUNNEXT,
         },
         g_sched_sp: need(&g.sched_sp),
         p_runnext: need(&offsets.p.runnext),

@@ -1,4 +1,4 @@
-//! Stops of the world: why, who asked, how long until all had stopped, who was last, and how long the world stood.
+//! Stops of the world: why, who requested it, how long until all had stopped, who was last, and how long the world stood.
 
 use std::collections::VecDeque;
 
@@ -24,9 +24,9 @@ use crate::{
         go::GC_TRIGGER,
         goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID},
         stw::{
-            STW_ASKED_AT, STW_ASKER_RUN_QUEUE, STW_ASKER_THROTTLED, STW_DURATION, STW_LATE_ASLEEP, STW_LATE_AT,
-            STW_LATE_FUNCTION, STW_LATE_ID, STW_LATE_RUN_QUEUE, STW_LATE_STOPPED, STW_LATE_THREAD, STW_LATE_THROTTLED,
-            STW_REASON,
+            STW_DURATION, STW_LAST_ASLEEP, STW_LAST_AT, STW_LAST_FUNCTION, STW_LAST_ID, STW_LAST_RUN_QUEUE,
+            STW_LAST_STOPPED, STW_LAST_THREAD, STW_LAST_THROTTLED, STW_REASON, STW_REQUESTED_AT,
+            STW_REQUESTER_RUN_QUEUE, STW_REQUESTER_THROTTLED,
         },
     },
 };
@@ -118,12 +118,12 @@ impl Stops {
         self.0.push_back(stop);
     }
 
-    /// The stop for `reason` that was asked for in the time from `begin` to `end`, or a little before.
+    /// The stop for `reason` that was requested in the time from `begin` to `end`, or a little before.
     pub fn within(&self, reason: u32, begin: i64, end: i64) -> Option<Stop> {
         /// The runtime reads its clock for the cycle before or after it asks, ns.
         const SLACK: i64 = 1_000_000;
         let times = begin.saturating_sub(SLACK)..=end;
-        let fits = |stop: &&Stop| stop.reason == reason && times.contains(&(stop.asked as i64));
+        let fits = |stop: &&Stop| stop.reason == reason && times.contains(&(stop.requested as i64));
         self.0.iter().rev().find(fits).copied()
     }
 }
@@ -145,10 +145,10 @@ pub fn spans(stop: &Stop, target: &Target, state: &mut State) -> Vec<Span> {
         return Vec::new();
     }
     let reason = reason(stop.reason);
-    let mut attributes = asker(stop, target);
+    let mut attributes = requester(stop, target);
     attributes.push(Attribute::new(STW_REASON, reason.clone()));
-    attributes.extend(late(stop, target, state));
-    let times = (MonoNs(stop.asked), MonoNs(stop.end));
+    attributes.extend(last_to_stop(stop, target, state));
+    let times = (MonoNs(stop.requested), MonoNs(stop.end));
     let root = Span::root(
         format!("go.stw {reason}"),
         SpanKind::Internal,
@@ -165,15 +165,15 @@ pub fn parts(stop: &Stop, whole: &Span) -> Vec<Span> {
     if stop.stopped == 0 {
         return Vec::new();
     }
-    let [asked, stopped, end] = [stop.asked, stop.stopped, stop.end].map(MonoNs);
+    let [requested, stopped, end] = [stop.requested, stop.stopped, stop.end].map(MonoNs);
     vec![
-        whole.child("go.stw.stopping", asked, stopped, Vec::new()),
+        whole.child("go.stw.stopping", requested, stopped, Vec::new()),
         whole.child("go.stw.stopped", stopped, end, Vec::new()),
     ]
 }
 
-/// The goroutine that asked.
-fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
+/// The goroutine that requested it.
+fn requester(stop: &Stop, target: &Target) -> Vec<Attribute> {
     if stop.goid == 0 {
         return Vec::new();
     }
@@ -182,16 +182,16 @@ fn asker(stop: &Stop, target: &Target) -> Vec<Attribute> {
     if let Some(frame) = target.go_frame(stop.gopc.saturating_sub(1)) {
         attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, frame.function));
     }
-    attributes.extend(place(&stop.frames, target).map(|place| Attribute::new(STW_ASKED_AT, place)));
+    attributes.extend(place(&stop.frames, target).map(|place| Attribute::new(STW_REQUESTED_AT, place)));
     attributes
 }
 
 /// Every address whose place in the source a stop's spans may name, but for those of the functions that goroutines were started with.
 pub fn places(stop: &Stop) -> Vec<u64> {
-    let own = [stop.gopc.saturating_sub(1), stop.late_top.saturating_sub(1)];
+    let own = [stop.gopc.saturating_sub(1), stop.last_top.saturating_sub(1)];
     own.into_iter()
         .chain(lines(&stop.frames))
-        .chain(lines(&stop.late_frames))
+        .chain(lines(&stop.last_frames))
         .collect()
 }
 
@@ -214,61 +214,64 @@ fn is_runtime(frame: &Frame) -> bool {
 }
 
 /// The P that stopped last: the goroutine that gave way there, if one did, and what its thread did meanwhile.
-pub fn late(stop: &Stop, target: &Target, state: &State) -> Vec<Attribute> {
+pub fn last_to_stop(stop: &Stop, target: &Target, state: &State) -> Vec<Attribute> {
     let mut attributes = thread(stop, state);
-    if stop.late_goid == 0 {
+    if stop.last_goid == 0 {
         return attributes;
     }
-    attributes.push(Attribute::new(STW_LATE_ID, stop.late_goid as i64));
-    let late = started_with(stop.late_startpc, target);
-    attributes.push(Attribute::new(STW_LATE_FUNCTION, late));
+    attributes.push(Attribute::new(STW_LAST_ID, stop.last_goid as i64));
+    let last = started_with(stop.last_startpc, target);
+    attributes.push(Attribute::new(STW_LAST_FUNCTION, last));
     // One that gave way at a function's begin did not do so before: what it did is the caller's.
     let began = target
-        .go_frame(stop.late_frames[0])
+        .go_frame(stop.last_frames[0])
         .is_some_and(|frame| !is_runtime(&frame));
     let caller = began
-        .then(|| place(&[stop.late_top.saturating_sub(1)], target))
+        .then(|| place(&[stop.last_top.saturating_sub(1)], target))
         .flatten();
-    let place = caller.or_else(|| place(&stop.late_frames, target));
-    attributes.extend(place.map(|place| Attribute::new(STW_LATE_AT, place)));
+    let place = caller.or_else(|| place(&stop.last_frames, target));
+    attributes.extend(place.map(|place| Attribute::new(STW_LAST_AT, place)));
     attributes
 }
 
-/// The thread whose P stopped last, and how long it and the asker's were off their cores.
+/// The thread whose P stopped last, and how long it and the requester's were off their cores.
 fn thread(stop: &Stop, state: &State) -> Vec<Attribute> {
-    if stop.late_tid == 0 {
+    if stop.last_tid == 0 {
         return Vec::new();
     }
     let mut attributes = vec![
-        Attribute::new(STW_LATE_THREAD, i64::from(stop.late_tid)),
-        Attribute::new(STW_LATE_STOPPED, stop.late_stopped.saturating_sub(stop.asked) as i64),
+        Attribute::new(STW_LAST_THREAD, i64::from(stop.last_tid)),
+        Attribute::new(
+            STW_LAST_STOPPED,
+            stop.last_stopped.saturating_sub(stop.requested) as i64,
+        ),
     ];
     if stop.split != 0 {
-        let (late, asker) = (stop.late_off, stop.asker_off);
+        let (last, requester) = (stop.last_off_cpu, stop.requester_off_cpu);
         let times = [
-            (STW_LATE_RUN_QUEUE, late.run_queue),
-            (STW_LATE_THROTTLED, late.throttled),
-            (STW_LATE_ASLEEP, late.blocked),
-            (STW_ASKER_RUN_QUEUE, asker.run_queue),
-            (STW_ASKER_THROTTLED, asker.throttled),
+            (STW_LAST_RUN_QUEUE, last.run_queue),
+            (STW_LAST_THROTTLED, last.throttled),
+            (STW_LAST_ASLEEP, last.blocked),
+            (STW_REQUESTER_RUN_QUEUE, requester.run_queue),
+            (STW_REQUESTER_THROTTLED, requester.throttled),
         ];
         attributes.extend(times.map(|(key, time)| Attribute::new(key, time as i64)));
-        attributes.extend(quota::attribute(state, late.throttled + asker.throttled));
+        attributes.extend(quota::attribute(state, last.throttled + requester.throttled));
     }
     attributes
 }
 
 /// Why a cycle began, and on whose goroutine (go1.26, runtime/mgc.go, gcTrigger).
 pub fn trigger(stop: &Stop, target: &Target) -> Vec<Attribute> {
-    let asker = asker(stop, target);
+    let requester = requester(stop, target);
     let by_time = |attribute: &Attribute| *attribute == Attribute::new(GOROUTINE_FUNCTION, "runtime.forcegchelper");
     let trigger = match stop.forced {
-        0 if asker.iter().any(by_time) => "time",
+        0 if requester.iter().any(by_time) => "time",
         0 => "heap",
         _ => "forced",
     };
     let trigger = Attribute::new(GC_TRIGGER, trigger);
-    std::iter::once(trigger).chain(asker).collect()
+    std::iter::once(trigger).chain(requester).collect()
 }
 
 /// How long the world stood still, by reason.
@@ -283,15 +286,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use agent_common::thread::run_queue::Off;
+    use agent_common::thread::run_queue::OffCpu;
 
     use crate::{discover::Process, telemetry::quota::CGROUP_PATH};
 
-    fn stop(reason: u32, asked: u64) -> Stop {
+    fn stop(reason: u32, requested: u64) -> Stop {
         Stop {
-            asked,
-            stopped: asked + 10,
-            end: asked + 30,
+            requested,
+            stopped: requested + 10,
+            end: requested + 30,
             reason,
             ..Stop::default()
         }
@@ -317,7 +320,7 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert!(super::spans(&stop(SWEEP_TERMINATION, 5_000_000), &target, &mut state).is_empty());
-        let within = |reason, begin, end| state.stops.within(reason, begin, end).map(|stop| stop.asked);
+        let within = |reason, begin, end| state.stops.within(reason, begin, end).map(|stop| stop.requested);
         assert_eq!(within(SWEEP_TERMINATION, 5_000_100, 5_001_000), Some(5_000_000));
         assert_eq!(within(MARK_TERMINATION, 5_000_100, 5_001_000), None);
         assert_eq!(within(SWEEP_TERMINATION, 7_000_000, 8_000_000), None);
@@ -326,7 +329,7 @@ mod tests {
     #[test]
     fn no_more_stops_are_kept_than_there_is_room_for() {
         let mut stops = Stops::default();
-        (0..100).for_each(|asked| stops.keep(stop(SWEEP_TERMINATION, asked)));
+        (0..100).for_each(|requested| stops.keep(stop(SWEEP_TERMINATION, requested)));
         assert_eq!(stops.0.len(), KEPT);
     }
 
@@ -337,31 +340,34 @@ mod tests {
             quotas: Some(quota::Quotas::recorded("/a".to_owned())),
             ..State::default()
         };
-        let off = |run_queue, throttled| Off {
+        let off = |run_queue, throttled| OffCpu {
             run_queue,
             throttled,
             blocked: 0,
         };
-        let of = |late_tid, split, late_off| {
+        let of = |last_tid, split, last_off_cpu| {
             let stop = Stop {
-                late_tid,
+                last_tid,
                 split,
-                late_off,
-                late_stopped: 1600,
-                asker_off: off(5, 0),
+                last_off_cpu,
+                last_stopped: 1600,
+                requester_off_cpu: off(5, 0),
                 ..stop(SWEEP_TERMINATION, 1000)
             };
-            late(&stop, &target, &state)
+            last_to_stop(&stop, &target, &state)
         };
         assert_eq!(of(0, 1, off(1, 1)), []);
         let unsplit = [
-            Attribute::new(STW_LATE_THREAD, 7),
-            Attribute::new(STW_LATE_STOPPED, 600),
+            Attribute::new(STW_LAST_THREAD, 7),
+            Attribute::new(STW_LAST_STOPPED, 600),
         ];
         assert_eq!(of(7, 0, off(0, 0)), unsplit);
         let waited = of(7, 1, off(400, 0));
-        assert!(waited.contains(&Attribute::new(STW_LATE_RUN_QUEUE, 400)), "{waited:?}");
-        assert!(waited.contains(&Attribute::new(STW_ASKER_RUN_QUEUE, 5)), "{waited:?}");
+        assert!(waited.contains(&Attribute::new(STW_LAST_RUN_QUEUE, 400)), "{waited:?}");
+        assert!(
+            waited.contains(&Attribute::new(STW_REQUESTER_RUN_QUEUE, 5)),
+            "{waited:?}"
+        );
         let path = Attribute::new(CGROUP_PATH, "/a".to_owned());
         assert!(!waited.contains(&path) && of(7, 1, off(0, 9)).contains(&path));
     }

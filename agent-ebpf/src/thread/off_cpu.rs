@@ -3,7 +3,7 @@
 use agent_common::{
     hits::Plane,
     target::{HOOKS_OPEN, Shared, Target},
-    thread::run_queue::{ASLEEP, Away, KEPT, Off, THROTTLED, Thread},
+    thread::run_queue::{ASLEEP, INTERVALS, OffCpu, OffCpuInterval, THROTTLED, Thread},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ pub static NEW: Thread = Thread {
     known: 0,
     since: 0,
     asleep: 0,
-    off: Off {
+    off_cpu: OffCpu {
         run_queue: 0,
         throttled: 0,
         blocked: 0,
@@ -24,12 +24,12 @@ pub static NEW: Thread = Thread {
     last_end: 0,
     target_id: 0,
     throttled: 0,
-    away: [Away {
+    intervals: [OffCpuInterval {
         begin: 0,
         end: 0,
         kind: 0,
-    }; KEPT as usize],
-    aways: 0,
+    }; INTERVALS as usize],
+    interval_count: 0,
 };
 
 /// Whether the hooks on the kernel's scheduler have counted since `from`.
@@ -67,24 +67,24 @@ pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> 
 
 /// A stretch begins on the current thread, of `target`: it is followed from now on. What it was off its core so far.
 #[inline(always)]
-pub fn begin(target: &Target, tid: u32, now: u64) -> Off {
+pub fn begin(target: &Target, tid: u32, now: u64) -> OffCpu {
     if !counted(target, now) {
-        return NEW.off;
+        return NEW.off_cpu;
     }
     let Some((thread, new)) = thread(target, tid) else {
-        return NEW.off;
+        return NEW.off_cpu;
     };
     if new {
         thread.known = now;
     }
     // A wake that came while it was on its core still may have been taken for the end of a sleep.
     thread.since = 0;
-    thread.off
+    thread.off_cpu
 }
 
 /// How long a thread of `target` was off its core until `now`; None unless it was followed since `from`.
 #[inline(always)]
-pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
+pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
     if !counted(target, from) {
         return None;
     }
@@ -94,7 +94,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<Off> {
     if thread.target_id != target.id || thread.known < target.threads_since || thread.known > from {
         return None;
     }
-    let mut off = thread.off;
+    let mut off = thread.off_cpu;
     if thread.since >= from && thread.since < now {
         let waits = now - thread.since;
         if thread.throttled != 0 {
@@ -124,11 +124,11 @@ pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
 /// Of the time from `from` to `to`, which are both over, what a thread that ran at `to` was off its core, as far as the last times
 /// are remembered; None unless it was followed since `from`.
 #[inline(always)]
-pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
+pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> {
     if !counted(target, from) {
         return None;
     }
-    let mut off = NEW.off;
+    let mut off = NEW.off_cpu;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
         // It has not left its core since they count, or there was no room to say so.
         insert(target, tid);
@@ -149,9 +149,9 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<Off> {
     if thread.known > from {
         return None;
     }
-    for away in &thread.away {
-        let time = away.end.min(to).saturating_sub(away.begin.max(from));
-        match away.kind {
+    for interval in &thread.intervals {
+        let time = interval.end.min(to).saturating_sub(interval.begin.max(from));
+        match interval.kind {
             ASLEEP => off.blocked += time,
             THROTTLED => off.throttled += time,
             _ => off.run_queue += time,
