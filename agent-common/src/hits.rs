@@ -2,11 +2,22 @@
 
 use crate::{layout, shared};
 
-/// Declares the kinds of probes, by what a hit of them costs: each with the plane it is paid in and the programs of the object that count it,
+/// When a probe or hook is hit, or called for a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// In windows of its plane.
+    Windows,
+    /// Always: once a GC cycle, a stop of the world, or a thread that ends.
+    Always,
+    /// While hooks do not count.
+    Idle,
+}
+
+/// Declares the kinds of probes, by what a hit of them costs: each with its plane, when it is hit, and the programs of the object that count it,
 /// more than one where alternatives exist. The classes of cold hits follow them.
 macro_rules! probes {
     (
-        hit { $($(#[$meta:meta])* $name:ident: $plane:ident, $programs:expr;)* }
+        hit { $($(#[$meta:meta])* $name:ident: $plane:ident, $when:ident, $programs:expr;)* }
         cold { $($(#[$cold_meta:meta])* $cold:ident: $cold_name:literal;)* }
     ) => {
         /// Kinds of probes, by what a hit of them costs.
@@ -36,40 +47,48 @@ macro_rules! probes {
                     $(Self::$cold => false,)*
                 }
             }
+
+            /// When it is hit.
+            pub const fn when(self) -> When {
+                match self {
+                    $(Self::$name => When::$when,)*
+                    $(Self::$cold => When::Windows,)*
+                }
+            }
         }
     };
 }
 
 probes! {
     hit {
-        GoExecute: Probes, ["go_execute"];
-        GoRunqput: Probes, ["go_runqput"];
-        GoGosched: Probes, ["go_gosched"];
-        GoExitsyscall: Probes, ["go_exitsyscall"];
-        GoNetpoll: Probes, ["go_netpoll"];
-        GoInjectglist: Probes, ["go_injectglist"];
-        GoPark: Probes, ["go_park"];
-        GoExit: Probes, ["go_exit"];
-        GoGcCycle: Probes, ["go_gc_cycle"];
-        GoStw: Probes, ["go_stw"];
-        GoStop: Probes, ["go_stop"];
-        GoAssist: Probes, ["go_assist"];
-        GoHandoff: Probes, ["go_handoff"];
-        TokioPollBegin: Probes, ["tokio_poll_begin"];
-        TokioPollEnd: Probes, ["tokio_poll_end"];
-        TokioPark: Probes, ["tokio_park"];
-        TokioSchedule: Probes, ["tokio_schedule"];
-        TokioSpawn: Probes, ["tokio_spawn"];
-        NetState: Hooks, ["net_set_state", "net_closed"];
-        NetMoved: Hooks, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
-        NetRetransmit: Hooks, ["net_retransmit"];
-        ThreadWakeup: Hooks, ["thread_wakeup", "thread_wakeup_new"];
-        ThreadSwitch: Hooks, ["thread_switch"];
-        ThreadSyscall: Hooks, ["thread_sys_enter", "thread_sys_exit"];
+        GoExecute: Probes, Windows, ["go_execute"];
+        GoRunqput: Probes, Windows, ["go_runqput"];
+        GoGosched: Probes, Windows, ["go_gosched"];
+        GoExitsyscall: Probes, Windows, ["go_exitsyscall"];
+        GoNetpoll: Probes, Windows, ["go_netpoll"];
+        GoInjectglist: Probes, Windows, ["go_injectglist"];
+        GoPark: Probes, Windows, ["go_park"];
+        GoExit: Probes, Windows, ["go_exit"];
+        GoGcCycle: Probes, Always, ["go_gc_cycle"];
+        GoStw: Probes, Always, ["go_stw"];
+        GoStop: Probes, Always, ["go_stop"];
+        GoAssist: Probes, Windows, ["go_assist"];
+        GoHandoff: Probes, Windows, ["go_handoff"];
+        TokioPollBegin: Probes, Windows, ["tokio_poll_begin"];
+        TokioPollEnd: Probes, Windows, ["tokio_poll_end"];
+        TokioPark: Probes, Windows, ["tokio_park"];
+        TokioSchedule: Probes, Windows, ["tokio_schedule"];
+        TokioSpawn: Probes, Windows, ["tokio_spawn"];
+        NetState: Hooks, Windows, ["net_set_state", "net_closed"];
+        NetMoved: Hooks, Windows, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
+        NetRetransmit: Hooks, Windows, ["net_retransmit"];
+        ThreadWakeup: Hooks, Windows, ["thread_wakeup", "thread_wakeup_new"];
+        ThreadSwitch: Hooks, Windows, ["thread_switch"];
+        ThreadSyscall: Hooks, Windows, ["thread_sys_enter", "thread_sys_exit"];
         /// A thread ended: what is kept of it ends with it, window or no window.
-        ThreadExit: Hooks, ["process_exit"];
+        ThreadExit: Hooks, Always, ["process_exit"];
         /// A hook was called for a target while its hooks do not count.
-        HookIdle: Hooks, ["hook_idle"];
+        HookIdle: Hooks, Idle, ["hook_idle"];
     }
     cold {
         /// No hit of its own: one in a window of plane 2 was the first on its CPU in so long, and cost more for it. Others had the

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, COLD, COLD_KIND, Hits, Probe, Trapped};
+use agent_common::hits::{Account, COLD, COLD_KIND, Hits, Probe, Trapped, When};
 use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
@@ -71,17 +71,16 @@ impl Costs {
         let mut split = Split::default();
         for (probe, _) in Probe::ALL {
             let hits = hits[probe as usize];
-            let part = match probe {
-                // One hit a cycle, a stop, or a thread that ends.
-                Probe::GoGcCycle | Probe::GoStw | Probe::GoStop | Probe::ThreadExit => &mut split.always,
-                Probe::HookIdle => &mut split.idle,
+            if probe.is_cold() {
                 // Of hits that are counted already.
-                probe if probe.is_cold() => {
-                    split.probes.cost += hits as f64 * self.of(probe);
-                    continue;
-                }
-                probe if probe.is_uprobe() => &mut split.probes,
-                _ => &mut split.hooks,
+                split.probes.cost += hits as f64 * self.of(probe);
+                continue;
+            }
+            let part = match probe.when() {
+                When::Always => &mut split.always,
+                When::Idle => &mut split.idle,
+                When::Windows if probe.is_uprobe() => &mut split.probes,
+                When::Windows => &mut split.hooks,
             };
             part.hits += hits;
             part.cost += hits as f64 * self.of(probe);
