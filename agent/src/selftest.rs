@@ -17,7 +17,7 @@ use crate::{
     overhead::Meter,
     pipeline, say,
     signal::Coverage,
-    signals::{self, Check, SIGNALS},
+    signals::{self, Check, SIGNALS, Thresholds},
     watch::{Lifecycle, Options, Watch, Watched},
 };
 
@@ -40,9 +40,11 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     let options = Options {
         selector: args.targets.selector(),
         without: Vec::new(),
-        slow_wait: 0,
-        slow_poll: 0,
-        slow_request: 0,
+        thresholds: Thresholds {
+            wait: 0,
+            poll: 0,
+            request: 0,
+        },
         limits: None,
         host: None,
     };

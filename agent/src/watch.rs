@@ -28,7 +28,7 @@ use crate::{
     overhead::Meter,
     runtime::ProofError,
     signal::{self, Coverage, SignalState},
-    signals::{self, State},
+    signals::{self, State, Thresholds},
     target::Target,
 };
 
@@ -73,10 +73,7 @@ const SHORTEST_HOOKS: Duration = Duration::from_millis(250);
 pub struct Options {
     pub selector: Selector,
     pub without: Vec<String>,
-    /// ns
-    pub slow_wait: u64,
-    pub slow_poll: u64,
-    pub slow_request: u64,
+    pub thresholds: Thresholds,
     /// None: plane 2 stays attached, whatever it costs.
     pub limits: Option<Limits>,
     /// What all targets together may cost, cores.
@@ -320,14 +317,14 @@ impl Targets for Watch {
             signal: "runtime",
             coverage: Coverage::Off(error),
         });
-        let quota = signals::process::quota::state(target.process.pid, &self.options.without);
+        let of_process = signals::plan::of_process(target.process.pid, &self.options.without);
         target.futures = plan.futures.clone();
         target.image = image;
         target.open_exe()?;
         state.planned = std::mem::take(&mut plan.states);
         state.planned.extend(runtime);
         state.planned.extend(kernel::states(&self.hooks));
-        state.planned.push(quota);
+        state.planned.extend(of_process);
         let mut watched = Watched::new(target, state);
         watched.restate();
         self.meter

@@ -25,6 +25,7 @@ use agent_common::{
 };
 use aya::maps::{Array, Map, MapData, MapError};
 
+use super::plan::Plan;
 use crate::aggregate::{StoreError, Table, store::open};
 
 /// Types of tasks and probed instructions that one target may have, of four times as many that there is room for.
@@ -52,6 +53,13 @@ pub struct TargetMaps {
     syscalls: Table<u32, Call>,
     /// What could not be read or changed, and did not matter at once.
     failed: Failed,
+}
+
+/// How many entries of a plan the maps had no space for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    pub types: usize,
+    pub sites: usize,
 }
 
 /// How often a map could not be read or changed since somebody asked, and why the last time.
@@ -128,10 +136,18 @@ impl TargetMaps {
     }
 
     /// Says where each probed instruction of a target has its argument: how many there was no room for.
-    pub fn set_sites(&mut self, target_id: u32, sites: &[(u64, u32)]) -> usize {
+    fn set_sites(&mut self, target_id: u32, sites: &[(u64, u32)]) -> usize {
         let target_id = u64::from(target_id);
         let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, target_id }, place);
         left_out(sites, SITE_QUOTA, add)
+    }
+
+    /// Writes the entries of a target's plan.
+    pub fn set_plan(&mut self, target_id: u32, plan: &Plan) -> Missing {
+        Missing {
+            types: self.set_types(target_id, &plan.types),
+            sites: self.set_sites(target_id, &plan.sites),
+        }
     }
 
     /// What a target has made of the maps that all share.

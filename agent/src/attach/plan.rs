@@ -138,23 +138,22 @@ impl Plan {
         self.states.push(SignalState { signal, coverage });
     }
 
-    /// The kernel programs' view of the target.
-    pub fn target(&self, target_id: u32, slow_wait: u64, slow_poll: u64, slow_request: u64) -> Target {
+    /// The kernel programs' view of the target; its signals add their part, such as thresholds.
+    pub fn target(&self, id: u32, index: u32) -> Target {
         Target {
             // Said anew when a window is opened.
             allowance: [0; Plane::COUNT],
-            id: target_id,
+            id,
             flags: self.flags,
-            index: 0,
+            index,
             pad: 0,
             probes_since: 0,
             hooks_since: 0,
             threads_since: 0,
-            slow_wait,
-            // Said when the runtime's memory is read.
+            slow_wait: 0,
             reported_reasons: 0,
-            slow_poll,
-            slow_request,
+            slow_poll: 0,
+            slow_request: 0,
             tokio_vtable: self.tokio_vtable,
             tokio_id_offset: self.tokio_id_offset,
             go: self.go,

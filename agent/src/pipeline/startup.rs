@@ -21,7 +21,7 @@ use crate::{
     heap,
     kernel::{self as running, LayoutError},
     limits::Limits,
-    signals,
+    signals::{self, Thresholds},
     watch::Options,
 };
 
@@ -85,9 +85,11 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
     Ok(Options {
         selector: args.targets.selector(),
         without: args.without.clone(),
-        slow_wait: nanos(args.slow_wait),
-        slow_poll: nanos(args.slow_poll),
-        slow_request: nanos(args.slow_request),
+        thresholds: Thresholds {
+            wait: nanos(args.slow_wait),
+            poll: nanos(args.slow_poll),
+            request: nanos(args.slow_request),
+        },
         limits: args.budget.0.map(|share| budget::Limits {
             share,
             floor: args.budget_floor.0.unwrap_or_default(),

@@ -11,6 +11,8 @@ pub mod state;
 pub mod thread;
 pub mod tokio;
 
+use agent_common::target::Target as KernelTarget;
+
 use crate::{
     aggregate::store::Reading,
     intake::Event,
@@ -30,6 +32,8 @@ pub struct Signal {
     pub always: bool,
     /// What it has of other signals.
     pub needs: &'static [Need],
+    /// Called when a process becomes a target, before the kernel programs see the process.
+    pub start: Option<Start>,
     /// Its metrics at a reading.
     pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
     /// What `selftest` must see of it.
@@ -44,10 +48,25 @@ impl Signal {
             hook: None,
             always: false,
             needs: &[],
+            start: None,
             metrics,
             check: None,
         }
     }
+}
+
+/// Prepares a signal of a new target: its state, and what the kernel programs must know.
+pub type Start = fn(&Target, &mut State, &Thresholds, &mut KernelTarget);
+
+/// The user's thresholds, ns. Each value above one becomes an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// Waits of goroutines.
+    pub wait: u64,
+    /// Polls of tasks.
+    pub poll: u64,
+    /// Requests.
+    pub request: u64,
 }
 
 /// Another signal without which one is less than it could be.
@@ -112,6 +131,13 @@ pub fn is_hooked(name: &str) -> bool {
     SIGNALS
         .iter()
         .any(|signal| signal.name == name && signal.hook.is_some())
+}
+
+/// Prepares all signals of a new target.
+pub fn start(target: &Target, state: &mut State, thresholds: &Thresholds, kernel: &mut KernelTarget) {
+    for start in SIGNALS.iter().filter_map(|signal| signal.start) {
+        start(target, state, thresholds, kernel);
+    }
 }
 
 /// The kernel's hooks: the one for new processes, which is the agent's own, then those of signals.

@@ -5,12 +5,16 @@ mod needs;
 mod tests;
 
 use crate::{
-    attach::plan::{Failure, Plan, Probe},
+    attach::{
+        maps::Missing,
+        plan::{Failure, Plan, Probe},
+    },
     inspect::Image,
     runtime::ProofError,
     signal::{Coverage, LEFT_OUT, SignalState},
     signals::{
-        State,
+        State, is_always_on,
+        process::quota,
         runtimes::{Lost, runtime},
     },
 };
@@ -55,6 +59,22 @@ pub fn without_memory(image: &dyn Image, plan: &mut Plan, reason: &str) {
     if let Some(runtime) = runtime(image) {
         runtime.without_memory(plan, reason);
     }
+}
+
+/// What signals lose when the kernel's maps had no space for some entries of a plan.
+pub fn without_entries(image: &dyn Image, plan: &Plan, missing: Missing) -> Vec<Failure> {
+    runtime(image).map_or_else(Vec::new, |runtime| runtime.without_entries(plan, missing))
+}
+
+/// Divides the probes of a plan: those of windows, and those that are always attached.
+pub fn divide(probes: &[Probe]) -> (Vec<Probe>, Vec<Probe>) {
+    let mut probes = probes.iter().cloned();
+    probes.by_ref().partition(|probe| !is_always_on(probe.signal))
+}
+
+/// The signals of a process that do not depend on its executable, without those in `without`.
+pub fn of_process(pid: u32, without: &[String]) -> Vec<SignalState> {
+    vec![quota::state(pid, without)]
 }
 
 /// What is seen less as probes are `missing`, beside their own signals; `before` is whether anything was before.

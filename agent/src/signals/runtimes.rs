@@ -2,7 +2,10 @@
 
 use super::State;
 use crate::{
-    attach::plan::{Failure, Plan, Probe},
+    attach::{
+        maps::Missing,
+        plan::{Failure, Plan, Probe},
+    },
     inspect::{GoImage, Image, TokioImage},
     runtime::ProofError,
 };
@@ -23,6 +26,11 @@ pub trait Runtime {
 
     /// Takes all that hangs on the runtime's memory out of a plan; `reason` is why. What was off keeps its own reason.
     fn without_memory(&self, _plan: &mut Plan, _reason: &str) {}
+
+    /// What signals lose when the kernel's maps had no space for some entries of a plan.
+    fn without_entries(&self, _plan: &Plan, _missing: Missing) -> Vec<Failure> {
+        Vec::new()
+    }
 
     /// What is seen less of some types of tasks, or again, as probes are `missing`; None where that makes no difference. `before` is
     /// whether it did before.

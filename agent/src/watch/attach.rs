@@ -4,10 +4,10 @@ use agent_common::target::HOOKS_OPEN;
 use anyhow::Context as _;
 use log::warn;
 
-use super::{Options, PlaneState, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, Window, done};
+use super::{PlaneState, SHORTEST_HOOKS, SHORTEST_PROBES, Watch, Watched, Window, done};
 use crate::{
     attach::{
-        plan::{Plan, Probe},
+        plan::{Failure, Plan},
         uprobe::Place,
     },
     budget::{Bystander, Ledger, Plane},
@@ -19,35 +19,17 @@ impl Watch {
     /// First what the programs must know, then the probes: no probe fires for a process that is not known.
     pub(super) fn attach(&mut self, watched: &mut Watched, plan: &Plan, index: u32) -> anyhow::Result<()> {
         let pid = watched.target.process.pid;
-        let Options {
-            slow_wait,
-            slow_poll,
-            slow_request,
-            ..
-        } = self.options;
-        let (types, sites) = (
-            self.maps.set_types(watched.target.id, &plan.types),
-            self.maps.set_sites(watched.target.id, &plan.sites),
-        );
-        if types > 0 {
-            let all = plan.types.len();
-            let reason = format!(
-                "{types} of {all} types of tasks are not distinguished, nor whether they block: the kernel map is full"
-            );
-            lessen(watched, signals::tokio::poll::NAME, &reason);
+        let missing = self.maps.set_plan(watched.target.id, plan);
+        let image = watched.target.image.clone();
+        let failures = image.map(|image| signals::plan::without_entries(&*image, plan, missing));
+        for failure in failures.iter().flatten() {
+            lessen(watched, failure);
         }
-        if sites > 0 {
-            let all = plan.sites.len();
-            let reason =
-                format!("{sites} of {all} places where tasks are woken are not observed: the kernel map is full");
-            lessen(watched, signals::tokio::wake::NAME, &reason);
-        }
-        watched.known = plan.target(watched.target.id, slow_wait, slow_poll, slow_request);
-        watched.known.index = index;
-        watched.known.reported_reasons = signals::go::sched::reported_reasons(&watched.state.wait_reasons);
-        if !watched.state.is_off(signals::process::quota::NAME) {
-            signals::process::quota::begin(&watched.target, &mut watched.state);
-        }
+        watched.known = plan.target(watched.target.id, index);
+        let Watched {
+            target, state, known, ..
+        } = &mut *watched;
+        signals::start(target, state, &self.options.thresholds, known);
         let ledger = self.options.limits.map(|limits| {
             Ledger::new(
                 limits.of_hooks(watched.benefit.reserved()),
@@ -76,11 +58,7 @@ impl Watch {
         self.maps
             .admit(pid, &watched.known)
             .context("cannot write the target to the kernel maps")?;
-        let (windowed, always): (Vec<Probe>, Vec<Probe>) = plan
-            .probes
-            .iter()
-            .cloned()
-            .partition(|probe| !signals::is_always_on(probe.signal));
+        let (windowed, always) = signals::plan::divide(&plan.probes);
         let place = Place::of(&watched.target.process, watched.target.bias);
         let outcome = self.windows.attach(&place, &always);
         anyhow::ensure!(
@@ -99,10 +77,10 @@ impl Watch {
     }
 }
 
-/// Takes note of what the kernel side has no room for, as long as the target lasts.
-fn lessen(watched: &mut Watched, signal: &str, reason: &str) {
+/// Takes something away from a signal for as long as the target exists.
+fn lessen(watched: &mut Watched, Failure { signal, reason, .. }: &Failure) {
     warn!("process {}: {signal}: {reason}", watched.target.process.pid);
-    for state in watched.state.planned.iter_mut().filter(|state| state.signal == signal) {
+    for state in watched.state.planned.iter_mut().filter(|state| state.signal == *signal) {
         state.coverage.lessen(reason);
     }
     watched.restate();

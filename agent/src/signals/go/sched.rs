@@ -38,6 +38,10 @@ pub const NAME: &str = "go.sched";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    start: Some(|_, state, thresholds, kernel| {
+        kernel.slow_wait = thresholds.wait;
+        kernel.reported_reasons = reported_reasons(&state.wait_reasons);
+    }),
     needs: &[
         Need {
             of: run_queue::NAME,
@@ -125,7 +129,7 @@ const IDLE: [&str; 20] = [
 ];
 
 /// Bit by number: the reasons whose long waits are told. `names` are the runtime's own, by number.
-pub fn reported_reasons(names: &[String]) -> u64 {
+fn reported_reasons(names: &[String]) -> u64 {
     let told = |name: &String| !IDLE.contains(&name.as_str());
     let bits = names.iter().take(64).enumerate().filter(|(_, name)| told(name));
     bits.fold(0, |bits, (number, _)| bits | 1 << number)

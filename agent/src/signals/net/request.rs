@@ -25,6 +25,7 @@ pub const NAME: &str = "net.request";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
+    start: Some(|_, _, thresholds, kernel| kernel.slow_request = thresholds.request),
     check: Some(Check {
         what: "requests",
         count: |target, _, reading| {

@@ -16,7 +16,10 @@ use crate::{
 pub const NAME: &str = "process.quota";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, |target, state, _| metrics(target, state));
+pub const SIGNAL: Signal = Signal {
+    start: Some(|target, state, _, _| start(target, state)),
+    ..Signal::new(NAME, |target, state, _| metrics(target, state))
+};
 /// Accounts are not read more often than this when something was throttled, ns: the usual period of a quota.
 const LOOKS_APART: u64 = 100_000_000;
 
@@ -107,10 +110,12 @@ pub fn state(pid: u32, without: &[String]) -> SignalState {
     SignalState { signal: NAME, coverage }
 }
 
-/// Begins to follow the quotas of a process.
-pub fn begin(target: &Target, state: &mut State) {
-    state.quotas = Some(Quotas::default());
-    look(target, state);
+/// Begins to follow the quotas of a process, unless the signal is off.
+fn start(target: &Target, state: &mut State) {
+    if !state.is_off(NAME) {
+        state.quotas = Some(Quotas::default());
+        look(target, state);
+    }
 }
 
 /// Reads them again, as metrics are made.

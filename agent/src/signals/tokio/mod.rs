@@ -7,7 +7,10 @@ use agent_common::target::IS_TOKIO;
 
 use super::runtimes::{Lost, Runtime};
 use crate::{
-    attach::plan::{Plan, Probe},
+    attach::{
+        maps::Missing,
+        plan::{Failure, Plan, Probe},
+    },
     inspect::{HeaderLayout, ProbeSite, SiteError, TokioHook, TokioImage},
 };
 
@@ -22,6 +25,14 @@ impl Runtime for TokioImage {
         if poll::ends(&plan.probes).next().is_none() {
             poll::without_ends(plan);
         }
+    }
+
+    fn without_entries(&self, plan: &Plan, missing: Missing) -> Vec<Failure> {
+        let types = poll::without_types(plan, missing.types);
+        types
+            .into_iter()
+            .chain(wake::without_sites(plan, missing.sites))
+            .collect()
     }
 
     fn lost(&self, bias: u64, missing: &[Probe], before: bool) -> Option<Lost> {

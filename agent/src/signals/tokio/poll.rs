@@ -33,6 +33,7 @@ pub const NAME: &str = "tokio.poll";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    start: Some(|_, _, thresholds, kernel| kernel.slow_poll = thresholds.poll),
     check: Some(Check {
         what: "polls",
         count: |target, _, reading| reading.whole(target.id, Series::TokioPoll).count(),
@@ -76,6 +77,18 @@ pub fn lost_ends(image: &TokioImage, missing: &[Probe]) -> Option<Failure> {
         essential: false,
         reason: format!(
             "some ends of polls of {lost} of {of} types of tasks are not visible, as these probes are not attached: their polls are counted, but not timed"
+        ),
+    })
+}
+
+/// What the signal loses when the kernel's map had no space for `missing` types of tasks.
+pub fn without_types(plan: &Plan, missing: usize) -> Option<Failure> {
+    (missing > 0).then(|| Failure {
+        signal: NAME,
+        essential: false,
+        reason: format!(
+            "{missing} of {} types of tasks are not distinguished, nor whether they block: the kernel map is full",
+            plan.types.len()
         ),
     })
 }

@@ -9,7 +9,7 @@ use super::sites;
 
 use crate::{
     aggregate::store::Reading,
-    attach::plan::{Plan, Probe, coverage},
+    attach::plan::{Failure, Plan, Probe, coverage},
     inspect::{ArgLocation, ProbeSite, TokioHook, TokioImage, X86Register},
     model::Metric,
     signal::Coverage,
@@ -70,6 +70,18 @@ pub fn plan(image: &TokioImage, bias: u64, plan: &mut Plan) {
     }
     plan.probes.extend(probes);
     plan.set(signal, coverage(missing));
+}
+
+/// What the signal loses when the kernel's map had no space for `missing` of its sites.
+pub fn without_sites(plan: &Plan, missing: usize) -> Option<Failure> {
+    (missing > 0).then(|| Failure {
+        signal: NAME,
+        essential: false,
+        reason: format!(
+            "{missing} of {} places where tasks are woken are not observed: the kernel map is full",
+            plan.sites.len()
+        ),
+    })
 }
 
 /// Where a site's only argument is, in the kernel side's code.
