@@ -39,6 +39,7 @@ pub mod signals;
 pub mod account;
 pub mod doctor;
 pub mod health;
+pub mod lifecycle;
 pub mod pipeline;
 pub mod selftest;
 pub mod summary;

@@ -20,7 +20,6 @@ use tokio::{
 use crate::{
     aggregate::{Store, store::Reading},
     attach::maps::TargetMaps,
-    budget::Plane,
     cli::RunArgs,
     clock,
     collect::SpanBuffer,
@@ -32,12 +31,13 @@ use crate::{
     health::{self, Health},
     heap,
     intake::ring::Ring,
+    lifecycle::Lifecycle,
     limits::Keeper,
     model::{MonoNs, Resource},
     overhead::Meter,
     recording::{Finished, Recorder},
     summary::Screen,
-    watch::{LONG, Lifecycle, Settled, Watch},
+    watch::Watch,
 };
 
 #[cfg(test)]
@@ -91,15 +91,13 @@ struct Pipeline {
     keeper: Keeper,
     /// The last judgement of the agent's own use, and its CPU time then, ns.
     judged: (MonoNs, u64),
-    /// What windows saw that were closed since the last reading.
-    unsettled: Vec<Settled>,
     /// When the kernel's maps are tidied next.
     clear: Instant,
     /// Events of targets whose last figures had left, and spans of those that were refused.
     late: u64,
     /// Of that, events that are in no recording.
     unrecorded: u64,
-    farewells: life::Farewells,
+    ended_summary: life::EndedSummary,
     /// A target that was named ended, and some signal of it was off.
     dark: bool,
     /// What was there at the begin is inspected.
@@ -116,11 +114,11 @@ pub async fn run(args: &RunArgs, record: Option<&Path>, aside: &Handle) -> anyho
     // From here on Ctrl-C ends the run in order, also while it attaches.
     let mut stop = Stop::new().context("cannot handle signals")?;
     let (mut pipeline, mut ends) = Pipeline::start(args, record, aside).await?;
-    if let Err(error) = pipeline.lifecycle.scan(&mut pipeline.watch) {
+    if let Err(error) = pipeline.lifecycle.first_scan(&mut pipeline.watch) {
         pipeline.watch.close().await;
         return Err(error);
     }
-    pipeline.watch.scanned();
+    pipeline.watch.on_first_scan();
     pipeline.begun();
     // Reading the kernel's types took fifty times what stays of it.
     heap::give_back();
@@ -178,11 +176,10 @@ impl Pipeline {
             max_spans: args.max_spans,
             keeper: Keeper::new(own_limits(args)),
             judged: (clock::now(), 0),
-            unsettled: Vec::new(),
             clear: Instant::now() + CLEAR,
             late: 0,
             unrecorded: 0,
-            farewells: life::Farewells::default(),
+            ended_summary: life::EndedSummary::default(),
             dark: false,
             begun: false,
             ending: false,
@@ -211,15 +208,15 @@ impl Pipeline {
                         return Exit::TargetEnded;
                     }
                 }
-                Some(done) = self.watch.windows.done.recv() => {
-                    self.watch.done(done);
+                Some(done) = self.watch.done.recv() => {
+                    self.watch.on_done(done);
                     turn = turn.min(Instant::now() + self.pace());
                 }
-                Some(looked) = self.lifecycle.images.done.recv() => {
-                    self.lifecycle.looked(&mut self.watch, looked);
+                Some(inspection) = self.lifecycle.images.finished.recv() => {
+                    self.lifecycle.on_inspection(&mut self.watch, inspection);
                     self.begun();
                 }
-                Some(look) = self.lifecycle.looks.recv() => self.reconciled(look),
+                Some(scan) = self.lifecycle.scanner.finished.recv() => self.lifecycle.on_scan(&mut self.watch, scan),
                 _ = tick.tick() => {
                     self.health.turn();
                     let due = Instant::now() >= next_metrics;
@@ -230,9 +227,9 @@ impl Pipeline {
                 }
                 () = sleep_until(turn.into()) => {
                     backlog = self.burst();
-                    self.lifecycle.turn(&mut self.watch, clock::now());
+                    self.lifecycle.check_deferred(&mut self.watch, clock::now());
                     // Without a budget nothing is opened or closed; what it costs is counted all the same.
-                    self.unsettled.extend(self.watch.govern());
+                    self.watch.govern();
                     turn = Instant::now() + self.pace();
                 }
                 // Other tasks, signals and the ring buffer's own word are looked at only where this one waits.
@@ -262,7 +259,7 @@ impl Pipeline {
 
     /// Takes some events out of the ring buffers: new processes to the watch, spans by target. True when some are left.
     fn burst(&mut self) -> bool {
-        self.arrivals();
+        self.take_exec_events();
         let mut events = Vec::new();
         let recorder = &mut self.recorder;
         let more = self.ring.drain(BURST, |bytes, event| {
@@ -276,7 +273,7 @@ impl Pipeline {
         });
         for event in events {
             // Of a target whose last figures have left.
-            let Some(watched) = self.watch.by_id(event.header().target_id) else {
+            let Some(watched) = self.watch.targets.by_id(event.header().target_id) else {
                 self.late += 1;
                 self.unrecorded += 1;
                 continue;
@@ -292,11 +289,10 @@ impl Pipeline {
         more
     }
 
-    /// The kernel's maps, with what windows saw weighed; None where they cannot be read, which is counted.
+    /// The kernel's maps, with the counts of windows extrapolated; None if they cannot be read, which is counted.
     fn read(&mut self) -> Option<Reading> {
-        let least = if self.ending { 0 } else { LONG };
-        self.unsettled.extend(self.watch.long_open(least));
-        let mut reading = match self.store.read(self.watch.kept(self.ending)) {
+        let kept = self.watch.prepare_reading(self.ending);
+        let mut reading = match self.store.read(kept) {
             Ok(reading) => reading,
             Err(error) => {
                 self.faults.note(Fault::Maps, error);
@@ -304,33 +300,7 @@ impl Pipeline {
             }
         };
         self.loss = reading.loss;
-        for settled in std::mem::take(&mut self.unsettled) {
-            let (target_id, plane, stretch) = (settled.target_id, settled.plane, settled.stretch);
-            if let Some(watched) = self.watch.by_id(target_id) {
-                let plane_state = match plane {
-                    Plane::Hooks => &mut watched.hooks,
-                    Plane::Probes => &mut watched.probes,
-                };
-                let events = plane_state.weigher.settle(&reading, target_id, stretch);
-                plane_state.unsettled = false;
-                debug!(
-                    "target {target_id}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
-                    stretch.open / 1e6,
-                    stretch.elapsed / 1e6,
-                    events as f64 * 1e9 / stretch.open
-                );
-                if plane == Plane::Probes {
-                    self.watch.judge(target_id);
-                }
-            }
-        }
-        for watched in self.watch.all() {
-            for plane_state in [&watched.hooks, &watched.probes] {
-                if plane_state.weighed {
-                    plane_state.weigher.apply(&mut reading, watched.target.id);
-                }
-            }
-        }
+        self.watch.extrapolate(&mut reading);
         Some(reading)
     }
 
@@ -341,7 +311,7 @@ impl Pipeline {
         let lives = |pid: &u32| Process::read(*pid).is_ok();
         named_by_pid_only
             && self.watch.targets.is_empty()
-            && self.watch.ended > 0
+            && self.watch.targets.ended_count > 0
             && !args.targets.pid.iter().any(lives)
     }
 
@@ -352,13 +322,13 @@ impl Pipeline {
         self.intake();
         self.chores();
         self.report(true);
-        self.bury_unread();
+        self.drop_ended();
         self.screen.keep();
         let partial = self.dark || self.watch.is_dark();
         let files = self.exporter.files.clone();
         self.watch.close().await;
         let stats = self.exporter.shutdown(FLUSH).await;
-        for line in self.farewells.text().lines() {
+        for line in self.ended_summary.text().lines() {
             self.screen.say(format_args!("{line}"));
         }
         self.screen.say(format_args!(

@@ -14,11 +14,12 @@ use crate::{
     discover::{Process, process},
     exit::Exit,
     intake::ring::Ring,
+    lifecycle::Lifecycle,
     overhead::Meter,
     pipeline, say,
     signal::Coverage,
     signals::{self, Check, SIGNALS, Thresholds},
-    watch::{Lifecycle, Options, Watch, Watched},
+    watch::{Options, Watch, Watched},
 };
 
 /// Prints a line a signal; fails when one that could be attached stays silent.
@@ -50,21 +51,21 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     };
     let mut lifecycle = Lifecycle::new(process::proc(), options.selector.clone(), Process::inspect);
     let mut watch = Watch::new(object, maps, meter, hooks, options, watch_to_selftest);
-    lifecycle.scan(&mut watch)?;
-    watch.scanned();
+    lifecycle.first_scan(&mut watch)?;
+    watch.on_first_scan();
     let deadline = Instant::now() + args.timeout;
     let (mut span_buffer, mut rejected) = (SpanBuffer::new(usize::MAX), 0u64);
     let outcome = loop {
         sleep(Duration::from_millis(500)).await;
-        while let Ok(done) = watch.windows.done.try_recv() {
-            watch.done(done);
+        while let Ok(done) = watch.done.try_recv() {
+            watch.on_done(done);
         }
-        while let Ok(looked) = lifecycle.images.done.try_recv() {
-            lifecycle.looked(&mut watch, looked);
+        while let Ok(inspection) = lifecycle.images.finished.try_recv() {
+            lifecycle.on_inspection(&mut watch, inspection);
         }
         ring.drain(1 << 20, |_, event| match event {
             Ok(event) => {
-                if let Some(watched) = watch.by_id(event.header().target_id) {
+                if let Some(watched) = watch.targets.by_id(event.header().target_id) {
                     span_buffer.event(&event, &watched.target, &mut watched.state);
                 }
             }
@@ -72,11 +73,11 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         });
         drop(span_buffer.take());
         let now = crate::clock::now();
-        for watched in watch.targets.values_mut() {
+        for watched in watch.targets.iter_mut() {
             signals::go::runtime::read(&watched.target, &mut watched.state, now)
                 .context("cannot read the runtime's memory")?;
         }
-        let reading = store.read(watch.kept(false))?;
+        let reading = store.read(watch.targets.kept_ids(now, false))?;
         let silent = silent(&watch, &reading);
         if silent.is_empty() && !lifecycle.images.is_busy() || Instant::now() > deadline {
             report(&watch, &reading);
@@ -135,11 +136,11 @@ fn silent(watch: &Watch, reading: &Reading) -> Vec<String> {
             .map(|(signal, _)| format!("{signal} of pid {}", watched.target.process.pid))
             .collect::<Vec<_>>()
     };
-    watch.targets.values().flat_map(of).collect()
+    watch.targets.iter().flat_map(of).collect()
 }
 
 fn report(watch: &Watch, reading: &Reading) {
-    for watched in watch.targets.values() {
+    for watched in watch.targets.iter() {
         for (signal, Check { what, count }) in checks(watched) {
             say!(
                 "selftest: pid {} {signal}: {} {what}",

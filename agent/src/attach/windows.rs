@@ -1,5 +1,4 @@
-//! Windows: puts the probes of plane 2 into a target, and takes them out again, aside from the agent's loop, since the
-//! kernel takes some 10 ms for each.
+//! Windows: attaches and detaches probes and hooks in threads of their own, because the kernel takes some 10 ms for each probe.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,13 +13,13 @@ use super::{
     uprobe::{self, Links, Object, Outcome, Place},
 };
 
-/// Windows that wait to be taken note of.
+/// Finished changes that wait to be handled.
 const DONE: usize = 256;
 /// Threads that wait for the kernel to detach probes: a hundred targets may end at once, and the host's load average counts
 /// each thread that waits.
 const DETACHING: usize = 16;
 
-/// Attaching or detaching that is done.
+/// A finished change.
 pub enum Done {
     Probes { target_id: u32, change: Change },
     Hooks(Hooks),
@@ -33,8 +32,8 @@ pub enum Change {
         /// Of the probes that are always in place: what was missing and was tried again.
         always: Outcome,
     },
-    /// The same of these alone, without a window.
-    Again {
+    /// The same for these alone, without a window.
+    Retried {
         always: Outcome,
     },
     Closed,
@@ -51,22 +50,23 @@ pub enum Hooks {
 }
 
 /// Attaches and detaches in tasks of their own.
+#[derive(Clone)]
 pub struct Windows {
     object: Arc<Mutex<Object>>,
     detaching: Arc<Semaphore>,
     windows_to_watch: mpsc::Sender<Done>,
-    pub done: mpsc::Receiver<Done>,
 }
 
 impl Windows {
-    pub fn new(object: Object) -> Self {
+    /// Finished changes come out of the receiver.
+    pub fn new(object: Object) -> (Self, mpsc::Receiver<Done>) {
         let (windows_to_watch, done) = mpsc::channel(DONE);
-        Self {
+        let windows = Self {
             object: Arc::new(Mutex::new(object)),
             detaching: Arc::new(Semaphore::new(DETACHING)),
             windows_to_watch,
-            done,
-        }
+        };
+        (windows, done)
     }
 
     /// The programs; waits while a window is being opened.
@@ -80,7 +80,7 @@ impl Windows {
         self.object.try_lock().ok()
     }
 
-    /// Attaches probes here and now.
+    /// Attaches probes at once and waits for it.
     pub fn attach(&self, place: &Place, probes: &[Probe]) -> Outcome {
         uprobe::attach_all(&self.object, place, probes)
     }
@@ -98,12 +98,12 @@ impl Windows {
         });
     }
 
-    /// Attaches those that are `missing` of what is always in place; [`Change::Again`] follows.
-    pub fn again(&self, target_id: u32, place: Place, missing: Vec<Probe>) {
+    /// Attaches those that are `missing` of what is always in place; [`Change::Retried`] follows.
+    pub fn retry(&self, target_id: u32, place: Place, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let always = uprobe::attach_all(&object, &place, &missing);
-            let change = Change::Again { always };
+            let change = Change::Retried { always };
             let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
         });
     }

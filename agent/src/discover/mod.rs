@@ -1,5 +1,5 @@
-//! Stage discover: which processes to watch. New ones are learnt from exec events and from a look at all now and
-//! then, ends from pidfds.
+//! Stage discover: reads processes in /proc. In come pids and the user's choice; out go processes, their executables, and which processes are
+//! new since the last scan.
 
 pub mod census;
 pub mod namespace;

@@ -45,7 +45,7 @@ async fn a_flood_of_events_delays_no_tick_and_no_end() {
     };
     let mut stop = Stop::new().unwrap();
     let (mut pipeline, mut ends) = Pipeline::start(&args, None, &Handle::current()).await.unwrap();
-    let flood = calibrate::attach(&mut pipeline.watch.windows.object(), "flood").unwrap();
+    let flood = calibrate::attach(&mut pipeline.watch.object(), "flood").unwrap();
     // More than the ring holds: of that, a turn takes a part, and the next one goes on.
     for _ in 0..pipeline.ring.size() / 64 / u64::from(FLOOD) {
         calibrate::hit();

@@ -1,4 +1,4 @@
-//! How targets end, as the pipeline sees it: their last figures leave, then they are forgotten.
+//! What the pipeline does when processes exec and targets end: the last figures of a target are exported, then nothing of it is kept.
 
 use std::collections::VecDeque;
 
@@ -6,28 +6,22 @@ use log::debug;
 
 use super::Pipeline;
 use crate::{
-    account,
-    aggregate::store::Reading,
-    faults::Fault,
-    model::Batch,
-    signal, summary,
-    watch::{Looked, Retired, Why},
+    account, aggregate::store::Reading, faults::Fault, lifecycle::EndReason, model::Batch, signal, summary,
+    watch::Ended,
 };
 
-/// Exec events that are taken at once: more than their ring holds.
+/// Most exec events that are handled at once: more than their ring holds.
 const MOST: usize = 1 << 16;
 
 impl Pipeline {
     /// A target's process ended.
     pub(super) fn retire(&mut self, target_id: u32) {
         // One that became another program, or could not be attached, ended before.
-        if let Some(settled) = self.watch.retire(target_id, Why::Ended) {
-            self.unsettled.extend(settled);
-        }
+        self.watch.retire(target_id, EndReason::Exited);
     }
 
-    /// Processes that became other programs.
-    pub(super) fn arrivals(&mut self) {
+    /// Handles exec events.
+    pub(super) fn take_exec_events(&mut self) {
         let mut execs = Vec::new();
         let recorder = &mut self.recorder;
         self.execs.drain(MOST, |bytes, event| {
@@ -42,20 +36,13 @@ impl Pipeline {
         self.ring.received += std::mem::take(&mut self.execs.received);
         self.ring.rejected += std::mem::take(&mut self.execs.rejected);
         for (pid, time) in execs {
-            let settled = self.lifecycle.execed(&mut self.watch, pid, time);
-            self.unsettled.extend(settled);
+            self.lifecycle.on_exec(&mut self.watch, pid, time);
         }
     }
 
-    /// A look at every process is over.
-    pub(super) fn reconciled(&mut self, looked: Looked) {
-        let settled = self.lifecycle.reconciled(&mut self.watch, looked);
-        self.unsettled.extend(settled);
-    }
-
-    /// At the end of a run whose maps cannot be read: spans of targets that ended leave, without last figures.
-    pub(super) fn bury_unread(&mut self) {
-        for Retired { watched, .. } in self.watch.bury(|_| true) {
+    /// At the end of a run whose maps cannot be read: exports the spans of targets that ended, without last figures.
+    pub(super) fn drop_ended(&mut self) {
+        for Ended { watched, .. } in self.watch.take_ended(|_| true) {
             log::warn!(
                 "process {}: its last figures are lost, as the kernel's maps could not be read",
                 watched.target.process.pid
@@ -69,33 +56,36 @@ impl Pipeline {
         }
     }
 
-    /// The last figures of targets that ended, which `reading` was taken after, leave; then nothing of them is kept.
-    pub(super) fn bury(&mut self, reading: &Reading) {
-        for Retired { mut watched, why, .. } in self.watch.bury(|target_id| reading.is_gone(target_id)) {
+    /// Exports the last figures of targets that ended before `reading`; then nothing of them is kept.
+    pub(super) fn export_ended(&mut self, reading: &Reading) {
+        for Ended {
+            mut watched, reason, ..
+        } in self.watch.take_ended(|id| reading.is_gone(id))
+        {
             let spans = self.span_buffer.take_of(watched.target.id);
             if let Some(recorder) = &mut self.recorder {
                 recorder.forget(watched.target.id);
             }
-            if why == Why::Refused {
+            if reason == EndReason::AttachFailed {
                 self.late += spans.len() as u64;
                 self.span_buffer.made -= spans.len() as u64;
                 continue;
             }
             // As it was planned: what could not be attached to a process that ends is no fault.
-            self.dark |= self.watch.names(&watched) && signal::is_dark(&watched.state.planned);
+            self.dark |= self.watch.is_requested(&watched) && signal::is_dark(&watched.state.planned);
             let metrics = account::all_metrics(&mut watched, reading);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
                 spans,
                 metrics,
             });
-            self.farewells.add(summary::of_target(&watched, reading));
+            self.ended_summary.add(summary::of_target(&watched, reading));
             log::info!(
                 "{} (pid {}) {}",
                 watched.target.resource.get("service.name").unwrap_or_default(),
                 watched.target.process.pid,
-                match why {
-                    Why::Execed => "became another program",
+                match reason {
+                    EndReason::Execed => "became another program",
                     _ => "ended",
                 }
             );
@@ -106,27 +96,27 @@ impl Pipeline {
     }
 }
 
-/// What there is to say in the end of targets that ended before.
+/// The closing summary of targets that ended during the run.
 #[derive(Default)]
-pub(super) struct Farewells {
+pub(super) struct EndedSummary {
     /// The latest last.
     kept: VecDeque<String>,
     left_out: usize,
 }
 
-/// Most targets that ended of which the last figures are kept.
-const FAREWELLS: usize = 10;
+/// Most targets whose figures are kept for the closing summary.
+const SUMMARIZED: usize = 10;
 
-impl Farewells {
+impl EndedSummary {
     fn add(&mut self, figures: String) {
-        if self.kept.len() == FAREWELLS {
+        if self.kept.len() == SUMMARIZED {
             self.kept.pop_front();
             self.left_out += 1;
         }
         self.kept.push_back(figures);
     }
 
-    /// For the closing summary; empty when none ended.
+    /// The text; empty if no target ended.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         match (self.kept.len(), self.left_out) {
@@ -146,14 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_that_ended_are_told() {
-        let mut farewells = Farewells::default();
-        assert_eq!(farewells.text(), "");
-        farewells.add("a\n".to_owned());
-        farewells.add("b\n".to_owned());
-        assert_eq!(farewells.text(), "\nended during the run:\na\nb\n");
-        (0..FAREWELLS).for_each(|number| farewells.add(format!("{number}\n")));
-        let text = farewells.text();
+    fn the_last_targets_that_ended_are_shown() {
+        let mut ended_summary = EndedSummary::default();
+        assert_eq!(ended_summary.text(), "");
+        ended_summary.add("a\n".to_owned());
+        ended_summary.add("b\n".to_owned());
+        assert_eq!(ended_summary.text(), "\nended during the run:\na\nb\n");
+        (0..SUMMARIZED).for_each(|number| ended_summary.add(format!("{number}\n")));
+        let text = ended_summary.text();
         assert!(
             text.starts_with("\nended during the run, the last 10 of 12:\n0\n"),
             "{text}"

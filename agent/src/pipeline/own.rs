@@ -36,7 +36,7 @@ impl Pipeline {
             shed.text()
         );
         self.span_buffer.set_limit(shed.spans(self.max_spans));
-        self.watch.places.allowed = shed.budget();
+        self.watch.set_budget_scale(shed.budget());
     }
 
     /// What it takes to begin is not judged.
@@ -50,14 +50,14 @@ impl Pipeline {
 
     /// Asks the kernel for the runs of programs that it skipped; the next time, if a window is being opened just now.
     pub(super) fn look_for_skipped(&mut self) {
-        if let Some(object) = self.watch.windows.try_object() {
+        if let Some(object) = self.watch.try_object() {
             let skipped = object.skipped().into_iter().filter(|(_, runs)| *runs > 0);
             self.skipped = skipped.map(|(program, runs)| (program.to_owned(), runs)).collect();
         }
     }
 
     pub(super) fn draw(&mut self, reading: &Reading) {
-        let mut targets: Vec<&Watched> = self.watch.targets.values().collect();
+        let mut targets: Vec<&Watched> = self.watch.targets.iter().collect();
         targets.sort_by_key(|watched| watched.target.id);
         let view = View {
             targets,
@@ -70,7 +70,7 @@ impl Pipeline {
             shed: self.keeper.shed,
             ran: self.began.elapsed(),
             spans: self.span_buffer.made,
-            ended: self.watch.ended,
+            ended: self.watch.targets.ended_count,
         };
         let picture = summary::render(&view);
         if let Err(error) = self.screen.draw(&picture) {

@@ -3,23 +3,21 @@
 use std::time::{Duration, Instant};
 
 use super::{CLEAR, Pipeline};
-use crate::{
-    account, aggregate::store::Reading, clock, deadline, heap, limits, model::Batch, signals, watch::note_memory,
-};
+use crate::{account, aggregate::store::Reading, clock, deadline, heap, limits, model::Batch, signals};
 
 impl Pipeline {
     /// Once a second; metrics leave where they are `due`.
     pub(super) fn tick(&mut self, due: bool) {
         self.chores();
         // The kernel's maps are large, and services need the core: they are walked only for who looks at them.
-        if due || self.screen.is_live() || !self.unsettled.is_empty() || self.watch.has_retired() {
+        if due || self.screen.is_live() || self.watch.has_pending() || self.watch.targets.has_ended() {
             self.report(due);
         }
     }
 
     /// How long until the governor's next turn.
     pub(super) fn pace(&self) -> Duration {
-        self.watch.pace(self.lifecycle.is_waiting())
+        self.watch.pace(self.lifecycle.has_retries())
     }
 
     /// Takes some events, reads plane 0, sends spans, tidies.
@@ -30,13 +28,13 @@ impl Pipeline {
         self.keep_limits();
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
-            self.watch.clear();
-            self.lifecycle.reconcile();
+            self.watch.sweep();
+            self.lifecycle.scanner.start();
             heap::give_back();
         }
         let waiting: Vec<_> = self.span_buffer.take().collect();
         for (target_id, spans) in waiting {
-            let Some(watched) = self.watch.by_id(target_id) else {
+            let Some(watched) = self.watch.targets.by_id(target_id) else {
                 // Its target ended: they leave with its last figures.
                 self.span_buffer.put_back(target_id, spans);
                 continue;
@@ -63,7 +61,7 @@ impl Pipeline {
             }
             return;
         };
-        self.bury(&reading);
+        self.export_ended(&reading);
         if due {
             self.export_metrics(&reading);
         }
@@ -74,25 +72,25 @@ impl Pipeline {
 
     fn read_runtimes(&mut self) {
         let (begin, now) = (Instant::now(), clock::now());
-        for watched in self.watch.targets.values_mut() {
+        for watched in self.watch.targets.iter_mut() {
             // One that does not answer is not asked again; of others that do not, the next comes at the next tick.
             if begin.elapsed() >= deadline::SOON {
                 break;
             }
             let outcome = signals::go::runtime::read(&watched.target, &mut watched.state, now);
-            note_memory(watched, signals::go::runtime::NAME, outcome);
+            watched.set_memory_outcome(signals::go::runtime::NAME, outcome);
         }
     }
 
     fn export_metrics(&mut self, reading: &Reading) {
-        self.watch.note_made();
+        self.watch.read_map_use();
         let begin = Instant::now();
-        for watched in self.watch.targets.values_mut() {
+        for watched in self.watch.targets.iter_mut() {
             if begin.elapsed() < deadline::SOON {
                 match signals::go::goroutines::walk(&watched.target, &mut watched.state, clock::now()) {
                     // It is not time to look again.
                     Ok(false) => {}
-                    outcome => note_memory(watched, signals::go::goroutines::NAME, outcome.map(drop)),
+                    outcome => watched.set_memory_outcome(signals::go::goroutines::NAME, outcome.map(drop)),
                 }
             }
             let metrics = account::all_metrics(watched, reading);
@@ -113,7 +111,7 @@ impl Pipeline {
             rejected: self.ring.rejected,
             over_limit: self.span_buffer.over_limit,
             late: self.late,
-            panics: self.lifecycle.images.panics,
+            panics: self.lifecycle.images.panics(),
             skipped: &self.skipped,
             export: &self.exporter.stats,
             shed: self.keeper.shed,

@@ -1,23 +1,22 @@
-//! The state of one plane at one target: whether it counts, what it may cost, what its windows saw.
+//! The state of one plane of one target: whether its window is open, what it may cost, and how much of the time windows covered.
 
 use std::sync::Arc;
-
-use agent_common::hits::{Hits, Probe as Kind};
 
 use crate::{
     attach::{plan::Probe, uprobe::Links},
     budget::{Ledger, Plane, Weigher, weigh::Interval},
+    clock,
     model::MonoNs,
     overhead::cost::Part,
 };
 
-/// Hits that a window may have before anything is known of what they cost and what there is to spend.
-const FIRST: u64 = 10_000;
+/// Hits that the first window may have, before the cost of a hit is known.
+const FIRST_ALLOWANCE: u64 = 10_000;
 
-/// Where a plane stands at a target.
+/// The window of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// The target has nothing of it.
+    /// The target has no probes of this plane, or ended.
     None,
     Closed,
     /// Attaching or detaching.
@@ -32,16 +31,26 @@ impl Window {
         matches!(self, Self::Open { .. })
     }
 
-    /// Whether it is open, or about to be or was a moment ago.
-    pub fn is_wanted(self) -> bool {
+    /// Whether it is open, or changes: it is about to open or was open a moment ago.
+    pub fn is_open_or_changing(self) -> bool {
         matches!(self, Self::Open { .. } | Self::Busy)
     }
 }
 
-/// A plane that is on while its window is open.
+/// An interval whose counts are in the kernel's maps and are not extrapolated yet: it ended with a window, or with a part of one that stays
+/// open. A reading of the maps that is taken later completes it.
+#[derive(Clone, Copy, Debug)]
+pub struct PendingInterval {
+    pub target_id: u32,
+    pub plane: Plane,
+    pub interval: Interval,
+}
+
+/// A plane that counts while its window is open.
 pub struct PlaneState {
+    plane: Plane,
     pub window: Window,
-    /// The probes of plane 2; none of plane 1, whose hooks are everybody's.
+    /// The probes of plane 2. Plane 1 has none here: all targets share the hooks.
     pub probes: Arc<[Probe]>,
     pub links: Links,
     /// None without a budget: the window stays open.
@@ -49,74 +58,74 @@ pub struct PlaneState {
     pub weigher: Weigher,
     /// Whether the window was ever closed: figures are then weighed.
     pub weighed: bool,
-    /// A window was closed, and what it saw is still in the kernel's maps.
-    pub unsettled: bool,
-    /// Since when a window that is paid for waits for the other plane's.
-    pub waits: Option<MonoNs>,
-    /// The process whose budget has no room for this window; None while its own decides.
-    pub refused: Option<u32>,
-    /// Until when figures are settled.
-    pub settled: MonoNs,
-    /// Cost of one of late, ns; 0 before the first.
-    each: f64,
-    /// Windows that the kernel side ended by itself, as their allowance was used up.
+    /// A window was closed and its counts are not extrapolated yet: see [`PendingInterval`].
+    pub is_pending: bool,
+    /// Since when a window that the budget pays for waits for a window of the other plane.
+    pub waiting_since: Option<MonoNs>,
+    /// The process whose budget does not pay for this window; None while the target's own budget decides.
+    pub blocked_by: Option<u32>,
+    /// Begin of the current interval: everything before is extrapolated, or pending.
+    pub interval_start: MonoNs,
+    /// Recent cost of one hit, ns; 0 before the first.
+    cost_per_hit: f64,
+    /// Windows that the kernel programs ended, because their allowance was used up.
     pub cuts: u64,
 }
 
-/// What keeps a plane's windows from being more.
+/// What limits the windows of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// What the budget pays for.
+    /// The target's budget.
     Budget,
-    /// Even the shortest window costs more than what it pays for in 5 s.
+    /// Even the shortest window costs more than the budget of 5 s.
     Shortest,
-    /// More would lengthen the 99th percentile of latency.
+    /// More windows would lengthen the 99th percentile of latency.
     Tail,
-    /// Another process, by its pid, pays for calling the hooks of these windows.
+    /// The budget of another process, by its pid: its threads run the hooks of these windows too.
     Neighbour(u32),
 }
 
 impl PlaneState {
-    /// One whose window was not opened yet.
+    /// A plane whose window was not opened yet.
     pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
         let idle = plane == Plane::Probes && probes.is_empty();
         Self {
+            plane,
             window: if idle { Window::None } else { Window::Closed },
             probes,
             links: Links::default(),
             ledger,
             weigher: Weigher::new(plane),
             weighed: false,
-            unsettled: false,
-            waits: None,
-            refused: None,
-            settled: now,
-            each: 0.0,
+            is_pending: false,
+            waiting_since: None,
+            blocked_by: None,
+            interval_start: now,
+            cost_per_hit: 0.0,
             cuts: 0,
         }
     }
 
-    /// Takes note of hits since the last turn.
-    pub fn note(&mut self, part: Part) {
+    /// Adds the hits since the last turn.
+    pub fn add_hits(&mut self, part: Part) {
         if part.hits > 0 {
-            self.each = part.cost / part.hits as f64;
+            self.cost_per_hit = part.cost / part.hits as f64;
         }
     }
 
-    /// What hits in windows may rise to, on all CPUs together, where `used` is what they are now: what there is to spend pays for no
-    /// more.
+    /// How many hits windows may have, on all CPUs together and with the `used` ones until now: what is left of the budget pays for no more.
     pub fn allowance(&self, used: u64) -> u64 {
         let more = match &self.ledger {
             None => u64::MAX,
-            Some(_) if self.each == 0.0 => FIRST,
-            Some(ledger) => (ledger.left().max(0.0) / self.each) as u64,
+            Some(_) if self.cost_per_hit == 0.0 => FIRST_ALLOWANCE,
+            Some(ledger) => (ledger.left().max(0.0) / self.cost_per_hit) as u64,
         };
         used.saturating_add(more)
     }
 
-    /// What keeps windows from being more, of late.
+    /// What limits windows at present.
     pub fn bound(&self) -> Bound {
-        match (&self.ledger, self.refused) {
+        match (&self.ledger, self.blocked_by) {
             (Some(ledger), _) if ledger.is_starved() => Bound::Shortest,
             (Some(ledger), _) if ledger.is_held() => Bound::Tail,
             (_, Some(pid)) => Bound::Neighbour(pid),
@@ -124,7 +133,7 @@ impl PlaneState {
         }
     }
 
-    /// Share of the time until `now` that windows covered.
+    /// Share of the time until `now` in which a window was open.
     pub fn coverage(&self, now: MonoNs) -> f64 {
         let (covered, elapsed) = self.times(now);
         if self.weighed && elapsed > 0.0 {
@@ -134,67 +143,146 @@ impl PlaneState {
         }
     }
 
-    /// Time that windows covered until `now`, and time, ns.
+    /// For how long windows were open until `now`, and the time itself, ns.
     pub fn times(&self, now: MonoNs) -> (f64, f64) {
         let (covered, elapsed) = self.weigher.times();
         let open = match self.window {
-            Window::Open { since } => now.0.saturating_sub(since.0.max(self.settled.0)),
+            Window::Open { since } => now.0.saturating_sub(since.0.max(self.interval_start.0)),
             _ => 0,
         };
         (
             covered + open as f64,
-            elapsed + now.0.saturating_sub(self.settled.0) as f64,
+            elapsed + now.0.saturating_sub(self.interval_start.0) as f64,
         )
     }
 
-    /// The figures of a window that was opened at `since` and counted until `until` are settled: what they stand for.
-    pub fn settle(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Interval {
-        let settled = std::mem::replace(&mut self.settled, now);
+    /// Whether the window is open and was opened less than `age` ns ago.
+    pub(super) fn is_young(&self, now: MonoNs, age: u64) -> bool {
+        matches!(self.window, Window::Open { since } if now.0.saturating_sub(since.0) < age)
+    }
+
+    /// The window closes, or was ended at `cut` by the kernel programs. What becomes of [`Self::window`] is the caller's decision.
+    pub(super) fn close_window(&mut self, target_id: u32, cut: Option<MonoNs>) -> Option<PendingInterval> {
+        let Window::Open { since } = self.window else {
+            return None;
+        };
+        self.weighed = true;
+        self.is_pending = true;
+        self.cuts += u64::from(cut.is_some());
+        let now = clock::now();
+        Some(PendingInterval {
+            target_id,
+            plane: self.plane,
+            interval: self.end_interval(since, cut.unwrap_or(now), now, true),
+        })
+    }
+
+    /// Ends the interval of a window that has been open for `age` ns and stays open, if its counts are extrapolated.
+    pub(super) fn end_long_interval(&mut self, target_id: u32, now: MonoNs, age: u64) -> Option<PendingInterval> {
+        let Window::Open { since } = self.window else {
+            return None;
+        };
+        (self.weighed && now.0.saturating_sub(since.0) >= age).then(|| PendingInterval {
+            target_id,
+            plane: self.plane,
+            interval: self.end_interval(since, now, now, false),
+        })
+    }
+
+    /// The target ended at `now`; `cut` is when the kernel programs ended its window before.
+    pub(super) fn end(&mut self, target_id: u32, cut: Option<MonoNs>, now: MonoNs) -> Option<PendingInterval> {
+        // If windows were always open, figures are the kernel's own counts.
+        let pending = match self.window {
+            Window::Open { since } if self.weighed => Some(PendingInterval {
+                target_id,
+                plane: self.plane,
+                interval: self.end_interval(since, cut.unwrap_or(now), now, false),
+            }),
+            _ => None,
+        };
+        self.window = Window::None;
+        pending
+    }
+
+    /// The window is open since `now`.
+    pub(super) fn open_window(&mut self, is_first: bool, now: MonoNs) {
+        if is_first {
+            // Figures are not extrapolated to the time before the first window.
+            self.interval_start = now;
+        }
+        self.window = Window::Open { since: now };
+    }
+
+    /// The window is closed.
+    pub(super) fn closed(&mut self) {
+        self.window = Window::Closed;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.closed();
+        }
+    }
+
+    /// Ends the current interval at `now`, in which a window was open from `since` until `until`. `closed` is whether it is closed now.
+    fn end_interval(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Interval {
+        let start = std::mem::replace(&mut self.interval_start, now);
         Interval {
-            elapsed: now.0.saturating_sub(settled.0) as f64,
-            open: until.0.saturating_sub(since.0.max(settled.0)) as f64,
-            bounded: closed && since.0 >= settled.0,
+            elapsed: now.0.saturating_sub(start.0) as f64,
+            open: until.0.saturating_sub(since.0.max(start.0)) as f64,
+            bounded: closed && since.0 >= start.0,
         }
     }
 }
 
-/// What a target has cost since it was attached. Times in ns.
-#[derive(Clone, Copy, Debug)]
-pub struct Overhead {
-    /// The last turn, and the CPU time then.
-    pub turned: MonoNs,
-    pub clock: u64,
-    pub hits: Hits,
-    /// By kind of probe.
-    pub by_kind: [f64; Kind::COUNT],
-    /// The target's CPU time meanwhile, that cost included.
-    pub cpu: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Default for Overhead {
-    /// Nothing. Not derived: the standard library has no default of arrays this long.
-    fn default() -> Self {
-        Self {
-            turned: MonoNs::default(),
-            clock: 0,
-            hits: [0; Kind::COUNT],
-            by_kind: [0.0; Kind::COUNT],
-            cpu: 0.0,
-        }
-    }
-}
+    const TARGET: u32 = 7;
 
-impl Overhead {
-    /// Cost as a share of one core's time since `since`.
-    pub fn of_a_core(&self, since: MonoNs) -> f64 {
-        let cost: f64 = self.by_kind.iter().sum();
-        cost / (self.turned.0.saturating_sub(since.0) as f64).max(1.0)
+    /// A plane whose first window is open since 1000 ns.
+    fn open() -> PlaneState {
+        let mut plane_state = PlaneState::new(Plane::Hooks, [].into(), None, MonoNs(500));
+        plane_state.open_window(true, MonoNs(1000));
+        plane_state
     }
 
-    /// Cost as a share of the CPU time that the target would have used without it; None while that is nothing.
-    pub fn share(&self) -> Option<f64> {
-        let cost: f64 = self.by_kind.iter().sum();
-        let own = self.cpu - cost;
-        (own > 0.0).then(|| cost / own)
+    fn interval(elapsed: f64, open: f64, bounded: bool) -> Option<Interval> {
+        Some(Interval { elapsed, open, bounded })
+    }
+
+    #[test]
+    fn a_window_that_closes_is_pending_until_where_the_kernel_programs_ended_it() {
+        let mut plane_state = open();
+        let pending = plane_state.close_window(TARGET, Some(MonoNs(1400))).unwrap();
+        assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Hooks));
+        assert_eq!((pending.interval.open, pending.interval.bounded), (400.0, true));
+        assert!(plane_state.is_pending && plane_state.weighed);
+        assert_eq!(plane_state.cuts, 1);
+        plane_state.closed();
+        assert!(plane_state.close_window(TARGET, None).is_none(), "no window is open");
+    }
+
+    #[test]
+    fn the_interval_of_a_long_window_ends_once_windows_have_been_closed() {
+        let mut plane_state = open();
+        let mut end = |weighed: bool, now: u64| {
+            plane_state.weighed = weighed;
+            let pending = plane_state.end_long_interval(TARGET, MonoNs(now), 1000);
+            pending.map(|pending| pending.interval)
+        };
+        assert_eq!(end(false, 5000), None, "figures are the kernel's own counts");
+        assert_eq!(end(true, 1999), None, "it is young");
+        assert_eq!(end(true, 2500), interval(1500.0, 1500.0, false));
+        assert_eq!(end(true, 4000), interval(1500.0, 1500.0, false));
+    }
+
+    #[test]
+    fn a_target_ends_with_its_window() {
+        let mut plane_state = open();
+        plane_state.weighed = true;
+        let pending = plane_state.end(TARGET, Some(MonoNs(1400)), MonoNs(2000));
+        assert_eq!(pending.map(|pending| pending.interval), interval(1000.0, 400.0, false));
+        assert_eq!(plane_state.window, Window::None);
+        let mut plane_state = open();
+        assert!(plane_state.end(TARGET, None, MonoNs(2000)).is_none());
     }
 }

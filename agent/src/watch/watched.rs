@@ -1,88 +1,83 @@
-//! A target as the watch has it: beside who it is and what its signals keep, how it is watched, how much of the time, and what that
-//! costs.
+//! A target with everything that the agent keeps about it: who it is, what its signals keep, how it is observed and what that costs.
 
 use std::sync::Arc;
 
 use agent_common::target::{Made, Over};
+use log::{info, warn};
 use tokio::task::AbortHandle;
 
-use super::{Overhead, PlaneState};
+use super::{Failures, Overhead, PlaneState};
 use crate::{
     attach::{
         plan::{Failure, Probe},
-        uprobe::Links,
+        uprobe::{Links, Outcome, Place},
     },
     budget::{Benefit, Bystander, Plane},
     capacity::Capacity,
+    clock,
     model::MonoNs,
     signals::{self, State},
     target::Target,
 };
 
-/// A watched process.
+/// An observed process.
 pub struct Watched {
     pub target: Target,
     /// What its signals keep.
     pub state: State,
     /// What it may use; read when a window is opened.
     pub capacity: Capacity,
-    /// How often what could not be attached was tried again, one time after the other, and when it was tried last.
-    pub tries: u32,
-    pub tried: MonoNs,
-    /// Waits for its process' end.
+    /// Waits for the end of its process.
     pub end: Option<AbortHandle>,
-    /// What could not be attached of late.
+    /// What could not be attached or read at the last attempt.
     pub failures: Failures,
-    /// Probes that are always in place.
-    pub links: Links,
-    /// Those of them that could not be attached yet.
-    pub missing: Vec<Probe>,
+    /// Probes that are attached outside windows too.
+    pub always: AlwaysAttached,
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
     /// Plane 1: the kernel's hooks.
     pub hooks: PlaneState,
-    /// What others' windows of plane 1 may cost it; None without a budget.
+    /// What windows of other targets' plane 1 may cost it; None without a budget.
     pub bystander: Option<Bystander>,
-    /// Plane 2.
+    /// Plane 2: probes.
     pub probes: PlaneState,
-    /// Of plane 2.
+    /// Says which part of the budget is reserved for plane 2.
     pub benefit: Benefit,
     pub overhead: Overhead,
-    /// What it has made of the kernel's maps that all share, as metrics were last made.
+    /// Its entries in the kernel's maps that all targets share, when metrics were last made.
     pub made: Made,
     /// What it could not have of those of them that are cleared, likewise.
     pub over: Over,
-    /// Where probes are missing without which the kernel side sees less of some types of tasks, as far as it was told.
-    pub lost: Vec<u64>,
+    /// Places of missing probes without which the kernel programs see less of some types of tasks, as these programs know it.
+    pub missing_places: Vec<u64>,
 }
 
-/// What could not be attached, or read, when it was last tried, of each plane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failures {
-    /// Probes that are always in place.
-    pub always: Vec<Failure>,
-    /// Those of windows.
-    pub probes: Vec<Failure>,
-    /// The kernel's hooks.
-    pub hooks: Vec<Failure>,
-    /// What is read of its memory.
-    pub memory: Vec<Failure>,
+/// Probes that are attached as long as a process is a target.
+pub struct AlwaysAttached {
+    pub links: Links,
+    /// Those that could not be attached yet.
+    pub missing: Vec<Probe>,
+    /// Attempts since everything could be attached, and when the last was.
+    pub attempts: u32,
+    pub last_attempt: MonoNs,
 }
 
 impl Watched {
-    /// Nothing attached yet.
+    /// Nothing is attached yet.
     pub fn new(target: Target, state: State) -> Self {
         let since = target.since;
         Self {
             target,
             state,
             capacity: Capacity::default(),
-            tries: 0,
-            tried: since,
             end: None,
             failures: Failures::default(),
-            links: Links::default(),
-            missing: Vec::new(),
+            always: AlwaysAttached {
+                links: Links::default(),
+                missing: Vec::new(),
+                attempts: 0,
+                last_attempt: since,
+            },
             known: agent_common::target::Target::default(),
             hooks: PlaneState::new(Plane::Hooks, Arc::from([]), None, since),
             bystander: None,
@@ -91,24 +86,77 @@ impl Watched {
             overhead: Overhead::default(),
             made: Made::default(),
             over: Over::default(),
-            lost: Vec::new(),
+            missing_places: Vec::new(),
         }
     }
 
-    /// Says anew what there is of each signal.
+    pub fn planes(&self) -> [&PlaneState; 2] {
+        [&self.hooks, &self.probes]
+    }
+
+    pub fn plane(&self, plane: Plane) -> &PlaneState {
+        match plane {
+            Plane::Hooks => &self.hooks,
+            Plane::Probes => &self.probes,
+        }
+    }
+
+    pub fn plane_mut(&mut self, plane: Plane) -> &mut PlaneState {
+        match plane {
+            Plane::Hooks => &mut self.hooks,
+            Plane::Probes => &mut self.probes,
+        }
+    }
+
+    /// Where its probes go.
+    pub(super) fn place(&self) -> Place {
+        Place::of(&self.target.process, self.target.bias)
+    }
+
+    /// Updates how much of each signal is available.
     pub fn restate(&mut self) {
-        let Failures {
-            always,
-            probes,
-            hooks,
-            memory,
-        } = &self.failures;
-        let failures = always.iter().chain(probes).chain(hooks).chain(memory);
-        self.state.restate(failures);
+        self.state.restate(self.failures.all());
+    }
+
+    /// Replaces one kind of failures by those of the last attempt, logs what changed, and updates how much of each signal is available.
+    pub(super) fn set_failures(&mut self, of: fn(&mut Failures) -> &mut Vec<Failure>, now: Vec<Failure>) {
+        let pid = self.target.process.pid;
+        let before = std::mem::replace(of(&mut self.failures), now);
+        let now = &*of(&mut self.failures);
+        for Failure { signal, reason, .. } in now.iter().filter(|failure| !before.contains(failure)) {
+            warn!("process {pid}: {signal}: {reason}");
+        }
+        for Failure { signal, .. } in before.iter().filter(|failure| !now.contains(failure)) {
+            info!("process {pid}: {signal}: what was missing is available now");
+        }
+        self.restate();
+    }
+
+    /// Takes something away from a signal for as long as the target exists.
+    pub(super) fn lessen(&mut self, Failure { signal, reason, .. }: &Failure) {
+        warn!("process {}: {signal}: {reason}", self.target.process.pid);
+        let states = self.state.planned.iter_mut();
+        for state in states.filter(|state| state.signal == *signal) {
+            state.coverage.lessen(reason);
+        }
+        self.restate();
+    }
+
+    /// Takes over the outcome of another attempt to attach probes that are always attached and were missing, if there were any.
+    pub(super) fn add_always(&mut self, always: Outcome) {
+        self.always.last_attempt = clock::now();
+        if !self.always.missing.is_empty() && (always.failures.is_empty() || self.target.process.is_alive()) {
+            self.always.links.extend(always.links);
+            self.always.missing = always.missing;
+            self.set_failures(|failures| &mut failures.always, always.failures);
+        }
+        if self.failures.always.is_empty() && self.failures.probes.is_empty() {
+            self.always.attempts = 0;
+        }
     }
 
     /// Whether a window of either plane is open.
-    pub fn is_seen(&self) -> bool {
+    pub(super) fn has_open_window(&self) -> bool {
         self.hooks.window.is_open() || self.probes.window.is_open()
     }
 
@@ -118,5 +166,19 @@ impl Watched {
             return Some(&self.probes);
         }
         signals::is_hooked(signal).then_some(&self.hooks)
+    }
+
+    /// Logs that the target is observed, when both planes were opened for the first time.
+    pub(super) fn log_if_complete(&self) {
+        let probes = self.probes.probes.is_empty() || self.known.probes_since != 0;
+        if !probes || self.known.hooks_since == 0 {
+            return;
+        }
+        info!(
+            "watching {} (pid {}): {} probes",
+            self.target.resource.get("service.name").unwrap_or_default(),
+            self.target.process.pid,
+            self.always.links.len() + self.probes.links.len()
+        );
     }
 }

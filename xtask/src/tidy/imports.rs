@@ -28,7 +28,16 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (
         &["inspect"],
         &[
-            "attach", "budget", "overhead", "runtime", "signal", "signals", "target", "watch", "pipeline",
+            "attach",
+            "budget",
+            "lifecycle",
+            "overhead",
+            "runtime",
+            "signal",
+            "signals",
+            "target",
+            "watch",
+            "pipeline",
         ],
         "it reads bytes and knows nothing above it",
     ),
@@ -36,8 +45,24 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (&["model", "signal", "telemetry"], &["signals"], NO_NAMES),
     (
         STAGES,
-        &["target", "watch", "pipeline"],
+        &["lifecycle", "target", "watch", "pipeline"],
         "it is a stage: what it works on is given to it",
+    ),
+    (
+        &["lifecycle"],
+        &[
+            "aggregate",
+            "attach",
+            "budget",
+            "overhead",
+            "runtime",
+            "signal",
+            "signals",
+            "target",
+            "watch",
+            "pipeline",
+        ],
+        "it decides by /proc and executables, and its targets are behind a trait",
     ),
     (
         &["budget"],
@@ -52,6 +77,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
             "budget",
             "overhead",
             "capacity",
+            "lifecycle",
             "signal",
             "signals",
             "watch",
@@ -61,7 +87,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["signals"],
-        &["budget", "overhead", "watch", "pipeline"],
+        &["budget", "lifecycle", "overhead", "watch", "pipeline"],
         "what a signal means does not depend on when it is seen",
     ),
 ];
@@ -309,6 +335,26 @@ mod tests {
             ],
         );
         check_files(&[signals, ("target.rs", "")], &[]);
+    }
+
+    #[test]
+    fn the_life_cycle_knows_its_targets_by_a_trait_only() {
+        let (lifecycle, watch) = (
+            ("lifecycle/mod.rs", "use crate::discover::Process;"),
+            ("watch/mod.rs", "use crate::lifecycle::Targets;"),
+        );
+        check_files(&[("discover/mod.rs", ""), lifecycle, watch], &[]);
+        check_files(
+            &[
+                ("discover/mod.rs", "use crate::lifecycle;"),
+                ("lifecycle/mod.rs", "use crate::watch;"),
+                ("watch/mod.rs", ""),
+            ],
+            &[
+                "agent/src/discover/mod.rs imports `lifecycle`: `discover` may not, it is a stage: what it works on is given to it",
+                "agent/src/lifecycle/mod.rs imports `watch`: `lifecycle` may not, it decides by /proc and executables, and its targets are behind a trait",
+            ],
+        );
     }
 
     #[test]

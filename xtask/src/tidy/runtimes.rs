@@ -90,9 +90,9 @@ mod tests {
         let by_type = "fn is(image: &dyn Image) -> bool { image.downcast_ref::<GoImage>().is_some() }";
         check_file("summary.rs", by_type, &["agent/src/summary.rs names `GoImage`"]);
         check_file(
-            "watch/attach.rs",
+            "watch/planner.rs",
             "use crate::inspect::{Image, TokioImage};",
-            &["agent/src/watch/attach.rs names `TokioImage`"],
+            &["agent/src/watch/planner.rs names `TokioImage`"],
         );
         check_file(
             "signals/tokio/poll.rs",

@@ -1,5 +1,4 @@
-//! The kernel's hooks that are called very often: attached while a target's window is open, or about to be. What is not
-//! attached costs nothing, neither targets nor the rest of the host.
+//! Which hooks are attached, which are to be, and which the kernel refused. Decides what to do next; the caller does it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -9,77 +8,84 @@ use std::{
 use log::{info, warn};
 
 use crate::attach::{
-    kernel::{AttachedHook, DetachedHook, HookState},
+    kernel::{AttachedHook, DetachedHook},
     plan::Failure,
-    windows::{Hooks, Windows},
+    windows,
 };
 
 /// How long until a hook that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The hooks, and the ids of targets that want them.
+/// The hooks, and the targets that want them.
 #[derive(Debug, Default)]
-pub struct HookSet {
+pub(super) struct HookSet {
     attached: Vec<AttachedHook>,
     detached: Vec<DetachedHook>,
-    /// Whether some are being attached or detached.
-    moving: bool,
-    /// Hooks that could not be attached when they were last wanted.
+    /// Whether a change runs.
+    is_changing: bool,
+    /// Hooks that could not be attached at the last attempt.
     refused: BTreeMap<&'static str, Refusal>,
+    /// Ids of the targets that want them.
     wanted: HashSet<u32>,
-    /// Without a budget they stay where they are.
-    stays: bool,
+    /// Without a budget they are always attached.
+    always: bool,
 }
 
 #[derive(Debug)]
 struct Refusal {
     reason: String,
-    /// Not tried before.
+    /// When it is tried again.
     next: Instant,
 }
 
-/// What is to be done.
+/// A change of the hooks.
 #[derive(Debug)]
-enum Move {
+pub(super) enum Change {
     Attach(Vec<DetachedHook>),
     Detach(Vec<AttachedHook>),
 }
 
 impl HookSet {
-    /// Takes over what is windowed among `hooks`, all of it attached.
-    pub fn new(hooks: &mut [HookState], stays: bool) -> Self {
+    pub(super) fn new(attached: Vec<AttachedHook>, always: bool) -> Self {
         Self {
-            attached: hooks.iter_mut().filter_map(|hook| hook.attached.take()).collect(),
-            stays,
+            attached,
+            always,
             ..Self::default()
         }
     }
 
-    /// A target wants them; whether it need not wait for them. Otherwise see [`Self::done`].
-    pub fn want(&mut self, target_id: u32, windows: &Windows) -> bool {
+    /// A target wants them.
+    pub(super) fn add(&mut self, target_id: u32) {
         self.wanted.insert(target_id);
-        self.turn(windows);
-        self.is_ready()
     }
 
-    /// A target wants them no more, if it ever did.
-    pub fn release(&mut self, target_id: u32, windows: &Windows) {
+    /// A target does not want them any more.
+    pub(super) fn remove(&mut self, target_id: u32) {
         self.wanted.remove(&target_id);
-        self.turn(windows);
     }
 
-    /// Whether they are, or are about to be or were a moment ago.
-    pub fn is_attached(&self) -> bool {
-        self.moving || !self.attached.is_empty()
+    /// The targets that want them.
+    pub(super) fn wanted(&self) -> Vec<u32> {
+        self.wanted.iter().copied().collect()
     }
 
-    /// Whether a signal's hook is in place.
-    pub fn counts(&self, signal: &str) -> bool {
+    /// Whether any are attached, or change: they are about to be attached or were a moment ago.
+    pub(super) fn is_attached(&self) -> bool {
+        self.is_changing || !self.attached.is_empty()
+    }
+
+    /// Whether the hook of a signal is attached.
+    pub(super) fn has(&self, signal: &str) -> bool {
         self.attached.iter().any(|hook| hook.signal == signal)
     }
 
-    /// What is missing of them now, while they are wanted.
-    pub fn failures(&self) -> Vec<Failure> {
+    /// Whether all are attached that can be now.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_changing || !self.attached.is_empty()
+    }
+
+    /// Hooks that the kernel refused at the last attempt.
+    pub(super) fn failures(&self) -> Vec<Failure> {
         let refused = self.refused.iter();
         refused
             .map(|(signal, refusal)| Failure {
@@ -90,35 +96,11 @@ impl HookSet {
             .collect()
     }
 
-    /// What was under way is done: the ids of targets that have waited for it.
-    pub fn done(&mut self, done: Hooks, windows: &Windows) -> Vec<u32> {
-        self.note(done, Instant::now());
-        self.turn(windows);
-        if self.is_ready() {
-            self.wanted.iter().copied().collect()
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// Attaches what is wanted, detaches what is not.
-    pub fn turn(&mut self, windows: &Windows) {
-        match self.step(Instant::now()) {
-            Some(Move::Attach(hooks)) => windows.attach_hooks(hooks),
-            Some(Move::Detach(hooks)) => windows.detach_hooks(hooks),
-            None => {}
-        }
-    }
-
-    /// Whether all are in place that can be now.
-    fn is_ready(&self) -> bool {
-        !self.moving || !self.attached.is_empty()
-    }
-
-    fn note(&mut self, done: Hooks, now: Instant) {
-        self.moving = false;
+    /// Takes over a finished change.
+    pub(super) fn on_done(&mut self, done: windows::Hooks, now: Instant) {
+        self.is_changing = false;
         match done {
-            Hooks::Attached { hooks, refused } => {
+            windows::Hooks::Attached { hooks, refused } => {
                 for hook in &hooks {
                     if self.refused.remove(hook.signal).is_some() {
                         info!("{} is on again", hook.signal);
@@ -141,29 +123,31 @@ impl HookSet {
                     self.detached.push(hook);
                 }
             }
-            Hooks::Detached(hooks) => self.detached.extend(hooks),
+            windows::Hooks::Detached(hooks) => self.detached.extend(hooks),
         }
     }
 
-    fn step(&mut self, now: Instant) -> Option<Move> {
-        let wanted = self.stays || !self.wanted.is_empty();
-        let next = if self.moving {
+    /// The next change: attaches the hooks if any target wants them, and otherwise detaches them. None if there is nothing to do, or a change
+    /// runs.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Change> {
+        let wanted = self.always || !self.wanted.is_empty();
+        let next = if self.is_changing {
             None
         } else if wanted {
             let refused = &self.refused;
             let waits = |hook: &DetachedHook| refused.get(hook.signal).is_some_and(|refusal| now < refusal.next);
             let (later, due) = std::mem::take(&mut self.detached).into_iter().partition(waits);
             self.detached = later;
-            Some(Move::Attach(due)).filter(|next| !next.is_empty())
+            Some(Change::Attach(due)).filter(|next| !next.is_empty())
         } else {
-            Some(Move::Detach(std::mem::take(&mut self.attached))).filter(|next| !next.is_empty())
+            Some(Change::Detach(std::mem::take(&mut self.attached))).filter(|next| !next.is_empty())
         };
-        self.moving |= next.is_some();
+        self.is_changing |= next.is_some();
         next
     }
 }
 
-impl Move {
+impl Change {
     fn is_empty(&self) -> bool {
         match self {
             Self::Attach(hooks) => hooks.is_empty(),
@@ -176,7 +160,7 @@ impl Move {
 mod tests {
     use super::*;
 
-    const TARGET_ID: u32 = 7;
+    const TARGET: u32 = 7;
 
     fn detached(signal: &'static str) -> DetachedHook {
         DetachedHook {
@@ -192,14 +176,14 @@ mod tests {
         }
     }
 
-    /// What is to be done next, in words.
+    /// The next change, in words.
     fn step(set: &mut HookSet, now: Instant) -> String {
-        match set.step(now) {
+        match set.next(now) {
             None => "nothing".to_owned(),
-            Some(Move::Attach(hooks)) => hooks
+            Some(Change::Attach(hooks)) => hooks
                 .iter()
                 .fold("attach".to_owned(), |text, hook| text + " " + hook.signal),
-            Some(Move::Detach(hooks)) => hooks
+            Some(Change::Detach(hooks)) => hooks
                 .iter()
                 .fold("detach".to_owned(), |text, hook| text + " " + hook.signal),
         }
@@ -215,75 +199,75 @@ mod tests {
         assert_eq!(step(&mut set, now), "detach one two");
         assert_eq!(step(&mut set, now), "nothing");
         assert!(set.is_attached() && !set.is_ready());
-        set.note(Hooks::Detached(vec![detached("one"), detached("two")]), now);
+        set.on_done(windows::Hooks::Detached(vec![detached("one"), detached("two")]), now);
         assert!(!set.is_attached());
-        set.wanted.insert(TARGET_ID);
+        set.wanted.insert(TARGET);
         assert_eq!(step(&mut set, now), "attach one two");
         assert!(!set.is_ready());
         set
     }
 
-    fn attached(of: &[&'static str], refused: &[&'static str]) -> Hooks {
-        let refused = refused.iter().map(|signal| (detached(signal), "no room".to_owned()));
-        Hooks::Attached {
+    fn attached(of: &[&'static str], refused: &[&'static str]) -> windows::Hooks {
+        let refused = refused.iter().map(|signal| (detached(signal), "no space".to_owned()));
+        windows::Hooks::Attached {
             hooks: of.iter().map(|signal| AttachedHook::bare(signal)).collect(),
             refused: refused.collect(),
         }
     }
 
     #[test]
-    fn they_are_there_while_they_are_wanted() {
+    fn hooks_are_attached_while_they_are_wanted() {
         let now = Instant::now();
         let mut set = wanted_again(now);
-        set.note(attached(&["one", "two"], &[]), now);
-        assert!(set.is_ready() && set.counts("one") && set.counts("two"));
+        set.on_done(attached(&["one", "two"], &[]), now);
+        assert!(set.is_ready() && set.has("one") && set.has("two"));
         assert_eq!(step(&mut set, now), "nothing");
         set.wanted.clear();
         assert_eq!(step(&mut set, now), "detach one two");
-        set.stays = true;
-        set.note(Hooks::Detached(vec![detached("one")]), now);
+        set.always = true;
+        set.on_done(windows::Hooks::Detached(vec![detached("one")]), now);
         assert_eq!(step(&mut set, now), "attach one");
     }
 
     #[test]
-    fn one_that_is_refused_is_told_and_tried_until_it_is_back() {
+    fn a_refused_hook_is_reported_and_tried_until_it_is_attached() {
         let now = Instant::now();
         let mut set = wanted_again(now);
-        set.note(attached(&["one"], &["two"]), now);
+        set.on_done(attached(&["one"], &["two"]), now);
         // The other one counts meanwhile.
-        assert!(set.is_ready() && set.counts("one") && !set.counts("two"));
+        assert!(set.is_ready() && set.has("one") && !set.has("two"));
         assert_eq!(refused(&set), ["two"]);
         assert_eq!(step(&mut set, now), "nothing");
         let later = now + RETRY;
         assert_eq!(step(&mut set, later), "attach two");
-        assert!(set.is_ready(), "nobody waits for it");
-        set.note(attached(&[], &["two"]), later);
+        assert!(set.is_ready(), "no target waits for it");
+        set.on_done(attached(&[], &["two"]), later);
         assert_eq!(
             (refused(&set), step(&mut set, later)),
             (vec!["two"], "nothing".to_owned())
         );
         assert_eq!(step(&mut set, later + RETRY), "attach two");
-        set.note(attached(&["two"], &[]), later + RETRY);
-        assert!(set.counts("two") && refused(&set).is_empty());
+        set.on_done(attached(&["two"], &[]), later + RETRY);
+        assert!(set.has("two") && refused(&set).is_empty());
     }
 
     #[test]
-    fn one_that_is_refused_is_wanted_with_the_next_window_too() {
+    fn a_refused_hook_is_tried_with_the_next_window_too() {
         let now = Instant::now();
         let mut set = wanted_again(now);
-        set.note(attached(&["one"], &["two"]), now);
+        set.on_done(attached(&["one"], &["two"]), now);
         set.wanted.clear();
         assert_eq!(step(&mut set, now), "detach one");
-        set.note(Hooks::Detached(vec![detached("one")]), now);
-        set.wanted.insert(TARGET_ID);
+        set.on_done(windows::Hooks::Detached(vec![detached("one")]), now);
+        set.wanted.insert(TARGET);
         assert_eq!(step(&mut set, now + RETRY), "attach two one");
     }
 
     #[test]
-    fn nobody_waits_where_all_are_refused_or_there_is_none() {
+    fn no_target_waits_if_all_hooks_are_refused_or_there_are_none() {
         let now = Instant::now();
         let mut set = wanted_again(now);
-        set.note(attached(&[], &["one", "two"]), now);
+        set.on_done(attached(&[], &["one", "two"]), now);
         assert_eq!(step(&mut set, now), "nothing");
         assert!(set.is_ready() && !set.is_attached());
         assert_eq!(refused(&set), ["one", "two"]);

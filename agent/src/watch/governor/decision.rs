@@ -1,0 +1,99 @@
+//! What the ledgers of one target decide, from what happened since the last turn.
+
+use std::time::Duration;
+
+use agent_common::hits::Hits;
+
+use crate::{
+    budget::{Decision, Facts, bystander::Attached, ledger::Phase},
+    model::MonoNs,
+    overhead::{Costs, cost::Part},
+    watch::{PlaneState, Watched, Window},
+};
+
+/// What is to become of the windows of both planes.
+pub(super) struct Decisions {
+    pub(super) hooks: Decision,
+    pub(super) probes: Decision,
+}
+
+/// A target's share of the limits.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    /// The part of its own limits.
+    pub(super) scale: f64,
+    /// How busy its cores are.
+    pub(super) busy: f64,
+    /// The share of its requests that the windows of one plane may make slower than the 99th percentile of latency.
+    pub(super) tail: f64,
+}
+
+/// Adds what happened to a target since the last turn, and asks its ledgers. `hooks_attached` is whether the kernel's hooks are attached, for
+/// any target.
+pub(super) fn decide(
+    watched: &mut Watched,
+    costs: &Costs,
+    hits: Hits,
+    now: MonoNs,
+    share: Share,
+    hooks_attached: bool,
+) -> Decisions {
+    let overhead = &mut watched.overhead;
+    let split = costs.split(&overhead.add(hits, costs));
+    let (probes, hooks) = (split.probes.cost, split.hooks.cost);
+    let always = split.always.cost + split.idle.cost;
+    // A process that has just ended has no CPU time; its end is reported soon.
+    let cpu_clock = watched.target.process.cpu_time().unwrap_or(overhead.cpu_clock);
+    let cpu = cpu_clock.saturating_sub(overhead.cpu_clock) as f64;
+    let elapsed = now.0.saturating_sub(overhead.updated.0) as f64;
+    overhead.cpu_clock = cpu_clock;
+    overhead.updated = now;
+    overhead.cpu += cpu;
+    let own = cpu - probes - hooks - always;
+    let facts = |before: f64, windows: Part| Facts {
+        elapsed,
+        own,
+        before,
+        windows: windows.cost,
+        scale: share.scale,
+        busy: share.busy,
+        tail: share.tail,
+    };
+    if let Some(bystander) = &mut watched.bystander {
+        let attached = if watched.hooks.window.is_open_or_changing() {
+            Attached::Own
+        } else if hooks_attached {
+            Attached::Others
+        } else {
+            Attached::No
+        };
+        bystander.turn(facts(split.always.cost, split.idle), attached);
+    }
+    let ask = |plane_state: &mut PlaneState, before: f64, windows: Part| {
+        plane_state.add_hits(windows);
+        let phase = match plane_state.window {
+            Window::None => return Decision::Stay,
+            Window::Closed if plane_state.is_pending => Phase::Busy,
+            Window::Closed => Phase::Closed,
+            Window::Busy => Phase::Busy,
+            Window::Open { since } => Phase::Open(Duration::from_nanos(now.0.saturating_sub(since.0))),
+        };
+        let Some(ledger) = plane_state.ledger.as_mut() else {
+            // Without a budget a window closes only to be opened again.
+            return if phase == Phase::Closed {
+                Decision::Open
+            } else {
+                Decision::Stay
+            };
+        };
+        match (ledger.turn(facts(before, windows), phase), phase) {
+            (decision, _) if share.scale > 0.0 => decision,
+            (_, Phase::Open(_)) => Decision::Close,
+            _ => Decision::Stay,
+        }
+    };
+    Decisions {
+        hooks: ask(&mut watched.hooks, always, split.hooks),
+        probes: ask(&mut watched.probes, always + hooks, split.probes),
+    }
+}

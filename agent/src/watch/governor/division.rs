@@ -1,0 +1,54 @@
+//! How the budget is divided: among targets, and between a target's hooks and its probes.
+
+use std::collections::HashMap;
+
+use super::Governor;
+use crate::{
+    budget::{
+        Bystander, Ledger,
+        division::{self, Demand},
+        tail,
+    },
+    watch::{TargetTable, Watched},
+};
+
+impl Governor {
+    /// By target id, the part of its own limits that the limit for the host leaves. A target that is not in it has all.
+    pub(super) fn scales(&self, targets: &TargetTable) -> HashMap<u32, f64> {
+        let (Some(limits), Some(host)) = (self.limits, self.host_limit) else {
+            return HashMap::new();
+        };
+        let demand = |watched: &Watched| {
+            let ledger = watched.hooks.ledger.as_ref()?;
+            let cores = limits.income(ledger.load(), 1.0);
+            let weight = watched.benefit.weight();
+            Some((watched.target.id, Demand { cores, weight }))
+        };
+        let (ids, demands): (Vec<u32>, Vec<Demand>) = targets.iter().filter_map(demand).unzip();
+        ids.into_iter().zip(division::shares(&demands, host)).collect()
+    }
+
+    /// How busy the cores of a target are, and the share of its requests that the windows of one of its planes, or of other targets, may make
+    /// slower than the 99th percentile of latency: these windows divide that share.
+    pub(super) fn tail(&self, watched: &Watched) -> (f64, f64) {
+        let Some(longer) = self.limits.and_then(|limits| limits.tail) else {
+            return (0.0, f64::INFINITY);
+        };
+        let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
+        let planes = watched.planes().into_iter().filter(|plane_state| plane_state.weighed);
+        let windows = planes.count() + usize::from(watched.bystander.as_ref().is_some_and(Bystander::minds));
+        (
+            watched.capacity.busy(&self.host, load, watched.state.threads()),
+            tail::allowed(longer) / windows.max(1) as f64,
+        )
+    }
+
+    /// Divides a target's budget between its planes, by what the last window of the probes showed.
+    pub(in crate::watch) fn divide(&self, watched: &mut Watched) {
+        let (Some(limits), Some(ledger)) = (self.limits, &mut watched.hooks.ledger) else {
+            return;
+        };
+        watched.benefit.note(watched.probes.weigher.ready(), ledger.load());
+        ledger.set_limits(limits.of_hooks(watched.benefit.reserved()));
+    }
+}

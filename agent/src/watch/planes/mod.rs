@@ -1,0 +1,216 @@
+//! What the kernel does for targets: which processes its programs observe, and the windows of both planes. In come targets and the governor's
+//! decisions; out go writes to the kernel's maps, and hooks and probes that are attached or detached.
+
+use agent_common::target::{HOOKS_OPEN, PROBES_OPEN};
+use anyhow::Context as _;
+use aya::maps::MapError;
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{PendingInterval, TargetTable, Watched, Window, hooks::Hooks};
+use crate::{
+    attach::{
+        kernel::HookState,
+        maps::TargetMaps,
+        plan::{Plan, Probe},
+        uprobe::Object,
+        windows::{Done, Windows},
+    },
+    budget::Plane,
+    discover::ProcessError,
+    lifecycle::EndReason,
+    model::MonoNs,
+    signals,
+};
+use detaching::Detaching;
+
+mod detaching;
+mod hooks;
+mod probes;
+mod sweep;
+
+/// The kernel side of all targets.
+pub struct Planes {
+    maps: TargetMaps,
+    hooks: Hooks,
+    pub(super) windows: Windows,
+    detaching: Detaching,
+}
+
+impl Planes {
+    /// No target yet. Finished changes come out of the receiver, for [`Self::on_done`]. With `always` the hooks stay attached.
+    pub(super) fn new(
+        object: Object,
+        maps: TargetMaps,
+        hooks: Vec<HookState>,
+        always: bool,
+    ) -> (Self, mpsc::Receiver<Done>) {
+        let (windows, done) = Windows::new(object);
+        let planes = Self {
+            maps,
+            hooks: Hooks::new(hooks, always, windows.clone()),
+            windows,
+            detaching: Detaching::default(),
+        };
+        (planes, done)
+    }
+
+    /// The kernel's hooks.
+    pub(super) fn hooks(&mut self) -> &mut Hooks {
+        &mut self.hooks
+    }
+
+    /// Makes a process a target of the kernel programs, and attaches the probes that are `always` attached. The programs must know a target
+    /// before the first probe fires for it.
+    pub(super) fn admit(&mut self, watched: &mut Watched, plan: &Plan, always: &[Probe]) -> anyhow::Result<()> {
+        let missing = self.maps.set_plan(watched.target.id, plan);
+        let image = watched.target.image.clone();
+        let failures = image.map(|image| signals::plan::without_entries(&*image, plan, missing));
+        for failure in failures.iter().flatten() {
+            watched.lessen(failure);
+        }
+        watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(0);
+        let since = watched.target.since;
+        if self.hooks.want(watched.target.id) {
+            watched.known.flags |= HOOKS_OPEN;
+            watched.known.hooks_since = since.0;
+            watched.known.threads_since = self.threads_since(since);
+            watched.hooks.open_window(false, since);
+        } else {
+            watched.hooks.window = Window::Busy;
+        }
+        self.maps
+            .admit(watched.target.process.pid, &watched.known)
+            .context("cannot write the target to the kernel maps")?;
+        let outcome = self.windows.attach(&watched.place(), always);
+        anyhow::ensure!(
+            outcome.failures.is_empty() || watched.target.process.is_alive(),
+            ProcessError::Ended {
+                pid: watched.target.process.pid
+            }
+        );
+        (watched.always.links, watched.always.missing) = (outcome.links, outcome.missing);
+        watched.failures.hooks = self.hooks.failures();
+        watched.set_failures(|failures| &mut failures.always, outcome.failures);
+        Ok(())
+    }
+
+    /// Ends a target: the kernel programs ignore its process from now on, and its probes are detached.
+    pub(super) fn remove(&mut self, watched: &mut Watched, reason: EndReason) {
+        let (pid, id) = (watched.target.process.pid, watched.target.id);
+        let outcome = self.maps.dismiss(pid);
+        self.note(outcome);
+        self.hooks.release(id);
+        for links in [&mut watched.always.links, &mut watched.probes.links] {
+            let task = self.windows.detach(std::mem::take(links));
+            if reason != EndReason::Exited {
+                self.detaching.add(pid, task);
+            }
+        }
+        if reason != EndReason::Exited && watched.probes.window == Window::Busy {
+            self.detaching.add_change(id, pid);
+        }
+    }
+
+    /// Whether probes of a target that ended are still being detached from its process.
+    pub(super) fn is_detaching(&mut self, pid: u32) -> bool {
+        self.detaching.has(pid)
+    }
+
+    /// Removes all entries of targets that are `gone` from the kernel's maps.
+    pub(super) fn forget(&mut self, gone: impl Fn(u32) -> bool) {
+        self.maps.forget(gone);
+    }
+
+    /// Reads how much of the kernel's maps a target uses.
+    pub(super) fn read_map_use(&self, watched: &mut Watched) {
+        (watched.made, watched.over) = (self.maps.made(&watched.known), self.maps.over(&watched.known));
+    }
+
+    /// Takes over a finished change.
+    pub(super) fn on_done(&mut self, targets: &mut TargetTable, done: Done) {
+        match done {
+            Done::Probes { target_id, change } => self.on_probes_done(targets, target_id, change),
+            Done::Hooks(hooks) => self.on_hooks_done(targets, hooks),
+        }
+    }
+
+    /// Detaches all probes of a target at the end of a run.
+    pub(super) fn detach_all(&self, watched: &mut Watched) -> [JoinHandle<()>; 2] {
+        [&mut watched.always.links, &mut watched.probes.links].map(|links| self.windows.detach(std::mem::take(links)))
+    }
+
+    /// When the kernel programs ended the window of a plane, because its allowance was used up.
+    pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<MonoNs> {
+        if !watched.plane(plane).window.is_open() {
+            return None;
+        }
+        let cut = self.maps.cut(&watched.known, plane);
+        let cut = cut.inspect_err(|error| self.maps.note(error));
+        cut.ok().flatten().map(MonoNs)
+    }
+
+    /// Updates how many hits the kernel programs may count in windows that are open.
+    pub(super) fn update_allowance(&mut self, watched: &mut Watched) {
+        let before = watched.known.allowance;
+        for plane in [Plane::Hooks, Plane::Probes] {
+            if watched.plane(plane).window.is_open() {
+                watched.known.allowance[plane as usize] = self.allowance(watched, plane);
+            }
+        }
+        if watched.known.allowance != before {
+            self.write(watched, 0);
+        }
+    }
+
+    /// How often a map of the kernel side could not be read or changed since the last call, and the last reason.
+    pub(super) fn take_failures(&self) -> Option<(u64, String)> {
+        self.maps.failed()
+    }
+
+    /// Counts a map that could not be read or changed.
+    pub(super) fn note(&self, outcome: Result<(), MapError>) {
+        if let Err(error) = outcome {
+            self.maps.note(&error);
+        }
+    }
+
+    fn allowance(&self, watched: &Watched, plane: Plane) -> u64 {
+        let used = self.maps.used(&watched.known, plane);
+        let used = used.inspect_err(|error| self.maps.note(error)).unwrap_or_default();
+        watched.plane(plane).allowance(used)
+    }
+
+    /// Opens the window of a plane now: writes to the kernel's maps what the programs must know.
+    fn open(&mut self, watched: &mut Watched, plane: Plane, is_first: bool, now: MonoNs) {
+        watched.known.allowance[plane as usize] = self.allowance(watched, plane);
+        let flag = flag(plane);
+        watched.known.flags |= flag;
+        watched.plane_mut(plane).open_window(is_first, now);
+        let outcome = self.maps.clear_cut(&watched.known, plane);
+        self.note(outcome);
+        self.write(watched, flag);
+    }
+
+    /// Closes the window of a plane: the programs stop to count.
+    fn close(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
+        let cut = self.cut(watched, plane);
+        watched.known.flags &= !flag(plane);
+        self.write(watched, 0);
+        let id = watched.target.id;
+        watched.plane_mut(plane).close_window(id, cut)
+    }
+
+    /// Writes what the kernel programs know of a target; `opened` is the flag of a window that opens with it.
+    fn write(&mut self, watched: &Watched, opened: u32) {
+        let outcome = self.maps.update(&watched.known, opened);
+        self.note(outcome);
+    }
+}
+
+/// The flag of a target that says that the window of a plane is open.
+fn flag(plane: Plane) -> u32 {
+    match plane {
+        Plane::Hooks => HOOKS_OPEN,
+        Plane::Probes => PROBES_OPEN,
+    }
+}
