@@ -12,6 +12,7 @@ use super::{
 
 const SIGNALS: &str = "signals/";
 const TABLE: &str = "signals/mod.rs";
+const README: &str = "README.md";
 
 pub(super) fn check(files: &[File]) -> Vec<String> {
     // A file that cannot be parsed is reported by the check of imports.
@@ -37,6 +38,13 @@ pub(super) fn check(files: &[File]) -> Vec<String> {
                 "{AGENT}{path} is the signal `{name}`, which has no row in {AGENT}{TABLE}"
             ));
         }
+    }
+    if let Some(readme) = files.iter().find(|file| file.path == README) {
+        let missing = names
+            .iter()
+            .filter(|(name, _)| !readme.text.contains(&format!("`{name}`")));
+        complaints
+            .extend(missing.map(|(name, path)| format!("{README} does not name the signal `{name}` ({AGENT}{path})")));
     }
     for (path, source) in &parsed {
         for text in &source.texts {
@@ -117,6 +125,24 @@ mod tests {
             &[expected],
         );
         check_with("signals/net/address.rs", "pub fn of() {}", &[]);
+    }
+
+    #[test]
+    fn the_readme_names_each_signal() {
+        let file = |path: &str, text: &str| File {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let signal = format!("{AGENT}signals/go/gc.rs");
+        let rows = format!("{AGENT}{TABLE}");
+        for (readme, complaints) in [("| `go.gc` | each cycle |", 0), ("go.gc and `go.gcs`", 1)] {
+            let files = [
+                file(&rows, "const ALL: [Signal; 1] = [go::gc::SIGNAL];"),
+                file(&signal, "pub const NAME: &str = \"go.gc\";"),
+                file(README, readme),
+            ];
+            assert_eq!(check(&files).len(), complaints, "{readme}");
+        }
     }
 
     #[test]
