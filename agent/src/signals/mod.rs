@@ -19,6 +19,7 @@ use crate::{
     model::{Metric, Span},
     signal::Hook,
     target::Target,
+    telemetry::{Defs, Table},
 };
 
 pub use state::State;
@@ -26,6 +27,8 @@ pub use state::State;
 /// What the rest of the agent knows of a signal. Each is declared in its own file, and stands in [`SIGNALS`].
 pub struct Signal {
     pub name: &'static str,
+    /// Names of what it exports.
+    pub telemetry: &'static Defs,
     /// How it is had of the kernel, if that is the way.
     pub hook: Option<Hook>,
     /// Its probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
@@ -42,9 +45,14 @@ pub struct Signal {
 
 impl Signal {
     /// One that needs no other and has metrics alone.
-    pub const fn new(name: &'static str, metrics: fn(&Target, &State, &Reading) -> Vec<Metric>) -> Self {
+    pub const fn new(
+        name: &'static str,
+        telemetry: &'static Defs,
+        metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
+    ) -> Self {
         Self {
             name,
+            telemetry,
             hook: None,
             always: false,
             needs: &[],
@@ -112,6 +120,11 @@ pub const NAMES: [&str; ALL.len()] = {
     }
     names
 };
+
+/// Names of all that the agent exports.
+pub fn telemetry() -> Table {
+    Table::of(SIGNALS.iter().map(|signal| signal.telemetry))
+}
 
 /// Names of those that are left out unless `--with` adds them.
 pub fn optional() -> Vec<&'static str> {

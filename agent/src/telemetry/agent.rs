@@ -1,7 +1,7 @@
 //! The agent's own account: what came, what was lost, what is off.
 
 use super::{
-    AttributeDef,
+    AttributeDef, Defs,
     Instrument::{Counter, Gauge},
     MetricDef,
 };
@@ -150,50 +150,52 @@ pub static MEMORY: MetricDef = MetricDef {
     attributes: &[],
 };
 
-pub static METRICS: &[&MetricDef] = &[
-    &EVENTS_RECEIVED,
-    &EVENTS_DROPPED,
-    &RECURSION_MISSES,
-    &EXPORT_SENT,
-    &EXPORT_DROPPED,
-    &SIGNAL_STATE,
-    &OVERHEAD_HITS,
-    &OVERHEAD_TIME,
-    &WINDOW_OPEN,
-    &WINDOW_TIME,
-    &WINDOW_CUT,
-    &RESERVED,
-    &FAULTS,
-    &QUOTA_EXCEEDED,
-    &SHED,
-    &CPU_TIME,
-    &MEMORY,
-];
-
-pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef {
-        key: CAUSE,
-        kind: "string",
-        description: "The kind of loss, or what is missing.",
-    },
-    AttributeDef {
-        key: SIGNAL,
-        kind: "string",
-        description: "A signal's name, as `whywait doctor` prints it.",
-    },
-    AttributeDef {
-        key: COVERAGE,
-        kind: "string",
-        description: "`full`; `windows`: observed in windows within the budget, and scaled to the whole time; `partial` or `off`.",
-    },
-    AttributeDef {
-        key: PROBE,
-        kind: "string",
-        description: "A kernel program.",
-    },
-    AttributeDef {
-        key: PLANE,
-        kind: "string",
-        description: "`hooks`: sockets and threads; `probes`: goroutines and tasks.",
-    },
-];
+pub static DEFS: Defs = Defs {
+    metrics: &[
+        &EVENTS_RECEIVED,
+        &EVENTS_DROPPED,
+        &RECURSION_MISSES,
+        &EXPORT_SENT,
+        &EXPORT_DROPPED,
+        &SIGNAL_STATE,
+        &OVERHEAD_HITS,
+        &OVERHEAD_TIME,
+        &WINDOW_OPEN,
+        &WINDOW_TIME,
+        &WINDOW_CUT,
+        &RESERVED,
+        &FAULTS,
+        &QUOTA_EXCEEDED,
+        &SHED,
+        &CPU_TIME,
+        &MEMORY,
+    ],
+    spans: &[],
+    attributes: &[
+        AttributeDef {
+            key: CAUSE,
+            kind: "string",
+            description: "The kind of loss, or what is missing.",
+        },
+        AttributeDef {
+            key: SIGNAL,
+            kind: "string",
+            description: "A signal's name, as `whywait doctor` prints it.",
+        },
+        AttributeDef {
+            key: COVERAGE,
+            kind: "string",
+            description: "`full`; `windows`: observed in windows within the budget, and scaled to the whole time; `partial` or `off`.",
+        },
+        AttributeDef {
+            key: PROBE,
+            kind: "string",
+            description: "A kernel program.",
+        },
+        AttributeDef {
+            key: PLANE,
+            kind: "string",
+            description: "`hooks`: sockets and threads; `probes`: goroutines and tasks.",
+        },
+    ],
+};

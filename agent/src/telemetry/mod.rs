@@ -1,4 +1,5 @@
-//! The table of everything that leaves: metrics, spans, attributes. docs/telemetry.md is made from it and checked against it.
+//! Names, units and descriptions of everything that leaves: metrics, spans, attributes. Each signal's stand at the path of the signal in
+//! `signals`, and its row in `SIGNALS` has them as [`Defs`]. A [`Table`] has all; docs/telemetry.md is made from it and checked against it.
 
 /// Declares a metric; its source comes last.
 macro_rules! def {
@@ -16,14 +17,9 @@ macro_rules! def {
 
 pub mod agent;
 pub mod docs;
-pub mod gc;
 pub mod go;
-pub mod goroutine;
 pub mod net;
-pub mod processor;
-pub mod quota;
-pub mod stw;
-pub mod syscall;
+pub mod process;
 pub mod thread;
 pub mod tokio;
 
@@ -71,55 +67,49 @@ pub struct AttributeDef {
     pub description: &'static str,
 }
 
-/// Every metric.
-pub fn metrics() -> impl Iterator<Item = &'static MetricDef> {
-    [
-        go::METRICS,
-        gc::METRICS,
-        goroutine::METRICS,
-        stw::METRICS,
-        processor::METRICS,
-        tokio::METRICS,
-        net::METRICS,
-        thread::METRICS,
-        syscall::METRICS,
-        quota::METRICS,
-        agent::METRICS,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+/// All that one signal exports.
+#[derive(Debug)]
+pub struct Defs {
+    pub metrics: &'static [&'static MetricDef],
+    pub spans: &'static [SpanDef],
+    /// Attributes that no other signal has; others stand in the `mod.rs` of their folder.
+    pub attributes: &'static [AttributeDef],
 }
 
-/// Every span.
-pub fn spans() -> impl Iterator<Item = &'static SpanDef> {
-    [
-        go::SPANS,
-        stw::SPANS,
-        goroutine::SPANS,
-        tokio::SPANS,
-        net::SPANS,
-        syscall::SPANS,
-    ]
-    .into_iter()
-    .flatten()
+pub const OVERFLOW: &str = "otel.metric.overflow";
+
+/// Attributes of several folders.
+static ATTRIBUTES: &[AttributeDef] = &[AttributeDef {
+    key: OVERFLOW,
+    kind: "bool",
+    description: "Values of peers beyond the limit of 4096.",
+}];
+
+/// Attributes that several signals have.
+static SHARED: [&[AttributeDef]; 5] = [
+    go::ATTRIBUTES,
+    tokio::ATTRIBUTES,
+    net::ATTRIBUTES,
+    thread::ATTRIBUTES,
+    ATTRIBUTES,
+];
+
+/// All that the agent exports.
+pub struct Table {
+    pub metrics: Vec<&'static MetricDef>,
+    pub spans: Vec<&'static SpanDef>,
+    pub attributes: Vec<&'static AttributeDef>,
 }
 
-/// Every attribute.
-pub fn attributes() -> impl Iterator<Item = &'static AttributeDef> {
-    [
-        go::ATTRIBUTES,
-        gc::ATTRIBUTES,
-        goroutine::ATTRIBUTES,
-        stw::ATTRIBUTES,
-        processor::ATTRIBUTES,
-        tokio::ATTRIBUTES,
-        net::ATTRIBUTES,
-        thread::ATTRIBUTES,
-        syscall::ATTRIBUTES,
-        quota::ATTRIBUTES,
-        agent::ATTRIBUTES,
-    ]
-    .into_iter()
-    .flatten()
+impl Table {
+    /// What `signals` export, then what the agent says of itself.
+    pub fn of(signals: impl Iterator<Item = &'static Defs>) -> Self {
+        let all: Vec<&Defs> = signals.chain([&agent::DEFS]).collect();
+        let attributes = SHARED.into_iter().chain(all.iter().map(|defs| defs.attributes));
+        Self {
+            metrics: all.iter().flat_map(|defs| defs.metrics).copied().collect(),
+            spans: all.iter().flat_map(|defs| defs.spans).collect(),
+            attributes: attributes.flatten().collect(),
+        }
+    }
 }

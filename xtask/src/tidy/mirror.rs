@@ -1,10 +1,11 @@
-//! The mirror rule: a signal has the same path in agent-common, agent-ebpf and agent/src/signals.
+//! The mirror rule: a signal has the same path in agent-common, agent-ebpf, agent/src/signals and agent/src/telemetry.
 
 use std::collections::BTreeSet;
 
 const AGENT: &str = "agent/src/signals/";
 const COMMON: &str = "agent-common/src/";
 const KERNEL: &str = "agent-ebpf/src/";
+const TELEMETRY: &str = "agent/src/telemetry/";
 
 /// Signals read from outside the kernel, which have no kernel part, and why.
 const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
@@ -20,6 +21,15 @@ const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
         "process/quota.rs",
         "plane 0: the cgroup's own account, read from its files",
     ),
+];
+
+/// Signals that export nothing under a name of their own, and why.
+const WITHOUT_TELEMETRY: &[(&str, &str)] = &[("process/exec.rs", "the agent's own: it finds new processes")];
+
+/// Files of `agent/src/telemetry` that are of no signal, and why.
+const OF_NO_SIGNAL: &[(&str, &str)] = &[
+    ("agent.rs", "what the agent says of itself"),
+    ("docs.rs", "makes docs/telemetry.md"),
 ];
 
 /// Files of the mirrored crates that are no signal, and why.
@@ -65,17 +75,49 @@ const BESIDE: &[(&str, &str)] = &[
     ),
 ];
 
+/// Where signals have files.
+struct Tree {
+    root: &'static str,
+    /// Files here that are no signal.
+    beside: &'static [(&'static str, &'static str)],
+    /// Signals without a file here.
+    excused: &'static [(&'static str, &'static str)],
+}
+
+const TREES: [Tree; 4] = [
+    Tree {
+        root: AGENT,
+        beside: BESIDE,
+        excused: &[],
+    },
+    Tree {
+        root: COMMON,
+        beside: NO_SIGNAL,
+        excused: WITHOUT_KERNEL_PART,
+    },
+    Tree {
+        root: KERNEL,
+        beside: NO_SIGNAL,
+        excused: WITHOUT_KERNEL_PART,
+    },
+    Tree {
+        root: TELEMETRY,
+        beside: OF_NO_SIGNAL,
+        excused: WITHOUT_TELEMETRY,
+    },
+];
+
 pub(super) fn check<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
     let paths: Vec<&str> = paths.collect();
-    let trees = [AGENT, COMMON, KERNEL].map(|root| (root, signals(&paths, root)));
+    let trees = TREES.map(|tree| (signals(&paths, &tree), tree));
     let mut complaints = Vec::new();
-    for (root, signals) in &trees {
+    for (signals, Tree { root, .. }) in &trees {
         for signal in signals {
-            for (other, others) in &trees {
-                let excused = *other != AGENT && listed(WITHOUT_KERNEL_PART, signal);
-                if root != other && !others.contains(signal) && !excused {
+            for (others, other) in &trees {
+                if mirrored(root, other.root) && !others.contains(signal) && !listed(other.excused, signal) {
                     complaints.push(format!(
-                        "{root}{signal} has no {other}{signal} (the mirror rule, CONTRIBUTING.md)"
+                        "{root}{signal} has no {}{signal} (the mirror rule, CONTRIBUTING.md)",
+                        other.root
                     ));
                 }
             }
@@ -84,12 +126,18 @@ pub(super) fn check<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
     complaints
 }
 
-fn signals<'a>(paths: &[&'a str], root: &str) -> BTreeSet<&'a str> {
+/// Whether one tree has the files of another: telemetry has those of the agent's signals only, so that a missing one is named once.
+fn mirrored(one: &str, other: &str) -> bool {
+    let of = |root: &str| one == root || other == root;
+    one != other && (!of(TELEMETRY) || of(AGENT))
+}
+
+fn signals<'a>(paths: &[&'a str], tree: &Tree) -> BTreeSet<&'a str> {
+    let root = tree.root;
     let inside = paths.iter().filter_map(|path| path.strip_prefix(root));
     inside
         .filter(|path| path.ends_with(".rs") && !path.ends_with("mod.rs"))
-        .filter(|path| !(root != AGENT && listed(NO_SIGNAL, path)))
-        .filter(|path| !(root == AGENT && is_beside(path)))
+        .filter(|path| !listed(tree.beside, path))
         // `go.rs` beside a folder `go/` declares its modules, as `go/mod.rs` would.
         .filter(|path| {
             let folder = format!("{root}{}/", path.trim_end_matches(".rs"));
@@ -98,13 +146,10 @@ fn signals<'a>(paths: &[&'a str], root: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-fn is_beside(path: &str) -> bool {
-    let stands = |(listed, _): &(&str, &str)| *listed == path || listed.ends_with('/') && path.starts_with(listed);
-    BESIDE.iter().any(stands)
-}
-
+/// Whether a table names a path, or a folder of it.
 fn listed(table: &[(&str, &str)], path: &str) -> bool {
-    table.iter().any(|(listed, _)| *listed == path)
+    let is_it = |(listed, _): &(&str, &str)| *listed == path || listed.ends_with('/') && path.starts_with(listed);
+    table.iter().any(is_it)
 }
 
 #[cfg(test)]
@@ -125,6 +170,9 @@ mod tests {
                 "agent/src/signals/mod.rs",
                 "agent/src/signals/go.rs",
                 "agent/src/signals/go/sched.rs",
+                "agent/src/telemetry/agent.rs",
+                "agent/src/telemetry/go/mod.rs",
+                "agent/src/telemetry/go/sched.rs",
                 "agent-common/src/lib.rs",
                 "agent-common/src/go/sched.rs",
                 "agent-ebpf/src/main.rs",
@@ -141,6 +189,7 @@ mod tests {
             &["agent/src/signals/go/sched.rs", "agent-common/src/go/sched.rs"],
             &[
                 "agent/src/signals/go/sched.rs has no agent-ebpf/src/go/sched.rs",
+                "agent/src/signals/go/sched.rs has no agent/src/telemetry/go/sched.rs",
                 "agent-common/src/go/sched.rs has no agent-ebpf/src/go/sched.rs",
             ],
         );
@@ -155,7 +204,30 @@ mod tests {
 
     #[test]
     fn plane_0_needs_no_kernel_part() {
-        check_paths(&["agent/src/signals/go/runtime.rs"], &[]);
+        check_paths(
+            &["agent/src/signals/go/runtime.rs", "agent/src/telemetry/go/runtime.rs"],
+            &[],
+        );
+    }
+
+    #[test]
+    fn telemetry_stands_where_its_signal_does() {
+        check_paths(
+            &["agent/src/signals/go/runtime.rs", "agent/src/telemetry/runtime.rs"],
+            &[
+                "agent/src/signals/go/runtime.rs has no agent/src/telemetry/go/runtime.rs",
+                "agent/src/telemetry/runtime.rs has no agent/src/signals/runtime.rs",
+            ],
+        );
+        // The agent's own has a signal's file, and exports nothing.
+        check_paths(
+            &[
+                "agent/src/signals/process/exec.rs",
+                "agent-common/src/process/exec.rs",
+                "agent-ebpf/src/process/exec.rs",
+            ],
+            &[],
+        );
     }
 
     #[test]
@@ -181,6 +253,7 @@ mod tests {
             &[
                 "agent/src/signals/target.rs has no agent-common/src/target.rs",
                 "agent/src/signals/target.rs has no agent-ebpf/src/target.rs",
+                "agent/src/signals/target.rs has no agent/src/telemetry/target.rs",
             ],
         );
     }

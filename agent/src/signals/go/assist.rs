@@ -16,13 +16,13 @@ use crate::{
     signals::points::metric,
     signals::{Signal, State},
     target::Target,
-    telemetry::gc::{ASSIST_COUNT, ASSIST_FUNCTIONS, ASSIST_OTHERS, ASSIST_TIME},
+    telemetry::go::assist::{ASSIST_COUNT, ASSIST_FUNCTIONS, ASSIST_OTHERS, ASSIST_TIME, DEFS},
 };
 
 pub const NAME: &str = "go.assist";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, metrics);
+pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, metrics);
 
 /// Where an assist has paid.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

@@ -15,8 +15,11 @@ use crate::{
     signals::{Check, Need, Signal, State},
     target::Target,
     telemetry::go::{
-        GC_CPU_ASSIST, GC_CPU_DEDICATED, GC_CPU_FRACTIONAL, GC_CPU_IDLE, GC_CYCLE, GC_FORCED, GC_GOAL_BY, GC_GOGC,
-        GC_HEAP_AFTER, GC_HEAP_BEFORE, GC_HEAP_GOAL, GC_HEAP_LIVE, GC_MAX_PROCS, GC_MEMORY_LIMIT, GC_PAUSE_TOTAL,
+        GC_MAX_PROCS,
+        gc::{
+            DEFS, GC_CPU_ASSIST, GC_CPU_DEDICATED, GC_CPU_FRACTIONAL, GC_CPU_IDLE, GC_CYCLE, GC_FORCED, GC_GOAL_BY,
+            GC_GOGC, GC_HEAP_AFTER, GC_HEAP_BEFORE, GC_HEAP_GOAL, GC_HEAP_LIVE, GC_MEMORY_LIMIT, GC_PAUSE_TOTAL,
+        },
     },
 };
 
@@ -39,7 +42,7 @@ pub const SIGNAL: Signal = Signal {
         what: "cycles",
         count: |_, state, _| state.cycles.exported,
     }),
-    ..Signal::new(NAME, |_, _, _| Vec::new())
+    ..Signal::new(NAME, &DEFS, |_, _, _| Vec::new())
 };
 
 /// Where the end of a cycle is seen.

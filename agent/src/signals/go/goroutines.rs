@@ -15,18 +15,19 @@ use crate::{
     signals::{self, Signal},
     target::Target,
     telemetry::{
-        goroutine::{
-            GOROUTINE_ALIVE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE,
-            GOROUTINE_FOUND, GOROUTINE_GONE, GOROUTINE_LEFT_OUT, GOROUTINE_STATE, GOROUTINE_WAIT_REASON,
+        OVERFLOW,
+        go::{
+            GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_STATE,
+            GOROUTINE_WAIT_REASON,
+            goroutines::{DEFS, GOROUTINE_ALIVE, GOROUTINE_FOUND, GOROUTINE_GONE, GOROUTINE_LEFT_OUT},
         },
-        net::OVERFLOW,
     },
 };
 
 pub const NAME: &str = "go.goroutines";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, |target, state, _| metrics(target, state));
+pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state));
 
 /// Origins that are shown apart; the others are one.
 const ORIGINS: usize = 64;

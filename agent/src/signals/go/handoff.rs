@@ -13,13 +13,13 @@ use crate::{
     signals::points::metric,
     signals::{Signal, State},
     target::Target,
-    telemetry::processor::{HANDOFF_REASON, HANDOFFS},
+    telemetry::go::handoff::{DEFS, HANDOFF_REASON, HANDOFFS},
 };
 
 pub const NAME: &str = "go.handoff";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, metrics);
+pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, metrics);
 
 /// Where a P that is handed off is seen, and where its caller stands then.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

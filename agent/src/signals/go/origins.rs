@@ -13,13 +13,13 @@ use crate::{
     signals::{State, points::metric, process::quota::Quotas},
     target::Target,
     telemetry::{
-        goroutine::{
-            GOROUTINE_CAUSE, GOROUTINE_ENDED, GOROUTINE_FUNCTION, GOROUTINE_LONG_RUNS, GOROUTINE_PREEMPTIONS,
-            GOROUTINE_STATE, GOROUTINE_SYSTEM, GOROUTINE_TIME, GOROUTINE_WAIT_REASON,
+        OVERFLOW,
+        go::{
+            GOROUTINE_FUNCTION, GOROUTINE_STATE, GOROUTINE_SYSTEM, GOROUTINE_WAIT_REASON,
+            sched::{GOROUTINE_CAUSE, GOROUTINE_ENDED, GOROUTINE_LONG_RUNS, GOROUTINE_PREEMPTIONS, GOROUTINE_TIME},
         },
-        net::OVERFLOW,
-        quota::CGROUP_PATH,
-        syscall::GOROUTINE_SYSCALL_TIME,
+        process::quota::CGROUP_PATH,
+        thread::syscall::GOROUTINE_SYSCALL_TIME,
     },
 };
 

@@ -14,17 +14,16 @@ use crate::{
     target::Target,
     telemetry::{
         MetricDef,
-        gc::{
-            LIMITER_ENABLED, LIMITER_LAST_CYCLE, SCAVENGE_GOAL, SCAVENGE_GOAL_BY, SCAVENGE_KIND, SCAVENGED, SWEEP_DEBT,
-            SWEEP_LEFT,
-        },
         go::{
-            CGO_CALLS, CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, GC_CYCLE_FORCED, GC_CYCLES, GC_PAUSE_DURATION,
-            GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, MEMORY_ALLOCATED, MEMORY_ALLOCATIONS,
-            MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE, MEMORY_USED, PROCESSOR_LIMIT,
-            SCHEDULE_DURATION,
+            gc::GC_FORCED,
+            runtime::{
+                CGO_CALLS, CONFIG_GOGC, CPU_CLASS, CPU_STATE, CPU_TIME, DEFS, GC_CYCLES, GC_PAUSE_DURATION,
+                GC_PAUSE_KIND, GC_PAUSE_PHASE, GOROUTINE_COUNT, GOROUTINE_CREATED, LIMITER_ENABLED, LIMITER_LAST_CYCLE,
+                MEMORY_ALLOCATED, MEMORY_ALLOCATIONS, MEMORY_GC_GOAL, MEMORY_LIMIT, MEMORY_RELEASED, MEMORY_TYPE,
+                MEMORY_USED, PROCESSOR_LIMIT, SCAVENGE_GOAL, SCAVENGE_GOAL_BY, SCAVENGE_KIND, SCAVENGED,
+                SCHEDULE_DURATION, SWEEP_DEBT, SWEEP_LEFT, THREAD_COUNT, THREAD_CREATED, THREAD_ENDED, THREAD_IDLE,
+            },
         },
-        processor::{THREAD_COUNT, THREAD_CREATED, THREAD_ENDED, THREAD_IDLE},
     },
 };
 
@@ -39,7 +38,7 @@ pub const SIGNAL: Signal = Signal {
             latest.map_or(0, |(_, snapshot)| snapshot.goroutines)
         },
     }),
-    ..Signal::new(NAME, |target, state, _| metrics(target, state))
+    ..Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state))
 };
 
 /// A Go process' runtime and its last reading.
@@ -156,12 +155,7 @@ pub fn metrics(target: &Target, state: &State) -> Vec<Metric> {
         ],
     ));
     let forced = |forced: bool, cycles: u64| {
-        target.sum_from(
-            target.started,
-            cycles,
-            time,
-            vec![Attribute::new(GC_CYCLE_FORCED, forced)],
-        )
+        target.sum_from(target.started, cycles, time, vec![Attribute::new(GC_FORCED, forced)])
     };
     metrics.extend(metric(
         &GC_CYCLES,

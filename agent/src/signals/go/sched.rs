@@ -23,12 +23,14 @@ use crate::{
     },
     target::Target,
     telemetry::{
-        go::GC_MAX_PROCS,
-        goroutine::{
-            GOROUTINE_CAUSE, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_ID,
-            GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_UNSTAMPED,
-            GOROUTINE_WAIT_DURATION, GOROUTINE_WAIT_REASON, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID,
-            GOROUTINE_WAKERS, PROCESSOR_IDLE, RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
+        go::{
+            GC_MAX_PROCS, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_ID,
+            GOROUTINE_WAIT_REASON,
+            sched::{
+                DEFS, GOROUTINE_CAUSE, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE,
+                GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_DURATION, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID,
+                GOROUTINE_WAKERS, PROCESSOR_IDLE, RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
+            },
         },
         thread::THREAD_ID,
     },
@@ -56,7 +58,7 @@ pub const SIGNAL: Signal = Signal {
         what: "runnable → running",
         count: |target, _, reading| reading.whole(target.id, Series::GoRunnable).count(),
     }),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 /// Hook, program, and whether the signal is nothing without it.

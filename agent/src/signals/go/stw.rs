@@ -20,11 +20,11 @@ use crate::{
     signals::{Need, Signal, State},
     signals::{points::distribution, process::quota},
     target::Target,
-    telemetry::{
-        go::GC_TRIGGER,
-        goroutine::{GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID},
+    telemetry::go::{
+        GOROUTINE_CREATOR_FUNCTION, GOROUTINE_FUNCTION, GOROUTINE_ID,
+        gc::GC_TRIGGER,
         stw::{
-            STW_DURATION, STW_LAST_ASLEEP, STW_LAST_AT, STW_LAST_FUNCTION, STW_LAST_ID, STW_LAST_RUN_QUEUE,
+            DEFS, STW_DURATION, STW_LAST_ASLEEP, STW_LAST_AT, STW_LAST_FUNCTION, STW_LAST_ID, STW_LAST_RUN_QUEUE,
             STW_LAST_STOPPED, STW_LAST_THREAD, STW_LAST_THROTTLED, STW_REASON, STW_REQUESTED_AT,
             STW_REQUESTER_RUN_QUEUE, STW_REQUESTER_THROTTLED,
         },
@@ -47,7 +47,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "the GC's stops have no spans",
         },
     ],
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 /// Where stops of the world end, and where Ps stop.
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
     use agent_common::thread::run_queue::OffCpu;
 
-    use crate::{discover::Process, telemetry::quota::CGROUP_PATH};
+    use crate::{discover::Process, telemetry::process::quota::CGROUP_PATH};
 
     fn stop(reason: u32, requested: u64) -> Stop {
         Stop {

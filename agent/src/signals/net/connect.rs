@@ -11,7 +11,7 @@ use crate::{
     signals::{Signal, State},
     target::Target,
     telemetry::{
-        net::{CONNECT_DURATION, CONNECT_FAILED},
+        net::connect::{CONNECT_DURATION, CONNECT_FAILED, DEFS},
         thread::THREAD_ID,
     },
 };
@@ -21,7 +21,7 @@ pub const NAME: &str = "net.connect";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 const HOOK: Hook = Hook {

@@ -23,11 +23,11 @@ use crate::{
     signals::points::{distribution_with, metric},
     target::Target,
     telemetry::{
-        MetricDef,
-        goroutine::GOROUTINE_ID,
+        MetricDef, OVERFLOW,
+        go::GOROUTINE_ID,
         net::{
-            CLIENT_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, OVERFLOW,
-            SERVER_ADDRESS, SERVER_PORT,
+            CLIENT_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, SERVER_ADDRESS,
+            SERVER_PORT,
         },
         tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
     },

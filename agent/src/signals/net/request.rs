@@ -15,7 +15,10 @@ use crate::{
     signals::{Check, Signal, State},
     target::Target,
     telemetry::{
-        net::{CLIENT_REQUEST_DURATION, CLIENT_REQUEST_UNANSWERED, SERVER_REQUEST_DURATION, SERVER_REQUEST_UNANSWERED},
+        net::request::{
+            CLIENT_REQUEST_DURATION, CLIENT_REQUEST_UNANSWERED, DEFS, SERVER_REQUEST_DURATION,
+            SERVER_REQUEST_UNANSWERED,
+        },
         thread::THREAD_ID,
     },
 };
@@ -33,7 +36,7 @@ pub const SIGNAL: Signal = Signal {
             both.map(|series| reading.whole(target.id, series).count()).iter().sum()
         },
     }),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 /// A socket's entry ends with it.

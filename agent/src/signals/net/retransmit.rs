@@ -12,7 +12,7 @@ use crate::{
     signals::points::metric,
     signals::{Need, Signal, State},
     target::Target,
-    telemetry::net::{NETWORK_CONNECTION_STATE, RETRANSMITS},
+    telemetry::net::retransmit::{DEFS, NETWORK_CONNECTION_STATE, RETRANSMITS},
 };
 
 pub const NAME: &str = "net.retransmit";
@@ -30,7 +30,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "retransmissions of SYNs are not counted",
         },
     ],
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 const HOOK: Hook = Hook {

@@ -10,7 +10,7 @@ use crate::{
     signals::points::metric,
     signals::{Signal, State},
     target::Target,
-    telemetry::quota::{CGROUP_PATH, CPU_PERIODS, CPU_QUOTA, CPU_THROTTLED_PERIODS, CPU_THROTTLED_TIME},
+    telemetry::process::quota::{CGROUP_PATH, CPU_PERIODS, CPU_QUOTA, CPU_THROTTLED_PERIODS, CPU_THROTTLED_TIME, DEFS},
 };
 
 pub const NAME: &str = "process.quota";
@@ -18,8 +18,9 @@ pub const NAME: &str = "process.quota";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     start: Some(|target, state, _, _| start(target, state)),
-    ..Signal::new(NAME, |target, state, _| metrics(target, state))
+    ..Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state))
 };
+
 /// Accounts are not read more often than this when something was throttled, ns: the usual period of a quota.
 const LOOKS_APART: u64 = 100_000_000;
 

@@ -9,7 +9,7 @@ use crate::{
     signals::points::distribution,
     signals::{Check, Signal, State},
     target::Target,
-    telemetry::thread::RUN_QUEUE_DURATION,
+    telemetry::thread::run_queue::{DEFS, RUN_QUEUE_DURATION},
 };
 
 pub const NAME: &str = "thread.run_queue";
@@ -21,7 +21,7 @@ pub const SIGNAL: Signal = Signal {
         what: "delays",
         count: |target, _, reading| reading.whole(target.id, Series::RunQueue).count(),
     }),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 const HOOK: Hook = Hook {

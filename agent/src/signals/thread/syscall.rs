@@ -13,9 +13,11 @@ use crate::{
     signals::{Signal, State},
     target::Target,
     telemetry::{
-        goroutine::GOROUTINE_ID,
-        syscall::{SYSCALL_DURATION, SYSCALL_NAME},
-        thread::THREAD_ID,
+        go::GOROUTINE_ID,
+        thread::{
+            THREAD_ID,
+            syscall::{DEFS, SYSCALL_DURATION, SYSCALL_NAME},
+        },
     },
 };
 
@@ -24,7 +26,7 @@ pub const NAME: &str = "thread.syscall";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 const HOOK: Hook = Hook {

@@ -20,11 +20,11 @@ use crate::{
     signals::{Check, Signal, State},
     target::Target,
     telemetry::{
-        net::OVERFLOW,
+        OVERFLOW,
         thread::{THREAD_ID, THREAD_NAME},
         tokio::{
-            BLOCKING_DURATION, BUSY_DURATION, POLL_DURATION, POLL_UNENDED, POLL_UNMATCHED, TOKIO_TASK_FUTURE,
-            TOKIO_TASK_ID,
+            TOKIO_TASK_FUTURE, TOKIO_TASK_ID,
+            poll::{BLOCKING_DURATION, BUSY_DURATION, DEFS, POLL_DURATION, POLL_UNENDED, POLL_UNMATCHED},
         },
     },
 };
@@ -38,7 +38,7 @@ pub const SIGNAL: Signal = Signal {
         what: "polls",
         count: |target, _, reading| reading.whole(target.id, Series::TokioPoll).count(),
     }),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 /// The program that sees a poll end.

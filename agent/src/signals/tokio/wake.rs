@@ -16,7 +16,7 @@ use crate::{
     signals::points::distribution,
     signals::{Check, Signal, State},
     target::Target,
-    telemetry::tokio::WAKE_TO_POLL_DURATION,
+    telemetry::tokio::wake::{DEFS, WAKE_TO_POLL_DURATION},
 };
 
 pub const NAME: &str = "tokio.wake";
@@ -27,7 +27,7 @@ pub const SIGNAL: Signal = Signal {
         what: "wakes",
         count: |target, _, reading| reading.whole(target.id, Series::TokioWake).count(),
     }),
-    ..Signal::new(NAME, metrics)
+    ..Signal::new(NAME, &DEFS, metrics)
 };
 
 /// Where tasks are woken, spawned, and yield.

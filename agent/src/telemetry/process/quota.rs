@@ -1,7 +1,7 @@
 //! CPU quotas.
 
-use super::{
-    AttributeDef,
+use crate::telemetry::{
+    AttributeDef, Defs,
     Instrument::{Counter, UpDownCounter},
     MetricDef,
 };
@@ -45,10 +45,12 @@ def!(
     "cgroup: cpu.stat, throttled_usec or throttled_time"
 );
 
-pub static METRICS: &[&MetricDef] = &[&CPU_QUOTA, &CPU_PERIODS, &CPU_THROTTLED_PERIODS, &CPU_THROTTLED_TIME];
-
-pub static ATTRIBUTES: &[AttributeDef] = &[AttributeDef {
-    key: CGROUP_PATH,
-    kind: "string",
-    description: "The cgroup with the quota, as in /proc/PID/cgroup. For throttled time: the process' own cgroup or the one above it that was throttled last, according to cpu.stat.",
-}];
+pub static DEFS: Defs = Defs {
+    metrics: &[&CPU_QUOTA, &CPU_PERIODS, &CPU_THROTTLED_PERIODS, &CPU_THROTTLED_TIME],
+    spans: &[],
+    attributes: &[AttributeDef {
+        key: CGROUP_PATH,
+        kind: "string",
+        description: "The cgroup with the quota, as in /proc/PID/cgroup. For throttled time: the process' own cgroup or the one above it that was throttled last, according to cpu.stat.",
+    }],
+};

@@ -1,15 +1,12 @@
-//! tokio.
+//! Polls of tasks.
 
-use super::{
-    AttributeDef,
+use crate::telemetry::{
+    Defs,
     Instrument::{Counter, ExponentialHistogram},
-    MetricDef, SpanDef,
-    net::OVERFLOW,
+    MetricDef, OVERFLOW, SpanDef,
     thread::{THREAD_ID, THREAD_NAME},
+    tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
 };
-
-pub const TOKIO_TASK_ID: &str = "tokio.task.id";
-pub const TOKIO_TASK_FUTURE: &str = "tokio.task.future";
 
 pub static POLL_DURATION: MetricDef = MetricDef {
     name: "tokio.task.poll.duration",
@@ -51,40 +48,20 @@ pub static POLL_UNENDED: MetricDef = MetricDef {
     source: "uprobes: State::transition_to_running",
     attributes: &[TOKIO_TASK_FUTURE],
 };
-pub static WAKE_TO_POLL_DURATION: MetricDef = MetricDef {
-    name: "tokio.task.wake_to_poll.duration",
-    unit: "s",
-    instrument: ExponentialHistogram,
-    description: "Time from a task's wake, spawn or yield to its poll.",
-    source: "uprobes: Schedule::schedule, yield_now, OwnedTasks::bind_inner to State::transition_to_running",
+
+pub static DEFS: Defs = Defs {
+    metrics: &[
+        &POLL_DURATION,
+        &BLOCKING_DURATION,
+        &BUSY_DURATION,
+        &POLL_UNMATCHED,
+        &POLL_UNENDED,
+    ],
+    spans: &[SpanDef {
+        name: "poll {future}",
+        description: "A task's poll took longer than --slow-poll, and blocked its worker for that time.",
+        source: "uprobes: as tokio.task.poll.duration",
+        attributes: &[TOKIO_TASK_ID, TOKIO_TASK_FUTURE, THREAD_ID, THREAD_NAME],
+    }],
     attributes: &[],
 };
-
-pub static METRICS: &[&MetricDef] = &[
-    &POLL_DURATION,
-    &BLOCKING_DURATION,
-    &BUSY_DURATION,
-    &POLL_UNMATCHED,
-    &POLL_UNENDED,
-    &WAKE_TO_POLL_DURATION,
-];
-
-pub static SPANS: &[SpanDef] = &[SpanDef {
-    name: "poll {future}",
-    description: "A task's poll took longer than --slow-poll, and blocked its worker for that time.",
-    source: "uprobes: as tokio.task.poll.duration",
-    attributes: &[TOKIO_TASK_ID, TOKIO_TASK_FUTURE, THREAD_ID, THREAD_NAME],
-}];
-
-pub static ATTRIBUTES: &[AttributeDef] = &[
-    AttributeDef {
-        key: TOKIO_TASK_ID,
-        kind: "int",
-        description: "tokio::task::Id.",
-    },
-    AttributeDef {
-        key: TOKIO_TASK_FUTURE,
-        kind: "string",
-        description: "Type name of the task's future or closure. Names joined by ` | ` share the code of one vtable. `unknown` if no symbol has the name.",
-    },
-];
