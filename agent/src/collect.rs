@@ -70,7 +70,7 @@ impl SpanBuffer {
             return;
         }
         let before = waiting.len();
-        signals::spans(event, target, state, waiting);
+        signals::add_spans(event, target, state, waiting);
         let made = waiting.len() - before;
         self.made += made as u64;
         self.all += made;

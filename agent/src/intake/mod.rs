@@ -12,6 +12,14 @@ use agent_common::{
 };
 use bytemuck::{AnyBitPattern, checked::CheckedBitPattern};
 
+/// A type of events.
+pub trait Payload: Sized + 'static {
+    const KIND: Kind;
+
+    /// The event itself, if it is of this kind.
+    fn of(event: &Event) -> Option<&Self>;
+}
+
 /// Declares every [`Event`], by the name of its [`Kind`].
 macro_rules! events {
     ($($name:ident($type:ty),)*) => {
@@ -19,7 +27,28 @@ macro_rules! events {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Event { $($name($type),)* }
 
+        $(impl Payload for $type {
+            const KIND: Kind = Kind::$name;
+
+            fn of(event: &Event) -> Option<&Self> {
+                match event {
+                    Event::$name(event) => Some(event),
+                    _ => None,
+                }
+            }
+        })*
+
         impl Event {
+            /// Every kind of events.
+            pub const KINDS: &'static [Kind] = &[$(Kind::$name),*];
+
+            /// Which kind it is of.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$name(_) => Kind::$name,)*
+                }
+            }
+
             /// The header every event begins with.
             pub fn header(&self) -> &Header {
                 match self {

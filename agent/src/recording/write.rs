@@ -15,7 +15,7 @@ use crate::{
     clock::Anchor,
     deadline,
     intake::Event,
-    signals::{self, State},
+    signals::{self, State, events::Addresses},
     target::Target,
 };
 
@@ -109,19 +109,7 @@ impl Recorder {
         if self.described.insert(target.id) {
             self.json(TARGET, &describe(target, state));
         }
-        let (starts, places) = match event {
-            Event::GoWait(wait) => {
-                let [first, second, third] = wait.wakers.map(|waker| waker.startpc);
-                (
-                    vec![wait.startpc, first, second, third],
-                    vec![wait.gopc.saturating_sub(1)],
-                )
-            }
-            Event::GoStop(stop) => (vec![stop.startpc, stop.last_startpc], signals::go::stw::places(stop)),
-            Event::GoAssists(assists) => (assists.payers.iter().map(|payer| payer.startpc).collect(), Vec::new()),
-            Event::Syscall(call) => (vec![call.startpc], Vec::new()),
-            _ => (Vec::new(), Vec::new()),
-        };
+        let Addresses { starts, places } = signals::addresses(event);
         self.names(target, starts, places);
         self.raw(event.bytes());
     }

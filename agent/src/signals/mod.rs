@@ -1,6 +1,7 @@
 //! What each signal means: its attach points, its events as spans, its histograms as metrics. One signal a file, under the
 //! same path in `agent-common` and `agent-ebpf`; this registry is the only list of them.
 
+pub mod events;
 pub mod go;
 pub mod net;
 pub mod plan;
@@ -15,13 +16,15 @@ use agent_common::target::Target as KernelTarget;
 
 use crate::{
     aggregate::store::Reading,
-    intake::Event,
-    model::{Metric, Span},
+    model::Metric,
     signal::Hook,
     target::Target,
     telemetry::{Defs, Table},
 };
 
+use events::EventKind;
+
+pub use events::{add_spans, addresses, is_part};
 pub use state::State;
 
 /// What the rest of the agent knows of a signal. Each is declared in its own file, and stands in [`SIGNALS`].
@@ -37,6 +40,8 @@ pub struct Signal {
     pub needs: &'static [Need],
     /// Called when a process becomes a target, before the kernel programs see the process.
     pub start: Option<Start>,
+    /// Its events, which become spans: each type implements [`events::SignalEvent`] in the signal's file.
+    pub events: &'static [EventKind],
     /// Its metrics at a reading.
     pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
     /// What `selftest` must see of it.
@@ -57,6 +62,7 @@ impl Signal {
             always: false,
             needs: &[],
             start: None,
+            events: &[],
             metrics,
             check: None,
         }
@@ -157,38 +163,6 @@ pub fn start(target: &Target, state: &mut State, thresholds: &Thresholds, kernel
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {
     let of_signals = SIGNALS.iter().filter_map(|signal| signal.hook.as_ref());
     std::iter::once(&process::exec::HOOK).chain(of_signals)
-}
-
-/// Adds the spans that an event of `target` becomes.
-pub fn spans(event: &Event, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
-    process::quota::glance(target, state, throttled(event));
-    match event {
-        // A new process is no span: the pipeline looks at it.
-        Event::Exec(_) => {}
-        Event::GcCycle(cycle) => spans.extend(go::gc::spans(cycle, target, state)),
-        // Waits for its cycle.
-        Event::GoAssists(assists) => state.assists = Some(*assists),
-        Event::GoStop(stop) => spans.extend(go::stw::spans(stop, target, state)),
-        Event::Syscall(call) => spans.push(thread::syscall::span(call, target, state)),
-        Event::GoWait(wait) => spans.extend(go::sched::spans(wait, target, state)),
-        Event::TokioPoll(poll) => spans.push(tokio::poll::span(poll, target, state)),
-        Event::Connect(connect) => spans.push(net::connect::span(connect, target, state)),
-        Event::Request(request) => spans.push(net::request::span(request, target, state)),
-    }
-}
-
-/// Of an event's time, what threads were throttled, ns.
-fn throttled(event: &Event) -> u64 {
-    match event {
-        Event::GoWait(wait) => wait.throttled,
-        Event::GoStop(stop) => stop.last_off_cpu.throttled + stop.requester_off_cpu.throttled,
-        _ => 0,
-    }
-}
-
-/// Whether an event is told with a GC cycle, which comes later.
-pub fn is_part(event: &Event) -> bool {
-    matches!(event, Event::GoAssists(_)) || go::stw::is_part(event)
 }
 
 /// Takes note of a reading before its metrics are made.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use agent_common::{go::assist::Assists, histogram::Series};
 
 use super::{
-    go::{gc::Cycles, goroutines::Goroutines, origins::Origins, runtime::GoState, sched::Waits, stw::Stops},
+    go::{gc::Cycles, goroutines::Goroutines, origins::Origins, runtime::GoState, stops::Stops, waits::Waits},
     plan::states_now,
     process::quota::Quotas,
 };

@@ -64,6 +64,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
 
 /// What stands beside the agent's signals and is none, and why; a folder by its trailing slash.
 const BESIDE: &[(&str, &str)] = &[
+    ("events.rs", "what the events of all signals become"),
     ("plan/", "composes the plans of all signals"),
     ("points.rs", "what metrics and spans of all signals are made with"),
     ("runtimes.rs", "which runtime's signals are an executable's"),
@@ -73,6 +74,11 @@ const BESIDE: &[(&str, &str)] = &[
         "go/origins.rs",
         "a part of go/sched.rs: goroutines' time by what they were started with",
     ),
+    (
+        "go/stops.rs",
+        "a part of go/stw.rs: the GC's stops until their cycle is seen",
+    ),
+    ("go/waits.rs", "a part of go/sched.rs: waits that later ones link to"),
 ];
 
 /// Where signals have files.

@@ -3,7 +3,10 @@
 use std::cmp::Reverse;
 
 use agent_common::{
-    go::{ABSENT, assist::Payer},
+    go::{
+        ABSENT,
+        assist::{Assists, Payer},
+    },
     histogram::Series,
 };
 
@@ -11,7 +14,8 @@ use crate::{
     aggregate::store::Reading,
     attach::plan::{Plan, usable},
     inspect::{GoHook, GoImage},
-    model::{Attribute, Metric},
+    model::{Attribute, Metric, Span},
+    signals::events::{Addresses, EventKind, SignalEvent},
     signals::go::origins::{by_origin, origin_attributes, started_with},
     signals::points::metric,
     signals::{Signal, State},
@@ -22,7 +26,10 @@ use crate::{
 pub const NAME: &str = "go.assist";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, metrics);
+pub const SIGNAL: Signal = Signal {
+    events: &[EventKind::of::<Assists>()],
+    ..Signal::new(NAME, &DEFS, metrics)
+};
 
 /// Where an assist has paid.
 pub fn plan(image: &GoImage, plan: &mut Plan) {
@@ -36,6 +43,24 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
 
 /// Origins that a cycle's span names.
 const TOLD: usize = 5;
+
+impl SignalEvent for Assists {
+    fn add_spans(&self, _: &Target, state: &mut State, _: &mut Vec<Span>) {
+        // Waits for its cycle.
+        state.assists = Some(*self);
+    }
+
+    fn is_part(&self) -> bool {
+        true
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            starts: self.payers.iter().map(|payer| payer.startpc).collect(),
+            places: Vec::new(),
+        }
+    }
+}
 
 /// Time and number of assists by origin.
 pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
@@ -81,7 +106,7 @@ pub fn payers(cycle: u64, target: &Target, state: &State) -> Vec<Attribute> {
 mod tests {
     use std::{collections::HashMap, sync::Arc};
 
-    use agent_common::go::assist::{Assists, PAYERS};
+    use agent_common::go::assist::PAYERS;
 
     use super::*;
     use crate::{discover::Process, inspect::Frame, model::MonoNs};

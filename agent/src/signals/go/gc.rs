@@ -12,6 +12,7 @@ use crate::{
     inspect::{GoHook, GoImage},
     model::{Attribute, MonoNs, Span, SpanKind},
     runtime::go::{bounded, gogc},
+    signals::events::{EventKind, SignalEvent},
     signals::{Check, Need, Signal, State},
     target::Target,
     telemetry::go::{
@@ -38,6 +39,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "a cycle's assists by function are not reported",
         },
     ],
+    events: &[EventKind::of::<Cycle>()],
     check: Some(Check {
         what: "cycles",
         count: |_, state, _| state.cycles.exported,
@@ -88,6 +90,12 @@ impl Cycles {
         }
         self.last = number;
         true
+    }
+}
+
+impl SignalEvent for Cycle {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.extend(self::spans(self, target, state));
     }
 }
 

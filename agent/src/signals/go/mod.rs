@@ -8,7 +8,9 @@ mod layout;
 pub mod origins;
 pub mod runtime;
 pub mod sched;
+pub mod stops;
 pub mod stw;
+pub mod waits;
 
 use agent_common::target::IS_GO;
 

@@ -1,8 +1,6 @@
 //! What goroutines do with their time: running, waiting and for what, runnable and why not yet running. The slow waits with who
 //! they are, and who woke them.
 
-use std::collections::{HashMap, VecDeque};
-
 use agent_common::{
     go::sched::{Source, UNREAD, Wait, Waker},
     histogram::Series,
@@ -14,6 +12,7 @@ use crate::{
     inspect::{GoHook, GoImage, SiteCost},
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::events::{Addresses, EventKind, SignalEvent},
     signals::go::origins::{self, function_attributes, started_with},
     signals::thread::run_queue,
     signals::{Check, Need, Signal, State},
@@ -54,6 +53,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "the cgroup that throttles is not reported",
         },
     ],
+    events: &[EventKind::of::<Wait>()],
     check: Some(Check {
         what: "runnable → running",
         count: |target, _, reading| reading.whole(target.id, Series::GoRunnable).count(),
@@ -101,9 +101,6 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     plan.set(signal, coverage(missing));
 }
 
-/// Waits that a later one may link to.
-const WAITS: usize = 1024;
-
 /// Waits for these are idleness, not delay: none of them is a span for its length alone. As the runtime calls them, go1.18 to
 /// go1.27 (runtime/runtime2.go, waitReasonStrings).
 const IDLE: [&str; 20] = [
@@ -137,22 +134,23 @@ fn reported_reasons(names: &[String]) -> u64 {
     bits.fold(0, |bits, (number, _)| bits | 1 << number)
 }
 
-/// Waits that became spans: by goid, and the time at which it ran again.
-#[derive(Debug, Default)]
-pub struct Waits {
-    links: HashMap<(u64, u64), Link>,
-    order: VecDeque<(u64, u64)>,
-}
+impl SignalEvent for Wait {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.extend(self::spans(self, target, state));
+    }
 
-impl Waits {
-    fn insert(&mut self, goid: u64, ran: u64, link: Link) {
-        if self.order.len() == WAITS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.links.remove(&oldest);
+    fn throttled(&self) -> u64 {
+        self.throttled
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            starts: [self.startpc]
+                .into_iter()
+                .chain(self.wakers.map(|waker| waker.startpc))
+                .collect(),
+            places: vec![self.gopc.saturating_sub(1)],
         }
-        self.order.push_back((goid, ran));
-        self.links.insert((goid, ran), link);
     }
 }
 
@@ -164,7 +162,7 @@ pub fn spans(wait: &Wait, target: &Target, state: &mut State) -> Vec<Span> {
     let links: Vec<Link> = wait
         .wakers
         .iter()
-        .filter_map(|waker| state.waits.links.get(&(waker.goid, waker.ran)).copied())
+        .filter_map(|waker| state.waits.link(waker.goid, waker.ran))
         .collect();
     let attributes = attributes(wait, target, state);
     let mut spans = if wait.waited != 0 {
@@ -343,20 +341,6 @@ mod tests {
         check((0, 0, 1), "idle_processor");
         check((600, 0, 0), "run_queue");
         check((100, 700, 1), "throttled");
-    }
-
-    #[test]
-    fn no_more_waits_are_remembered_than_there_is_room_for() {
-        let mut waits = Waits::default();
-        for goid in 0..2 * WAITS as u64 {
-            let link = Link {
-                trace_id: [1; 16],
-                span_id: [2; 8],
-            };
-            waits.insert(goid, 5, link);
-        }
-        assert_eq!(waits.links.len(), WAITS);
-        assert!(waits.links.contains_key(&(2 * WAITS as u64 - 1, 5)));
     }
 
     #[test]

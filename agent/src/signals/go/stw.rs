@@ -1,7 +1,5 @@
 //! Stops of the world: why, who requested it, how long until all had stopped, who was last, and how long the world stood.
 
-use std::collections::VecDeque;
-
 use agent_common::{
     go::stw::{MARK_TERMINATION, NONE, START, SWEEP_TERMINATION, Stop},
     histogram::Series,
@@ -11,9 +9,9 @@ use crate::{
     aggregate::store::Reading,
     attach::plan::{Plan, Probe, usable},
     inspect::{Frame, GoHook, GoImage},
-    intake::Event,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::events::{Addresses, EventKind, SignalEvent},
     signals::go::gc,
     signals::go::origins::{function_attributes, started_with},
     signals::thread::run_queue,
@@ -47,6 +45,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "the GC's stops have no spans",
         },
     ],
+    events: &[EventKind::of::<Stop>()],
     ..Signal::new(NAME, &DEFS, metrics)
 };
 
@@ -87,9 +86,6 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     plan.set(signal, coverage);
 }
 
-/// The GC's stops that wait for their cycle.
-const KEPT: usize = 8;
-
 /// runtime.stwReasonStrings (go1.22 to go1.27, runtime/proc.go): the same numbers in all of them.
 const REASONS: [&str; 12] = [
     "unknown",
@@ -106,41 +102,35 @@ const REASONS: [&str; 12] = [
     "stop trace",
 ];
 
-/// The GC's stops of late, until the cycle that they belong to is seen.
-#[derive(Debug, Default)]
-pub struct Stops(VecDeque<Stop>);
-
-impl Stops {
-    fn keep(&mut self, stop: Stop) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(stop);
-    }
-
-    /// The stop for `reason` that was requested in the time from `begin` to `end`, or a little before.
-    pub fn within(&self, reason: u32, begin: i64, end: i64) -> Option<Stop> {
-        /// The runtime reads its clock for the cycle before or after it asks, ns.
-        const SLACK: i64 = 1_000_000;
-        let times = begin.saturating_sub(SLACK)..=end;
-        let fits = |stop: &&Stop| stop.reason == reason && times.contains(&(stop.requested as i64));
-        self.0.iter().rev().find(fits).copied()
-    }
-}
-
 fn reason(number: u32) -> String {
     let known = REASONS.get(number as usize);
     known.map_or_else(|| format!("reason {number}"), |name| (*name).to_owned())
 }
 
-/// Whether an event is a stop of the GC's, which is told with its cycle.
-pub fn is_part(event: &Event) -> bool {
-    matches!(event, Event::GoStop(stop) if [MARK_TERMINATION, SWEEP_TERMINATION].contains(&stop.reason))
+impl SignalEvent for Stop {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.extend(self::spans(self, target, state));
+    }
+
+    fn throttled(&self) -> u64 {
+        self.last_off_cpu.throttled + self.requester_off_cpu.throttled
+    }
+
+    fn is_part(&self) -> bool {
+        [MARK_TERMINATION, SWEEP_TERMINATION].contains(&self.reason)
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            starts: vec![self.startpc, self.last_startpc],
+            places: places(self),
+        }
+    }
 }
 
 /// A stop as a trace of its own; those of the GC are parts of its cycle, which comes later.
 pub fn spans(stop: &Stop, target: &Target, state: &mut State) -> Vec<Span> {
-    if is_part(&Event::GoStop(*stop)) {
+    if stop.is_part() {
         state.stops.keep(*stop);
         return Vec::new();
     }
@@ -187,7 +177,7 @@ fn requester(stop: &Stop, target: &Target) -> Vec<Attribute> {
 }
 
 /// Every address whose place in the source a stop's spans may name, but for those of the functions that goroutines were started with.
-pub fn places(stop: &Stop) -> Vec<u64> {
+fn places(stop: &Stop) -> Vec<u64> {
     let own = [stop.gopc.saturating_sub(1), stop.last_top.saturating_sub(1)];
     own.into_iter()
         .chain(lines(&stop.frames))
@@ -324,13 +314,6 @@ mod tests {
         assert_eq!(within(SWEEP_TERMINATION, 5_000_100, 5_001_000), Some(5_000_000));
         assert_eq!(within(MARK_TERMINATION, 5_000_100, 5_001_000), None);
         assert_eq!(within(SWEEP_TERMINATION, 7_000_000, 8_000_000), None);
-    }
-
-    #[test]
-    fn no_more_stops_are_kept_than_there_is_room_for() {
-        let mut stops = Stops::default();
-        (0..100).for_each(|requested| stops.keep(stop(SWEEP_TERMINATION, requested)));
-        assert_eq!(stops.0.len(), KEPT);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::events::{EventKind, SignalEvent},
     signals::points::{count, slow_span},
     signals::{Signal, State},
     target::Target,
@@ -21,6 +22,7 @@ pub const NAME: &str = "net.connect";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
+    events: &[EventKind::of::<Connect>()],
     ..Signal::new(NAME, &DEFS, metrics)
 };
 
@@ -34,6 +36,12 @@ const HOOK: Hook = Hook {
     windowed: false,
     asked: None,
 };
+
+impl SignalEvent for Connect {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.push(span(self, target, state));
+    }
+}
 
 /// A slow connect.
 pub fn span(connect: &Connect, target: &Target, state: &mut State) -> Span {

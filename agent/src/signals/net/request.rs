@@ -11,6 +11,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::events::{EventKind, SignalEvent},
     signals::points::slow_span,
     signals::{Check, Signal, State},
     target::Target,
@@ -29,6 +30,7 @@ pub const NAME: &str = "net.request";
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
     start: Some(|_, _, thresholds, kernel| kernel.slow_request = thresholds.request),
+    events: &[EventKind::of::<Request>()],
     check: Some(Check {
         what: "requests",
         count: |target, _, reading| {
@@ -82,6 +84,12 @@ const HOOK: Hook = Hook {
     windowed: true,
     asked: None,
 };
+
+impl SignalEvent for Request {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.push(span(self, target, state));
+    }
+}
 
 /// A slow request.
 pub fn span(request: &Request, target: &Target, state: &mut State) -> Span {

@@ -8,6 +8,7 @@ use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
+    signals::events::{Addresses, EventKind, SignalEvent},
     signals::go::origins::{self, function_attributes},
     signals::points::{distribution, slow_span},
     signals::{Signal, State},
@@ -26,6 +27,7 @@ pub const NAME: &str = "thread.syscall";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
+    events: &[EventKind::of::<Syscall>()],
     ..Signal::new(NAME, &DEFS, metrics)
 };
 
@@ -59,6 +61,19 @@ fn name(number: u32) -> Cow<'static, str> {
         (known.parse() == Ok(number)).then_some(name)
     });
     found.map_or_else(|| Cow::Owned(number.to_string()), Cow::Borrowed)
+}
+
+impl SignalEvent for Syscall {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.push(span(self, target, state));
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            starts: vec![self.startpc],
+            places: Vec::new(),
+        }
+    }
 }
 
 /// A long system call.

@@ -16,6 +16,7 @@ use crate::{
     inspect::{ArgLocation, ProbeSite, SiteError, TaskKind, TaskVtable, TokioHook, TokioImage, X86Register},
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
+    signals::events::{EventKind, SignalEvent},
     signals::points::{count, distribution, metric, slow_span},
     signals::{Check, Signal, State},
     target::Target,
@@ -34,6 +35,7 @@ pub const NAME: &str = "tokio.poll";
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
     start: Some(|_, _, thresholds, kernel| kernel.slow_poll = thresholds.poll),
+    events: &[EventKind::of::<Poll>()],
     check: Some(Check {
         what: "polls",
         count: |target, _, reading| reading.whole(target.id, Series::TokioPoll).count(),
@@ -207,6 +209,12 @@ fn without_end(image: &TokioImage, reasons: &[String]) -> Option<String> {
             "some ends of polls of {unended} of {of} types of tasks are not visible ({why}): their polls are counted, but not timed. A build with {way_out} in its profile has both"
         )
     })
+}
+
+impl SignalEvent for Poll {
+    fn add_spans(&self, target: &Target, state: &mut State, spans: &mut Vec<Span>) {
+        spans.push(span(self, target, state));
+    }
 }
 
 /// A slow poll.
