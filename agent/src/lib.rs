@@ -1,7 +1,7 @@
 //! whywait's agent. The modules are the data's way, in order; `pipeline` wires them.
 
 #![deny(unsafe_code)]
-// Printing may fail, and shows names: `output` does both.
+// Printing may fail, and shows names: `surface::output` handles both.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod aside;
@@ -18,7 +18,6 @@ pub mod kernel;
 pub mod limits;
 pub mod memory;
 pub mod model;
-pub mod output;
 pub mod overhead;
 pub mod signal;
 pub mod telemetry;
@@ -37,11 +36,9 @@ pub mod runtime;
 pub mod signals;
 
 pub mod account;
-pub mod doctor;
-pub mod health;
+pub mod commands;
 pub mod lifecycle;
 pub mod pipeline;
-pub mod selftest;
-pub mod summary;
+pub mod surface;
 pub mod target;
 pub mod watch;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use agent::{
     cli::{Cli, Command},
+    commands::{doctor, replay, selftest},
     exit::{Exit, exit_of},
-    output, pipeline, recording,
+    pipeline,
+    surface::output,
 };
 use clap::Parser as _;
 use tokio::runtime::{Builder, Handle};
@@ -66,10 +68,8 @@ async fn run(command: &Command, aside: &Handle) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => pipeline::run(args, None, aside).await,
         Command::Record(args) => pipeline::run(&args.run, Some(&args.file), aside).await,
-        Command::Replay(args) => {
-            recording::replay::run(&args.file, pipeline::export_config(&args.export)?, aside).await
-        }
-        Command::Doctor(args) => agent::doctor::run(args),
-        Command::Selftest(args) => agent::selftest::run(args).await,
+        Command::Replay(args) => replay::run(&args.file, pipeline::export_config(&args.export)?, aside).await,
+        Command::Doctor(args) => doctor::run(args),
+        Command::Selftest(args) => selftest::run(args).await,
     }
 }

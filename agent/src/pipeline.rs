@@ -28,7 +28,6 @@ use crate::{
     exit::Exit,
     export::Exporter,
     faults::{Fault, Faults},
-    health::{self, Health},
     heap,
     intake::ring::Ring,
     lifecycle::Lifecycle,
@@ -36,7 +35,10 @@ use crate::{
     model::{MonoNs, Resource},
     overhead::Meter,
     recording::{Finished, Recorder},
-    summary::Screen,
+    surface::{
+        health::{self, Health},
+        summary::Screen,
+    },
     watch::Watch,
 };
 

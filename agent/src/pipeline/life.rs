@@ -6,7 +6,7 @@ use log::debug;
 
 use super::Pipeline;
 use crate::{
-    account, aggregate::store::Reading, faults::Fault, lifecycle::EndReason, model::Batch, signal, summary,
+    account, aggregate::store::Reading, faults::Fault, lifecycle::EndReason, model::Batch, signal, surface::summary,
     watch::Ended,
 };
 

@@ -6,9 +6,11 @@ use crate::{
     clock, deadline,
     faults::Fault,
     limits::{self, Use},
-    output,
     recording::Recorder,
-    summary::{self, View},
+    surface::{
+        output,
+        summary::{self, View},
+    },
     watch::Watched,
 };
 

@@ -1,5 +1,5 @@
 //! What each signal means: its attach points, its events as spans, its histograms as metrics. One signal a file, under the
-//! same path in `agent-common` and `agent-ebpf`; this registry is the only list of them.
+//! same path in `agent-common`, `agent-ebpf` and `telemetry`; this registry is the only list of them.
 
 pub mod events;
 pub mod go;

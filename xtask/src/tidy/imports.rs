@@ -45,7 +45,7 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (&["model", "signal", "telemetry"], &["signals"], NO_NAMES),
     (
         STAGES,
-        &["lifecycle", "target", "watch", "pipeline"],
+        &["lifecycle", "target", "watch", "surface", "pipeline", "commands"],
         "it is a stage: what it works on is given to it",
     ),
     (

@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn a_runtime_is_named_by_its_own_modules_only() {
         let by_type = "fn is(image: &dyn Image) -> bool { image.downcast_ref::<GoImage>().is_some() }";
-        check_file("summary.rs", by_type, &["agent/src/summary.rs names `GoImage`"]);
+        check_file(
+            "surface/summary.rs",
+            by_type,
+            &["agent/src/surface/summary.rs names `GoImage`"],
+        );
         check_file(
             "watch/planner.rs",
             "use crate::inspect::{Image, TokioImage};",
@@ -107,11 +111,11 @@ mod tests {
     #[test]
     fn tests_and_comments_may_name_all() {
         check_file(
-            "summary.rs",
+            "surface/summary.rs",
             "#[cfg(test)] mod tests { use crate::inspect::GoImage; }",
             &[],
         );
-        check_file("summary.rs", "// GoImage", &[]);
+        check_file("surface/summary.rs", "// GoImage", &[]);
         check_file("signals/plan/tests.rs", "use crate::inspect::GoImage;", &[]);
     }
 }

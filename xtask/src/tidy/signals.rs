@@ -162,11 +162,15 @@ mod tests {
     #[test]
     fn tests_and_messages_may_name_them() {
         check_with(
-            "doctor.rs",
+            "commands/doctor.rs",
             "#[cfg(test)] mod tests { const OF: &str = \"go.gc\"; }",
             &[],
         );
-        check_with("doctor.rs", "// go.gc\nconst SAID: &str = \"go.gc is off\";", &[]);
+        check_with(
+            "commands/doctor.rs",
+            "// go.gc\nconst SAID: &str = \"go.gc is off\";",
+            &[],
+        );
         check_with("signals/plan/tests.rs", list_of_gc(), &[]);
     }
 

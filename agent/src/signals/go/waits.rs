@@ -1,4 +1,4 @@
-//! Waits of goroutines that became spans: the span of a later wait links to that of the wait of who ended it.
+//! Waits of goroutines that became spans. The span of a later wait links to them: to the last wait of each of its wakers.
 
 use std::collections::{HashMap, VecDeque};
 

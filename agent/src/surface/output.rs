@@ -24,7 +24,7 @@ const LOG: usize = 256 << 10;
 /// Prints a line to standard output; what cannot be printed is no panic.
 #[macro_export]
 macro_rules! say {
-    ($($part:tt)*) => { $crate::output::line(::std::format_args!($($part)*)) };
+    ($($part:tt)*) => { $crate::surface::output::line(::std::format_args!($($part)*)) };
 }
 
 /// Text as it may be shown: control characters, and those that turn the direction of writing or end a line, as Rust escapes them.

@@ -18,7 +18,6 @@ use crate::{
     aside::{Aside, Failure},
     export::ExportStats,
     limits::Shed,
-    output::{Picture, Shown},
     signal::Coverage,
     signals::{
         go::{goroutines, origins},
@@ -26,6 +25,8 @@ use crate::{
     },
     watch::{Bound, Watched},
 };
+
+use super::output::{Picture, Shown};
 
 /// Rows shown of what is split by peer or future.
 const ROWS: usize = 5;
