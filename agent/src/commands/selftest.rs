@@ -18,7 +18,7 @@ use crate::{
     overhead::Meter,
     pipeline, say,
     signal::Coverage,
-    signals::{self, Check, SIGNALS, Thresholds},
+    signals::{self, Check, ReadWhen, SIGNALS, Thresholds},
     watch::{Options, Watch, Watched},
 };
 
@@ -74,8 +74,10 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         drop(span_buffer.take());
         let now = crate::clock::now();
         for watched in watch.targets.iter_mut() {
-            signals::go::runtime::read(&watched.target, &mut watched.state, now)
-                .context("cannot read the runtime's memory")?;
+            for (signal, memory) in signals::memory_reads(ReadWhen::Tick) {
+                (memory.read)(&watched.target, &mut watched.state, now)
+                    .with_context(|| format!("{signal}: cannot read the process' memory"))?;
+            }
         }
         let reading = store.read(watch.targets.kept_ids(now, false))?;
         let silent = silent(&watch, &reading);

@@ -3,7 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{CLEAR, Pipeline};
-use crate::{account, aggregate::store::Reading, clock, deadline, heap, limits, model::Batch, signals};
+use crate::{
+    account,
+    aggregate::store::Reading,
+    clock, deadline, heap, limits,
+    model::Batch,
+    signals::{self, ReadWhen},
+    watch::Watched,
+};
 
 impl Pipeline {
     /// Once a second; metrics leave where they are `due`.
@@ -24,7 +31,7 @@ impl Pipeline {
     pub(super) fn chores(&mut self) {
         self.burst();
         self.note_faults();
-        self.read_runtimes();
+        self.read_memory();
         self.keep_limits();
         if Instant::now() >= self.clear {
             self.clear = Instant::now() + CLEAR;
@@ -70,15 +77,10 @@ impl Pipeline {
         }
     }
 
-    fn read_runtimes(&mut self) {
-        let (begin, now) = (Instant::now(), clock::now());
+    fn read_memory(&mut self) {
+        let begin = Instant::now();
         for watched in self.watch.targets.iter_mut() {
-            // One that does not answer is not asked again; of others that do not, the next comes at the next tick.
-            if begin.elapsed() >= deadline::SOON {
-                break;
-            }
-            let outcome = signals::go::runtime::read(&watched.target, &mut watched.state, now);
-            watched.set_memory_outcome(signals::go::runtime::NAME, outcome);
+            read(watched, ReadWhen::Tick, begin);
         }
     }
 
@@ -86,13 +88,7 @@ impl Pipeline {
         self.watch.read_map_use();
         let begin = Instant::now();
         for watched in self.watch.targets.iter_mut() {
-            if begin.elapsed() < deadline::SOON {
-                match signals::go::goroutines::walk(&watched.target, &mut watched.state, clock::now()) {
-                    // It is not time to look again.
-                    Ok(false) => {}
-                    outcome => watched.set_memory_outcome(signals::go::goroutines::NAME, outcome.map(drop)),
-                }
-            }
+            read(watched, ReadWhen::Export, begin);
             let metrics = account::all_metrics(watched, reading);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
@@ -124,5 +120,19 @@ impl Pipeline {
             spans: Vec::new(),
             metrics,
         });
+    }
+}
+
+/// Reads a target's memory, in what is left of a turn that began at `begin`. A process that does not answer is not asked again before it has; the
+/// next one has its turn at the next tick.
+fn read(watched: &mut Watched, when: ReadWhen, begin: Instant) {
+    for (signal, memory) in signals::memory_reads(when) {
+        if begin.elapsed() >= deadline::SOON {
+            return;
+        }
+        match (memory.read)(&watched.target, &mut watched.state, clock::now()) {
+            Ok(false) => {}
+            outcome => watched.set_memory_outcome(signal, outcome.map(drop)),
+        }
     }
 }

@@ -12,11 +12,13 @@ pub mod state;
 pub mod thread;
 pub mod tokio;
 
+use std::io;
+
 use agent_common::target::Target as KernelTarget;
 
 use crate::{
     aggregate::store::Reading,
-    model::Metric,
+    model::{Metric, MonoNs},
     signal::Hook,
     target::Target,
     telemetry::{Defs, Table},
@@ -42,6 +44,8 @@ pub struct Signal {
     pub start: Option<Start>,
     /// Its events, which become spans: each type implements [`events::SignalEvent`] in the signal's file.
     pub events: &'static [EventKind],
+    /// How it is read from the process' memory, if that is the way.
+    pub read: Option<MemoryRead>,
     /// Its metrics at a reading.
     pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
     /// What `selftest` must see of it.
@@ -63,6 +67,7 @@ impl Signal {
             needs: &[],
             start: None,
             events: &[],
+            read: None,
             metrics,
             check: None,
         }
@@ -71,6 +76,22 @@ impl Signal {
 
 /// Prepares a signal of a new target: its state, and what the kernel programs must know.
 pub type Start = fn(&Target, &mut State, &Thresholds, &mut KernelTarget);
+
+/// A read of the process' memory.
+pub struct MemoryRead {
+    pub when: ReadWhen,
+    /// False when there was nothing to read, or when it is not time yet.
+    pub read: fn(&Target, &mut State, MonoNs) -> io::Result<bool>,
+}
+
+/// When memory is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadWhen {
+    /// Once a second.
+    Tick,
+    /// Before metrics are exported.
+    Export,
+}
 
 /// The user's thresholds, ns. Each value above one becomes an event.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +147,14 @@ pub const NAMES: [&str; ALL.len()] = {
     }
     names
 };
+
+/// Reads of the process' memory, with their signal's name.
+pub fn memory_reads(when: ReadWhen) -> impl Iterator<Item = (&'static str, &'static MemoryRead)> {
+    let reads = SIGNALS
+        .iter()
+        .filter_map(|signal| Some((signal.name, signal.read.as_ref()?)));
+    reads.filter(move |(_, read)| read.when == when)
+}
 
 /// Names of all that the agent exports.
 pub fn telemetry() -> Table {

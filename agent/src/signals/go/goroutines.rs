@@ -12,7 +12,7 @@ use crate::{
     runtime::go::{Seen, State, Walk},
     signals::go::origins::{function_attributes, is_system, started_with},
     signals::points::metric,
-    signals::{self, Signal},
+    signals::{self, MemoryRead, ReadWhen, Signal},
     target::Target,
     telemetry::{
         OVERFLOW,
@@ -27,7 +27,13 @@ use crate::{
 pub const NAME: &str = "go.goroutines";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state));
+pub const SIGNAL: Signal = Signal {
+    read: Some(MemoryRead {
+        when: ReadWhen::Export,
+        read: walk,
+    }),
+    ..Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state))
+};
 
 /// Origins that are shown apart; the others are one.
 const ORIGINS: usize = 64;
@@ -160,7 +166,7 @@ fn origin(seen: &Seen) -> Origin {
 }
 
 /// Looks at every goroutine, unless the last look took too long to be repeated already; whether it did.
-pub fn walk(target: &Target, state: &mut signals::State, now: MonoNs) -> std::io::Result<bool> {
+fn walk(target: &Target, state: &mut signals::State, now: MonoNs) -> std::io::Result<bool> {
     let Some(go) = &state.go else { return Ok(false) };
     let begin = Instant::now();
     let early = state.goroutines.next.is_some_and(|next| begin < next);

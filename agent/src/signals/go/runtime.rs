@@ -10,7 +10,7 @@ use crate::{
     runtime::go::{Between, CPU_CLASSES, GoRuntime, Snapshot, TimeHistogram},
     signal::Coverage,
     signals::points::metric,
-    signals::{Check, Signal, State},
+    signals::{Check, MemoryRead, ReadWhen, Signal, State},
     target::Target,
     telemetry::{
         MetricDef,
@@ -31,6 +31,10 @@ pub const NAME: &str = "go.runtime";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    read: Some(MemoryRead {
+        when: ReadWhen::Tick,
+        read,
+    }),
     check: Some(Check {
         what: "goroutines",
         count: |_, state, _| {
@@ -72,12 +76,12 @@ impl GoState {
 }
 
 /// Reads plane 0, if there is any and the runtime has started.
-pub fn read(target: &Target, state: &mut State, now: MonoNs) -> io::Result<()> {
+fn read(target: &Target, state: &mut State, now: MonoNs) -> io::Result<bool> {
     let off = state.is_never_on(NAME);
-    let Some(go) = &mut state.go else { return Ok(()) };
+    let Some(go) = &mut state.go else { return Ok(false) };
     // Others read it too: the user may want their part only.
     if off {
-        return Ok(());
+        return Ok(false);
     }
     let snapshot = go.read(target.process.pid, deadline::SOON, |runtime| {
         runtime.is_started().then(|| runtime.snapshot()).transpose()
@@ -85,7 +89,7 @@ pub fn read(target: &Target, state: &mut State, now: MonoNs) -> io::Result<()> {
     if let Some(snapshot) = snapshot {
         go.latest = Some((now, snapshot));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// How much of it there is.
