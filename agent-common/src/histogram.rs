@@ -14,12 +14,12 @@ pub const MAX_VALUE: u64 = (1 << 42) - 1;
 /// The bucket index under which a plain counter is kept.
 pub const COUNTER: u16 = u16::MAX;
 
-/// Bucket indices from here on hold sums and counts that are in no histogram, by part: [`part_of`].
-pub const PARTS: u16 = 0x8000;
+/// Bucket indices from here on hold sums and counts by category, which are in no histogram: [`sum_bucket`].
+pub const SUMS: u16 = 0x8000;
 
-/// The bucket index under which the sum and the count of a part are kept; parts are below 256.
-pub const fn part_of(part: u32) -> u16 {
-    PARTS | (part & 0xff) as u16
+/// The bucket index that holds the sum and the count of a category; categories are below 256.
+pub const fn sum_bucket(category: u32) -> u16 {
+    SUMS | (category & 0xff) as u16
 }
 
 /// Declares every [`Series`] with its number and the plane whose windows it is counted in, None for what is counted whenever it happens.
@@ -76,13 +76,13 @@ series! {
     GoTime = 14, Some(Plane::Probes);
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
     GoStop = 15, None;
-    /// Sum and count of mark assists, ns, in part 0; the series' id is as [`Self::GoTime`]'s.
+    /// Sum and count of mark assists, ns, in category 0; the series' id is as [`Self::GoTime`]'s.
     GoAssist = 16, Some(Plane::Probes);
     /// Counter: Ps handed off; the series' id is the caller ([`crate::go::handoff`]).
     GoHandoff = 17, Some(Plane::Probes);
     /// System calls, ns; the series' id is the call's number.
     Syscall = 18, Some(Plane::Hooks);
-    /// Sum and count of system calls that goroutines made, ns, in one part; the series' id is as of [`Series::GoTime`].
+    /// Sum and count of system calls that goroutines made, ns, in category 0; the series' id is as of [`Series::GoTime`].
     GoSyscall = 19, Some(Plane::Hooks);
     /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
     TokioUnended = 20, Some(Plane::Probes);
@@ -101,7 +101,7 @@ shared! {
         pub target_id: u32,
         /// A [`Series`].
         pub series: u16,
-        /// Bucket index, [`COUNTER`], or [`part_of`] a part.
+        /// Bucket index, [`COUNTER`], or the [`sum_bucket`] of a category.
         pub bucket: u16,
         /// What the series is split by: future's type id, peer id; 0 when it is not split.
         pub id: u32,
@@ -204,6 +204,6 @@ mod tests {
     #[test]
     fn a_value_too_large_is_in_the_last_bucket() {
         assert_eq!(bucket_of(u64::MAX), bucket_of(MAX_VALUE));
-        assert!(bucket_of(MAX_VALUE) < PARTS && part_of(u32::MAX) < COUNTER);
+        assert!(bucket_of(MAX_VALUE) < SUMS && sum_bucket(u32::MAX) < COUNTER);
     }
 }

@@ -23,12 +23,12 @@ macro_rules! probes {
         /// Kinds of probes, by what a hit of them costs.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Probe {
+        pub enum HitKind {
             $($(#[$meta])* $name,)*
             $($(#[$cold_meta])* $cold,)*
         }
 
-        impl Probe {
+        impl HitKind {
             /// Every kind, with the programs of the object that count it. An idle call may be of any hook's.
             pub const ALL: [(Self, &'static [&'static str]); Self::COUNT] = [
                 $((Self::$name, &$programs),)*
@@ -113,28 +113,28 @@ probes! {
 }
 
 /// Pauses after which a hit costs more, ns: from each on, up to the next. The first hit on a CPU counts as these.
-pub const COLD: [(Probe, u64); 7] = [
-    (Probe::Cold16us, 16_000),
-    (Probe::Cold64us, 64_000),
-    (Probe::Cold256us, 256_000),
-    (Probe::Cold1ms, 1_000_000),
-    (Probe::Cold4ms, 4_000_000),
-    (Probe::Cold16ms, 16_000_000),
-    (Probe::Cold64ms, 64_000_000),
+pub const COLD: [(HitKind, u64); 7] = [
+    (HitKind::Cold16us, 16_000),
+    (HitKind::Cold64us, 64_000),
+    (HitKind::Cold256us, 256_000),
+    (HitKind::Cold1ms, 1_000_000),
+    (HitKind::Cold4ms, 4_000_000),
+    (HitKind::Cold16ms, 16_000_000),
+    (HitKind::Cold64ms, 64_000_000),
 ];
 
 /// As [`COLD`], of the first hit of its kind.
-pub const COLD_KIND: [Probe; COLD.len()] = [
-    Probe::ColdKind16us,
-    Probe::ColdKind64us,
-    Probe::ColdKind256us,
-    Probe::ColdKind1ms,
-    Probe::ColdKind4ms,
-    Probe::ColdKind16ms,
-    Probe::ColdKind64ms,
+pub const COLD_KIND: [HitKind; COLD.len()] = [
+    HitKind::ColdKind16us,
+    HitKind::ColdKind64us,
+    HitKind::ColdKind256us,
+    HitKind::ColdKind1ms,
+    HitKind::ColdKind4ms,
+    HitKind::ColdKind16ms,
+    HitKind::ColdKind64ms,
 ];
 
-impl Probe {
+impl HitKind {
     /// Which of [`COLD`] the first hit in so long is, ns; None of one that comes soon after another.
     #[inline(always)]
     pub const fn cold(pause: u64) -> Option<usize> {
@@ -167,8 +167,8 @@ impl Probe {
 /// Events that the program `flood`, which is there for measurements only, writes a hit.
 pub const FLOOD: u32 = 32;
 
-/// Hits by [`Probe`], of one target on one CPU.
-pub type Hits = [u64; Probe::COUNT];
+/// Hits by [`HitKind`], of one target on one CPU.
+pub type Hits = [u64; HitKind::COUNT];
 
 /// What counts for windows only, as an index.
 #[repr(u32)]
@@ -185,12 +185,12 @@ impl Plane {
     pub const COUNT: usize = 2;
 }
 
-/// Hits in windows that a CPU keeps to itself before it adds them to those of all, [`Cut::used`]: what is allowed is exceeded by no more than
+/// Hits in windows that a CPU keeps to itself before it adds them to those of all, [`Cutoff::used`]: what is allowed is exceeded by no more than
 /// that many a CPU, and one hit in as many pays for a word that all CPUs write.
-pub const TOGETHER: u64 = 16;
+pub const HIT_BATCH: u64 = 16;
 
 /// Kinds that are hit, an even number, as what is shared has no padding.
-pub const KINDS: usize = (Probe::Cold16us as usize).next_multiple_of(2);
+pub const KINDS: usize = (HitKind::Cold16us as usize).next_multiple_of(2);
 
 /// Times of a kind's last hit are kept in units of 2 to the power of this, ns: 4 µs, which come round again after 4.9 hours. A pause longer than that
 /// may be taken for a shorter one.
@@ -199,26 +199,26 @@ pub const KIND_UNIT: u32 = 12;
 shared! {
     /// A target's account on one CPU.
     pub struct Account {
-        /// By [`Probe`].
+        /// By [`HitKind`].
         pub hits: [u64; KINDS],
         /// Those that were the first in so long, by [`COLD`].
         pub cold: [u64; COLD.len()],
         /// Those that were only of their kind the first, by [`COLD_KIND`].
         pub cold_kind: [u64; COLD.len()],
-        /// Hits in windows that are not in [`Cut::used`] yet, by [`Plane`].
+        /// Hits in windows that are not in [`Cutoff::used`] yet, by [`Plane`].
         pub held: [u64; Plane::COUNT],
     }
 
     /// When probes were last hit on one CPU, whoever's.
-    pub struct Trapped {
+    pub struct LastHits {
         /// Any: CLOCK_MONOTONIC, ns; 0 if none was.
         pub last: u64,
-        /// One of this kind, by [`Probe`], in units of [`KIND_UNIT`].
+        /// One of this kind, by [`HitKind`], in units of [`KIND_UNIT`].
         pub last_of: [u32; KINDS],
     }
 
     /// What a target's windows may still have, by [`Plane`].
-    pub struct Cut {
+    pub struct Cutoff {
         /// When the programs ended a window by themselves, as its allowance was used up: CLOCK_MONOTONIC, ns; 0 while they have not.
         pub at: [u64; Plane::COUNT],
         /// Hits in windows so far, on all CPUs.
@@ -227,9 +227,9 @@ shared! {
 }
 
 impl Account {
-    /// All that was counted, by [`Probe`].
+    /// All that was counted, by [`HitKind`].
     pub fn counted(&self) -> Hits {
-        let mut counted = [0; Probe::COUNT];
+        let mut counted = [0; HitKind::COUNT];
         counted[..KINDS].copy_from_slice(&self.hits);
         for (index, (cold, _)) in COLD.into_iter().enumerate() {
             counted[cold as usize] = self.cold[index];
@@ -239,7 +239,7 @@ impl Account {
     }
 }
 
-layout!(Account: KINDS * 8 + COLD.len() * 16 + 16, Trapped: 8 + KINDS * 4, Cut: 32);
+layout!(Account: KINDS * 8 + COLD.len() * 16 + 16, LastHits: 8 + KINDS * 4, Cutoff: 32);
 
 #[cfg(test)]
 mod tests {
@@ -247,12 +247,12 @@ mod tests {
 
     #[test]
     fn kinds_stand_at_their_own_number() {
-        for (index, (probe, programs)) in Probe::ALL.iter().enumerate() {
+        for (index, (probe, programs)) in HitKind::ALL.iter().enumerate() {
             assert_eq!(*probe as usize, index);
             assert!(!programs.is_empty());
             assert!(probe.is_cold() || index < KINDS, "{probe:?} has no place in an account");
         }
-        assert!(Probe::TokioSpawn.is_uprobe() && !Probe::NetState.is_uprobe() && !Probe::Cold1ms.is_uprobe());
+        assert!(HitKind::TokioSpawn.is_uprobe() && !HitKind::NetState.is_uprobe() && !HitKind::Cold1ms.is_uprobe());
     }
 
     #[test]
@@ -260,16 +260,16 @@ mod tests {
         for (pause, expected) in [
             (0, None),
             (15_999, None),
-            (16_000, Some(Probe::Cold16us)),
-            (63_999, Some(Probe::Cold16us)),
-            (64_000, Some(Probe::Cold64us)),
-            (255_999, Some(Probe::Cold64us)),
-            (1_000_000, Some(Probe::Cold1ms)),
-            (63_999_999, Some(Probe::Cold16ms)),
-            (64_000_000, Some(Probe::Cold64ms)),
-            (u64::MAX, Some(Probe::Cold64ms)),
+            (16_000, Some(HitKind::Cold16us)),
+            (63_999, Some(HitKind::Cold16us)),
+            (64_000, Some(HitKind::Cold64us)),
+            (255_999, Some(HitKind::Cold64us)),
+            (1_000_000, Some(HitKind::Cold1ms)),
+            (63_999_999, Some(HitKind::Cold16ms)),
+            (64_000_000, Some(HitKind::Cold64ms)),
+            (u64::MAX, Some(HitKind::Cold64ms)),
         ] {
-            assert_eq!(Probe::cold(pause).map(|at| COLD[at].0), expected, "{pause}");
+            assert_eq!(HitKind::cold(pause).map(|at| COLD[at].0), expected, "{pause}");
         }
         assert!(COLD.windows(2).all(|pair| pair[0].1 < pair[1].1));
         let of_pauses = COLD.map(|(probe, _)| probe).into_iter().chain(COLD_KIND);
@@ -277,19 +277,19 @@ mod tests {
         assert!(
             of_pauses
                 .map(|probe| probe as usize)
-                .eq(Probe::Cold16us as usize..Probe::COUNT)
+                .eq(HitKind::Cold16us as usize..HitKind::COUNT)
         );
     }
 
     #[test]
     fn what_is_counted_stands_at_its_kind() {
         let mut account = Account::default();
-        account.hits[Probe::GoPark as usize] = 3;
+        account.hits[HitKind::GoPark as usize] = 3;
         account.cold[3] = 2;
         account.cold_kind[6] = 1;
         let counted = account.counted();
         assert_eq!(counted.iter().sum::<u64>(), 6);
-        let of = [Probe::GoPark, Probe::Cold1ms, Probe::ColdKind64ms].map(|probe| counted[probe as usize]);
+        let of = [HitKind::GoPark, HitKind::Cold1ms, HitKind::ColdKind64ms].map(|probe| counted[probe as usize]);
         assert_eq!(of, [3, 2, 1]);
     }
 }

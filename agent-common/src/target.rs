@@ -31,7 +31,7 @@ pub const WORKERS: usize = 32;
 /// What the other ones are counted under, which is no thread's id.
 pub const WORKER_OTHER: u32 = 0;
 
-/// The place of a thread in [`Made::workers`]. Threads that are begun one after the other have places of their own.
+/// The place of a thread in [`Usage::workers`]. Threads that are begun one after the other have places of their own.
 #[inline(always)]
 pub const fn worker(tid: u32) -> (usize, usize) {
     let tid = tid as usize;
@@ -41,7 +41,7 @@ pub const fn worker(tid: u32) -> (usize, usize) {
 /// Maps of what is under way that all targets share.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shared {
+pub enum SharedMap {
     Goroutines = 0,
     TokioWoken = 1,
     TokioThreads = 2,
@@ -51,7 +51,7 @@ pub enum Shared {
     Syscalls = 6,
 }
 
-impl Shared {
+impl SharedMap {
     pub const COUNT: usize = 7;
 
     /// All of them, in order.
@@ -67,7 +67,7 @@ impl Shared {
 
     /// How many entries the map has room for.
     #[inline(always)]
-    pub const fn room(self) -> u32 {
+    pub const fn capacity(self) -> u32 {
         match self {
             Self::Goroutines | Self::TokioWoken | Self::Sockets | Self::Threads | Self::Syscalls => 64 * 1024,
             Self::TokioThreads | Self::Connecting => 16 * 1024,
@@ -77,7 +77,7 @@ impl Shared {
     /// How many of them one target may have, three quarters: what it leaves is for all others.
     #[inline(always)]
     pub const fn quota(self) -> i64 {
-        self.room() as i64 / 4 * 3
+        self.capacity() as i64 / 4 * 3
     }
 
     /// Where the number of a target's entries stands in the `HELD` map.
@@ -114,20 +114,20 @@ impl Shared {
 
 shared! {
     /// What a target could not have of the maps that all share and that are cleared: times that an entry was not made for
-    /// [`Shared::quota`].
-    pub struct Over {
-        /// By [`Shared`].
-        pub times: [u64; Shared::COUNT],
+    /// [`SharedMap::quota`].
+    pub struct Refused {
+        /// By [`SharedMap`].
+        pub times: [u64; SharedMap::COUNT],
     }
 
     /// What a target has made of the maps that all share.
-    pub struct Made {
+    pub struct Usage {
         pub buckets: u64,
         pub peers: u64,
         /// Values that were not counted for [`BUCKET_QUOTA`].
-        pub over_buckets: u64,
+        pub refused_buckets: u64,
         /// Values that were counted under "other" for [`PEER_QUOTA`], or as half of the buckets were made.
-        pub over_peers: u64,
+        pub refused_peers: u64,
         /// tokio's workers that are told apart, by [`worker`]: each the first thread of those that have its place; 0 before.
         pub workers: [[u32; WORKERS]; WORKER_ROWS],
     }
@@ -149,7 +149,7 @@ shared! {
         /// Since when those on the kernel's scheduler are among them, which can be left out, refused or late; 0: they are not, and
         /// nothing is known of when threads left their cores.
         pub threads_since: u64,
-        /// What [`Cut::used`](crate::hits::Cut) may rise to, by [`Plane`]: what is over it ends the window.
+        /// What [`Cutoff::used`](crate::hits::Cutoff) may rise to, by [`Plane`]: what is over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
@@ -168,18 +168,18 @@ shared! {
     }
 }
 
-layout!(Over: 56, Made: 288, Target: 96 + 240);
+layout!(Refused: 56, Usage: 288, Target: 96 + 240);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn maps_are_in_index_order_and_leave_room_to_others() {
-        for (index, of) in Shared::ALL.into_iter().enumerate() {
+    fn maps_are_in_index_order_and_leave_capacity_to_others() {
+        for (index, of) in SharedMap::ALL.into_iter().enumerate() {
             assert_eq!(of as usize, index, "{}", of.name());
-            assert!(of.quota() > 0 && of.quota() < i64::from(of.room()), "{}", of.name());
-            assert_eq!(of.held(3), 3 * Shared::COUNT as u32 + index as u32, "{}", of.name());
+            assert!(of.quota() > 0 && of.quota() < i64::from(of.capacity()), "{}", of.name());
+            assert_eq!(of.held(3), 3 * SharedMap::COUNT as u32 + index as u32, "{}", of.name());
         }
     }
 

@@ -1,10 +1,10 @@
 //! What a target holds of the maps that all share: one that has much under way leaves a part of them to the others.
 
-use agent_common::target::{Shared, Target};
+use agent_common::target::{SharedMap, Target};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::HashMap};
 
 use crate::{
-    maps::{HELD, OVER, TARGETS},
+    maps::{HELD, REFUSED, TARGETS},
     record,
 };
 
@@ -13,15 +13,15 @@ use crate::{
 /// Not in line, so that whatever came of it the caller goes on in one state: in a loop the verifier would follow each.
 #[inline(never)]
 pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: &K, value: &V) {
-    let of = const { Shared::ALL[OF] };
+    let of = const { SharedMap::ALL[OF] };
     let Some(held) = HELD.get_ptr_mut(of.held(target.index)) else {
         return;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one entry too many.
     if unsafe { *held } >= of.quota() {
-        if let Some(over) = OVER.get_ptr_mut(target.index) {
+        if let Some(refused) = REFUSED.get_ptr_mut(target.index) {
             // SAFETY: as above.
-            unsafe { record::add(&raw mut (*over).times[OF], 1) };
+            unsafe { record::add(&raw mut (*refused).times[OF], 1) };
         }
         record::lost(of.loss());
         return;
@@ -36,7 +36,7 @@ pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: 
 
 /// Removes an entry of a target's.
 #[inline(always)]
-pub fn remove<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K) {
+pub fn remove<K, V>(map: &HashMap<K, V>, of: SharedMap, target: &Target, key: &K) {
     if map.remove(key).is_ok() {
         one_less(of, target.index);
     }
@@ -44,14 +44,14 @@ pub fn remove<K, V>(map: &HashMap<K, V>, of: Shared, target: &Target, key: &K) {
 
 /// An entry was removed that belonged to the target with this id, which had this index: by now the index may be another target's.
 #[inline(always)]
-pub fn removed(of: Shared, target_id: u32, index: u32) {
+pub fn removed(of: SharedMap, target_id: u32, index: u32) {
     if TARGETS.get(index).is_some_and(|target| target.id == target_id) {
         one_less(of, index);
     }
 }
 
 #[inline(always)]
-fn one_less(of: Shared, index: u32) {
+fn one_less(of: SharedMap, index: u32) {
     if let Some(held) = HELD.get_ptr_mut(of.held(index)) {
         // SAFETY: as in `insert`; added modulo 2^64.
         unsafe { record::add(held.cast(), u64::MAX) };

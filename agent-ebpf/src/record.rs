@@ -4,14 +4,14 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use agent_common::{
     event::{Header, Kind},
-    histogram::{Bucket, COUNTER, Key, Series, bucket_of, part_of},
+    histogram::{Bucket, COUNTER, Key, Series, bucket_of, sum_bucket},
     loss::Loss,
     target::{BUCKET_QUOTA, Target},
 };
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
 
 use crate::{
-    maps::{EVENTS, HISTOGRAMS, LOSS, MADE},
+    maps::{EVENTS, HISTOGRAMS, LOSS, USAGE},
     read,
 };
 
@@ -45,15 +45,15 @@ pub fn count(target: &Target, series: Series, id: u32) {
     );
 }
 
-/// Adds to a sum that is kept in parts.
+/// Adds to the sum of a category.
 #[inline(always)]
-pub fn part(target: &Target, series: Series, id: u32, part: u32, value: u64) {
+pub fn sum(target: &Target, series: Series, id: u32, category: u32, value: u64) {
     count_in(
         target,
         Key {
             target_id: target.id,
             series: series as u16,
-            bucket: part_of(part),
+            bucket: sum_bucket(category),
             id,
         },
         value,
@@ -71,13 +71,13 @@ fn count_in(target: &Target, key: Key, value: u64) {
 /// Makes a bucket, which is rare: not in line.
 #[inline(never)]
 fn make(key: &Key, value: u64, index: u32) {
-    let Some(made) = MADE.get_ptr_mut(index) else {
+    let Some(usage) = USAGE.get_ptr_mut(index) else {
         return;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one bucket too many.
-    if unsafe { (*made).buckets } >= BUCKET_QUOTA {
+    if unsafe { (*usage).buckets } >= BUCKET_QUOTA {
         // SAFETY: as above.
-        unsafe { add(&raw mut (*made).over_buckets, 1) };
+        unsafe { add(&raw mut (*usage).refused_buckets, 1) };
         return lost(Loss::HistogramQuota);
     }
     if HISTOGRAMS
@@ -85,7 +85,7 @@ fn make(key: &Key, value: u64, index: u32) {
         .is_ok()
     {
         // SAFETY: as above.
-        unsafe { add(&raw mut (*made).buckets, 1) };
+        unsafe { add(&raw mut (*usage).buckets, 1) };
         return;
     }
     // Another CPU made the bucket in the meantime, or the map is full.

@@ -1,6 +1,6 @@
 //! What the agent says of itself and of its own limits: losses, deliveries, and how much of each signal there is.
 
-use agent_common::{hits::Probe, loss::Loss, target::Shared};
+use agent_common::{hits::HitKind, loss::Loss, target::SharedMap};
 
 use crate::{
     aggregate::store::Reading,
@@ -28,7 +28,7 @@ pub fn all_metrics(watched: &mut Watched, reading: &Reading) -> Vec<Metric> {
 pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     let mut metrics = vec![state_metric(watched, reading)];
     let (overhead, hits) = (&watched.overhead, &watched.overhead.hits);
-    let used = || Probe::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
+    let used = || HitKind::ALL.iter().filter(|(probe, _)| hits[*probe as usize] > 0);
     let by_probe = |def: &'static MetricDef, cold: bool, value: &dyn Fn(usize) -> u64| Metric {
         def,
         points: used()
@@ -43,10 +43,10 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     metrics.push(by_probe(&defs::OVERHEAD_TIME, true, &|index| {
         overhead.by_kind[index] as u64
     }));
-    let refused = Shared::ALL.map(|of| (of.name(), watched.over.times[of as usize]));
+    let refused = SharedMap::ALL.map(|of| (of.name(), watched.refused.times[of as usize]));
     let over = [
-        ("histogram_quota", watched.made.over_buckets),
-        ("peer_quota", watched.made.over_peers),
+        ("histogram_quota", watched.usage.refused_buckets),
+        ("peer_quota", watched.usage.refused_peers),
     ];
     metrics.push(Metric {
         def: &defs::QUOTA_EXCEEDED,

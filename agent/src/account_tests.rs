@@ -89,7 +89,7 @@ fn hits_and_their_cost_are_told_by_probe_and_windows_only_where_there_are_any() 
     ] {
         check(&metrics, def, &[]);
     }
-    let (probe, programs) = Probe::ALL[3];
+    let (probe, programs) = HitKind::ALL[3];
     watched.overhead.hits[probe as usize] = 12;
     watched.overhead.by_kind[probe as usize] = 3456.7;
     watched.probes.weighed = true;

@@ -15,7 +15,7 @@ use std::{
 use agent_common::{
     go::sched::{Goroutine, GoroutineKey},
     net::request::Socket,
-    target::{Shared, TARGET_LIMIT},
+    target::{SharedMap, TARGET_LIMIT},
     thread::run_queue::Thread,
     tokio::{poll::TypeKey, wake::SiteKey},
 };
@@ -187,7 +187,7 @@ fn what_is_held_is_counted_as_it_comes_and_goes() {
     shop.get("/blocked-reads?goroutines=20");
     thread::sleep(Duration::from_millis(500));
     let held: Array<MapData, i64> = Map::Array(data(&agent, "HELD")).try_into().unwrap();
-    let of_all = |of: Shared| -> i64 {
+    let of_all = |of: SharedMap| -> i64 {
         (0..TARGET_LIMIT)
             .map(|index| held.get(&of.held(index), 0).unwrap())
             .sum()
@@ -196,17 +196,17 @@ fn what_is_held_is_counted_as_it_comes_and_goes() {
     let threads = map::<u32, Thread>(&agent, "THREADS").keys().count() as i64;
     let goroutines = map::<GoroutineKey, Goroutine>(&agent, "GOROUTINES").keys().count() as i64;
     for (of, there) in [
-        (Shared::Sockets, sockets),
-        (Shared::Threads, threads),
-        (Shared::Goroutines, goroutines),
+        (SharedMap::Sockets, sockets),
+        (SharedMap::Threads, threads),
+        (SharedMap::Goroutines, goroutines),
     ] {
         println!("{of:?}: {} counted, {there} there", of_all(of));
     }
     assert!(sockets < 50 && threads > 0 && goroutines > 0, "{sockets} sockets");
-    assert_eq!(of_all(Shared::Sockets), sockets);
+    assert_eq!(of_all(SharedMap::Sockets), sockets);
     // One may come or go between the two looks.
-    assert!((of_all(Shared::Threads) - threads).abs() <= 2, "{threads}");
-    assert!((of_all(Shared::Goroutines) - goroutines).abs() <= 2, "{goroutines}");
+    assert!((of_all(SharedMap::Threads) - threads).abs() <= 2, "{threads}");
+    assert!((of_all(SharedMap::Goroutines) - goroutines).abs() <= 2, "{goroutines}");
     agent.stop();
 }
 

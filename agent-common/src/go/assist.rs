@@ -18,8 +18,8 @@ shared! {
         pub target_id: u64,
     }
 
-    /// What a P had gathered when an assist on it ended.
-    pub struct Gathered {
+    /// What a P had assist_times when an assist on it ended.
+    pub struct AssistTime {
         /// p.gcAssistTime, ns; 0 when it began anew.
         pub time: u64,
         /// The window that saw it: the time that was opened at.
@@ -58,4 +58,4 @@ shared! {
     }
 }
 
-layout!(ProcessorKey: 16, Gathered: 24, PayerKey: 8, Payer: 16, Assists: 24 + 8 + 16 * PAYERS + 8);
+layout!(ProcessorKey: 16, AssistTime: 24, PayerKey: 8, Payer: 16, Assists: 24 + 8 + 16 * PAYERS + 8);

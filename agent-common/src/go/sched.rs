@@ -28,10 +28,10 @@ pub const WAITING: u32 = 3;
 /// Wakers that are remembered: who woke it, who had woken that one, and so on.
 pub const CHAIN: usize = 3;
 
-/// Reasons of waiting that are kept apart: a [`crate::histogram::Series::GoTime`] part below it is a runtime.waitReason.
+/// Reasons of waiting that are kept apart: a [`crate::histogram::Series::GoTime`] category below it is a runtime.waitReason.
 pub const REASONS: u32 = 64;
 
-/// What a goroutine's time went into, besides waiting: parts of [`crate::histogram::Series::GoTime`].
+/// What a goroutine's time went into, besides waiting: categories of [`crate::histogram::Series::GoTime`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {

@@ -2,9 +2,9 @@
 
 use agent_common::{
     event::Kind,
-    go::assist::{Assists, Gathered, PAYERS, Payer, PayerKey, ProcessorKey, SLACK},
+    go::assist::{AssistTime, Assists, PAYERS, Payer, PayerKey, ProcessorKey, SLACK},
     histogram::Series,
-    hits::{Plane, Probe},
+    hits::{HitKind, Plane},
     loss::Loss,
     target::{PROBES_OPEN, Target},
 };
@@ -13,7 +13,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, macros::uprobe, programs::ProbeContext};
 use super::current;
 use crate::{
     clock,
-    maps::{CUTS, GATHERED, PAID, probed},
+    maps::{ASSIST_TIMES, CUTOFFS, PAID, probed},
     read, record,
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[uprobe]
 pub fn go_assist(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
-    let Some((target, _)) = probed(tgid, Probe::GoAssist) else {
+    let Some((target, _)) = probed(tgid, HitKind::GoAssist) else {
         return 0;
     };
     if assisted(target, current(&ctx)).is_none() {
@@ -45,20 +45,20 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
         target_id: u64::from(target.id),
     };
     // SAFETY: an entry of this P's, which no other thread has now.
-    let before = unsafe { GATHERED.get(key) }
+    let before = unsafe { ASSIST_TIMES.get(key) }
         .filter(|before| before.window == target.probes_since && before.cycle == cycle)
         .map_or(0, |before| before.time);
-    let gathered = Gathered {
+    let assist_time = AssistTime {
         time: if sum > SLACK { 0 } else { sum },
         window: target.probes_since,
         cycle,
     };
-    if GATHERED.insert(key, gathered, 0).is_err() {
+    if ASSIST_TIMES.insert(key, assist_time, 0).is_err() {
         record::lost(Loss::GoAssistFull);
     }
     // A P that was made anew has forgotten.
     let time = if before <= sum { sum - before } else { sum };
-    record::part(target, Series::GoAssist, go.origin(startpc), 0, time);
+    record::sum(target, Series::GoAssist, go.origin(startpc), 0, time);
     pay(target, startpc, time);
     Some(())
 }
@@ -113,7 +113,7 @@ pub fn over(target: &Target, number: u64, begin: u64) {
         let _ = PAID.remove(key);
     }
     let open = target.flags & PROBES_OPEN != 0 && target.probes_since <= begin;
-    let cut = CUTS
+    let cut = CUTOFFS
         .get(target.index)
         .is_none_or(|cut| cut.at[Plane::Probes as usize] != 0);
     if any && open && !cut {

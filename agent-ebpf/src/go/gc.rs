@@ -3,7 +3,7 @@
 use agent_common::{
     event::Kind,
     go::{ABSENT, gc::Cycle},
-    hits::Probe,
+    hits::HitKind,
     loss::Loss,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
@@ -29,7 +29,7 @@ fn cycle() -> Option<()> {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return Some(()) };
     // Once a cycle: in place outside windows too.
-    hit(target, Probe::GoGcCycle);
+    hit(target, HitKind::GoGcCycle);
     let go = &target.go;
     let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));
     let controller = |offset: u32| read::user::<i64>(go.gc_controller + u64::from(offset));

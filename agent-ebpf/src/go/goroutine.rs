@@ -4,7 +4,7 @@ use agent_common::{
     go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
     histogram::Series,
     loss::Loss,
-    target::{Shared, Target},
+    target::{SharedMap, Target},
     thread::run_queue::OffCpu,
 };
 
@@ -48,7 +48,7 @@ pub fn key(target: &Target, g: u64) -> GoroutineKey {
 pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
     let key = key(target, g);
     let found = GOROUTINES.get_ptr_mut(key).or_else(|| {
-        held::insert::<{ Shared::Goroutines as usize }, _, _>(&GOROUTINES, target, &key, &NEW);
+        held::insert::<{ SharedMap::Goroutines as usize }, _, _>(&GOROUTINES, target, &key, &NEW);
         GOROUTINES.get_ptr_mut(key)
     })?;
     // SAFETY: the runtime changes a goroutine's state on one thread at a time.
@@ -88,7 +88,7 @@ pub fn begins(target: &Target, goroutine: &mut Goroutine, g: u64) {
 #[inline(always)]
 pub fn spent(target: &Target, goroutine: &Goroutine, on: Spent, time: u64) {
     let origin = target.go.origin(goroutine.startpc);
-    record::part(target, Series::GoTime, origin, on as u32, time);
+    record::sum(target, Series::GoTime, origin, on as u32, time);
 }
 
 /// A stretch of running is over.

@@ -1,6 +1,6 @@
 //! Ps that are handed off, by who does it.
 
-use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series, hits::Probe, loss::Loss};
+use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series, hits::HitKind, loss::Loss};
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{arch, maps::probed, read, record};
@@ -9,7 +9,7 @@ use crate::{arch, maps::probed, read, record};
 #[uprobe]
 pub fn go_handoff(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
-    let Some((target, _)) = probed(tgid, Probe::GoHandoff) else {
+    let Some((target, _)) = probed(tgid, HitKind::GoHandoff) else {
         return 0;
     };
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.

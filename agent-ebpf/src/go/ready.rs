@@ -153,5 +153,5 @@ pub fn waited(target: &Target, goroutine: &Goroutine, until: u64) {
     let time = until.saturating_sub(goroutine.parked);
     record::value(target, Series::GoWaiting, goroutine.reason, time);
     let origin = target.go.origin(goroutine.startpc);
-    record::part(target, Series::GoTime, origin, goroutine.reason, time);
+    record::sum(target, Series::GoTime, origin, goroutine.reason, time);
 }

@@ -4,7 +4,7 @@
 use agent_common::{
     go::sched::{RUNNABLE, RUNNING, Source, Spent, UNKNOWN, WAITING},
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     loss::Loss,
     target::Target,
 };
@@ -32,7 +32,7 @@ const SAME_POLL: u64 = 1_000_000;
 pub fn go_runqput(ctx: ProbeContext) -> u32 {
     let (p, g, _) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    if let Some((target, now)) = probed(tgid, Probe::GoRunqput) {
+    if let Some((target, now)) = probed(tgid, HitKind::GoRunqput) {
         ready(target, tid, g, Source::RunqPut, p, current(&ctx), now);
     }
     0
@@ -43,7 +43,7 @@ pub fn go_runqput(ctx: ProbeContext) -> u32 {
 pub fn go_gosched(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    if let Some((target, now)) = probed(tgid, Probe::GoGosched) {
+    if let Some((target, now)) = probed(tgid, HitKind::GoGosched) {
         ready(target, tid, g, Source::Gosched, 0, 0, now);
     }
     0
@@ -54,7 +54,7 @@ pub fn go_gosched(ctx: ProbeContext) -> u32 {
 pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    if let Some((target, now)) = probed(tgid, Probe::GoExitsyscall) {
+    if let Some((target, now)) = probed(tgid, HitKind::GoExitsyscall) {
         ready(target, tid, g, Source::ExitSyscall, 0, 0, now);
     }
     0
@@ -65,7 +65,7 @@ pub fn go_exitsyscall(ctx: ProbeContext) -> u32 {
 pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     let (_, pd, mode) = arguments(&ctx);
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::GoNetpoll) else {
+    let Some((target, now)) = probed(tgid, HitKind::GoNetpoll) else {
         return 0;
     };
     // pdReady is 1, pdWait is 2: neither is a goroutine.
@@ -88,7 +88,7 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::GoInjectglist) else {
+    let Some((target, now)) = probed(tgid, HitKind::GoInjectglist) else {
         return 0;
     };
     let Some(mut g) = read::user::<u64>(arguments(&ctx).0) else {
@@ -136,7 +136,7 @@ fn injected(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
 pub fn go_park(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::GoPark) else {
+    let Some((target, now)) = probed(tgid, HitKind::GoPark) else {
         return 0;
     };
     if let Some(goroutine) = known(target, g) {
@@ -152,7 +152,7 @@ pub fn go_park(ctx: ProbeContext) -> u32 {
 pub fn go_exit(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::GoExit) else {
+    let Some((target, now)) = probed(tgid, HitKind::GoExit) else {
         return 0;
     };
     if let Some(goroutine) = known(target, g) {
@@ -169,7 +169,7 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
 pub fn go_execute(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::GoExecute) else {
+    let Some((target, now)) = probed(tgid, HitKind::GoExecute) else {
         return 0;
     };
     let Some(goroutine) = known(target, g) else {

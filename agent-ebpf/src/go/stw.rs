@@ -7,7 +7,7 @@ use agent_common::{
         stw::{FRAMES, PREEMPTED_IN_RUNNEXT, REASONS, SLOW_STOP, START, SWEEP_TERMINATION, Stop, TIMES},
     },
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     loss::Loss,
     target::Target,
     thread::run_queue::OffCpu,
@@ -28,7 +28,7 @@ pub fn go_stw(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return 0 };
     // Once a stop: in place outside windows too.
-    hit(target, Probe::GoStw);
+    hit(target, HitKind::GoStw);
     if stop(target, &ctx).is_none() {
         record::lost(Loss::ReadFault);
     }
@@ -99,7 +99,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
 pub fn go_stop(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
     let Some(target) = target(tgid) else { return 0 };
-    hit(target, Probe::GoStop);
+    hit(target, HitKind::GoStop);
     let go = &target.go;
     let at = if go.world_stop == PREEMPTED_IN_RUNNEXT {
         let m: Option<u64> = read::user(current(&ctx) + u64::from(go.g_m));

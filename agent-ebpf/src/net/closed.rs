@@ -2,7 +2,7 @@
 
 use agent_common::{
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     net::{
         ROLE_SERVER,
         request::{RECEIVED, SENT, Socket},
@@ -31,7 +31,7 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
         let (tgid, _) = read::current();
         if let Some(target) = maps::target(tgid) {
             let open = target.flags & HOOKS_OPEN != 0;
-            hit(target, if open { Probe::NetState } else { Probe::HookIdle });
+            hit(target, if open { HitKind::NetState } else { HitKind::HookIdle });
         }
         let sk = ctx.arg(0);
         if let Some(socket) = SOCKETS.get_ptr_mut(sk) {

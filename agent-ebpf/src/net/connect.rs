@@ -3,12 +3,12 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     net::{
         ROLE_CLIENT,
         connect::{Connect, Connecting},
     },
-    target::Shared,
+    target::SharedMap,
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -38,7 +38,7 @@ pub fn net_set_state(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn begin(sk: u64) {
     let (tgid, tid) = read::current();
-    let Some(target) = hooked(tgid, Probe::NetState) else {
+    let Some(target) = hooked(tgid, HitKind::NetState) else {
         return;
     };
     // An MPTCP socket has no address yet, and connects by a TCP socket of its own, which comes next (linux,
@@ -59,7 +59,7 @@ fn begin(sk: u64) {
     };
     // Of a connect whose end was not seen.
     let _ = end(sk);
-    held::insert::<{ Shared::Connecting as usize }, _, _>(&CONNECTING, target, &sk, &connecting);
+    held::insert::<{ SharedMap::Connecting as usize }, _, _>(&CONNECTING, target, &sk, &connecting);
 }
 
 /// What is known of a connect that is over.
@@ -68,7 +68,7 @@ fn end(sk: u64) -> Option<Connecting> {
     // SAFETY: copied before it is removed; a socket changes its state in one place at a time.
     let connecting = unsafe { CONNECTING.get(sk) }.copied()?;
     if let Some(target) = target(connecting.tgid).filter(|target| target.id == connecting.target_id) {
-        held::remove(&CONNECTING, Shared::Connecting, target, &sk);
+        held::remove(&CONNECTING, SharedMap::Connecting, target, &sk);
     } else {
         let _ = CONNECTING.remove(sk);
     }
@@ -79,7 +79,7 @@ fn end(sk: u64) -> Option<Connecting> {
 fn established(sk: u64) {
     let Some(connecting) = end(sk) else { return };
     let since = connecting.since;
-    let Some(target) = hooked(connecting.tgid, Probe::NetState) else {
+    let Some(target) = hooked(connecting.tgid, HitKind::NetState) else {
         return;
     };
     if target.id != connecting.target_id || since < target.hooks_since {
@@ -106,7 +106,7 @@ fn established(sk: u64) {
 #[inline(always)]
 fn closed(sk: u64) {
     if let Some(connecting) = end(sk)
-        && let Some(target) = hooked(connecting.tgid, Probe::NetState)
+        && let Some(target) = hooked(connecting.tgid, HitKind::NetState)
         && target.id == connecting.target_id
         && connecting.since >= target.hooks_since
     {

@@ -11,12 +11,12 @@ use agent_common::{
         PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT,
         request::{IDLE, RECEIVED, Socket},
     },
-    target::{BUCKET_QUOTA, PEER_QUOTA, Shared, Target},
+    target::{BUCKET_QUOTA, PEER_QUOTA, SharedMap, Target},
 };
 
 use crate::{
     held,
-    maps::{MADE, PEERS, SOCKETS},
+    maps::{PEERS, SOCKETS, USAGE},
     read::{self, kernel},
     record,
 };
@@ -72,14 +72,14 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
             return id;
         }
     }
-    let Some(made) = MADE.get_ptr_mut(target.index) else {
+    let Some(usage) = USAGE.get_ptr_mut(target.index) else {
         return PEER_OTHER;
     };
     // SAFETY: an element of an array that lives as long as this object.
     unsafe {
         // The other half of the buckets is for what is there already.
-        if (*made).peers >= PEER_QUOTA || (*made).buckets >= BUCKET_QUOTA / 2 {
-            record::add(&raw mut (*made).over_peers, 1);
+        if (*usage).peers >= PEER_QUOTA || (*usage).buckets >= BUCKET_QUOTA / 2 {
+            record::add(&raw mut (*usage).refused_peers, 1);
             record::lost(Loss::PeerQuota);
             return PEER_OTHER;
         }
@@ -91,7 +91,7 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
             .is_ok()
         {
             // SAFETY: as above.
-            unsafe { record::add(&raw mut (*made).peers, 1) };
+            unsafe { record::add(&raw mut (*usage).peers, 1) };
             return id;
         }
         // SAFETY: as above; another CPU may have claimed it for the same peer.
@@ -156,7 +156,7 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         // Another connection's, or another process'.
         forget(sk);
     }
-    held::insert::<{ Shared::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
+    held::insert::<{ SharedMap::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
     SOCKETS.get_ptr_mut(sk)
 }
 
@@ -169,6 +169,6 @@ fn forget(sk: u64) {
     // SAFETY: read only, before it is removed.
     let (target_id, index) = unsafe { ((*socket).target_id, (*socket).index) };
     if SOCKETS.remove(sk).is_ok() {
-        held::removed(Shared::Sockets, target_id, index);
+        held::removed(SharedMap::Sockets, target_id, index);
     }
 }

@@ -10,7 +10,7 @@
 use agent_common::{
     event::{ACTOR_NONE, Actor, Kind},
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     loss::Loss,
     net::{
         ROLE_SERVER,
@@ -86,7 +86,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
         return;
     }
     let (tgid, tid) = read::current();
-    let Some(target) = hooked(tgid, Probe::NetMoved) else {
+    let Some(target) = hooked(tgid, HitKind::NetMoved) else {
         return;
     };
     let Some(socket) = known(sk, target, direction) else {

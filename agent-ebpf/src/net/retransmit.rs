@@ -2,7 +2,7 @@
 
 use agent_common::{
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     target::{HOOKS_OPEN, Target},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -19,10 +19,17 @@ pub fn net_retransmit(ctx: BtfTracePointContext) -> i32 {
     let sk: u64 = ctx.arg(0);
     let Some((target, peer)) = owner(sk) else { return 0 };
     let open = target.flags & HOOKS_OPEN != 0;
-    hit(target, if open { Probe::NetRetransmit } else { Probe::HookIdle });
+    hit(
+        target,
+        if open {
+            HitKind::NetRetransmit
+        } else {
+            HitKind::HookIdle
+        },
+    );
     if open {
         let state: u8 = read::argument(sk, kernel!(sk_state));
-        record::part(target, Series::Retransmit, peer, u32::from(state), 1);
+        record::sum(target, Series::Retransmit, peer, u32::from(state), 1);
     }
     0
 }

@@ -1,6 +1,6 @@
 //! A process became another program; a thread ended.
 
-use agent_common::{event::Kind, hits::Probe, loss::Loss, process::exec::Exec, target::Shared};
+use agent_common::{event::Kind, hits::HitKind, loss::Loss, process::exec::Exec, target::SharedMap};
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
@@ -32,9 +32,9 @@ pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
     let Some(target) = target(tgid) else {
         return 0;
     };
-    hit(target, Probe::ThreadExit);
-    held::remove(&TOKIO_THREADS, Shared::TokioThreads, target, &tid);
-    held::remove(&SYSCALLS, Shared::Syscalls, target, &tid);
-    held::remove(&THREADS, Shared::Threads, target, &tid);
+    hit(target, HitKind::ThreadExit);
+    held::remove(&TOKIO_THREADS, SharedMap::TokioThreads, target, &tid);
+    held::remove(&SYSCALLS, SharedMap::Syscalls, target, &tid);
+    held::remove(&THREADS, SharedMap::Threads, target, &tid);
     0
 }

@@ -2,13 +2,13 @@
 
 use agent_common::{
     hits::Plane,
-    target::{HOOKS_OPEN, Shared, Target},
+    target::{HOOKS_OPEN, SharedMap, Target},
     thread::run_queue::{ASLEEP, INTERVALS, OffCpu, OffCpuInterval, THROTTLED, Thread},
 };
 
 use crate::{
     held,
-    maps::{CUTS, THREADS},
+    maps::{CUTOFFS, THREADS},
 };
 
 pub static NEW: Thread = Thread {
@@ -39,7 +39,7 @@ fn counted(target: &Target, from: u64) -> bool {
         && target.threads_since != 0
         && from >= target.threads_since
         // Where the programs have ended the window, what came since was not seen.
-        && CUTS
+        && CUTOFFS
             .get(target.index)
             .is_some_and(|cut| cut.at[Plane::Hooks as usize] == 0)
 }
@@ -163,5 +163,5 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
 /// Begins to follow a thread. By a reference: a copy would take a third of the program's stack.
 #[inline(always)]
 fn insert(target: &Target, tid: u32) {
-    held::insert::<{ Shared::Threads as usize }, _, _>(&THREADS, target, &tid, &NEW)
+    held::insert::<{ SharedMap::Threads as usize }, _, _>(&THREADS, target, &tid, &NEW)
 }

@@ -2,8 +2,8 @@
 
 use agent_common::{
     histogram::Series,
-    hits::Probe,
-    target::{Shared, Target},
+    hits::HitKind,
+    target::{SharedMap, Target},
     thread::run_queue::{ASLEEP, INTERVALS, MIN_INTERVAL, OffCpuInterval, RUN_QUEUE, THROTTLED, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -41,14 +41,14 @@ pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
 
 /// A thread of a target, by its task_struct: the target and the tid.
 #[inline(always)]
-fn of_target(task: u64, probe: Probe) -> Option<(&'static Target, u32)> {
-    let target = hooked(read::argument(task, kernel!(task_tgid)), probe)?;
+fn of_target(task: u64, kind: HitKind) -> Option<(&'static Target, u32)> {
+    let target = hooked(read::argument(task, kernel!(task_tgid)), kind)?;
     Some((target, read::argument(task, kernel!(task_pid))))
 }
 
 #[inline(always)]
 fn woken(task: u64) {
-    let Some((target, tid)) = of_target(task, Probe::ThreadWakeup) else {
+    let Some((target, tid)) = of_target(task, HitKind::ThreadWakeup) else {
         return;
     };
     let now = clock::now();
@@ -71,12 +71,12 @@ fn woken(task: u64) {
 
 #[inline(always)]
 fn leaves(task: u64, preempted: bool) {
-    let Some((target, tid)) = of_target(task, Probe::ThreadSwitch) else {
+    let Some((target, tid)) = of_target(task, HitKind::ThreadSwitch) else {
         return;
     };
     let state: u32 = read::argument(task, kernel!(task_state));
     if !preempted && state & DEAD != 0 {
-        held::remove(&THREADS, Shared::Threads, target, &tid);
+        held::remove(&THREADS, SharedMap::Threads, target, &tid);
         return;
     }
     let now = clock::now();
@@ -123,7 +123,7 @@ fn is_throttled(task: u64) -> bool {
 
 #[inline(always)]
 fn runs(task: u64) {
-    let Some((target, tid)) = of_target(task, Probe::ThreadSwitch) else {
+    let Some((target, tid)) = of_target(task, HitKind::ThreadSwitch) else {
         return;
     };
     let Some((thread, new)) = thread(target, tid) else {

@@ -3,8 +3,8 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
-    hits::Probe,
-    target::{IS_GO, Shared, Target},
+    hits::HitKind,
+    target::{IS_GO, SharedMap, Target},
     thread::syscall::{Call, Syscall},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -20,7 +20,7 @@ use crate::{
 pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
     let number: u64 = ctx.arg(1);
     let (tgid, tid) = read::current();
-    let Some(target) = hooked(tgid, Probe::ThreadSyscall) else {
+    let Some(target) = hooked(tgid, HitKind::ThreadSyscall) else {
         return 0;
     };
     let call = Call {
@@ -33,7 +33,7 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
         unsafe { *old = call };
         return 0;
     }
-    held::insert::<{ Shared::Syscalls as usize }, _, _>(&SYSCALLS, target, &tid, &call);
+    held::insert::<{ SharedMap::Syscalls as usize }, _, _>(&SYSCALLS, target, &tid, &call);
     0
 }
 
@@ -41,7 +41,7 @@ pub fn thread_sys_enter(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
     let (tgid, tid) = read::current();
-    let Some(target) = hooked(tgid, Probe::ThreadSyscall) else {
+    let Some(target) = hooked(tgid, HitKind::ThreadSyscall) else {
         return 0;
     };
     let Some(call) = SYSCALLS.get_ptr_mut(tid) else {
@@ -64,7 +64,7 @@ fn over(target: &Target, number: u32, since: u64, now: u64) {
     // What the runtime asks for on a stack of its own is no goroutine's.
     let (goid, startpc) = goroutine(target).unwrap_or((0, 0));
     if goid != 0 {
-        record::part(target, Series::GoSyscall, target.go.origin(startpc), 0, took);
+        record::sum(target, Series::GoSyscall, target.go.origin(startpc), 0, took);
     }
     if took >= target.slow_wait && !arch::is_idle(number) {
         record::event(Syscall {

@@ -3,8 +3,8 @@
 use agent_common::{
     event::Kind,
     histogram::Series,
-    hits::Probe,
-    target::{Shared, Target, WORKER_OTHER, worker},
+    hits::HitKind,
+    target::{SharedMap, Target, WORKER_OTHER, worker},
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
@@ -12,7 +12,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 use super::{argument, wake};
 use crate::{
     actor, clock, held,
-    maps::{MADE, TOKIO_THREADS, TOKIO_TYPES, probed},
+    maps::{TOKIO_THREADS, TOKIO_TYPES, USAGE, probed},
     read, record,
 };
 
@@ -22,7 +22,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
     // Before the lookups, whose time is not the wake's.
-    let Some((target, hit)) = probed(tgid, Probe::TokioPollBegin) else {
+    let Some((target, hit)) = probed(tgid, HitKind::TokioPollBegin) else {
         return 0;
     };
     let future = type_of(target, task);
@@ -55,7 +55,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         future,
         target_id: target.id,
     };
-    held::insert::<{ Shared::TokioThreads as usize }, _, _>(&TOKIO_THREADS, target, &tid, &thread);
+    held::insert::<{ SharedMap::TokioThreads as usize }, _, _>(&TOKIO_THREADS, target, &tid, &thread);
     0
 }
 
@@ -64,7 +64,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
 pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::TokioPollEnd) else {
+    let Some((target, now)) = probed(tgid, HitKind::TokioPollEnd) else {
         return 0;
     };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
@@ -103,7 +103,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, Probe::TokioPark) else {
+    let Some((target, now)) = probed(tgid, HitKind::TokioPark) else {
         return 0;
     };
     let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
@@ -122,12 +122,12 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
 /// What a worker's thread is counted under: itself, or what all are that came when others had its place.
 #[inline(always)]
 fn told_apart(target: &Target, tid: u32) -> u32 {
-    let Some(made) = MADE.get_ptr_mut(target.index) else {
+    let Some(usage) = USAGE.get_ptr_mut(target.index) else {
         return WORKER_OTHER;
     };
     let (row, at) = worker(tid);
     // SAFETY: an element of an array that lives as long as this object; of two threads that want one place at once the last has it.
-    let place = unsafe { &mut (*made).workers[row][at] };
+    let place = unsafe { &mut (*usage).workers[row][at] };
     if *place == 0 {
         *place = tid;
     }

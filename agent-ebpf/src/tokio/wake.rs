@@ -2,9 +2,9 @@
 
 use agent_common::{
     histogram::Series,
-    hits::Probe,
+    hits::HitKind,
     loss::Loss,
-    target::{Shared, Target},
+    target::{SharedMap, Target},
     tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
@@ -18,21 +18,21 @@ use crate::{
 /// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. The first since its last poll counts.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
-    woken(&ctx, Probe::TokioSchedule);
+    woken(&ctx, HitKind::TokioSchedule);
     0
 }
 
 /// OwnedTasks::bind_inner(&self, task): a new task, whatever stood at its address before.
 #[uprobe]
 pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
-    woken(&ctx, Probe::TokioSpawn);
+    woken(&ctx, HitKind::TokioSpawn);
     0
 }
 
 #[inline(always)]
-fn woken(ctx: &ProbeContext, probe: Probe) {
+fn woken(ctx: &ProbeContext, kind: HitKind) {
     let (tgid, _) = read::current();
-    let Some((target, now)) = probed(tgid, probe) else {
+    let Some((target, now)) = probed(tgid, kind) else {
         return;
     };
     let target_id = u64::from(target.id);
@@ -43,12 +43,12 @@ fn woken(ctx: &ProbeContext, probe: Probe) {
     if let Some(woken) = TOKIO_WOKEN.get_ptr_mut(key) {
         // SAFETY: one word, read and written whole; two wakes at once leave one of the two times.
         let woken = unsafe { &mut *woken };
-        if probe as u32 == Probe::TokioSpawn as u32 || *woken < target.probes_since {
+        if kind as u32 == HitKind::TokioSpawn as u32 || *woken < target.probes_since {
             *woken = now;
         }
         return;
     }
-    held::insert::<{ Shared::TokioWoken as usize }, _, _>(&TOKIO_WOKEN, target, &key, &now);
+    held::insert::<{ SharedMap::TokioWoken as usize }, _, _>(&TOKIO_WOKEN, target, &key, &now);
 }
 
 /// The task's header, from where it is at this instruction.
@@ -82,7 +82,7 @@ pub fn polled(target: &Target, task: u64, now: u64) {
     };
     // SAFETY: a notified task is polled by one thread only; copied before it is removed.
     if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {
-        held::remove(&TOKIO_WOKEN, Shared::TokioWoken, target, &key);
+        held::remove(&TOKIO_WOKEN, SharedMap::TokioWoken, target, &key);
         if since < target.probes_since {
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use agent_common::{
-    histogram::{Bucket, COUNTER, Key, PARTS, Series},
+    histogram::{Bucket, COUNTER, Key, SUMS, Series},
     loss::Loss,
     net::Peer,
 };
@@ -25,8 +25,8 @@ pub struct Reading {
     /// By target id, series, and what the series is split by.
     pub histograms: HashMap<(u32, u16, u32), Histogram>,
     pub counters: HashMap<(u32, u16, u32), u64>,
-    /// Sums and counts that are kept in parts: by target id, series, what the series is split by, and part.
-    pub parts: HashMap<(u32, u16, u32, u8), Bucket>,
+    /// Sums and counts: by target id, series, what the series is split by, and category.
+    pub sums: HashMap<(u32, u16, u32, u8), Bucket>,
     /// Peer ids to peers.
     pub peers: HashMap<u32, Peer>,
     /// When it was read.
@@ -80,9 +80,9 @@ impl Store {
             let series = (key.target_id, key.series, key.id);
             if key.bucket == COUNTER {
                 *reading.counters.entry(series).or_default() += bucket.count;
-            } else if key.bucket >= PARTS {
-                let part = (key.target_id, key.series, key.id, key.bucket as u8);
-                reading.parts.insert(part, bucket);
+            } else if key.bucket >= SUMS {
+                let sum = (key.target_id, key.series, key.id, key.bucket as u8);
+                reading.sums.insert(sum, bucket);
             } else {
                 reading.histograms.entry(series).or_default().add(key.bucket, bucket);
             }
@@ -130,7 +130,7 @@ impl Reading {
         self.histograms.get(&(target_id, series as u16, id))
     }
 
-    /// The parts of a split series: (what it is split by, histogram).
+    /// The histograms of a split series: (what it is split by, histogram).
     pub fn split(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, &Histogram)> {
         self.histograms
             .iter()
@@ -138,7 +138,7 @@ impl Reading {
             .map(|((_, _, id), histogram)| (*id, histogram))
     }
 
-    /// A series' parts as one.
+    /// A series' histograms, merged.
     pub fn whole(&self, target_id: u32, series: Series) -> Histogram {
         let mut whole = Histogram::default();
         for (_, histogram) in self.split(target_id, series) {
@@ -147,12 +147,12 @@ impl Reading {
         whole
     }
 
-    /// The sums of a series that is kept in parts: (what it is split by, part, sum and count).
-    pub fn parts(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, u8, Bucket)> {
-        self.parts
+    /// The sums of a series: (what it is split by, category, sum and count).
+    pub fn sums(&self, target_id: u32, series: Series) -> impl Iterator<Item = (u32, u8, Bucket)> {
+        self.sums
             .iter()
             .filter(move |((of, kind, ..), _)| *of == target_id && *kind == series as u16)
-            .map(|((_, _, id, part), bucket)| (*id, *part, *bucket))
+            .map(|((_, _, id, category), bucket)| (*id, *category, *bucket))
     }
 
     /// A counter: what it is split by, and how many of each.

@@ -11,12 +11,12 @@ pub use sweep::{Held, Standing};
 
 use agent_common::{
     go::{
-        assist::{Gathered, Payer, PayerKey, ProcessorKey},
+        assist::{AssistTime, Payer, PayerKey, ProcessorKey},
         sched::{Goroutine, GoroutineKey},
     },
-    hits::{Cut, Plane},
+    hits::{Cutoff, Plane},
     net::{connect::Connecting, request::Socket},
-    target::{Made, Over, PIDS_A_WORD, Shared, Target},
+    target::{PIDS_A_WORD, Refused, SharedMap, Target, Usage},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -36,14 +36,14 @@ const SITE_QUOTA: usize = 1024;
 pub struct TargetMaps {
     targets: Array<MapData, Target>,
     indices: Array<MapData, u64>,
-    cuts: Array<MapData, Cut>,
-    made: Array<MapData, Made>,
+    cutoffs: Array<MapData, Cutoff>,
+    usage: Array<MapData, Usage>,
     held: Array<MapData, i64>,
-    over: Array<MapData, Over>,
+    refused: Array<MapData, Refused>,
     types: Table<TypeKey, u32>,
     sites: Table<SiteKey, u32>,
     goroutines: Table<GoroutineKey, Goroutine>,
-    gathered: Table<ProcessorKey, Gathered>,
+    assist_times: Table<ProcessorKey, AssistTime>,
     paid: Table<PayerKey, Payer>,
     woken: Table<WokenKey, u64>,
     workers: Table<u32, Worker>,
@@ -91,14 +91,14 @@ impl TargetMaps {
         Ok(Self {
             targets: open(take, "TARGETS")?,
             indices: open(take, "TARGET_INDEX")?,
-            cuts: open(take, "CUTS")?,
-            made: open(take, "MADE")?,
+            cutoffs: open(take, "CUTOFFS")?,
+            usage: open(take, "USAGE")?,
             held: open(take, "HELD")?,
-            over: open(take, "OVER")?,
+            refused: open(take, "REFUSED")?,
             types: open(take, "TOKIO_TYPES")?,
             sites: open(take, "TOKIO_SITES")?,
             goroutines: open(take, "GOROUTINES")?,
-            gathered: open(take, "GATHERED")?,
+            assist_times: open(take, "ASSIST_TIMES")?,
             paid: open(take, "PAID")?,
             woken: open(take, "TOKIO_WOKEN")?,
             workers: open(take, "TOKIO_THREADS")?,
@@ -151,27 +151,27 @@ impl TargetMaps {
     }
 
     /// What a target has made of the maps that all share.
-    pub fn made(&self, target: &Target) -> Made {
-        self.made.get(&target.index, 0).unwrap_or_else(|error| {
+    pub fn usage(&self, target: &Target) -> Usage {
+        self.usage.get(&target.index, 0).unwrap_or_else(|error| {
             self.failed.note(&error);
-            Made::default()
+            Usage::default()
         })
     }
 
     /// What a target could not have of those of them that are cleared.
-    pub fn over(&self, target: &Target) -> Over {
-        self.over.get(&target.index, 0).unwrap_or_else(|error| {
+    pub fn refused(&self, target: &Target) -> Refused {
+        self.refused.get(&target.index, 0).unwrap_or_else(|error| {
             self.failed.note(&error);
-            Over::default()
+            Refused::default()
         })
     }
 
     /// Makes a process a target: from here on the kernel side sees what it does.
     pub fn admit(&mut self, pid: u32, target: &Target) -> Result<(), MapError> {
-        self.cuts.set(target.index, Cut::default(), 0)?;
-        self.made.set(target.index, Made::default(), 0)?;
-        self.over.set(target.index, Over::default(), 0)?;
-        for of in Shared::ALL {
+        self.cutoffs.set(target.index, Cutoff::default(), 0)?;
+        self.usage.set(target.index, Usage::default(), 0)?;
+        self.refused.set(target.index, Refused::default(), 0)?;
+        for of in SharedMap::ALL {
             self.held.set(of.held(target.index), 0, 0)?;
         }
         self.targets.set(target.index, target, 0)?;
@@ -193,21 +193,21 @@ impl TargetMaps {
 
     /// When the programs ended the window of a plane by themselves, ns; None when they have not.
     pub fn cut(&self, target: &Target, plane: Plane) -> Result<Option<u64>, MapError> {
-        let at = self.cuts.get(&target.index, 0)?.at[plane as usize];
+        let at = self.cutoffs.get(&target.index, 0)?.at[plane as usize];
         Ok((at != 0).then_some(at))
     }
 
     /// Hits in windows of a plane so far, but for the last few of each CPU.
     pub fn used(&self, target: &Target, plane: Plane) -> Result<u64, MapError> {
-        Ok(self.cuts.get(&target.index, 0)?.used[plane as usize])
+        Ok(self.cutoffs.get(&target.index, 0)?.used[plane as usize])
     }
 
     /// Forgets that they did, before the plane's next window.
-    pub fn clear_cut(&mut self, target: &Target, plane: Plane) -> Result<(), MapError> {
+    pub fn clear_cutoff(&mut self, target: &Target, plane: Plane) -> Result<(), MapError> {
         // A hit that another plane adds in between is lost to its allowance, which is told anew at the next turn.
-        let mut cut = self.cuts.get(&target.index, 0)?;
+        let mut cut = self.cutoffs.get(&target.index, 0)?;
         cut.at[plane as usize] = 0;
-        self.cuts.set(target.index, cut, 0)
+        self.cutoffs.set(target.index, cut, 0)
     }
 
     /// Stops events of a process; what was counted stays until a [`Self::sweep`].

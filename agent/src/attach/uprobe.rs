@@ -30,7 +30,7 @@ const TIMED: [&str; 2] = ["calibrate", "flood"];
 
 /// Every uprobe program of the object, by its name there.
 pub fn programs() -> Vec<&'static str> {
-    let probes = hits::Probe::ALL.iter().filter(|(kind, _)| kind.is_uprobe());
+    let probes = hits::HitKind::ALL.iter().filter(|(kind, _)| kind.is_uprobe());
     let of_probes = probes.flat_map(|(_, programs)| programs.iter().copied());
     TIMED.into_iter().chain(of_probes).collect()
 }

@@ -5,7 +5,7 @@ use std::thread;
 use agent_common::{
     go::{Layout, handoff::IN_LINK_REGISTER},
     histogram::Series,
-    hits::{Plane, TOGETHER},
+    hits::{HIT_BATCH, Plane},
     target::{PROBES_OPEN, Target},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -64,9 +64,9 @@ fn an_allowance_is_one_for_all_cpus() {
         2 * ALLOWED * cpus
     );
     assert!(
-        (ALLOWED..=ALLOWED + TOGETHER * cpus).contains(&counted),
+        (ALLOWED..=ALLOWED + HIT_BATCH * cpus).contains(&counted),
         "{counted} hits on {cpus} CPUs"
     );
     assert!(maps.cut(&known, Plane::Probes).unwrap().is_some());
-    assert!(maps.used(&known, Plane::Probes).unwrap() <= counted + TOGETHER * cpus);
+    assert!(maps.used(&known, Plane::Probes).unwrap() <= counted + HIT_BATCH * cpus);
 }

@@ -122,7 +122,7 @@ impl Weigher {
                 *self.weighed_counters.entry((*kind, *id)).or_default() += now.saturating_sub(*before) as f64 * factor;
                 *before = *now;
             }
-            for (id, part, now) in reading.parts(target_id, *series) {
+            for (id, part, now) in reading.sums(target_id, *series) {
                 let key = (*series as u16, id, part);
                 let before = std::mem::replace(self.parts.entry(key).or_default(), now);
                 let count = now.count.saturating_sub(before.count) as f64;
@@ -153,7 +153,7 @@ impl Weigher {
             .counters
             .retain(|(of, series, _), _| *of != target_id || !windowed(*series));
         reading
-            .parts
+            .sums
             .retain(|(of, series, ..), _| *of != target_id || !windowed(*series));
         for ((series, id, index), weighed) in &self.weighed {
             // The sum goes with the rounded count: a bucket's mean stays within its bounds.
@@ -178,7 +178,7 @@ impl Weigher {
                 count: weighed.count.round() as u64,
                 sum: weighed.sum.round() as u64,
             };
-            reading.parts.insert((target_id, *series, *id, *part), bucket);
+            reading.sums.insert((target_id, *series, *id, *part), bucket);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{COLD, Trapped};
+use agent_common::hits::{COLD, LastHits};
 use aya::maps::{MapData, PerCpuArray};
 use log::debug;
 
@@ -42,16 +42,16 @@ const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
 /// Times the first call of a function after each pause, with a probe in it and without, less what a `trap` costs in the midst of
 /// others; and then those of other functions, each with a probe of its own. Pauses in which the CPU had a target's hits count for nothing:
-/// `trapped` tells. The result comes within some seconds; the probes are taken out then.
+/// `last_hits` says so. The result comes within some seconds; the probes are taken out then.
 pub fn measure(
     object: &mut Object,
     trap: f64,
-    trapped: Arc<PerCpuArray<MapData, Trapped>>,
+    last_hits: Arc<PerCpuArray<MapData, LastHits>>,
 ) -> anyhow::Result<Receiver<Cold>> {
     let links = calibrate::attach_seldom(object)?;
     let (thread_to_meter, receiver) = mpsc::sync_channel(1);
     let turn = move || {
-        let cold = times(trap, &trapped);
+        let cold = times(trap, &last_hits);
         drop(links);
         // The meter is gone only when the agent ends.
         let _ = thread_to_meter.send(cold);
@@ -71,7 +71,7 @@ pub fn result(receiver: &mut Option<Receiver<Cold>>) -> Option<Cold> {
     }
 }
 
-fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
+fn times(trap: f64, last_hits: &PerCpuArray<MapData, LastHits>) -> Cold {
     let mut cold = ASSUMED;
     let mut between = Between::hits();
     for (index, (_, from)) in COLD.into_iter().enumerate() {
@@ -94,7 +94,7 @@ fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
             rest();
             let first = time(calibrate::seldom);
             let (once, again) = (time(calibrate::others), time(calibrate::others));
-            if !was_hit_since(begin, trapped) {
+            if !was_hit_since(begin, last_hits) {
                 probed.push(first);
                 others.push((once - again) / calibrate::OTHERS as f64);
             }
@@ -117,9 +117,9 @@ fn times(trap: f64, trapped: &PerCpuArray<MapData, Trapped>) -> Cold {
 }
 
 /// Whether the CPU that this runs on had a target's hit since `begin`; that it cannot be told counts as one.
-fn was_hit_since(begin: MonoNs, trapped: &PerCpuArray<MapData, Trapped>) -> bool {
+fn was_hit_since(begin: MonoNs, last_hits: &PerCpuArray<MapData, LastHits>) -> bool {
     let cpu = rustix::thread::sched_getcpu();
-    let of_cpu = trapped.get(&0, 0);
+    let of_cpu = last_hits.get(&0, 0);
     of_cpu.map_or(true, |of_cpu| of_cpu.get(cpu).is_none_or(|at| at.last >= begin.0))
 }
 

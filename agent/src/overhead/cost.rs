@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, COLD, COLD_KIND, Hits, Probe, Trapped, When};
+use agent_common::hits::{Account, COLD, COLD_KIND, HitKind, Hits, LastHits, When};
 use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
@@ -47,12 +47,12 @@ pub struct Costs {
     trap: f64,
     /// What the kernel's statistics add to each run of a program, while they are kept.
     kept: f64,
-    programs: [f64; Probe::COUNT],
+    programs: [f64; HitKind::COUNT],
 }
 
 impl Costs {
     /// One hit, ns.
-    pub fn of(&self, probe: Probe) -> f64 {
+    pub fn of(&self, probe: HitKind) -> f64 {
         let program = self.programs[probe as usize];
         match probe {
             _ if probe.is_cold() => program,
@@ -69,7 +69,7 @@ impl Costs {
     /// What `hits` cost.
     pub fn split(&self, hits: &Hits) -> Split {
         let mut split = Split::default();
-        for (probe, _) in Probe::ALL {
+        for (probe, _) in HitKind::ALL {
             let hits = hits[probe as usize];
             if probe.is_cold() {
                 // Of hits that are counted already.
@@ -109,14 +109,14 @@ pub struct Part {
     pub cost: f64,
 }
 
-fn assumed() -> [f64; Probe::COUNT] {
-    let mut programs = [ASSUMED; Probe::COUNT];
-    programs[Probe::HookIdle as usize] = ASSUMED_IDLE;
+fn assumed() -> [f64; HitKind::COUNT] {
+    let mut programs = [ASSUMED; HitKind::COUNT];
+    programs[HitKind::HookIdle as usize] = ASSUMED_IDLE;
     take_over(&mut programs, &cold::ASSUMED);
     programs
 }
 
-fn take_over(programs: &mut [f64; Probe::COUNT], cold: &Cold) {
+fn take_over(programs: &mut [f64; HitKind::COUNT], cold: &Cold) {
     let first = COLD.into_iter().map(|(probe, _)| probe).zip(cold.first);
     for (probe, cost) in first.chain(COLD_KIND.into_iter().zip(cold.of_kind)) {
         programs[probe as usize] = cost;
@@ -126,17 +126,17 @@ fn take_over(programs: &mut [f64; Probe::COUNT], cold: &Cold) {
 /// Reads hits and learns costs.
 pub struct Meter {
     accounts: PerCpuArray<MapData, Account>,
-    trapped: Arc<PerCpuArray<MapData, Trapped>>,
+    last_hits: Arc<PerCpuArray<MapData, LastHits>>,
     pub costs: Costs,
     /// What the kernel's statistics add to each run, ns.
     bias: f64,
     /// Cost of a run that counted nothing, by kind, ns.
-    foreign: [f64; Probe::COUNT],
+    foreign: [f64; HitKind::COUNT],
     sample: Option<Sample>,
     /// When the last sample of targets began.
     sampled: Option<Instant>,
     /// What samples showed of programs' own runs, by kind.
-    seen: [Seen; Probe::COUNT],
+    seen: [Seen; HitKind::COUNT],
     /// Hits of all targets at the last turn.
     last: Hits,
     /// What a hit costs after a pause is being measured.
@@ -154,7 +154,7 @@ struct Sample {
     /// The kernel keeps them for as long as this is open.
     _stats: OwnedFd,
     began: Instant,
-    runs: [Runs; Probe::COUNT],
+    runs: [Runs; HitKind::COUNT],
     hits: Hits,
 }
 
@@ -163,18 +163,18 @@ impl Meter {
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
             accounts: open(take, "ACCOUNTS")?,
-            trapped: Arc::new(open(take, "TRAPPED")?),
+            last_hits: Arc::new(open(take, "LAST_HITS")?),
             costs: Costs {
                 trap: ASSUMED_TRAP,
                 kept: 0.0,
                 programs: assumed(),
             },
             bias: 0.0,
-            foreign: [0.0; Probe::COUNT],
+            foreign: [0.0; HitKind::COUNT],
             sample: None,
             sampled: None,
-            seen: [Seen::default(); Probe::COUNT],
-            last: [0; Probe::COUNT],
+            seen: [Seen::default(); HitKind::COUNT],
+            last: [0; HitKind::COUNT],
             cold: None,
             traps: None,
             rounds: Rounds::default(),
@@ -186,11 +186,11 @@ impl Meter {
     /// Times a trap, and what programs cost when they find that it is none of their targets.
     pub fn calibrate(&mut self, object: &mut Object) {
         self.calibrate_traps(object);
-        self.begin(object, &[0; Probe::COUNT]);
+        self.begin(object, &[0; HitKind::COUNT]);
         for _ in 0..2 * ENOUGH {
             std::thread::sleep(Duration::from_micros(20));
         }
-        self.end(object, &[0; Probe::COUNT]);
+        self.end(object, &[0; HitKind::COUNT]);
         self.sampled = None;
     }
 
@@ -219,7 +219,7 @@ impl Meter {
             Ok(receiver) => self.traps = Some(receiver),
             Err(error) => debug!("a trap is timed no more: {error:#}"),
         }
-        match cold::measure(object, self.costs.trap, Arc::clone(&self.trapped)) {
+        match cold::measure(object, self.costs.trap, Arc::clone(&self.last_hits)) {
             Ok(receiver) => self.cold = Some(receiver),
             Err(error) => debug!("cannot tell what a hit costs after a pause: {error:#}"),
         }
@@ -227,7 +227,7 @@ impl Meter {
 
     /// Hits of one target so far.
     pub fn hits(&self, index: u32) -> Result<Hits, MapError> {
-        let mut sum = [0; Probe::COUNT];
+        let mut sum = [0; HitKind::COUNT];
         for of_cpu in self.accounts.get(&index, 0)?.iter() {
             for (sum, hits) in sum.iter_mut().zip(of_cpu.counted()) {
                 *sum += hits;
@@ -262,7 +262,7 @@ impl Meter {
         }
         // Of what is rare the cost need not be known.
         let unknown = |index: usize| self.is_unknown(index) && hits[index] > self.last[index].max(ENOUGH);
-        let unknown = (0..Probe::COUNT).any(unknown);
+        let unknown = (0..HitKind::COUNT).any(unknown);
         self.last = *hits;
         let since = self.sampled.map(|sampled| now.duration_since(sampled));
         match &self.sample {
@@ -273,7 +273,7 @@ impl Meter {
     }
 
     fn is_unknown(&self, index: usize) -> bool {
-        let idle = index == Probe::HookIdle as usize;
+        let idle = index == HitKind::HookIdle as usize;
         !idle && !is_cold(index) && !self.seen[index].is_near()
     }
 
@@ -318,7 +318,7 @@ impl Meter {
             }
         }
         if idle_count > 0 {
-            self.costs.programs[Probe::HookIdle as usize] = idle_time / idle_count as f64;
+            self.costs.programs[HitKind::HookIdle as usize] = idle_time / idle_count as f64;
         }
         debug!(
             "costs of a hit: trap {:.0} ns, programs {:.0?} ns; statistics add {:.0} ns, foreign {:.0?} ns",
@@ -329,7 +329,7 @@ impl Meter {
 
 /// Whether it is the index of a kind without programs.
 fn is_cold(index: usize) -> bool {
-    Probe::ALL[index].0.is_cold()
+    HitKind::ALL[index].0.is_cold()
 }
 
 /// Whether a sample is to begin, so long after the last one began.
@@ -342,9 +342,9 @@ fn is_due(since: Option<Duration>, open: bool, unknown: bool) -> bool {
     since.map_or(open || unknown, |since| since >= after)
 }
 
-fn runs(object: &Object) -> [Runs; Probe::COUNT] {
-    let mut runs = [Runs::default(); Probe::COUNT];
-    for (probe, programs) in Probe::ALL {
+fn runs(object: &Object) -> [Runs; HitKind::COUNT] {
+    let mut runs = [Runs::default(); HitKind::COUNT];
+    for (probe, programs) in HitKind::ALL {
         // Alternatives that were not taken are not loaded, and have no statistics.
         for of in programs.iter().filter_map(|name| object.runs(name)) {
             runs[probe as usize].time += of.time as f64;

@@ -22,7 +22,7 @@ use crate::{
 /// Bytes that may wait for a slow disk.
 const ROOM: usize = 4 << 20;
 /// Bytes that are handed on together.
-const TOGETHER: usize = 32 << 10;
+const BATCH: usize = 32 << 10;
 
 /// Writes a recording, in a thread of its own: a disk that stands still delays nothing, and what there is no room for is counted. What
 /// cannot be written ends it, which is said by [`Self::failed`] or [`Self::finish`].
@@ -158,7 +158,7 @@ impl Recorder {
     pub fn raw(&mut self, bytes: &[u8]) {
         record(&mut self.pending, EVENT, bytes);
         self.held += 1;
-        if self.pending.len() >= TOGETHER {
+        if self.pending.len() >= BATCH {
             self.hand_on();
         }
     }

@@ -1,6 +1,6 @@
 //! What observing a target costs it.
 
-use agent_common::hits::{Hits, Probe};
+use agent_common::hits::{HitKind, Hits};
 
 use crate::{model::MonoNs, overhead::Costs};
 
@@ -12,7 +12,7 @@ pub struct Overhead {
     pub cpu_clock: u64,
     pub hits: Hits,
     /// By kind of probe.
-    pub by_kind: [f64; Probe::COUNT],
+    pub by_kind: [f64; HitKind::COUNT],
     /// The target's CPU time since it was attached, with that cost.
     pub cpu: f64,
 }
@@ -23,8 +23,8 @@ impl Default for Overhead {
         Self {
             updated: MonoNs::default(),
             cpu_clock: 0,
-            hits: [0; Probe::COUNT],
-            by_kind: [0.0; Probe::COUNT],
+            hits: [0; HitKind::COUNT],
+            by_kind: [0.0; HitKind::COUNT],
             cpu: 0.0,
         }
     }
@@ -33,8 +33,8 @@ impl Default for Overhead {
 impl Overhead {
     /// Adds the hits since the last call, and their cost. `hits` are all so far; returns the new ones.
     pub(super) fn add(&mut self, hits: Hits, costs: &Costs) -> Hits {
-        let mut new = [0; Probe::COUNT];
-        for (index, (probe, _)) in Probe::ALL.iter().enumerate() {
+        let mut new = [0; HitKind::COUNT];
+        for (index, (probe, _)) in HitKind::ALL.iter().enumerate() {
             new[index] = hits[index].saturating_sub(self.hits[index]);
             self.by_kind[index] += new[index] as f64 * costs.of(*probe);
         }

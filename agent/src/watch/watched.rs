@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent_common::target::{Made, Over};
+use agent_common::target::{Refused, Usage};
 use log::{info, warn};
 use tokio::task::AbortHandle;
 
@@ -45,9 +45,9 @@ pub struct Watched {
     pub benefit: Benefit,
     pub overhead: Overhead,
     /// Its entries in the kernel's maps that all targets share, when metrics were last made.
-    pub made: Made,
+    pub usage: Usage,
     /// What it could not have of those of them that are cleared, likewise.
-    pub over: Over,
+    pub refused: Refused,
     /// Places of missing probes without which the kernel programs see less of some types of tasks, as these programs know it.
     pub missing_places: Vec<u64>,
 }
@@ -84,8 +84,8 @@ impl Watched {
             probes: PlaneState::new(Plane::Probes, Arc::from([]), None, since),
             benefit: Benefit::default(),
             overhead: Overhead::default(),
-            made: Made::default(),
-            over: Over::default(),
+            usage: Usage::default(),
+            refused: Refused::default(),
             missing_places: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use agent_common::target::{Shared, Target};
+use agent_common::target::{SharedMap, Target};
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::{Failed, TargetMaps};
@@ -30,10 +30,10 @@ impl Standing {
 /// How many entries each target has, as a walk found it.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// By [`Shared`], and target id; None of a map that could not be read.
-    counts: [Option<HashMap<u32, i64>>; Shared::COUNT],
+    /// By [`SharedMap`], and target id; None of a map that could not be read.
+    counts: [Option<HashMap<u32, i64>>; SharedMap::COUNT],
     /// What is kept by thread: the map, the target id, the tid.
-    threads: Vec<(Shared, u32, u32)>,
+    threads: Vec<(SharedMap, u32, u32)>,
 }
 
 impl Held {
@@ -74,7 +74,7 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     /// The same of a map whose entries are counted.
     fn count<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
         &mut self,
-        of: Shared,
+        of: SharedMap,
         table: &mut Table<K, V>,
         target_id: impl Fn(&K, &V) -> u32,
         counts: impl Fn(Standing, &V) -> bool,
@@ -89,7 +89,7 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     /// The same of one that is kept by thread.
     fn threads<V: aya::Pod + AnyBitPattern>(
         &mut self,
-        of: Shared,
+        of: SharedMap,
         table: &mut Table<u32, V>,
         target_id: impl Fn(&V) -> u32,
         counts: impl Fn(Standing) -> bool,
@@ -114,49 +114,49 @@ impl TargetMaps {
             held: Held::default(),
         };
         walk.count(
-            Shared::Goroutines,
+            SharedMap::Goroutines,
             &mut self.goroutines,
             |key, _| key.target_id as u32,
             |standing, value| value.window >= standing.probes,
         );
         walk.count(
-            Shared::TokioWoken,
+            SharedMap::TokioWoken,
             &mut self.woken,
             |key, _| key.target_id as u32,
             |standing, at| *at >= standing.probes.max(old),
         );
         walk.threads(
-            Shared::TokioThreads,
+            SharedMap::TokioThreads,
             &mut self.workers,
             |value| value.target_id,
             Standing::has_probes,
         );
         walk.count(
-            Shared::Connecting,
+            SharedMap::Connecting,
             &mut self.connecting,
             |_, value| value.target_id,
             |_, _| true,
         );
         walk.count(
-            Shared::Sockets,
+            SharedMap::Sockets,
             &mut self.sockets,
             |_, value| value.target_id,
             |standing, _| standing.hooks,
         );
         walk.threads(
-            Shared::Threads,
+            SharedMap::Threads,
             &mut self.threads,
             |value| value.target_id,
             |standing| standing.hooks,
         );
         walk.threads(
-            Shared::Syscalls,
+            SharedMap::Syscalls,
             &mut self.syscalls,
             |value| value.target_id,
             |standing| standing.hooks,
         );
         walk.clear(
-            &mut self.gathered,
+            &mut self.assist_times,
             |key, _| key.target_id as u32,
             |standing, _| standing.has_probes(),
             |_, _| {},
@@ -174,7 +174,7 @@ impl TargetMaps {
 
     /// Removes the entries of threads that are dead, by target id and tid.
     pub fn forget_threads(&mut self, held: &mut Held, is_dead: impl Fn(u32, u32) -> bool) {
-        for of in [Shared::TokioThreads, Shared::Threads, Shared::Syscalls] {
+        for of in [SharedMap::TokioThreads, SharedMap::Threads, SharedMap::Syscalls] {
             let mut dead = Vec::new();
             for (_, target_id, tid) in held.threads.iter().filter(|(map, ..)| *map as usize == of as usize) {
                 if is_dead(*target_id, *tid) {
@@ -186,8 +186,8 @@ impl TargetMaps {
                 }
             }
             let outcome = match of {
-                Shared::TokioThreads => self.workers.remove(&dead),
-                Shared::Threads => self.threads.remove(&dead),
+                SharedMap::TokioThreads => self.workers.remove(&dead),
+                SharedMap::Threads => self.threads.remove(&dead),
                 _ => self.syscalls.remove(&dead),
             };
             self.failed.tidied(outcome.map(|()| 0));
@@ -196,7 +196,7 @@ impl TargetMaps {
 
     /// Says how much targets hold: the programs count what they add and remove, and not what is removed here.
     pub fn set_held(&mut self, targets: &[Target], held: &Held) {
-        for of in Shared::ALL {
+        for of in SharedMap::ALL {
             let Some(counts) = &held.counts[of as usize] else {
                 continue;
             };

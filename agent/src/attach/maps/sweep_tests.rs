@@ -2,7 +2,7 @@
 
 use agent_common::{
     go::{
-        assist::{Gathered, Payer, PayerKey, ProcessorKey},
+        assist::{AssistTime, Payer, PayerKey, ProcessorKey},
         sched::{Goroutine, GoroutineKey},
     },
     net::{connect::Connecting, request::Socket},
@@ -110,8 +110,8 @@ fn filled() -> TargetMaps {
                 },
             )
             .unwrap();
-        maps.gathered
-            .insert(&ProcessorKey { p: 7, target_id: of }, &Gathered::default())
+        maps.assist_times
+            .insert(&ProcessorKey { p: 7, target_id: of }, &AssistTime::default())
             .unwrap();
         maps.paid
             .insert(
@@ -140,15 +140,15 @@ fn left<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
     left
 }
 
-fn left_of(maps: &TargetMaps, of: Shared) -> [i64; 4] {
+fn left_of(maps: &TargetMaps, of: SharedMap) -> [i64; 4] {
     match of {
-        Shared::Goroutines => left(&maps.goroutines, |key, _| key.target_id as u32),
-        Shared::TokioWoken => left(&maps.woken, |key, _| key.target_id as u32),
-        Shared::TokioThreads => left(&maps.workers, |_, value| value.target_id),
-        Shared::Connecting => left(&maps.connecting, |_, value| value.target_id),
-        Shared::Sockets => left(&maps.sockets, |_, value| value.target_id),
-        Shared::Threads => left(&maps.threads, |_, value| value.target_id),
-        Shared::Syscalls => left(&maps.syscalls, |_, value| value.target_id),
+        SharedMap::Goroutines => left(&maps.goroutines, |key, _| key.target_id as u32),
+        SharedMap::TokioWoken => left(&maps.woken, |key, _| key.target_id as u32),
+        SharedMap::TokioThreads => left(&maps.workers, |_, value| value.target_id),
+        SharedMap::Connecting => left(&maps.connecting, |_, value| value.target_id),
+        SharedMap::Sockets => left(&maps.sockets, |_, value| value.target_id),
+        SharedMap::Threads => left(&maps.threads, |_, value| value.target_id),
+        SharedMap::Syscalls => left(&maps.syscalls, |_, value| value.target_id),
     }
 }
 
@@ -166,34 +166,34 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
     };
     let mut held = maps.sweep(stands, OLD);
     let expected = |of| match of {
-        Shared::Goroutines => [1, 0, 3, 0],
-        Shared::TokioWoken => [1, 0, 2, 0],
-        Shared::Connecting => [1, 1, 1, 0],
-        Shared::Sockets => [1, 0, 1, 0],
-        Shared::TokioThreads | Shared::Threads | Shared::Syscalls => [2, 0, 2, 0],
+        SharedMap::Goroutines => [1, 0, 3, 0],
+        SharedMap::TokioWoken => [1, 0, 2, 0],
+        SharedMap::Connecting => [1, 1, 1, 0],
+        SharedMap::Sockets => [1, 0, 1, 0],
+        SharedMap::TokioThreads | SharedMap::Threads | SharedMap::Syscalls => [2, 0, 2, 0],
     };
-    for of in Shared::ALL {
+    for of in SharedMap::ALL {
         assert_eq!(left_of(&maps, of), expected(of), "{of:?}");
     }
-    assert_eq!(left(&maps.gathered, |key, _| key.target_id as u32), [1, 0, 1, 0]);
+    assert_eq!(left(&maps.assist_times, |key, _| key.target_id as u32), [1, 0, 1, 0]);
     assert_eq!(left(&maps.paid, |key, _| key.target_id), [1, 1, 1, 0]);
     assert_eq!(left(&maps.types, |key, _| key.target_id as u32), [1, 1, 1, 0]);
     assert_eq!(left(&maps.sites, |key, _| key.target_id as u32), [1, 1, 1, 0]);
     assert_eq!(held.with_threads(), [OPEN, ENDED].into());
     maps.forget_threads(&mut held, |target_id, tid| target_id == OPEN && tid == 11);
-    assert_eq!(left_of(&maps, Shared::Threads), [1, 0, 2, 0]);
+    assert_eq!(left_of(&maps, SharedMap::Threads), [1, 0, 2, 0]);
     // As the map says it, whatever stood there.
-    for of in Shared::ALL {
+    for of in SharedMap::ALL {
         maps.held.set(of.held(OPEN), 77, 0).unwrap();
     }
     maps.set_held(&[target(OPEN), target(CLOSED)], &held);
-    for of in Shared::ALL {
+    for of in SharedMap::ALL {
         let [open, closed, ..] = left_of(&maps, of);
         let told = |target_id| maps.held.get(&of.held(target_id), 0).unwrap();
         assert_eq!([told(OPEN), told(CLOSED)], [open, closed], "{of:?}");
     }
     maps.forget(|target_id| target_id != CLOSED);
-    assert_eq!(left_of(&maps, Shared::Connecting), [0, 1, 0, 0]);
-    assert_eq!(left_of(&maps, Shared::Threads), [0; 4]);
+    assert_eq!(left_of(&maps, SharedMap::Connecting), [0, 1, 0, 0]);
+    assert_eq!(left_of(&maps, SharedMap::Threads), [0; 4]);
     assert_eq!(maps.failed(), None);
 }

@@ -32,7 +32,7 @@ pub struct Origins {
     shown: BTreeSet<u32>,
     /// Those that came when there was no more room.
     others: BTreeSet<u32>,
-    /// Throttled time by origin, part, and the cgroup that throttled as it came in: (path, ns), and their sum.
+    /// Throttled time by origin, category, and the cgroup that throttled as it came in: (path, ns), and their sum.
     throttled: HashMap<(Option<u32>, u8), Throttled>,
 }
 
@@ -57,7 +57,7 @@ impl Throttled {
 pub fn note(target: &Target, state: &mut State, reading: &Reading) {
     let mut times: HashMap<u32, u64> = HashMap::new();
     for series in [Series::GoTime, Series::GoAssist, Series::GoSyscall] {
-        for (origin, _, bucket) in reading.parts(target.id, series) {
+        for (origin, _, bucket) in reading.sums(target.id, series) {
             *times.entry(named(origin, target)).or_default() += bucket.sum;
         }
     }
@@ -77,7 +77,7 @@ pub fn note(target: &Target, state: &mut State, reading: &Reading) {
     let path = state.quotas.as_ref().and_then(Quotas::throttling);
     let throttled = by_origin(target, state, reading, Series::GoTime)
         .into_iter()
-        .filter(|((_, part), _)| is_throttled(*part));
+        .filter(|((_, category), _)| is_throttled(*category));
     let mut noted = std::mem::take(&mut state.origins.throttled);
     for (key, bucket) in throttled {
         noted.entry(key).or_default().note(bucket.sum, path);
@@ -85,11 +85,11 @@ pub fn note(target: &Target, state: &mut State, reading: &Reading) {
     state.origins.throttled = noted;
 }
 
-fn is_throttled(part: u8) -> bool {
-    kind(u32::from(part)).is_some_and(|(_, cause)| cause == "throttled")
+fn is_throttled(category: u8) -> bool {
+    kind(u32::from(category)).is_some_and(|(_, cause)| cause == "throttled")
 }
 
-/// Sums by origin and part; what is not shown apart is one origin, None.
+/// Sums by origin and category; what is not shown apart is one origin, None.
 pub fn by_origin(
     target: &Target,
     state: &State,
@@ -97,10 +97,10 @@ pub fn by_origin(
     series: Series,
 ) -> HashMap<(Option<u32>, u8), Bucket> {
     let mut sums: HashMap<(Option<u32>, u8), Bucket> = HashMap::new();
-    for (origin, part, bucket) in reading.parts(target.id, series) {
+    for (origin, category, bucket) in reading.sums(target.id, series) {
         let origin = named(origin, target);
         let origin = state.origins.shown.contains(&origin).then_some(origin);
-        let sum = sums.entry((origin, part)).or_default();
+        let sum = sums.entry((origin, category)).or_default();
         sum.count += bucket.count;
         sum.sum += bucket.sum;
     }
@@ -110,8 +110,8 @@ pub fn by_origin(
 /// What the time from runnable to running went into, largest first, as people read it; None when there was none.
 pub fn turns(target: &Target, state: &State, reading: &Reading) -> Option<String> {
     let mut times: HashMap<&str, u64> = HashMap::new();
-    for (_, part, bucket) in reading.parts(target.id, Series::GoTime) {
-        if let Some(("runnable", cause)) = kind(u32::from(part)) {
+    for (_, category, bucket) in reading.sums(target.id, Series::GoTime) {
+        if let Some(("runnable", cause)) = kind(u32::from(category)) {
             *times.entry(cause).or_default() += bucket.sum;
         }
     }
@@ -142,23 +142,23 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
     let mut sums: Vec<_> = by_origin(target, state, reading, Series::GoTime).into_iter().collect();
     sums.sort_unstable_by_key(|(key, _)| *key);
     let [mut times, mut long, mut preempted, mut ended]: [Vec<Point>; 4] = Default::default();
-    for ((origin, part), bucket) in sums {
+    for ((origin, category), bucket) in sums {
         let attributes = origin_attributes(origin, target);
         let point = |value, more: Vec<Attribute>| {
             let attributes = attributes.iter().cloned().chain(more);
             target.sum(value, reading.time, attributes.collect())
         };
-        match u32::from(part) {
-            part if part == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
-            part if part == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
-            part if part == Spent::Ended as u32 => ended.push(point(bucket.count, Vec::new())),
-            of => match state.origins.throttled.get(&(origin, part)) {
+        match u32::from(category) {
+            category if category == Spent::Long as u32 => long.push(point(bucket.count, Vec::new())),
+            category if category == Spent::Preempted as u32 => preempted.push(point(bucket.count, Vec::new())),
+            category if category == Spent::Ended as u32 => ended.push(point(bucket.count, Vec::new())),
+            of => match state.origins.throttled.get(&(origin, category)) {
                 Some(throttled) => times.extend(throttled.by.iter().map(|(path, time)| {
-                    let mut attributes = part_attributes(of, state);
+                    let mut attributes = category_attributes(of, state);
                     attributes.extend(path.clone().map(|path| Attribute::new(CGROUP_PATH, path)));
                     point(*time, attributes)
                 })),
-                None => times.push(point(bucket.sum, part_attributes(of, state))),
+                None => times.push(point(bucket.sum, category_attributes(of, state))),
             },
         }
     }
@@ -232,11 +232,11 @@ pub fn origin_attributes(id: Option<u32>, target: &Target) -> Vec<Attribute> {
 }
 
 /// State, and what it is due to.
-fn part_attributes(part: u32, state: &State) -> Vec<Attribute> {
-    let Some((state, cause)) = kind(part) else {
+fn category_attributes(category: u32, state: &State) -> Vec<Attribute> {
+    let Some((state, cause)) = kind(category) else {
         return vec![
             Attribute::new(GOROUTINE_STATE, "waiting"),
-            Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(part)),
+            Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(category)),
         ];
     };
     vec![
@@ -245,8 +245,8 @@ fn part_attributes(part: u32, state: &State) -> Vec<Attribute> {
     ]
 }
 
-/// The state and the cause that a part of [`Series::GoTime`] stands for; None when it is a wait reason.
-fn kind(part: u32) -> Option<(&'static str, &'static str)> {
+/// The state and the cause that a category of [`Series::GoTime`] stands for; None when it is a wait reason.
+fn kind(category: u32) -> Option<(&'static str, &'static str)> {
     const KINDS: [(Spent, &str, &str); 10] = [
         (Spent::Running, "running", "on_core"),
         (Spent::Blocked, "running", "asleep"),
@@ -259,7 +259,7 @@ fn kind(part: u32) -> Option<(&'static str, &'static str)> {
         (Spent::IdleProcessor, "runnable", "idle_processor"),
         (Spent::RunnableUnsplit, "runnable", "unsplit"),
     ];
-    let found = KINDS.into_iter().find(|(spent, ..)| *spent as u32 == part);
+    let found = KINDS.into_iter().find(|(spent, ..)| *spent as u32 == category);
     found.map(|(_, state, cause)| (state, cause))
 }
 
@@ -297,15 +297,15 @@ mod tests {
         let mut reading = Reading::default();
         let state = State::default();
         assert_eq!(turns(&target, &state, &reading), None);
-        let parts = [
+        let categories = [
             (Spent::NoProcessor, 5),
             (Spent::Throttled, 15),
             (Spent::Running, 1000),
             (Spent::RunQueue, 0),
         ];
-        for (part, sum) in parts {
-            let key = (1, Series::GoTime as u16, 7, part as u8);
-            reading.parts.insert(key, Bucket { count: 1, sum });
+        for (category, sum) in categories {
+            let key = (1, Series::GoTime as u16, 7, category as u8);
+            reading.sums.insert(key, Bucket { count: 1, sum });
         }
         let expected = "the P's thread was throttled 75.0 %, no P free 25.0 %";
         assert_eq!(turns(&target, &state, &reading).as_deref(), Some(expected));
@@ -319,7 +319,7 @@ mod tests {
         let mut reading = Reading::default();
         let add = |reading: &mut Reading, origin: u32, sum| {
             let key = (1, Series::GoTime as u16, origin, Spent::Running as u8);
-            reading.parts.insert(key, Bucket { count: 1, sum });
+            reading.sums.insert(key, Bucket { count: 1, sum });
         };
         let rest = |state: &State, reading: &Reading| {
             by_origin(&target, state, reading, Series::GoTime)

@@ -48,7 +48,7 @@ const HOOK: Hook = Hook {
 pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
     // Peers without an id are one.
     let mut counts: BTreeMap<(Option<u32>, u8), u64> = BTreeMap::new();
-    for (id, state, bucket) in reading.parts(target.id, Series::Retransmit) {
+    for (id, state, bucket) in reading.sums(target.id, Series::Retransmit) {
         let id = reading.peers.contains_key(&id).then_some(id);
         *counts.entry((id, state)).or_default() += bucket.count;
     }
@@ -78,7 +78,7 @@ mod tests {
         reading.peers.insert(5, Peer::default());
         for (id, state, count) in [(5, 1, 3), (5, 2, 1), (6, 1, 10), (7, 1, 20), (6, 99, 2)] {
             let key = (1, Series::Retransmit as u16, id, state);
-            reading.parts.insert(key, Bucket { count, sum: count });
+            reading.sums.insert(key, Bucket { count, sum: count });
         }
         let found = metrics(&target, &State::default(), &reading);
         let described: Vec<String> = found[0]

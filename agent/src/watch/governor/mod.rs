@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use agent_common::hits::Probe;
+use agent_common::hits::HitKind;
 use aya::maps::MapError;
 
 use super::{Failures, PendingInterval, PlaneState, Planes, TargetTable, Watched, Window};
@@ -126,7 +126,7 @@ impl Governor {
 
     /// Measures what hits cost.
     fn measure(&mut self, targets: &TargetTable, planes: &Planes) {
-        let mut all = [0; Probe::COUNT];
+        let mut all = [0; HitKind::COUNT];
         for watched in targets.iter() {
             for (all, hits) in all.iter_mut().zip(&watched.overhead.hits) {
                 *all += hits;

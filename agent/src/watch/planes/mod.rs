@@ -123,7 +123,7 @@ impl Planes {
 
     /// Reads how much of the kernel's maps a target uses.
     pub(super) fn read_map_use(&self, watched: &mut Watched) {
-        (watched.made, watched.over) = (self.maps.made(&watched.known), self.maps.over(&watched.known));
+        (watched.usage, watched.refused) = (self.maps.usage(&watched.known), self.maps.refused(&watched.known));
     }
 
     /// Takes over a finished change.
@@ -186,7 +186,7 @@ impl Planes {
         let flag = flag(plane);
         watched.known.flags |= flag;
         watched.plane_mut(plane).open_window(is_first, now);
-        let outcome = self.maps.clear_cut(&watched.known, plane);
+        let outcome = self.maps.clear_cutoff(&watched.known, plane);
         self.note(outcome);
         self.write(watched, flag);
     }
