@@ -61,14 +61,14 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             })
             .collect(),
     });
-    // Settled time only: what the weighed counts stand for.
-    let weighed: Vec<_> = [(&watched.hooks, "hooks"), (&watched.probes, "probes")]
+    // Committed time only: what the extrapolated counts stand for.
+    let extrapolated: Vec<_> = [(&watched.hooks, "hooks"), (&watched.probes, "probes")]
         .into_iter()
-        .filter(|(plane_state, _)| plane_state.weighed)
+        .filter(|(plane_state, _)| plane_state.extrapolated)
         .collect();
     let by_plane = |def: &'static MetricDef, value: fn(&PlaneState) -> u64| Metric {
         def,
-        points: weighed
+        points: extrapolated
             .iter()
             .map(|(plane_state, name)| {
                 watched.target.sum(
@@ -80,13 +80,13 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             .collect(),
     };
     metrics.push(by_plane(&defs::WINDOW_OPEN, |plane_state| {
-        plane_state.weigher.times().0 as u64
+        plane_state.extrapolator.times().0 as u64
     }));
     metrics.push(by_plane(&defs::WINDOW_TIME, |plane_state| {
-        plane_state.weigher.times().1 as u64
+        plane_state.extrapolator.times().1 as u64
     }));
     metrics.push(by_plane(&defs::WINDOW_CUT, |plane_state| plane_state.cuts));
-    if !weighed.is_empty() {
+    if !extrapolated.is_empty() {
         let reserved = (100.0 * watched.benefit.reserved()).round() as i64;
         metrics.push(Metric {
             def: &defs::RESERVED,

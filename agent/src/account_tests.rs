@@ -66,7 +66,7 @@ fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
     let full = ["net.request | full | 1", "go.gc | full | 1"];
     check(&metrics, &defs::SIGNAL_STATE, &[full[0], full[1], partial, off]);
     // Windows of the hooks: what is always in place is full all the same.
-    watched.hooks.weighed = true;
+    watched.hooks.extrapolated = true;
     let windows = "net.request | windows | the budget covers 0.0 % of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[windows, full[1], partial, off]);
@@ -92,7 +92,7 @@ fn hits_and_their_cost_are_told_by_probe_and_windows_only_where_there_are_any() 
     let (probe, programs) = HitKind::ALL[3];
     watched.overhead.hits[probe as usize] = 12;
     watched.overhead.by_kind[probe as usize] = 3456.7;
-    watched.probes.weighed = true;
+    watched.probes.extrapolated = true;
     watched.probes.cuts = 5;
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::OVERHEAD_HITS, &[&format!("{} | 12", programs[0])]);

@@ -5,21 +5,21 @@
 //! (plane 2) are expensive, a trap of about a microsecond each. Both count in windows, as often and as long as the budget pays for, and their figures are
 //! scaled by the share of time that windows cover. Between windows probes are detached, and hooks too while no target's window is open.
 //! `ledger` decides, `bystander` limits what others' windows may cost a target, `tail` says how rare windows must be for the service's latency, `division` divides
-//! the budget between the planes, and `weigh` makes unbiased figures of what the windows saw.
+//! the budget between the planes, and `extrapolate` makes unbiased figures from what the windows saw.
 
 #[cfg(test)]
 mod allowance_tests;
 pub mod bystander;
 pub mod division;
+pub mod extrapolate;
 pub mod ledger;
 pub mod tail;
-pub mod weigh;
 
 pub use agent_common::hits::Plane;
 pub use bystander::Bystander;
 pub use division::Benefit;
+pub use extrapolate::Extrapolator;
 pub use ledger::{Decision, Facts, Ledger};
-pub use weigh::Weigher;
 
 /// What the user allows.
 #[derive(Clone, Copy, Debug, PartialEq)]

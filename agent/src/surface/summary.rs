@@ -240,7 +240,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             (&watched.hooks, "sockets and threads"),
             (&watched.probes, "goroutines or tasks"),
         ] {
-            if plane_state.weighed {
+            if plane_state.extrapolated {
                 let share = 100.0 * plane_state.coverage(reading.time);
                 let _ = write!(costs, "; {what} seen {share:.1} % of the time");
                 let _ = match plane_state.bound() {

@@ -156,7 +156,7 @@ impl Watch {
                 continue;
             };
             let plane_state = watched.plane_mut(plane);
-            let events = plane_state.weigher.settle(reading, target_id, interval);
+            let events = plane_state.extrapolator.commit(reading, target_id, interval);
             plane_state.is_pending = false;
             debug!(
                 "target {target_id}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
@@ -170,8 +170,8 @@ impl Watch {
         }
         for watched in self.targets.with_ended() {
             for plane_state in watched.planes() {
-                if plane_state.weighed {
-                    plane_state.weigher.apply(reading, watched.target.id);
+                if plane_state.extrapolated {
+                    plane_state.extrapolator.apply(reading, watched.target.id);
                 }
             }
         }

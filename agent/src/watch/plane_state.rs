@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     attach::{plan::Probe, uprobe::Links},
-    budget::{Ledger, Plane, Weigher, weigh::Interval},
+    budget::{Extrapolator, Ledger, Plane, extrapolate::Interval},
     clock,
     model::MonoNs,
     overhead::cost::Part,
@@ -55,9 +55,9 @@ pub struct PlaneState {
     pub links: Links,
     /// None without a budget: the window stays open.
     pub ledger: Option<Ledger>,
-    pub weigher: Weigher,
-    /// Whether the window was ever closed: figures are then weighed.
-    pub weighed: bool,
+    pub extrapolator: Extrapolator,
+    /// Whether the window was ever closed: figures are then extrapolated.
+    pub extrapolated: bool,
     /// A window was closed and its counts are not extrapolated yet: see [`PendingInterval`].
     pub is_pending: bool,
     /// Since when a window that the budget pays for waits for a window of the other plane.
@@ -95,8 +95,8 @@ impl PlaneState {
             probes,
             links: Links::default(),
             ledger,
-            weigher: Weigher::new(plane),
-            weighed: false,
+            extrapolator: Extrapolator::new(plane),
+            extrapolated: false,
             is_pending: false,
             waiting_since: None,
             blocked_by: None,
@@ -136,7 +136,7 @@ impl PlaneState {
     /// Share of the time until `now` in which a window was open.
     pub fn coverage(&self, now: MonoNs) -> f64 {
         let (covered, elapsed) = self.times(now);
-        if self.weighed && elapsed > 0.0 {
+        if self.extrapolated && elapsed > 0.0 {
             covered / elapsed
         } else {
             1.0
@@ -145,7 +145,7 @@ impl PlaneState {
 
     /// For how long windows were open until `now`, and the time itself, ns.
     pub fn times(&self, now: MonoNs) -> (f64, f64) {
-        let (covered, elapsed) = self.weigher.times();
+        let (covered, elapsed) = self.extrapolator.times();
         let open = match self.window {
             Window::Open { since } => now.0.saturating_sub(since.0.max(self.interval_start.0)),
             _ => 0,
@@ -166,7 +166,7 @@ impl PlaneState {
         let Window::Open { since } = self.window else {
             return None;
         };
-        self.weighed = true;
+        self.extrapolated = true;
         self.is_pending = true;
         self.cuts += u64::from(cut.is_some());
         let now = clock::now();
@@ -182,7 +182,7 @@ impl PlaneState {
         let Window::Open { since } = self.window else {
             return None;
         };
-        (self.weighed && now.0.saturating_sub(since.0) >= age).then(|| PendingInterval {
+        (self.extrapolated && now.0.saturating_sub(since.0) >= age).then(|| PendingInterval {
             target_id,
             plane: self.plane,
             interval: self.end_interval(since, now, now, false),
@@ -193,7 +193,7 @@ impl PlaneState {
     pub(super) fn end(&mut self, target_id: u32, cut: Option<MonoNs>, now: MonoNs) -> Option<PendingInterval> {
         // If windows were always open, figures are the kernel's own counts.
         let pending = match self.window {
-            Window::Open { since } if self.weighed => Some(PendingInterval {
+            Window::Open { since } if self.extrapolated => Some(PendingInterval {
                 target_id,
                 plane: self.plane,
                 interval: self.end_interval(since, cut.unwrap_or(now), now, false),
@@ -255,7 +255,7 @@ mod tests {
         let pending = plane_state.close_window(TARGET, Some(MonoNs(1400))).unwrap();
         assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Hooks));
         assert_eq!((pending.interval.open, pending.interval.bounded), (400.0, true));
-        assert!(plane_state.is_pending && plane_state.weighed);
+        assert!(plane_state.is_pending && plane_state.extrapolated);
         assert_eq!(plane_state.cuts, 1);
         plane_state.closed();
         assert!(plane_state.close_window(TARGET, None).is_none(), "no window is open");
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn the_interval_of_a_long_window_ends_once_windows_have_been_closed() {
         let mut plane_state = open();
-        let mut end = |weighed: bool, now: u64| {
-            plane_state.weighed = weighed;
+        let mut end = |extrapolated: bool, now: u64| {
+            plane_state.extrapolated = extrapolated;
             let pending = plane_state.end_long_interval(TARGET, MonoNs(now), 1000);
             pending.map(|pending| pending.interval)
         };
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_target_ends_with_its_window() {
         let mut plane_state = open();
-        plane_state.weighed = true;
+        plane_state.extrapolated = true;
         let pending = plane_state.end(TARGET, Some(MonoNs(1400)), MonoNs(2000));
         assert_eq!(pending.map(|pending| pending.interval), interval(1000.0, 400.0, false));
         assert_eq!(plane_state.window, Window::None);

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn no_other_file_lists_signals() {
         let list = "const CHEAP: [&str; 1] = [\"go.gc\"];";
-        for path in ["budget/weigh.rs", "signals/go/stw.rs", TABLE] {
+        for path in ["budget/extrapolate.rs", "signals/go/stw.rs", TABLE] {
             let expected = format!("agent/src/{path} has the name of the signal `go.gc`");
             let text = if path == TABLE {
                 format!("{list} const ALL: [Signal; 1] = [go::gc::SIGNAL];")

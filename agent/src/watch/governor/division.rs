@@ -35,7 +35,10 @@ impl Governor {
             return (0.0, f64::INFINITY);
         };
         let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
-        let planes = watched.planes().into_iter().filter(|plane_state| plane_state.weighed);
+        let planes = watched
+            .planes()
+            .into_iter()
+            .filter(|plane_state| plane_state.extrapolated);
         let windows = planes.count() + usize::from(watched.bystander.as_ref().is_some_and(Bystander::minds));
         (
             watched.capacity.busy(&self.host, load, watched.state.threads()),
@@ -48,7 +51,7 @@ impl Governor {
         let (Some(limits), Some(ledger)) = (self.limits, &mut watched.hooks.ledger) else {
             return;
         };
-        watched.benefit.note(watched.probes.weigher.ready(), ledger.load());
+        watched.benefit.note(watched.probes.extrapolator.ready(), ledger.load());
         ledger.set_limits(limits.of_hooks(watched.benefit.reserved()));
     }
 }

@@ -1,9 +1,9 @@
-//! What windows saw, as figures of the whole time. Pure.
+//! Extrapolates what windows saw to the whole time. Pure.
 //!
-//! A stretch is the time from the end of one window to the end of the next. What its window saw is multiplied by
-//! stretch / window. A wait that lasts `v` is seen only when it lies in the window whole, which of all that begin in a
-//! window of length `w` is (w − v) / w: so its weight is w / (w − v) besides. While the window is always open every weight
-//! is 1, and figures are the kernel's own counts.
+//! An interval is the time from the end of one window to the end of the next. What its window saw is multiplied by
+//! interval / window. A wait of length `v` is seen only if it lies completely in the window. Of the waits that begin in a
+//! window of length `w`, the share (w − v) / w does, so their weight is w / (w − v) in addition. While the window is always
+//! open, every weight is 1, and figures are the kernel's own counts.
 
 use std::collections::HashMap;
 
@@ -12,85 +12,85 @@ use agent_common::histogram::{Bucket, Series};
 use super::Plane;
 use crate::aggregate::{Histogram, store::Reading};
 
-/// Series of what is seen at its end alone: how long it was does not say whether a window sees it.
+/// Series whose values are seen at their end only: whether a window sees one does not depend on its length.
 const AT_END: &[Series] = &[Series::GoAssist];
-/// Series of what was ready and did not run.
+/// Series of the time between ready and running.
 const READY: &[Series] = &[Series::GoRunnable, Series::TokioWake];
-/// Values of over this share of a window are too rarely seen whole for their weight to mean much: it grows no further.
+/// Values longer than this share of a window are rarely seen. Their weight does not grow further.
 const LONGEST: f64 = 0.75;
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Weighed {
+struct Extrapolated {
     count: f64,
     sum: f64,
 }
 
-/// One plane's weighed figures of one target, cumulative.
+/// The extrapolated figures of one plane of one target, cumulative.
 #[derive(Debug)]
-pub struct Weigher {
+pub struct Extrapolator {
     plane: Plane,
-    /// The kernel's counts at the last settling.
+    /// The kernel's counts at the last commit.
     histograms: HashMap<(u16, u32), Histogram>,
     counters: HashMap<(u16, u32), u64>,
-    weighed: HashMap<(u16, u32, u16), Weighed>,
-    weighed_counters: HashMap<(u16, u32), f64>,
-    /// Sums that are kept in parts, at the last settling and weighed.
-    parts: HashMap<(u16, u32, u8), Bucket>,
-    weighed_parts: HashMap<(u16, u32, u8), Weighed>,
-    /// Time covered by windows, and time, ns.
+    extrapolated: HashMap<(u16, u32, u16), Extrapolated>,
+    extrapolated_counters: HashMap<(u16, u32), f64>,
+    /// Sums by category, at the last commit and extrapolated.
+    sums: HashMap<(u16, u32, u8), Bucket>,
+    extrapolated_sums: HashMap<(u16, u32, u8), Extrapolated>,
+    /// Time that windows covered, and all time, ns.
     covered: f64,
     elapsed: f64,
-    /// How many goroutines or tasks were ready and did not run in the last window, on average.
+    /// Goroutines or tasks that were ready and did not run in the last window, on average.
     ready: f64,
 }
 
 /// A window and the time it stands for, ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// Since the last one's end.
+    /// Since the end of the previous window.
     pub elapsed: f64,
-    /// Of it, open.
+    /// How long the window was open.
     pub open: f64,
-    /// The window was opened and closed within: long waits are cut off at both ends.
+    /// Whether the window was opened and closed within the interval: then long waits are cut off at both ends.
     pub bounded: bool,
 }
 
-impl Weigher {
-    /// Nothing seen yet.
+impl Extrapolator {
+    /// Without any figures yet.
     pub fn new(plane: Plane) -> Self {
         Self {
             plane,
             histograms: HashMap::new(),
             counters: HashMap::new(),
-            weighed: HashMap::new(),
-            weighed_counters: HashMap::new(),
-            parts: HashMap::new(),
-            weighed_parts: HashMap::new(),
+            extrapolated: HashMap::new(),
+            extrapolated_counters: HashMap::new(),
+            sums: HashMap::new(),
+            extrapolated_sums: HashMap::new(),
             covered: 0.0,
             elapsed: 0.0,
             ready: 0.0,
         }
     }
 
-    /// What its windows see.
+    /// The series that are counted in this plane's windows.
     fn series(&self) -> impl Iterator<Item = &'static Series> + use<> {
         let plane = Some(self.plane);
         Series::ALL.iter().filter(move |series| series.plane() == plane)
     }
 
-    /// Adds what came in `stretch`, at whose end `reading` was taken, and returns how many events of histograms.
-    pub fn settle(&mut self, reading: &Reading, target_id: u32, stretch: Interval) -> u64 {
-        self.elapsed += stretch.elapsed;
-        self.covered += stretch.open;
-        if stretch.open <= 0.0 {
+    /// Adds what was counted in `interval`, at whose end `reading` was taken; returns the number of values in histograms.
+    pub fn commit(&mut self, reading: &Reading, target_id: u32, interval: Interval) -> u64 {
+        self.elapsed += interval.elapsed;
+        self.covered += interval.open;
+        if interval.open <= 0.0 {
             return 0;
         }
         let mut events = 0;
-        let factor = (stretch.elapsed / stretch.open).max(1.0);
-        // How many begin in a window for one that lies in it whole.
+        let factor = (interval.elapsed / interval.open).max(1.0);
+        // How many begin in a window for each that lies completely in it.
         let whole = |value: f64| {
-            if stretch.bounded {
-                1.0 / (1.0 - (value / stretch.open).min(LONGEST))
+            if interval.bounded {
+                1.0 / (1.0 - (value / interval.open).min(LONGEST))
             } else {
                 1.0
             }
@@ -102,14 +102,14 @@ impl Weigher {
                 let before = self.histograms.entry(key).or_default();
                 for (index, bucket) in now.since(before).buckets() {
                     if READY.contains(series) {
-                        self.ready += bucket.sum as f64 / stretch.open;
+                        self.ready += bucket.sum as f64 / interval.open;
                     }
                     events += bucket.count;
                     let value = bucket.sum as f64 / bucket.count as f64;
                     let weight = factor * whole(value);
-                    let weighed = self.weighed.entry((*series as u16, id, index)).or_default();
-                    weighed.count += bucket.count as f64 * weight;
-                    weighed.sum += bucket.sum as f64 * weight;
+                    let extrapolated = self.extrapolated.entry((*series as u16, id, index)).or_default();
+                    extrapolated.count += bucket.count as f64 * weight;
+                    extrapolated.sum += bucket.sum as f64 * weight;
                 }
                 before.clone_from(now);
             }
@@ -119,31 +119,32 @@ impl Weigher {
                 .filter(|((of, kind, _), _)| *of == target_id && *kind == *series as u16);
             for ((_, kind, id), now) in of_series {
                 let before = self.counters.entry((*kind, *id)).or_default();
-                *self.weighed_counters.entry((*kind, *id)).or_default() += now.saturating_sub(*before) as f64 * factor;
+                *self.extrapolated_counters.entry((*kind, *id)).or_default() +=
+                    now.saturating_sub(*before) as f64 * factor;
                 *before = *now;
             }
-            for (id, part, now) in reading.sums(target_id, *series) {
-                let key = (*series as u16, id, part);
-                let before = std::mem::replace(self.parts.entry(key).or_default(), now);
+            for (id, category, now) in reading.sums(target_id, *series) {
+                let key = (*series as u16, id, category);
+                let before = std::mem::replace(self.sums.entry(key).or_default(), now);
                 let count = now.count.saturating_sub(before.count) as f64;
                 if count > 0.0 {
                     let sum = now.sum.saturating_sub(before.sum) as f64;
-                    // A part keeps no single values: their mean stands for them.
+                    // A sum has no single values: their mean is used.
                     let weight = if AT_END.contains(series) {
                         factor
                     } else {
                         factor * whole(sum / count)
                     };
-                    let weighed = self.weighed_parts.entry(key).or_default();
-                    weighed.count += count * weight;
-                    weighed.sum += sum * weight;
+                    let extrapolated = self.extrapolated_sums.entry(key).or_default();
+                    extrapolated.count += count * weight;
+                    extrapolated.sum += sum * weight;
                 }
             }
         }
         events
     }
 
-    /// Puts the weighed figures in the place of the windows' own.
+    /// Replaces the figures of the windows with the extrapolated ones.
     pub fn apply(&self, reading: &mut Reading, target_id: u32) {
         let windowed = |series: u16| self.series().any(|windowed| *windowed as u16 == series);
         reading
@@ -155,12 +156,12 @@ impl Weigher {
         reading
             .sums
             .retain(|(of, series, ..), _| *of != target_id || !windowed(*series));
-        for ((series, id, index), weighed) in &self.weighed {
-            // The sum goes with the rounded count: a bucket's mean stays within its bounds.
-            let count = weighed.count.round();
+        for ((series, id, index), extrapolated) in &self.extrapolated {
+            // The sum belongs to the rounded count: so the bucket's mean stays within its bounds.
+            let count = extrapolated.count.round();
             let bucket = Bucket {
                 count: count as u64,
-                sum: (weighed.sum / weighed.count * count).round() as u64,
+                sum: (extrapolated.sum / extrapolated.count * count).round() as u64,
             };
             if bucket.count > 0 {
                 reading
@@ -170,15 +171,15 @@ impl Weigher {
                     .add(*index, bucket);
             }
         }
-        for ((series, id), count) in &self.weighed_counters {
+        for ((series, id), count) in &self.extrapolated_counters {
             reading.counters.insert((target_id, *series, *id), count.round() as u64);
         }
-        for ((series, id, part), weighed) in &self.weighed_parts {
+        for ((series, id, category), extrapolated) in &self.extrapolated_sums {
             let bucket = Bucket {
-                count: weighed.count.round() as u64,
-                sum: weighed.sum.round() as u64,
+                count: extrapolated.count.round() as u64,
+                sum: extrapolated.sum.round() as u64,
             };
-            reading.sums.insert((target_id, *series, *id, *part), bucket);
+            reading.sums.insert((target_id, *series, *id, *category), bucket);
         }
     }
 
@@ -187,7 +188,7 @@ impl Weigher {
         self.ready
     }
 
-    /// Time that windows covered, and time, ns.
+    /// Time that windows covered, and all time, ns.
     pub fn times(&self) -> (f64, f64) {
         (self.covered, self.elapsed)
     }
@@ -219,48 +220,48 @@ mod tests {
             .or_default() += count;
     }
 
-    fn weighed(weigher: &Weigher, reading: &Reading) -> Histogram {
+    fn extrapolated(extrapolator: &Extrapolator, reading: &Reading) -> Histogram {
         let mut reading = reading.clone();
-        weigher.apply(&mut reading, TARGET_ID);
+        extrapolator.apply(&mut reading, TARGET_ID);
         reading.whole(TARGET_ID, Series::GoRunnable)
     }
 
     #[test]
     fn an_open_window_changes_nothing() {
-        let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
+        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
         for round in 1..50 {
             add(&mut reading, 1000 * round, round);
-            let stretch = Interval {
+            let interval = Interval {
                 elapsed: 1e9,
                 open: 1e9,
                 bounded: false,
             };
-            weigher.settle(&reading, TARGET_ID, stretch);
+            extrapolator.commit(&reading, TARGET_ID, interval);
             assert_eq!(
-                weighed(&weigher, &reading),
+                extrapolated(&extrapolator, &reading),
                 reading.whole(TARGET_ID, Series::GoRunnable)
             );
         }
-        assert_eq!(weigher.times(), (49e9, 49e9));
+        assert_eq!(extrapolator.times(), (49e9, 49e9));
     }
 
     #[test]
-    fn a_window_stands_for_its_stretch() {
-        let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
+    fn a_window_stands_for_its_interval() {
+        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
         for (count, elapsed) in [(10, 4e9), (20, 1e9)] {
             add(&mut reading, 1000, count);
-            let stretch = Interval {
+            let interval = Interval {
                 elapsed,
                 open: 1e9,
                 bounded: false,
             };
-            weigher.settle(&reading, TARGET_ID, stretch);
+            extrapolator.commit(&reading, TARGET_ID, interval);
         }
         let mut after = reading.clone();
-        weigher.apply(&mut after, TARGET_ID);
+        extrapolator.apply(&mut after, TARGET_ID);
         assert_eq!(after.whole(TARGET_ID, Series::GoRunnable).count(), 60);
         assert_eq!(after.counter(TARGET_ID, Series::GoUnstamped), 60);
-        assert_eq!(weigher.times(), (2e9, 5e9));
+        assert_eq!(extrapolator.times(), (2e9, 5e9));
         // Other targets' figures, and those that do not depend on windows, stay.
         reading
             .histograms
@@ -268,23 +269,23 @@ mod tests {
         reading
             .histograms
             .insert((TARGET_ID, Series::RunQueue as u16, 0), Histogram::default());
-        weigher.apply(&mut reading, TARGET_ID);
+        extrapolator.apply(&mut reading, TARGET_ID);
         assert_eq!(reading.histograms.len(), 3);
     }
 
     #[test]
     fn quantiles_stay_in_order_when_counts_are_rounded() {
-        let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
+        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
         for value in [1000, 1900, 2500] {
             add(&mut reading, value, 1);
         }
-        let stretch = Interval {
+        let interval = Interval {
             elapsed: 1.45e9,
             open: 1e9,
             bounded: true,
         };
-        weigher.settle(&reading, TARGET_ID, stretch);
-        let found = weighed(&weigher, &reading);
+        extrapolator.commit(&reading, TARGET_ID, interval);
+        let found = extrapolated(&extrapolator, &reading);
         for (index, bucket) in found.buckets() {
             let (low, high) = agent_common::histogram::bounds_of(index);
             let mean = bucket.sum / bucket.count;
@@ -292,11 +293,11 @@ mod tests {
         }
     }
 
-    /// Waits of three lengths begin at random; what windows of 100 ms in every second see is weighed.
+    /// Waits of three lengths begin at random; what windows of 100 ms in every second see is extrapolated.
     #[test]
     fn short_and_long_waits_are_counted_alike() {
         let mut random = fastrand::Rng::with_seed(1);
-        let (mut weigher, mut reading) = (Weigher::new(Plane::Probes), Reading::default());
+        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
         let lengths = [10_000u64, 20_000_000, 50_000_000];
         let (seconds, each) = (2000u64, 40);
         let mut waits: Vec<(u64, u64)> = Vec::new();
@@ -317,14 +318,14 @@ mod tests {
                 }
                 next += 1;
             }
-            let stretch = Interval {
+            let interval = Interval {
                 elapsed: 1e9,
                 open: 1e8,
                 bounded: true,
             };
-            weigher.settle(&reading, TARGET_ID, stretch);
+            extrapolator.commit(&reading, TARGET_ID, interval);
         }
-        let found = weighed(&weigher, &reading);
+        let found = extrapolated(&extrapolator, &reading);
         for length in lengths {
             let count = found
                 .buckets()
