@@ -1,6 +1,7 @@
 //! What each signal means: its attach points, its events as spans, its histograms as metrics. One signal a file, under the
 //! same path in `agent-common`, `agent-ebpf` and `telemetry`; this registry is the only list of them.
 
+pub mod docs;
 pub mod events;
 pub mod go;
 pub mod net;
@@ -14,7 +15,7 @@ pub mod tokio;
 
 use std::io;
 
-use agent_common::target::Target as KernelTarget;
+use agent_common::{histogram::Series, hits::HitKind, target::Target as KernelTarget};
 
 use crate::{
     aggregate::store::Reading,
@@ -36,6 +37,10 @@ pub struct Signal {
     pub telemetry: &'static Defs,
     /// How it is had of the kernel, if that is the way.
     pub hook: Option<Hook>,
+    /// What its programs are counted as, when a target pays for them.
+    pub probes: &'static [HitKind],
+    /// What they count for it.
+    pub series: &'static [Series],
     /// Its probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
     pub always: bool,
     /// What it has of other signals.
@@ -63,6 +68,8 @@ impl Signal {
             name,
             telemetry,
             hook: None,
+            probes: &[],
+            series: &[],
             always: false,
             needs: &[],
             start: None,

@@ -64,6 +64,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
 
 /// What stands beside the agent's signals and is none, and why; a folder by its trailing slash.
 const BESIDE: &[(&str, &str)] = &[
+    ("docs.rs", "the page of all signals"),
     ("events.rs", "what the events of all signals become"),
     ("plan/", "composes the plans of all signals"),
     ("points.rs", "what metrics and spans of all signals are made with"),

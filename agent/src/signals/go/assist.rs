@@ -8,6 +8,7 @@ use agent_common::{
         assist::{Assists, Payer},
     },
     histogram::Series,
+    hits::HitKind,
 };
 
 use crate::{
@@ -27,6 +28,8 @@ pub const NAME: &str = "go.assist";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::GoAssist],
+    series: &[Series::GoAssist],
     events: &[EventKind::of::<Assists>()],
     ..Signal::new(NAME, &DEFS, metrics)
 };

@@ -1,9 +1,12 @@
 //! A GC cycle as a trace: sweep termination (stopped world), concurrent mark, mark termination (stopped world), by the
 //! runtime's own clock.
 
-use agent_common::go::{
-    gc::Cycle,
-    stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
+use agent_common::{
+    go::{
+        gc::Cycle,
+        stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
+    },
+    hits::HitKind,
 };
 
 use super::{assist, stw};
@@ -28,6 +31,7 @@ pub const NAME: &str = "go.gc";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::GoGcCycle],
     always: true,
     needs: &[
         Need {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series};
+use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series, hits::HitKind};
 
 use crate::{
     aggregate::store::Reading,
@@ -19,7 +19,11 @@ use crate::{
 pub const NAME: &str = "go.handoff";
 
 /// What the agent knows of it.
-pub const SIGNAL: Signal = Signal::new(NAME, &DEFS, metrics);
+pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::GoHandoff],
+    series: &[Series::GoHandoff],
+    ..Signal::new(NAME, &DEFS, metrics)
+};
 
 /// Where a P that is handed off is seen, and where its caller stands then.
 pub fn plan(image: &GoImage, plan: &mut Plan) {

@@ -4,6 +4,7 @@
 use agent_common::{
     go::sched::{Source, UNREAD, Wait, Waker},
     histogram::Series,
+    hits::HitKind,
 };
 
 use crate::{
@@ -39,6 +40,22 @@ pub const NAME: &str = "go.sched";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[
+        HitKind::GoExecute,
+        HitKind::GoRunqput,
+        HitKind::GoGosched,
+        HitKind::GoExitsyscall,
+        HitKind::GoNetpoll,
+        HitKind::GoInjectglist,
+        HitKind::GoPark,
+        HitKind::GoExit,
+    ],
+    series: &[
+        Series::GoRunnable,
+        Series::GoUnstamped,
+        Series::GoWaiting,
+        Series::GoTime,
+    ],
     start: Some(|_, state, thresholds, kernel| {
         kernel.slow_wait = thresholds.wait;
         kernel.reported_reasons = reported_reasons(&state.wait_reasons);

@@ -3,6 +3,7 @@
 use agent_common::{
     go::stw::{MARK_TERMINATION, NONE, START, SWEEP_TERMINATION, Stop},
     histogram::Series,
+    hits::HitKind,
 };
 
 use crate::{
@@ -33,6 +34,8 @@ pub const NAME: &str = "go.stw";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::GoStw, HitKind::GoStop],
+    series: &[Series::GoStop],
     always: true,
     needs: &[
         Need {

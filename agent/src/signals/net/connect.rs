@@ -1,6 +1,6 @@
 //! TCP connects of a target: SYN sent → established.
 
-use agent_common::{histogram::Series, net::connect::Connect};
+use agent_common::{histogram::Series, hits::HitKind, net::connect::Connect};
 
 use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
 use crate::{
@@ -21,6 +21,8 @@ pub const NAME: &str = "net.connect";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::NetState],
+    series: &[Series::Connect, Series::ConnectFailed],
     hook: Some(HOOK),
     events: &[EventKind::of::<Connect>()],
     ..Signal::new(NAME, &DEFS, metrics)

@@ -3,6 +3,7 @@
 
 use agent_common::{
     histogram::Series,
+    hits::HitKind,
     net::{ROLE_SERVER, request::Request},
 };
 
@@ -28,6 +29,13 @@ pub const NAME: &str = "net.request";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::NetMoved],
+    series: &[
+        Series::ServerRequest,
+        Series::ClientRequest,
+        Series::ServerUnanswered,
+        Series::ClientUnanswered,
+    ],
     hook: Some(HOOK),
     start: Some(|_, _, thresholds, kernel| kernel.slow_request = thresholds.request),
     events: &[EventKind::of::<Request>()],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::{histogram::Series, net::retransmit::state_name};
+use agent_common::{histogram::Series, hits::HitKind, net::retransmit::state_name};
 
 use super::{connect, peer_attributes, request};
 use crate::{
@@ -19,6 +19,8 @@ pub const NAME: &str = "net.retransmit";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::NetRetransmit],
+    series: &[Series::Retransmit],
     hook: Some(HOOK),
     needs: &[
         Need {

@@ -1,6 +1,6 @@
 //! How long the target's threads wait for a core.
 
-use agent_common::histogram::Series;
+use agent_common::{histogram::Series, hits::HitKind};
 
 use crate::{
     aggregate::store::Reading,
@@ -16,6 +16,8 @@ pub const NAME: &str = "thread.run_queue";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::ThreadWakeup, HitKind::ThreadSwitch],
+    series: &[Series::RunQueue],
     hook: Some(HOOK),
     check: Some(Check {
         what: "delays",

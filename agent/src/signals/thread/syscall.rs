@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use agent_common::{histogram::Series, thread::syscall::Syscall};
+use agent_common::{histogram::Series, hits::HitKind, thread::syscall::Syscall};
 
 use crate::{
     aggregate::store::Reading,
@@ -26,6 +26,8 @@ pub const NAME: &str = "thread.syscall";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::ThreadSyscall],
+    series: &[Series::Syscall, Series::GoSyscall],
     hook: Some(HOOK),
     events: &[EventKind::of::<Syscall>()],
     ..Signal::new(NAME, &DEFS, metrics)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_common::{
     histogram::Series,
+    hits::HitKind,
     target::WORKER_OTHER,
     tokio::poll::{BLOCKING, Poll, UNENDED},
 };
@@ -34,6 +35,14 @@ pub const NAME: &str = "tokio.poll";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::TokioPollBegin, HitKind::TokioPollEnd, HitKind::TokioPark],
+    series: &[
+        Series::TokioPoll,
+        Series::TokioUnended,
+        Series::TokioUnmatched,
+        Series::TokioBlocking,
+        Series::TokioBusy,
+    ],
     start: Some(|_, _, thresholds, kernel| kernel.slow_poll = thresholds.poll),
     events: &[EventKind::of::<Poll>()],
     check: Some(Check {

@@ -2,6 +2,7 @@
 
 use agent_common::{
     histogram::Series,
+    hits::HitKind,
     tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK},
 };
 
@@ -23,6 +24,8 @@ pub const NAME: &str = "tokio.wake";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
+    probes: &[HitKind::TokioSchedule, HitKind::TokioSpawn],
+    series: &[Series::TokioWake],
     check: Some(Check {
         what: "wakes",
         count: |target, _, reading| reading.whole(target.id, Series::TokioWake).count(),
