@@ -66,9 +66,9 @@ mod machine {
         [&raw const regs.rdi, &raw const regs.rsi, &raw const regs.rdx]
     }
 
-    /// The address of the instruction, and of the stack's top.
+    /// Instruction pointer and stack pointer.
     #[inline(always)]
-    pub fn place(regs: &pt_regs) -> (u64, u64) {
+    pub fn ip_and_sp(regs: &pt_regs) -> (u64, u64) {
         (regs.rip, regs.rsp)
     }
 
@@ -120,9 +120,9 @@ mod machine {
         ]
     }
 
-    /// The address of the instruction, and of the stack's top.
+    /// Instruction pointer and stack pointer.
     #[inline(always)]
-    pub fn place(regs: &pt_regs) -> (u64, u64) {
+    pub fn ip_and_sp(regs: &pt_regs) -> (u64, u64) {
         (regs.pc, regs.sp)
     }
 
@@ -133,7 +133,7 @@ mod machine {
     }
 }
 
-pub use machine::{arguments, go_arguments, go_fourth_argument, go_g, is_idle, link, place};
+pub use machine::{arguments, go_arguments, go_fourth_argument, go_g, ip_and_sp, is_idle, link};
 
 /// The g of the current thread, in a kernel hook: in thread-local storage.
 #[cfg(bpf_target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 //! plane 2, and says "watching" of each process. Until it is interrupted. `cargo xtask bench overhead` measures with it.
 
 use agent::{
-    attach::uprobe::{self, Links, Place},
+    attach::uprobe::{self, Links, LoadedExe},
     discover::Process,
     inspect::inspect,
     pipeline, signals,
@@ -22,11 +22,11 @@ async fn main() -> Result<()> {
         let bias = process
             .bias(image.elf())
             .with_context(|| format!("process {pid} is not where its executable says"))?;
-        let place = Place::of(&process, bias);
+        let exe = LoadedExe::of(&process, bias);
         let mut plan = signals::plan::plan(&*image, bias, &[signals::go::gc::NAME.to_owned()]);
         for probe in &mut plan.probes {
             probe.program = EMPTY;
-            uprobe::attach(&mut object, &place, probe, &mut links)?;
+            uprobe::attach(&mut object, &exe, probe, &mut links)?;
         }
         println!("traps: watching {pid}: {} empty probes", plan.probes.len());
     }

@@ -3,10 +3,10 @@
 
 use crate::{event::Header, layout, shared};
 
-/// p.gcAssistTime over this, ns, is added to gcController.assistTime, and begins anew (runtime/mgcpacer.go, gcAssistTimeSlack).
+/// p.gcAssistTime over this, ns, is added to gcController.assistTime, and p.gcAssistTime is reset to 0 (runtime/mgcpacer.go, gcAssistTimeSlack).
 pub const SLACK: u64 = 5000;
 
-/// Origins that are told apart in a cycle; the others are one.
+/// Origins (start functions) that are reported for each cycle; the others are summed up.
 pub const PAYERS: usize = 8;
 
 shared! {
@@ -18,17 +18,17 @@ shared! {
         pub target_id: u64,
     }
 
-    /// What a P had assist_times when an assist on it ended.
+    /// A P's assist time when an assist on it ended.
     pub struct AssistTime {
-        /// p.gcAssistTime, ns; 0 when it began anew.
+        /// p.gcAssistTime, ns; 0 when it was reset.
         pub time: u64,
-        /// The window that saw it: the time that was opened at.
+        /// The window that saw it, by the time at which it was opened.
         pub window: u64,
-        /// work.cycles: every cycle begins anew (gcControllerState.startCycle).
+        /// work.cycles: each cycle resets p.gcAssistTime (gcControllerState.startCycle).
         pub cycle: u64,
     }
 
-    /// Key of who pays in the cycle under way.
+    /// Key of a payer in the current cycle.
     pub struct PayerKey {
         /// The target's id.
         pub target_id: u32,
@@ -36,9 +36,9 @@ shared! {
         pub rank: u32,
     }
 
-    /// What goroutines of one origin paid.
+    /// What goroutines with one start function paid.
     pub struct Payer {
-        /// Entry of the function they were started with.
+        /// Entry of that function.
         pub startpc: u64,
         /// ns.
         pub time: u64,
@@ -46,14 +46,14 @@ shared! {
 }
 
 shared! {
-    /// All assists of a cycle that lay in a window whole. Its [`super::gc::Cycle`] comes next.
+    /// All assists of a cycle that lay completely in a window. Its [`super::gc::Cycle`] comes next.
     pub struct Assists {
         pub header: Header,
         /// memstats.numgc: the cycle's number, from 1.
         pub number: u64,
         /// In no order; 0 where there are no more.
         pub payers: [Payer; PAYERS],
-        /// Time of all others, ns.
+        /// Sum of all others, ns.
         pub others: u64,
     }
 }

@@ -32,7 +32,7 @@ shared! {
         pub memory_limit: i64,
         /// GOMAXPROCS at the cycle's begin.
         pub max_procs: u32,
-        /// 1 when runtime.GC() or debug.FreeOSMemory asked for it.
+        /// 1 when runtime.GC() or debug.FreeOSMemory started it.
         pub forced: u32,
     }
 }

@@ -1,4 +1,4 @@
-//! Go's runtime: where its facts stand in a process.
+//! Go's runtime: where its data is in a process.
 
 pub mod assist;
 pub mod gc;
@@ -29,7 +29,7 @@ shared! {
         pub sched: u64,
         /// Address of runtime.gomaxprocs.
         pub gomaxprocs: u64,
-        /// Where the executable would begin that is linked at 0: its functions are less than 4 GiB above, and a plugin's are not.
+        /// Run-time address of link-time address 0 in the executable: its functions are less than 4 GiB above, and a plugin's are not.
         pub base: u64,
         pub g_goid: u32,
         pub g_parent_goid: u32,
@@ -64,11 +64,11 @@ shared! {
         pub gc_idle_time: u32,
         pub mem_numgc: u32,
         pub g_preempt: u32,
-        /// g.sched.pc: where it goes on; g.sched.bp: the frame pointer there.
+        /// g.sched.pc: where it continues; g.sched.bp: the frame pointer there.
         pub g_sched_pc: u32,
         pub g_sched_bp: u32,
         pub sched_runq_tail: u32,
-        /// What the version's worldStop says: [`stw::NONE`], [`stw::START`] or [`stw::TIMES`].
+        /// What the version's worldStop holds: [`stw::NONE`], [`stw::START`] or [`stw::TIMES`].
         pub world_stop: u32,
         pub g_sched_sp: u32,
         pub p_runnext: u32,
@@ -77,15 +77,15 @@ shared! {
         pub gc_memory_limit: u32,
         pub gc_percent_heap_goal: u32,
         pub p_gc_assist_time: u32,
-        /// Where handoffp's return address is: a distance from the stack pointer, or [`handoff::IN_LINK_REGISTER`].
+        /// Where handoffp's return address is: an offset from the stack pointer, or [`handoff::IN_LINK_REGISTER`].
         pub handoff_return: u32,
         pub pad: u32,
     }
 }
 
 impl Layout {
-    /// What goroutines' time is kept by, where it is split by the function that they were started with: the low half of its address; 0 of
-    /// one that is not in the executable, such as a plugin's, which could stand for another's.
+    /// The id of a start function, by which goroutines' time is split: the low half of its address. 0 for one outside the executable,
+    /// such as a plugin's, which could have the id of another.
     #[inline(always)]
     pub fn origin(&self, startpc: u64) -> u32 {
         if startpc.wrapping_sub(self.base) >> 32 == 0 {

@@ -1,4 +1,4 @@
-//! Threads and the kernel: its scheduler, and what they ask it for.
+//! Threads and the kernel: its scheduler, and system calls.
 
 pub mod run_queue;
 pub mod syscall;

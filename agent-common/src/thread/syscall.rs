@@ -3,9 +3,9 @@
 use crate::{event::Header, layout, shared};
 
 shared! {
-    /// A system call under way on a thread.
+    /// A system call in progress on a thread.
     pub struct Call {
-        /// CLOCK_MONOTONIC, ns: since when; 0 when none is.
+        /// CLOCK_MONOTONIC, ns: when it began; 0 when there is none.
         pub since: u64,
         /// The target's id.
         pub target_id: u32,
@@ -13,7 +13,7 @@ shared! {
         pub number: u32,
     }
 
-    /// A system call over the threshold that is no idleness; it ended at `header.time`.
+    /// A system call over the threshold that is not a wait for events. It ended at `header.time`.
     pub struct Syscall {
         pub header: Header,
         /// CLOCK_MONOTONIC, ns.

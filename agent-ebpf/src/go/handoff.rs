@@ -16,7 +16,7 @@ pub fn go_handoff(ctx: ProbeContext) -> u32 {
     let regs = unsafe { &*ctx.regs };
     let caller = match target.go.handoff_return {
         IN_LINK_REGISTER => Some(arch::link(regs)),
-        above => read::user(arch::place(regs).1 + u64::from(above)),
+        above => read::user(arch::ip_and_sp(regs).1 + u64::from(above)),
     };
     match caller {
         Some(caller) => record::count(target, Series::GoHandoff, caller as u32),

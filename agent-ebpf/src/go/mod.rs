@@ -3,9 +3,9 @@ pub mod gc;
 mod goroutine;
 pub mod handoff;
 mod ready;
+mod run;
 pub mod sched;
 pub mod stw;
-mod turn;
 
 use aya_ebpf::programs::ProbeContext;
 

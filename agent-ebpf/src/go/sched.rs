@@ -14,7 +14,7 @@ use super::{
     arguments, current,
     goroutine::{key, known, ran, spent},
     ready::{Begin, listed, ready, waited, wakes},
-    turn::turn_came,
+    run::starts,
 };
 use crate::{
     maps::{GOROUTINES, probed},
@@ -176,7 +176,7 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
         return 0;
     };
     if goroutine.state == RUNNABLE {
-        turn_came(target, goroutine, g, tid, now);
+        starts(target, goroutine, g, tid, now);
     } else {
         record::count(target, Series::GoUnstamped, 0);
         // Started directly: one of the runtime's own workers, or a wait that was over before it had begun.

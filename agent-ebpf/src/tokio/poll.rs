@@ -112,8 +112,8 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
     if thread.target_id == target.id && thread.busy_since >= target.probes_since {
-        let worker = told_apart(target, tid);
-        record::value(target, Series::TokioBusy, worker, now.saturating_sub(thread.busy_since));
+        let id = worker_id(target, tid);
+        record::value(target, Series::TokioBusy, id, now.saturating_sub(thread.busy_since));
         thread.busy_since = 0;
     }
     0
@@ -121,17 +121,17 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
 
 /// What a worker's thread is counted under: itself, or what all are that came when others had its place.
 #[inline(always)]
-fn told_apart(target: &Target, tid: u32) -> u32 {
+fn worker_id(target: &Target, tid: u32) -> u32 {
     let Some(usage) = USAGE.get_ptr_mut(target.index) else {
         return WORKER_OTHER;
     };
     let (row, at) = worker(tid);
     // SAFETY: an element of an array that lives as long as this object; of two threads that want one place at once the last has it.
-    let place = unsafe { &mut (*usage).workers[row][at] };
-    if *place == 0 {
-        *place = tid;
+    let worker = unsafe { &mut (*usage).workers[row][at] };
+    if *worker == 0 {
+        *worker = tid;
     }
-    if *place == tid { tid } else { WORKER_OTHER }
+    if *worker == tid { tid } else { WORKER_OTHER }
 }
 
 /// The type id of a task, by its vtable; 0 when it is not known.

@@ -61,14 +61,14 @@ fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
     let regs = unsafe { &*ctx.regs };
     let [first, second, third] = arch::arguments(regs);
     let (first, second, third) = (register(first), register(second), register(third));
-    let (ip, stack) = arch::place(regs);
+    let (ip, stack) = arch::ip_and_sp(regs);
     // SAFETY: written by user space before the probe is attached, never changed.
-    let place = unsafe { TOKIO_SITES.get(SiteKey { ip, target_id }) }.copied()?;
-    match place {
+    let location = unsafe { TOKIO_SITES.get(SiteKey { ip, target_id }) }.copied()?;
+    match location {
         IN_RDI => Some(first),
         IN_RSI => Some(second),
         IN_RDX => Some(third),
-        place if place & ON_STACK != 0 => read::user(stack + u64::from(place & !ON_STACK)),
+        location if location & ON_STACK != 0 => read::user(stack + u64::from(location & !ON_STACK)),
         _ => None,
     }
 }

@@ -5,27 +5,27 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use super::{
     plan::Probe,
-    uprobe::{AttachError, Place},
+    uprobe::{AttachError, LoadedExe},
 };
 use crate::{deadline, memory::Memory};
 
 /// Of each probe, whether the file still holds the bytes that were proved.
-pub(super) fn unchanged(place: &Place, probes: &[Probe]) -> Vec<Result<(), AttachError>> {
+pub(super) fn unchanged(exe: &LoadedExe, probes: &[Probe]) -> Vec<Result<(), AttachError>> {
     if probes.is_empty() {
         return Vec::new();
     }
-    let places: Vec<_> = probes
+    let sites: Vec<_> = probes
         .iter()
         .map(|Probe { site, .. }| (site.file_offset, site.bytes.len()))
         .collect();
-    let path = place.exe.clone();
-    let read = deadline::soon(place.pid, move || {
+    let path = exe.path.clone();
+    let read = deadline::soon(exe.pid, move || {
         let file = File::open(path)?;
         let read = |(offset, length): (u64, usize)| {
             let mut found = vec![0; length];
             file.read_exact_at(&mut found, offset).map(|()| found)
         };
-        Ok(places.into_iter().map(read).collect::<Vec<_>>())
+        Ok(sites.into_iter().map(read).collect::<Vec<_>>())
     });
     let read = read.unwrap_or_else(|error| {
         let again = || io::Error::new(error.kind(), error.to_string());
@@ -49,8 +49,8 @@ pub(super) fn unchanged(place: &Place, probes: &[Probe]) -> Vec<Result<(), Attac
 /// Whether the process still has the bytes that were proved where a probe was put, and no breakpoint: the kernel has put it into another
 /// file than the one that is mapped there (linux, kernel/events/uprobes.c, goes by the inode that a path leads to). What is true of
 /// one is of all in that file; what cannot be read says nothing.
-pub(super) fn is_missed(place: &Place, probe: &Probe) -> bool {
-    let (pid, address) = (place.pid, probe.site.vaddr.wrapping_add(place.bias));
+pub(super) fn is_missed(exe: &LoadedExe, probe: &Probe) -> bool {
+    let (pid, address) = (exe.pid, probe.site.vaddr.wrapping_add(exe.bias));
     let mut found = vec![0; probe.site.bytes.len()];
     let read = deadline::MEMORY.within(pid, deadline::SOON, move || {
         Memory::open(pid)?.read(address, &mut found).map(|()| found)

@@ -138,7 +138,7 @@ impl TargetMaps {
     /// Says where each probed instruction of a target has its argument: how many there was no room for.
     fn set_sites(&mut self, target_id: u32, sites: &[(u64, u32)]) -> usize {
         let target_id = u64::from(target_id);
-        let add = |(ip, place): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, target_id }, place);
+        let add = |(ip, location): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, target_id }, location);
         left_out(sites, SITE_QUOTA, add)
     }
 

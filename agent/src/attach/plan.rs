@@ -81,7 +81,7 @@ fn in_registers(site: &ProbeSite, registers: &[ArgLocation]) -> Result<ProbeSite
         Ok(site.clone())
     } else {
         Err(format!(
-            "{}: its arguments are not in their registers at the only usable place",
+            "{}: its arguments are not in their registers at the only usable instruction",
             site.function
         ))
     }

@@ -35,21 +35,21 @@ pub fn programs() -> Vec<&'static str> {
     TIMED.into_iter().chain(of_probes).collect()
 }
 
-/// Where probes go.
+/// The executable that probes go into, as one process has loaded it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct LoadedExe {
     pub pid: u32,
-    /// The executable that runs, as /proc shows it.
-    pub exe: PathBuf,
-    /// What its addresses are higher in the process.
+    /// Its path under /proc.
+    pub path: PathBuf,
+    /// Load bias: run-time address less link-time address.
     pub bias: u64,
 }
 
-impl Place {
+impl LoadedExe {
     pub fn of(process: &Process, bias: u64) -> Self {
         Self {
             pid: process.pid,
-            exe: process.exe_path(),
+            path: process.exe_path(),
             bias,
         }
     }
@@ -210,17 +210,17 @@ impl Object {
 }
 
 /// Attaches one probe to one process, after checking that the file still holds the bytes that were proved.
-pub fn attach(object: &mut Object, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
-    unchanged(place, std::slice::from_ref(probe))
+pub fn attach(object: &mut Object, exe: &LoadedExe, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
+    unchanged(exe, std::slice::from_ref(probe))
         .remove(0)
-        .and_then(|()| put(object, place, probe, links))
+        .and_then(|()| put(object, exe, probe, links))
 }
 
 /// Attaches one probe whose bytes were checked.
-fn put(object: &mut Object, place: &Place, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
+fn put(object: &mut Object, exe: &LoadedExe, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
     let (function, offset) = (probe.site.function.clone(), probe.site.file_offset);
-    let path = &place.exe;
-    let Some(pid) = NonZeroU32::new(place.pid) else {
+    let path = &exe.path;
+    let Some(pid) = NonZeroU32::new(exe.pid) else {
         return Err(AttachError::NoProgram(probe.program));
     };
     let link = object.attach(probe.program, path, offset, pid);
@@ -243,22 +243,22 @@ pub struct Outcome {
 }
 
 /// Attaches all probes that can be. Of a signal that is nothing without one that failed none stays.
-pub fn attach_all(object: &Mutex<Object>, place: &Place, probes: &[Probe]) -> Outcome {
+pub fn attach_all(object: &Mutex<Object>, exe: &LoadedExe, probes: &[Probe]) -> Outcome {
     let (mut attached, mut failed) = (Vec::new(), Vec::new());
     // A file that does not answer holds nobody up who waits for the object.
-    for (probe, unchanged) in probes.iter().zip(unchanged(place, probes)) {
+    for (probe, unchanged) in probes.iter().zip(unchanged(exe, probes)) {
         let mut links = Links::default();
         let outcome = unchanged.and_then(|()| {
             // Taken for each: the agent's loop may wait for it.
             let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
-            put(&mut object, place, probe, &mut links)
+            put(&mut object, exe, probe, &mut links)
         });
         match outcome {
             Ok(()) => attached.push((probe, links)),
             Err(error) => failed.push((probe, error.to_string())),
         }
     }
-    if attached.first().is_some_and(|(probe, _)| is_missed(place, probe)) {
+    if attached.first().is_some_and(|(probe, _)| is_missed(exe, probe)) {
         failed.extend(
             attached
                 .drain(..)
@@ -285,7 +285,7 @@ pub fn attach_all(object: &Mutex<Object>, place: &Place, probes: &[Probe]) -> Ou
     }
 }
 
-/// What the signals of probes that `failed` lack. Of several places of one program, one that is left keeps the signal on.
+/// What the signals of probes that `failed` lack. Where a program has several sites, one that is left keeps the signal on.
 fn failures(in_place: &[&Probe], failed: &[(&Probe, String)]) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (probe, reason) in failed {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_off_where_no_place_of_what_it_needs_is_left() {
+    fn a_signal_is_off_where_no_site_of_what_it_needs_is_left() {
         check(&[], probe("begin", None, true), &[("one", true)]);
         check(&[], probe("park", None, false), &[("one", false)]);
         check(&[], probe("begin", Some("two"), true), &[("one", true), ("two", true)]);

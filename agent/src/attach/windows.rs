@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     kernel::{self, AttachedHook, DetachedHook},
     plan::Probe,
-    uprobe::{self, Links, Object, Outcome, Place},
+    uprobe::{self, Links, LoadedExe, Object, Outcome},
 };
 
 /// Finished changes that wait to be handled.
@@ -81,17 +81,17 @@ impl Windows {
     }
 
     /// Attaches probes at once and waits for it.
-    pub fn attach(&self, place: &Place, probes: &[Probe]) -> Outcome {
-        uprobe::attach_all(&self.object, place, probes)
+    pub fn attach(&self, exe: &LoadedExe, probes: &[Probe]) -> Outcome {
+        uprobe::attach_all(&self.object, exe, probes)
     }
 
     /// Attaches `probes`, and those that are `missing` of what is always in place; [`Change::Opened`] follows.
-    pub fn open(&self, target_id: u32, place: Place, probes: Arc<[Probe]>, missing: Vec<Probe>) {
+    pub fn open(&self, target_id: u32, exe: LoadedExe, probes: Arc<[Probe]>, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let change = Change::Opened {
-                outcome: uprobe::attach_all(&object, &place, &probes),
-                always: uprobe::attach_all(&object, &place, &missing),
+                outcome: uprobe::attach_all(&object, &exe, &probes),
+                always: uprobe::attach_all(&object, &exe, &missing),
             };
             // The watch is gone only when the agent ends; then the links go with the message.
             let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
@@ -99,10 +99,10 @@ impl Windows {
     }
 
     /// Attaches those that are `missing` of what is always in place; [`Change::Retried`] follows.
-    pub fn retry(&self, target_id: u32, place: Place, missing: Vec<Probe>) {
+    pub fn retry(&self, target_id: u32, exe: LoadedExe, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
-            let always = uprobe::attach_all(&object, &place, &missing);
+            let always = uprobe::attach_all(&object, &exe, &missing);
             let change = Change::Retried { always };
             let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
         });

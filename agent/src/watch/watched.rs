@@ -10,7 +10,7 @@ use super::{Failures, Overhead, PlaneState};
 use crate::{
     attach::{
         plan::{Failure, Probe},
-        uprobe::{Links, Outcome, Place},
+        uprobe::{Links, LoadedExe, Outcome},
     },
     budget::{Benefit, Bystander, Plane},
     capacity::Capacity,
@@ -109,8 +109,8 @@ impl Watched {
     }
 
     /// Where its probes go.
-    pub(super) fn place(&self) -> Place {
-        Place::of(&self.target.process, self.target.bias)
+    pub(super) fn loaded_exe(&self) -> LoadedExe {
+        LoadedExe::of(&self.target.process, self.target.bias)
     }
 
     /// Updates how much of each signal is available.

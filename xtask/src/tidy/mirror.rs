@@ -59,7 +59,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("net/sequence.rs", "a part of net/request.rs: in which order bytes went"),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
     ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
-    ("go/turn.rs", "a part of go/sched.rs: it gets to run"),
+    ("go/run.rs", "a part of go/sched.rs: a goroutine starts to run"),
 ];
 
 /// What stands beside the agent's signals and is none, and why; a folder by its trailing slash.

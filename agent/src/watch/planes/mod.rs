@@ -81,7 +81,7 @@ impl Planes {
         self.maps
             .admit(watched.target.process.pid, &watched.known)
             .context("cannot write the target to the kernel maps")?;
-        let outcome = self.windows.attach(&watched.place(), always);
+        let outcome = self.windows.attach(&watched.loaded_exe(), always);
         anyhow::ensure!(
             outcome.failures.is_empty() || watched.target.process.is_alive(),
             ProcessError::Ended {

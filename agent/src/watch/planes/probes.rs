@@ -21,14 +21,15 @@ impl Planes {
         watched.capacity = Capacity::of(watched.target.process.pid);
         watched.probes.window = Window::Busy;
         let (probes, missing) = (watched.probes.probes.clone(), watched.always.missing.clone());
-        self.windows.open(watched.target.id, watched.place(), probes, missing);
+        self.windows
+            .open(watched.target.id, watched.loaded_exe(), probes, missing);
     }
 
     /// Tries to attach probes that are always attached and could not be before, while no window is open.
     pub(in crate::watch) fn retry_always(&mut self, watched: &mut Watched) {
         watched.probes.window = Window::Busy;
         let missing = watched.always.missing.clone();
-        self.windows.retry(watched.target.id, watched.place(), missing);
+        self.windows.retry(watched.target.id, watched.loaded_exe(), missing);
     }
 
     /// Closes the window, and detaches its probes.

@@ -16,7 +16,7 @@ use crate::{read, record, thread::off_cpu};
 
 /// A runnable goroutine gets to run on the thread `tid`: why not before?
 #[inline(always)]
-pub fn turn_came(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now: u64) {
+pub fn starts(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now: u64) {
     let since = goroutine.since;
     let time = now.saturating_sub(since);
     record::value(target, Series::GoRunnable, 0, time);
@@ -43,9 +43,9 @@ pub fn turn_came(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, n
         None => spent(target, goroutine, Spent::RunnableUnsplit, time),
     }
     let parked = goroutine.parked;
-    let told = target.reported_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
-    let waited = parked != 0 && told && since.saturating_sub(parked) >= target.slow_wait;
-    if (waited || time >= target.slow_wait) && tell(target, goroutine, g, (split, waited), now).is_none() {
+    let is_reported = target.reported_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
+    let waited = parked != 0 && is_reported && since.saturating_sub(parked) >= target.slow_wait;
+    if (waited || time >= target.slow_wait) && send(target, goroutine, g, (split, waited), now).is_none() {
         record::lost(Loss::ReadFault);
     }
 }
@@ -73,7 +73,7 @@ fn off_core(target: &Target, goroutine: &Goroutine, tid: u32, now: u64) -> Optio
 }
 
 #[inline(always)]
-fn tell(
+fn send(
     target: &Target,
     goroutine: &Goroutine,
     g: u64,
