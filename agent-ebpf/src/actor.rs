@@ -1,4 +1,4 @@
-//! Who runs on a thread: a goroutine, a task, or neither.
+//! What runs on a thread: a goroutine, a task, or neither.
 
 use agent_common::{
     event::{ACTOR_GOROUTINE, ACTOR_NONE, ACTOR_TASK, Actor},
@@ -8,7 +8,7 @@ use agent_common::{
 
 use crate::{arch, maps::TOKIO_THREADS, read};
 
-/// Who runs on the current thread of `target`.
+/// What runs on the current thread of `target`.
 #[inline(always)]
 pub fn current(target: &Target, tid: u32) -> Actor {
     if target.flags & IS_GO != 0
@@ -20,13 +20,13 @@ pub fn current(target: &Target, tid: u32) -> Actor {
             future: 0,
         };
     }
-    // Outside a window nobody says which task a thread polls.
+    // Outside a window it is not known which task a thread polls.
     if target.flags & (IS_TOKIO | PROBES_OPEN) == IS_TOKIO | PROBES_OPEN
         // SAFETY: an entry of this thread's own, written by this thread only.
         && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
         && thread.target_id == target.id
         && thread.task != 0
-        // One that is not seen to end cannot be said to be under way.
+        // Whether a poll whose end is not seen is still in progress is not known.
         && thread.future & UNENDED == 0
         && thread.since >= target.probes_since
     {
@@ -59,7 +59,7 @@ fn goroutine(target: &Target) -> Option<u64> {
     read::user(current + u64::from(target.go.g_goid))
 }
 
-/// tokio's task id: the header's vtable says how far behind the header it stands (tokio, runtime/task/core.rs, Header::get_id).
+/// tokio's task id: its offset from the header is in the header's vtable (tokio, runtime/task/core.rs, Header::get_id).
 #[inline(always)]
 pub fn task_id(target: &Target, task: u64) -> Option<u64> {
     let vtable: u64 = read::user(task + u64::from(target.tokio_vtable))?;

@@ -1,4 +1,4 @@
-//! What depends on the machine: where each calling convention has its arguments, and where the kernel keeps a thread's g.
+//! What depends on the architecture: the argument registers of each calling convention, and where a thread's g is.
 //!
 //! Go: ABIInternal (go1.18 and later, src/cmd/compile/abi-internal.md). Rust: System V on amd64, AAPCS64 on arm64.
 
@@ -23,7 +23,7 @@ mod machine {
         regs.rdi
     }
 
-    /// Calls whose length is idleness, not delay: those that wait for anything to happen (Linux,
+    /// System calls that wait for events: their length is idle time, not delay (Linux,
     /// arch/x86/entry/syscalls/syscall_64.tbl): poll, select, pselect6, ppoll, epoll_wait, epoll_pwait, epoll_pwait2, futex,
     /// nanosleep, clock_nanosleep, pause, accept, accept4, wait4, waitid, rt_sigtimedwait, rt_sigsuspend, io_getevents,
     /// io_uring_enter, restart_syscall, futex_waitv.
@@ -72,7 +72,7 @@ mod machine {
         (regs.rip, regs.rsp)
     }
 
-    /// There is none: return addresses are on the stack.
+    /// amd64 has no link register: return addresses are on the stack.
     #[inline(always)]
     pub fn link(_regs: &pt_regs) -> u64 {
         0

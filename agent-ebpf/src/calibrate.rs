@@ -1,4 +1,4 @@
-//! The empty program: what a hit of it costs is the trap.
+//! The empty program: a hit of it costs only the trap.
 
 use agent_common::{event::Kind, go::sched::Wait, hits::FLOOD};
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
@@ -10,7 +10,7 @@ pub fn calibrate(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Writes [`FLOOD`] events of no target: how many of them arrive says what the ring buffer can take.
+/// Writes [`FLOOD`] events of no target: a benchmark of the ring buffer counts how many arrive.
 #[uprobe]
 pub fn flood(_ctx: ProbeContext) -> u32 {
     let now = clock::now();

@@ -1,4 +1,4 @@
-//! What a target holds of the maps that all share: one that has much under way leaves a part of them to the others.
+//! Quotas of targets in the shared maps of things in progress.
 
 use agent_common::target::{SharedMap, Target};
 use aya_ebpf::{bindings::BPF_NOEXIST, maps::HashMap};
@@ -8,9 +8,9 @@ use crate::{
     record,
 };
 
-/// Adds an entry that was not there. Where it can't be made, that is counted as lost, unless it is there now: another CPU was first.
+/// Adds a new entry. A failure is counted as lost, unless another CPU added the entry first.
 ///
-/// Not in line, so that whatever came of it the caller goes on in one state: in a loop the verifier would follow each.
+/// Not inlined, so that the caller continues in one state whatever the outcome: in a loop the verifier would follow each outcome.
 #[inline(never)]
 pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: &K, value: &V) {
     let of = const { SharedMap::ALL[OF] };

@@ -1,4 +1,4 @@
-//! Counting values, writing events, and counting what could not be.
+//! Counts values, writes events, and counts what is lost.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
@@ -68,7 +68,7 @@ fn count_in(target: &Target, key: Key, value: u64) {
     make(&key, value, target.index);
 }
 
-/// Makes a bucket, which is rare: not in line.
+/// Adds a bucket. Rare, so not inlined.
 #[inline(never)]
 fn make(key: &Key, value: u64, index: u32) {
     let Some(usage) = USAGE.get_ptr_mut(index) else {
@@ -88,7 +88,7 @@ fn make(key: &Key, value: u64, index: u32) {
         unsafe { add(&raw mut (*usage).buckets, 1) };
         return;
     }
-    // Another CPU made the bucket in the meantime, or the map is full.
+    // Another CPU added the bucket meanwhile, or the map is full.
     match HISTOGRAMS.get_ptr_mut(*key) {
         Some(bucket) => bump(bucket, value),
         None => lost(Loss::HistogramFull),
@@ -137,8 +137,8 @@ pub fn header(kind: Kind, target_id: u32, time: u64) -> Header {
     }
 }
 
-/// Writes an event, or counts that it could not. The agent looks for events by itself, many times a second: waking it for
-/// each would cost the target an interrupt, some 10 us, in the midst of its stopped world. It is woken when the ring fills.
+/// Writes an event, or counts it as lost. The agent polls the ring many times a second: a wakeup for each event would cost the target an
+/// interrupt, some 10 µs, possibly while its world is stopped. The agent is woken only when the ring fills.
 #[inline(always)]
 pub fn event<T: 'static>(event: T) {
     match EVENTS.reserve::<T>(0) {

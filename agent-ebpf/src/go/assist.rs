@@ -1,4 +1,4 @@
-//! Mark assists: each at its end, and once a cycle who paid.
+//! Mark assists: each at its end, and once a cycle the start functions that paid.
 
 use agent_common::{
     event::Kind,
@@ -17,7 +17,7 @@ use crate::{
     read, record,
 };
 
-/// In runtime.gcAssistAlloc1(gp, scanWork), where it compares p.gcAssistTime with gcAssistTimeSlack; on the runtime's own stack.
+/// In runtime.gcAssistAlloc1(gp, scanWork), where it compares p.gcAssistTime with gcAssistTimeSlack; on the system stack.
 #[uprobe]
 pub fn go_assist(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
@@ -30,7 +30,7 @@ pub fn go_assist(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The P keeps a sum: what it had at its last assist is not this one's. Nobody else writes it, and nothing preempts here.
+/// p.gcAssistTime is a sum: this assist is the difference to the last one. Only this thread writes it, and nothing preempts here.
 #[inline(always)]
 fn assisted(target: &Target, g0: u64) -> Option<()> {
     let go = &target.go;
@@ -44,7 +44,7 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
         p,
         target_id: u64::from(target.id),
     };
-    // SAFETY: an entry of this P's, which no other thread has now.
+    // SAFETY: an entry of this P's, which no other thread holds now.
     let before = unsafe { ASSIST_TIMES.get(key) }
         .filter(|before| before.window == target.probes_since && before.cycle == cycle)
         .map_or(0, |before| before.time);
@@ -56,14 +56,14 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
     if ASSIST_TIMES.insert(key, assist_time, 0).is_err() {
         record::lost(Loss::GoAssistFull);
     }
-    // A P that was made anew has forgotten.
+    // A P that was created again begins at 0.
     let time = if before <= sum { sum - before } else { sum };
     record::sum(target, Series::GoAssist, go.origin(startpc), 0, time);
     pay(target, startpc, time);
     Some(())
 }
 
-/// Adds to what its origin paid in this cycle.
+/// Adds to what its start function paid in this cycle.
 #[inline(always)]
 fn pay(target: &Target, startpc: u64, time: u64) {
     for rank in 0..=PAYERS as u32 {
@@ -72,7 +72,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
             rank,
         };
         let payer = PAID.get_ptr_mut(key).or_else(|| {
-            // Two at once: one of them gets the place, and both find out who.
+            // If two insert at once, one of them wins, and both read which.
             let _ = PAID.insert(key, Payer { startpc, time: 0 }, u64::from(BPF_NOEXIST));
             PAID.get_ptr_mut(key)
         });
@@ -88,7 +88,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
     record::lost(Loss::GoAssistFull);
 }
 
-/// A cycle that began at `begin` is over: who paid, if the window that is open saw all of it. What was paid is forgotten.
+/// A cycle that began at `begin` is over: sends what was paid, if the open window saw all of it, and clears it.
 #[inline(always)]
 pub fn over(target: &Target, number: u64, begin: u64) {
     let mut event = Assists {

@@ -28,7 +28,7 @@ pub fn go_gc_cycle(_ctx: ProbeContext) -> u32 {
 fn cycle() -> Option<()> {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return Some(()) };
-    // Once a cycle: in place outside windows too.
+    // One hit a cycle: it is attached outside windows too.
     hit(target, HitKind::GoGcCycle);
     let go = &target.go;
     let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));

@@ -1,4 +1,4 @@
-//! What is known of a goroutine within a window, and where its time went.
+//! The state of a goroutine in a window, and what it spent its time on.
 
 use agent_common::{
     go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
@@ -43,7 +43,7 @@ pub fn key(target: &Target, g: u64) -> GoroutineKey {
     }
 }
 
-/// What is known of a goroutine in this window.
+/// The entry of a goroutine in this window; None when the map is full.
 #[inline(always)]
 pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
     let key = key(target, g);
@@ -62,7 +62,7 @@ pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
     Some(found)
 }
 
-/// Who it is: a g is used again when its goroutine is over.
+/// Reads goid and start function: a g is reused when its goroutine has ended.
 #[inline(always)]
 fn identify(target: &Target, goroutine: &mut Goroutine, g: u64) {
     let go = &target.go;
@@ -77,7 +77,7 @@ fn identify(target: &Target, goroutine: &mut Goroutine, g: u64) {
     goroutine.startpc = startpc.unwrap_or(0);
 }
 
-/// It may be another goroutine than the one that had this g before.
+/// It may be another goroutine than the last one with this g.
 #[inline(always)]
 pub fn begins(target: &Target, goroutine: &mut Goroutine, g: u64) {
     goroutine.reason = 0;
@@ -91,7 +91,7 @@ pub fn spent(target: &Target, goroutine: &Goroutine, on: Spent, time: u64) {
     record::sum(target, Series::GoTime, origin, on as u32, time);
 }
 
-/// A stretch of running is over.
+/// The goroutine stops running: splits the time that it ran.
 #[inline(always)]
 pub fn ran(target: &Target, goroutine: &mut Goroutine, tid: u32, now: u64) {
     if goroutine.state != RUNNING {
@@ -101,7 +101,7 @@ pub fn ran(target: &Target, goroutine: &mut Goroutine, tid: u32, now: u64) {
     if time >= LONG {
         spent(target, goroutine, Spent::Long, time);
     }
-    // It may come back from a system call on the same thread only.
+    // It may return from a system call, which is on the same thread.
     let off = match off_cpu::sums(target, tid, goroutine.since, now) {
         Some(off) if tid == goroutine.tid => off,
         _ => return spent(target, goroutine, Spent::RunningUnsplit, time),

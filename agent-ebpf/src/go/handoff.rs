@@ -1,4 +1,4 @@
-//! Ps that are handed off, by who does it.
+//! Handoffs of Ps, by caller.
 
 use agent_common::{go::handoff::IN_LINK_REGISTER, histogram::Series, hits::HitKind, loss::Loss};
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};

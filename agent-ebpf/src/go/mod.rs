@@ -18,7 +18,7 @@ pub fn arguments(ctx: &ProbeContext) -> (u64, u64, u64) {
     arch::go_arguments(unsafe { &*ctx.regs })
 }
 
-/// The g that runs; on a stack of the runtime's own, that stack's g0.
+/// The current g; on a system stack its g0.
 #[inline(always)]
 pub fn current(ctx: &ProbeContext) -> u64 {
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! A goroutine becomes runnable: what it had waited for, and who woke it.
+//! A goroutine becomes runnable: what it waited for, and which goroutine woke it.
 
 use agent_common::{
     go::sched::{CHAIN, Goroutine, REASONS, RUNNABLE, RUNNING, Source, Spent, UNKNOWN, UNREAD, WAITING, Waker},
@@ -29,7 +29,7 @@ pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u
     }
 }
 
-/// What is so for all goroutines that become runnable at once.
+/// What goroutines that become runnable together have in common.
 pub struct Begin {
     off_cpu: OffCpu,
     idle: u32,
@@ -46,7 +46,7 @@ impl Begin {
     }
 }
 
-/// A goroutine of a list of the runtime's own becomes runnable.
+/// A goroutine of an injected list becomes runnable.
 #[inline(always)]
 pub fn listed(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
     if let Some(goroutine) = leaves(target, tid, g, Source::InjectList, 0, now) {
@@ -54,7 +54,7 @@ pub fn listed(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
     }
 }
 
-/// What it did until now is over; None where it is runnable already, or there is no room for it.
+/// Ends its current state; None where it is runnable already, or the map is full.
 #[inline(always)]
 fn leaves(target: &Target, tid: u32, g: u64, source: Source, waker: u64, now: u64) -> Option<&'static mut Goroutine> {
     let goroutine = known(target, g)?;
@@ -64,7 +64,7 @@ fn leaves(target: &Target, tid: u32, g: u64, source: Source, waker: u64, now: u6
             wakes(target, goroutine, g);
             woken(target, goroutine, waker);
         }
-        // It yields, or another has its g by now. None on a list of the runtime's ran until now.
+        // It yields, or its g has been reused. One on an injected list was not running.
         RUNNING if source as u32 != Source::InjectList as u32 => {
             if source as u32 == Source::Gosched as u32 {
                 // Its sum means nothing. An atomic addition of 0 would become an operation that Linux has from 5.12 on only.
@@ -79,7 +79,7 @@ fn leaves(target: &Target, tid: u32, g: u64, source: Source, waker: u64, now: u6
             }
         }
         UNKNOWN | RUNNING => begins(target, goroutine, g),
-        // Of two stamps the first counts.
+        // Runnable already: the first time counts.
         _ => return None,
     }
     Some(goroutine)
@@ -96,7 +96,7 @@ fn runnable(goroutine: &mut Goroutine, source: Source, tid: u32, now: u64, begin
     goroutine.idle = begin.idle;
 }
 
-/// A wait is over: since when, and what for.
+/// A wait is over: notes its begin and its reason.
 #[inline(always)]
 pub fn wakes(target: &Target, goroutine: &mut Goroutine, g: u64) -> bool {
     match read::user::<u8>(g + u64::from(target.go.g_waitreason)) {
@@ -112,8 +112,7 @@ pub fn wakes(target: &Target, goroutine: &mut Goroutine, g: u64) -> bool {
     }
 }
 
-/// Takes note of who woke it, and of who had woken that one. `g` is that of the runtime's stack on the waker's thread, or the
-/// waker itself.
+/// Notes the goroutine that woke it, and the wakers of that one. `g` is the g0 of the waker's thread, or the waker.
 #[inline(always)]
 fn woken(target: &Target, goroutine: &mut Goroutine, g: u64) {
     goroutine.wakers = [NOBODY; CHAIN];

@@ -1,4 +1,4 @@
-//! A runnable goroutine gets to run: why it did not before, and an event when it was slow.
+//! A runnable goroutine starts to run: why it did not earlier, and an event when it took long.
 
 use agent_common::{
     event::Kind,
@@ -14,7 +14,7 @@ use agent_common::{
 use super::{goroutine::spent, ready::waited};
 use crate::{read, record, thread::off_cpu};
 
-/// A runnable goroutine gets to run on the thread `tid`: why not before?
+/// A runnable goroutine starts to run on the thread `tid`.
 #[inline(always)]
 pub fn starts(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now: u64) {
     let since = goroutine.since;
@@ -50,13 +50,13 @@ pub fn starts(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now:
     }
 }
 
-/// Of the time from runnable until now, what the thread whose queue it was in, or the one that runs it, was off its core:
-/// (waiting for one, throttled). None when the hooks did not count all the while.
+/// How long, between runnable and now, the thread in whose queue it was, or the one that runs it, was off-CPU: (run queue, throttled).
+/// None when the hooks did not count all the time.
 #[inline(always)]
 fn off_core(target: &Target, goroutine: &Goroutine, tid: u32, now: u64) -> Option<(u64, u64)> {
     let (since, before) = (goroutine.since, goroutine.off_cpu);
     let time = now.saturating_sub(since);
-    // Its own sums may have begun before: only what came after `since` is taken of what goes on.
+    // Its sums may have begun before: of an interval in progress only what comes after `since` counts.
     let off = off_cpu::sums(target, goroutine.tid, since, now)?;
     let (mut run_queue, mut throttled) = (
         off.run_queue.saturating_sub(before.run_queue),

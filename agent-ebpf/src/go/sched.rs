@@ -1,5 +1,5 @@
-//! What goroutines do. Each is followed from state to state: runtime.execute begins its running, park_m, goschedImpl and
-//! goexit0 end it, runqput and its like end its waiting.
+//! States of goroutines. runtime.execute begins running; park_m, goschedImpl and goexit0 end it; runqput and similar functions end
+//! waiting.
 
 use agent_common::{
     go::sched::{RUNNABLE, RUNNING, Source, Spent, UNKNOWN, WAITING},
@@ -22,7 +22,7 @@ use crate::{
     thread::off_cpu,
 };
 
-/// Goroutines walked of one injected list.
+/// Most goroutines that are read of one injected list.
 const LIST_BOUND: u32 = 64;
 /// An injected goroutine that netpollready stamped this recently keeps that stamp, ns.
 const SAME_POLL: u64 = 1_000_000;
@@ -84,7 +84,7 @@ pub fn go_netpoll(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// runtime.injectglist(glist): what netpoll found, and goroutines that waited on lists of the runtime's own.
+/// runtime.injectglist(glist): goroutines that netpoll found ready, or that were on another list of the runtime's.
 #[uprobe]
 pub fn go_injectglist(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
@@ -131,7 +131,7 @@ fn injected(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
     }
 }
 
-/// runtime.park_m(gp): the goroutine waits from now on.
+/// runtime.park_m(gp): the goroutine begins to wait.
 #[uprobe]
 pub fn go_park(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
@@ -147,7 +147,7 @@ pub fn go_park(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// runtime.goexit0(gp): the goroutine is over; its g may be another's next.
+/// runtime.goexit0(gp): the goroutine ends; its g may be reused.
 #[uprobe]
 pub fn go_exit(ctx: ProbeContext) -> u32 {
     let g = arguments(&ctx).0;
@@ -157,7 +157,7 @@ pub fn go_exit(ctx: ProbeContext) -> u32 {
     };
     if let Some(goroutine) = known(target, g) {
         ran(target, goroutine, tid, now);
-        // Its count is what is read; of an addition of 0 the compiler makes an atomic or, which Linux has from 5.12 on.
+        // Only its count is used. For an addition of 0 the compiler emits an atomic or, which Linux has since 5.12.
         spent(target, goroutine, Spent::Ended, 1);
         goroutine.state = UNKNOWN;
     }
@@ -179,7 +179,7 @@ pub fn go_execute(ctx: ProbeContext) -> u32 {
         starts(target, goroutine, g, tid, now);
     } else {
         record::count(target, Series::GoUnstamped, 0);
-        // Started directly: one of the runtime's own workers, or a wait that was over before it had begun.
+        // Not seen as runnable: a worker of the runtime's that is run directly, or a wait that ended before it began.
         if goroutine.state == WAITING && wakes(target, goroutine, g) {
             waited(target, goroutine, now);
         }

@@ -1,4 +1,4 @@
-//! Stops of the world: once a stop, before the world is started again.
+//! Stops of the world: one hit a stop, before the world is started again.
 
 use agent_common::{
     event::Kind,
@@ -27,7 +27,7 @@ use crate::{
 pub fn go_stw(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
     let Some(target) = target(tgid) else { return 0 };
-    // Once a stop: in place outside windows too.
+    // One hit a stop: it is attached outside windows too.
     hit(target, HitKind::GoStw);
     if stop(target, &ctx).is_none() {
         record::lost(Loss::ReadFault);
@@ -45,7 +45,7 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
     let (given, reason, requested) = arguments(ctx);
     let now = clock::now();
-    // The GC says when; others leave it to the function.
+    // The GC passes the time; others pass 0, and the function reads the clock.
     let end = if given != 0 { given } else { now };
     let reason = u32::from(reason as u8).min(REASONS - 1);
     let stopped = if go.world_stop >= TIMES { finished } else { 0 };
@@ -93,8 +93,8 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
     Some(())
 }
 
-/// At runtime.gcstopm(), on the runtime's own stack: the P of this thread stops. The goroutine that it has to let go is its
-/// next one since go1.26, and the last of the global run queue before.
+/// At runtime.gcstopm(), on the system stack: the P of this thread stops. The goroutine that was preempted for it is in runnext since
+/// go1.26; before, it is the last of the global run queue.
 #[uprobe]
 pub fn go_stop(ctx: ProbeContext) -> u32 {
     let (tgid, tid) = read::current();
@@ -113,7 +113,7 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
         record::lost(Loss::ReadFault);
     }
     if let Some(last) = LAST_STOPPED.get_ptr_mut(target.index) {
-        // SAFETY: under the runtime's own lock only one P is the last; two at the same time leave either.
+        // SAFETY: with the runtime's lock held only one P is the last; of two at the same time either is right.
         unsafe {
             (*last).time = clock::now();
             (*last).g = g.unwrap_or(0);
@@ -123,7 +123,7 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Which P stopped last, what its thread did meanwhile, and who gave way there. That one is marked for preemption until it runs again.
+/// The P that stopped last, the off-CPU time of its thread, and the goroutine that was preempted there. Its preempt flag stays set until it runs again.
 #[inline(always)]
 fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
     let go = &target.go;
@@ -135,7 +135,7 @@ fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
         return Some(());
     }
     (event.last_tid, event.last_stopped) = (last.tid as u32, last.time);
-    // While the world stands nobody else runs goroutines: the requester still has its thread.
+    // While the world is stopped no other goroutine runs: the requester is still on this thread.
     if let (Some(last_off_cpu), Some(requester_off_cpu)) = (
         off_cpu::between(target, event.last_tid, event.requested, last.time),
         off_cpu::between(target, event.header.tid, event.requested, event.stopped),
@@ -153,7 +153,7 @@ fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
     Some(())
 }
 
-/// The stack of a goroutine that does not run, by its frame pointers, as far as they lead.
+/// The stack of a goroutine that does not run, by its frame pointers, as far as they are valid.
 #[inline(always)]
 fn stack(target: &Target, g: u64, frames: &mut [u64; FRAMES]) {
     let go = &target.go;

@@ -1,4 +1,4 @@
-//! The end of a connection, and of what is known of it.
+//! The end of a connection: removes its entry.
 
 use agent_common::{
     histogram::Series,
@@ -27,7 +27,7 @@ use crate::{
 pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
     let new: i32 = ctx.arg(2);
     if new as u8 == CLOSE {
-        // Who is current pays for it, in a softirq too.
+        // The current process pays for it, in a softirq too.
         let (tgid, _) = read::current();
         if let Some(target) = maps::target(tgid) {
             let open = target.flags & HOOKS_OPEN != 0;
@@ -43,14 +43,14 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts the request that was under way on a connection that ended.
+/// Counts the request that was in progress when the connection ended.
 #[inline(always)]
 fn cut_off(sk: u64, socket: &Socket) {
     let serves = socket.role == ROLE_SERVER;
     if socket.last != if serves { RECEIVED } else { SENT } {
         return;
     }
-    // Who closes it may be the kernel, in anyone's context.
+    // The kernel may close it in the context of any process.
     let Some(target) = TARGETS.get(socket.index) else {
         return;
     };
@@ -58,12 +58,12 @@ fn cut_off(sk: u64, socket: &Socket) {
         return;
     }
     if !serves {
-        // What came and is yet to be read finds the connection closed, and is counted then.
+        // Data that is not read yet is counted when it is read, as of a closed connection.
         if !is_unread(sk, socket.multipath) {
             record::count(target, Series::ClientUnanswered, socket.peer);
         }
     } else if was_written(sk, socket) && is_acknowledged(sk, socket) {
-        // Only the program that tells of the answer is yet to run; mostly a reset interrupts the call that sends it.
+        // The answer was sent, and only its program has not run yet; mostly a reset interrupts the call that sends it.
         let (tgid, tid) = read::current();
         let is_own = maps::target(tgid).is_some_and(|current| current.id == target.id);
         ended(sk, target, socket, clock::now(), if is_own { tid } else { 0 });

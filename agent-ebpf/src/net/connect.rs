@@ -27,7 +27,7 @@ pub fn net_set_state(ctx: BtfTracePointContext) -> i32 {
     match new as u8 {
         // In the caller's own context.
         SYN_SENT => begin(sk),
-        // Both mostly in a softirq: the caller is known by the socket.
+        // Both mostly run in a softirq: the caller is found by the socket.
         ESTABLISHED => established(sk),
         CLOSE => closed(sk),
         _ => {}
@@ -57,12 +57,12 @@ fn begin(sk: u64) {
         tid,
         actor: actor::current(target, tid),
     };
-    // Of a connect whose end was not seen.
+    // Removes the entry of a connect whose end was not seen.
     let _ = end(sk);
     held::insert::<{ SharedMap::Connecting as usize }, _, _>(&CONNECTING, target, &sk, &connecting);
 }
 
-/// What is known of a connect that is over.
+/// Removes the entry of a connect that is over, and returns it.
 #[inline(always)]
 fn end(sk: u64) -> Option<Connecting> {
     // SAFETY: copied before it is removed; a socket changes its state in one place at a time.

@@ -61,8 +61,8 @@ pub fn peer(sk: u64, role: u8, target_id: u32) -> Option<Peer> {
     })
 }
 
-/// The id under which a peer's values are counted. It comes from the peer itself, and is claimed by an insert that fails where
-/// another was first: programs that run at once, or interrupt each other on one CPU, cannot give two peers the same.
+/// The id under which a peer's values are counted. It is a hash of the peer, and claimed by an insert that fails if the id is taken: so
+/// programs that run at once, or interrupt each other on one CPU, cannot give two peers the same id.
 #[inline(always)]
 pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     for nth in 0..PEER_IDS {
@@ -77,7 +77,7 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     };
     // SAFETY: an element of an array that lives as long as this object.
     unsafe {
-        // The other half of the buckets is for what is there already.
+        // The other half of the buckets is for peers that exist already.
         if (*usage).peers >= PEER_QUOTA || (*usage).buckets >= BUCKET_QUOTA / 2 {
             record::add(&raw mut (*usage).refused_peers, 1);
             record::lost(Loss::PeerQuota);
@@ -112,13 +112,13 @@ fn connection(sk: u64) -> u64 {
     u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local)
 }
 
-/// The socket's entry; made at the first bytes that are seen of a connection, which went `direction`.
+/// The socket's entry, which is added when the first bytes of a connection are seen; `direction` is theirs.
 #[inline(always)]
 pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
     let connection = connection(sk);
     let old = SOCKETS.get_ptr_mut(sk);
     if let Some(socket) = old {
-        // SAFETY: read only; a socket of a process that was let go, or that was handed on, is begun anew.
+        // SAFETY: read only; the entry of a socket that another target had, or that the kernel reused, is replaced.
         let (target_id, of) = unsafe { ((*socket).target_id, (*socket).connection) };
         if target_id == target.id && of == connection {
             return Some(socket);
@@ -131,8 +131,8 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
     };
     let role = role::of(sk, multipath)?;
     if read::field::<u8>(sk, kernel!(sk_state))? == CLOSE {
-        // Its entry went with the close, and nothing would remove another. What is left is read after both sides said that they send no
-        // more; or a reset came before the program that tells of a sending: of an answer the close has told.
+        // Its entry was removed at the close, and nothing would remove another. Either data is read after both sides have closed, or a
+        // reset came before the program of a send; if that sent an answer, the close has counted it.
         if direction == RECEIVED || role == ROLE_CLIENT {
             record::lost(Loss::SocketClosed);
         }
@@ -153,14 +153,14 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         pad_to_8: 0,
     };
     if old.is_some() {
-        // Another connection's, or another process'.
+        // Of another connection or another target.
         forget(sk);
     }
     held::insert::<{ SharedMap::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
     SOCKETS.get_ptr_mut(sk)
 }
 
-/// Whoever closes it.
+/// Removes a socket's entry, whichever process closes it.
 #[inline(always)]
 fn forget(sk: u64) {
     let Some(socket) = SOCKETS.get_ptr_mut(sk) else {

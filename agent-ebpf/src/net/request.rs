@@ -1,11 +1,11 @@
-//! Requests on a target's connections: a server reads then answers, a client sends then reads the answer.
+//! Requests on a target's connections: a server reads and then answers, a client sends and then reads the answer.
 //!
 //! Alternatives in order: the tracepoints sock_send_length and sock_recv_length (6.3 and later), then fexit on the
-//! protocol's own sendmsg and recvmsg. Both see the bytes' count once the call is done.
+//! protocol's own sendmsg and recvmsg. Both run when the call is done and its byte count is known.
 //!
-//! So what is sent may be answered, and the answer be read by another thread, before the program runs that tells of the
-//! sending: where the kernel is fully preemptible the one that is woken often comes first. The order is therefore that of the
-//! bytes, by the connection's sequence numbers, and not that of the calls.
+//! So a request may be answered, and the answer read by another thread, before the program of the send runs: on a fully preemptible
+//! kernel the woken thread often runs first. Therefore the order is that of the bytes, by the connection's sequence numbers, not that of
+//! the calls.
 
 use agent_common::{
     event::{ACTOR_NONE, Actor, Kind},
@@ -96,7 +96,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
     // one request of it, not memory.
     let socket = unsafe { &mut *socket };
     if socket.since < target.hooks_since {
-        // What came since was not seen.
+        // Its begin is from an earlier window.
         socket.last = IDLE;
     }
     let before = socket.last;
@@ -114,7 +114,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
             if !was_answered(sk, socket) {
                 return;
             }
-            // Something was sent since the last reading, and the program that tells of it is yet to run.
+            // Something was sent since the last read, and the program of that send has not run yet.
             if !serves {
                 record::lost(Loss::RequestUnordered);
             }
@@ -136,7 +136,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
     }
 }
 
-/// A request is over, by what the thread `tid` of the target did; 0 where that is not known.
+/// A request is over. `tid` is the thread of the target that ended it; 0 where it is not known.
 #[inline(always)]
 pub fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
     let (since, role) = (socket.since, socket.role);

@@ -1,16 +1,16 @@
-//! Who connected, and who accepted.
+//! Client or server: which side connected, and which accepted.
 
 use agent_common::net::{ROLE_CLIENT, ROLE_SERVER};
 
 use crate::read::{self, kernel};
 
-// include/net/tcp_states.h: a FIN was sent, or waits for its turn.
+// include/net/tcp_states.h: a FIN was sent, or is queued.
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
 
-/// Which side of an established connection a socket is, told by the socket alone, however old: its listener may be closed.
+/// Which side of an established connection a socket is, from the socket alone, however old it is: its listener may be closed.
 ///
 /// An accepted socket is a copy of its listener, with what listen() was told of the queue (linux, net/core/sock.c,
 /// sk_clone_lock; net/ipv4/af_inet.c, inet_listen); one that connected never had any. Where listen() was told 0, by what was

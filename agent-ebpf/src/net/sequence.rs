@@ -1,11 +1,11 @@
-//! Sequence numbers of a connection: what was written, acknowledged, came and was read, whatever the order of the programs that tell of it.
+//! Sequence numbers of a connection: what was written, acknowledged, received and read, whatever the order in which programs run.
 
 use agent_common::net::request::Socket;
 
 use super::{CLOSE_WAIT, ESTABLISHED};
 use crate::read::{self, kernel};
 
-/// A FIN counts as a byte, of what is written and of what came.
+/// A FIN counts as one byte, of what is written and of what is received.
 const FIN: u32 = 1;
 
 /// The end of what the target has written.
@@ -20,7 +20,7 @@ pub fn was_written(sk: u64, socket: &Socket) -> bool {
     written(sk, socket.multipath).is_some_and(|end| end.wrapping_sub(socket.written) > FIN)
 }
 
-/// Whether bytes came that the target has not read.
+/// Whether bytes were received that the target has not read.
 #[inline(always)]
 pub fn is_unread(sk: u64, multipath: u8) -> bool {
     if multipath != 0 {
@@ -45,7 +45,7 @@ fn sequence(sk: u64, multipath: u8, tcp: u32, mptcp: u32) -> Option<u32> {
     read::field(sk, offset)
 }
 
-/// Whether the call that wrote the last `length` bytes began before what was read last had been.
+/// Whether the call that wrote the last `length` bytes began before the last read.
 #[inline(always)]
 pub fn is_late(sk: u64, socket: &Socket, length: i32) -> bool {
     let Some(end) = written(sk, socket.multipath) else {
@@ -54,7 +54,7 @@ pub fn is_late(sk: u64, socket: &Socket, length: i32) -> bool {
     (socket.written.wrapping_sub(end.wrapping_sub(length as u32)) as i32) > 0
 }
 
-/// Whether the peer has acknowledged anything that was written since the target last read, and may yet answer. A FIN is acknowledged too.
+/// Whether the peer has acknowledged anything that was written since the target last read, and can still answer. A FIN is acknowledged too.
 #[inline(always)]
 pub fn was_answered(sk: u64, socket: &Socket) -> bool {
     is_acknowledged(sk, socket) && matches!(read::field(sk, kernel!(sk_state)), Some(ESTABLISHED | CLOSE_WAIT))

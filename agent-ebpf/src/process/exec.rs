@@ -1,4 +1,4 @@
-//! A process became another program; a thread ended.
+//! A process executed another program; a thread ended.
 
 use agent_common::{event::Kind, hits::HitKind, loss::Loss, process::exec::Exec, target::SharedMap};
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -16,7 +16,7 @@ pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
             entry.write(Exec {
                 header: record::header(Kind::Exec, 0, clock::now()),
             });
-            // The agent looks for them by itself, many times a second.
+            // The agent polls the ring many times a second.
             entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         }
         None => record::lost(Loss::ExecFull),
@@ -24,8 +24,7 @@ pub fn process_exec(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Called on the thread that ends, before it leaves its core for the last time (linux, kernel/exit.c, do_exit): what is kept by its tid
-/// ends with it.
+/// Called on the thread that ends, before its last switch (linux, kernel/exit.c, do_exit): removes its entries.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
     let (tgid, tid) = read::current();

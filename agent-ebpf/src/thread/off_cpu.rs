@@ -1,4 +1,4 @@
-//! What is known of a thread: how long it was off its core, and when.
+//! The state of a thread: how long it was off-CPU, and when.
 
 use agent_common::{
     hits::Plane,
@@ -38,21 +38,20 @@ fn counted(target: &Target, from: u64) -> bool {
     target.flags & HOOKS_OPEN != 0
         && target.threads_since != 0
         && from >= target.threads_since
-        // Where the programs have ended the window, what came since was not seen.
+        // Where the programs ended the window, nothing was seen since.
         && CUTOFFS
             .get(target.index)
             .is_some_and(|cut| cut.at[Plane::Hooks as usize] == 0)
 }
 
-/// What is kept of a thread, and whether it was not followed until now: what its hooks did not see is not believed. None where
-/// there is no room for it.
+/// The entry of a thread, and whether it is new: then nothing from before counts. None when the map is full.
 #[inline(always)]
 pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
     let found = THREADS.get_ptr_mut(tid).or_else(|| {
         insert(target, tid);
         THREADS.get_ptr_mut(tid)
     })?;
-    // SAFETY: changed for this thread only: under its run queue's lock, or while it runs, by itself.
+    // SAFETY: changed for this thread only: with its run queue's lock held, or by the thread itself while it runs.
     let found = unsafe { &mut *found };
     if found.target_id != target.id {
         *found = NEW;
@@ -65,7 +64,7 @@ pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> 
     Some((found, new))
 }
 
-/// A stretch begins on the current thread, of `target`: it is followed from now on. What it was off its core so far.
+/// An interval begins on the current thread, which is followed from now on. Returns its off-CPU time so far.
 #[inline(always)]
 pub fn begin(target: &Target, tid: u32, now: u64) -> OffCpu {
     if !counted(target, now) {
@@ -77,12 +76,12 @@ pub fn begin(target: &Target, tid: u32, now: u64) -> OffCpu {
     if new {
         thread.known = now;
     }
-    // A wake that came while it was on its core still may have been taken for the end of a sleep.
+    // A wakeup that came while it was still on its CPU may have been taken for the end of a sleep.
     thread.since = 0;
     thread.off_cpu
 }
 
-/// How long a thread of `target` was off its core until `now`; None unless it was followed since `from`.
+/// Off-CPU time of a thread until `now`; None unless it was followed since `from`.
 #[inline(always)]
 pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
     if !counted(target, from) {
@@ -106,7 +105,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
     Some(off)
 }
 
-/// Of the stretch from `from` to `to`, what the last wait for a core of a thread that runs now took: (time, throttled).
+/// The last time on a run queue of a thread that runs now, as far as it lies between `from` and `to`: (time, throttled).
 #[inline(always)]
 pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
@@ -121,8 +120,8 @@ pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
     (end - begin, thread.throttled != 0)
 }
 
-/// Of the time from `from` to `to`, which are both over, what a thread that ran at `to` was off its core, as far as the last times
-/// are remembered; None unless it was followed since `from`.
+/// Off-CPU time between `from` and `to`, both in the past, of a thread that ran at `to`, from the intervals that are kept; None unless it
+/// was followed since `from`.
 #[inline(always)]
 pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> {
     if !counted(target, from) {
@@ -130,11 +129,11 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
     }
     let mut off = NEW.off_cpu;
     let Some(thread) = THREADS.get_ptr_mut(tid) else {
-        // It has not left its core since they count, or there was no room to say so.
+        // It was never off-CPU since the hooks count, or the map was full.
         insert(target, tid);
         // SAFETY: as in `thread`.
         let thread = unsafe { &mut *THREADS.get_ptr_mut(tid)? };
-        // It has been seen by another CPU meanwhile.
+        // Another CPU has added it meanwhile.
         if thread.target_id != 0 {
             return None;
         }
@@ -160,7 +159,7 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
     Some(off)
 }
 
-/// Begins to follow a thread. By a reference: a copy would take a third of the program's stack.
+/// Adds a thread. By reference: a copy would take a third of the program's stack.
 #[inline(always)]
 fn insert(target: &Target, tid: u32) {
     held::insert::<{ SharedMap::Threads as usize }, _, _>(&THREADS, target, &tid, &NEW)

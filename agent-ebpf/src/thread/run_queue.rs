@@ -1,4 +1,4 @@
-//! From wakeup or preemption until a core runs the thread; and what of that was throttling.
+//! Run queue latency: from wakeup or preemption until a CPU runs the thread; and whether it was throttled.
 
 use agent_common::{
     histogram::Series,
@@ -56,10 +56,10 @@ fn woken(task: u64) {
         return;
     };
     if new {
-        // It slept until now, or is a new one.
+        // It was asleep until now, or is a new thread.
         thread.known = now;
     } else if thread.asleep == 0 {
-        // It had not left its core yet (linux, kernel/sched/core.c, ttwu_runnable), or waits for one already.
+        // It has not left its CPU yet (linux, kernel/sched/core.c, ttwu_runnable), or is on a run queue already.
         return;
     } else {
         thread.off_cpu.blocked += now.saturating_sub(thread.asleep);
@@ -82,10 +82,10 @@ fn leaves(task: u64, preempted: bool) {
     let now = clock::now();
     if let Some((thread, new)) = thread(target, tid) {
         if new {
-            // It has been on its core since they count: its coming would have been seen.
+            // It has been on its CPU since the hooks count: otherwise they had seen it start.
             thread.known = target.threads_since;
         }
-        // TASK_RUNNING is 0: it left the core but not the run queue.
+        // TASK_RUNNING is 0: it left the CPU but not the run queue.
         if preempted || state == 0 {
             waits(thread, task, now);
         } else {
@@ -95,7 +95,7 @@ fn leaves(task: u64, preempted: bool) {
     }
 }
 
-/// A time off its core is over.
+/// An off-CPU interval is over.
 #[inline(always)]
 fn remember(thread: &mut Thread, begin: u64, end: u64, kind: u64) {
     if end.saturating_sub(begin) < MIN_INTERVAL {
@@ -111,7 +111,7 @@ fn waits(thread: &mut Thread, task: u64, now: u64) {
     thread.throttled = u32::from(is_throttled(task));
 }
 
-/// Whether the thread's cgroup, or one above it, has used up its quota (linux, kernel/sched/fair.c, throttled_hierarchy).
+/// Whether the quota of the thread's cgroup, or of a parent, is used up (linux, kernel/sched/fair.c, throttled_hierarchy).
 #[inline(always)]
 fn is_throttled(task: u64) -> bool {
     if kernel!(cfs_rq_throttle_count) == 0 {

@@ -61,7 +61,7 @@ pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
 fn over(target: &Target, number: u32, since: u64, now: u64) {
     let took = now.saturating_sub(since);
     record::value(target, Series::Syscall, number, took);
-    // What the runtime asks for on a stack of its own is no goroutine's.
+    // System calls on a g0 stack are the runtime's own.
     let (goid, startpc) = goroutine(target).unwrap_or((0, 0));
     if goid != 0 {
         record::sum(target, Series::GoSyscall, target.go.origin(startpc), 0, took);
@@ -78,7 +78,7 @@ fn over(target: &Target, number: u32, since: u64, now: u64) {
     }
 }
 
-/// goid of the goroutine whose stack this thread is on, 0 on one of the runtime's own; and the function it was started with.
+/// goid of the goroutine on whose stack this thread runs, 0 on a g0; and its start function.
 #[inline(always)]
 fn goroutine(target: &Target) -> Option<(u64, u64)> {
     if target.flags & IS_GO == 0 || target.go.tls_g == 0 {

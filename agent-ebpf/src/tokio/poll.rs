@@ -1,4 +1,4 @@
-//! One poll of a task: between two transitions of its state, which stands at the start of its header.
+//! One poll of a task: between two transitions of its state, which is the first field of its header.
 
 use agent_common::{
     event::Kind,
@@ -21,7 +21,7 @@ use crate::{
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    // Before the lookups, whose time is not the wake's.
+    // Before the lookups, whose time must not count for the wake.
     let Some((target, hit)) = probed(tgid, HitKind::TokioPollBegin) else {
         return 0;
     };
@@ -78,13 +78,13 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
         return 0;
     }
     if thread.task != task || thread.target_id != target.id {
-        // A poll that began before the probes did, or one inside another's poll.
+        // A poll that began before the probes were attached, or one inside another poll.
         record::count(target, Series::TokioUnmatched, 0);
         return 0;
     }
     thread.task = 0;
     if thread.future & UNENDED != 0 {
-        // Of its polls only some ends can be seen: the begin may be that of a poll that was over long ago.
+        // Only some ends of such polls can be seen: the begin may be that of a poll that ended long ago.
         return 0;
     }
     let took = now.saturating_sub(thread.since);
@@ -119,14 +119,14 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// What a worker's thread is counted under: itself, or what all are that came when others had its place.
+/// The id under which a worker's thread is counted: its tid, or [`WORKER_OTHER`] when another thread has its slot.
 #[inline(always)]
 fn worker_id(target: &Target, tid: u32) -> u32 {
     let Some(usage) = USAGE.get_ptr_mut(target.index) else {
         return WORKER_OTHER;
     };
     let (row, at) = worker(tid);
-    // SAFETY: an element of an array that lives as long as this object; of two threads that want one place at once the last has it.
+    // SAFETY: an element of an array that lives as long as this object; of two threads that take a slot at once the last one has it.
     let worker = unsafe { &mut (*usage).workers[row][at] };
     if *worker == 0 {
         *worker = tid;

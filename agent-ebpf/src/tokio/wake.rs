@@ -15,14 +15,14 @@ use crate::{
     read, record,
 };
 
-/// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. The first since its last poll counts.
+/// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. Only the first wake since its last poll counts.
 #[uprobe]
 pub fn tokio_schedule(ctx: ProbeContext) -> u32 {
     woken(&ctx, HitKind::TokioSchedule);
     0
 }
 
-/// OwnedTasks::bind_inner(&self, task): a new task, whatever stood at its address before.
+/// OwnedTasks::bind_inner(&self, task): a new task, whatever was at its address before.
 #[uprobe]
 pub fn tokio_spawn(ctx: ProbeContext) -> u32 {
     woken(&ctx, HitKind::TokioSpawn);
@@ -51,7 +51,7 @@ fn woken(ctx: &ProbeContext, kind: HitKind) {
     held::insert::<{ SharedMap::TokioWoken as usize }, _, _>(&TOKIO_WOKEN, target, &key, &now);
 }
 
-/// The task's header, from where it is at this instruction.
+/// The pointer to the task's header, from its location at this instruction.
 #[inline(always)]
 fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it. Volatile, so that the compiler does not make one
