@@ -1,18 +1,18 @@
-//! What other targets' windows cost a target: while the kernel's hooks are attached for them, its threads call these too and find
-//! that it is not their time. That may take a part of its budget; where it would take more, the others' windows end. Pure.
+//! What other targets' windows cost a target: while the kernel's hooks are attached for others, its threads call them too, without
+//! counting. That may take a share of its budget; where it would take more, the others' windows end. Pure.
 
 use std::time::Duration;
 
 use super::{Decision, Facts, Ledger, Limits, ledger::Phase};
 
-/// The part of a target's budget that may be spent on others' windows.
+/// The share of a target's budget that may be spent on others' windows.
 const PART: f64 = 0.2;
 
-/// For whom the hooks are attached, as seen by one target.
+/// For which targets the hooks are attached, as seen by one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
     No,
-    /// For its own window, whoever else has one.
+    /// For its own window, and perhaps for others'.
     Own,
     /// For others only.
     Others,
@@ -23,14 +23,14 @@ pub enum Attached {
 pub struct Bystander {
     ledger: Ledger,
     agrees: bool,
-    /// For how long they have been attached for others, with its consent, ns.
+    /// For how long they have been attached for others, while it agrees, ns.
     open: f64,
-    /// Whether it ever minded.
+    /// Whether it ever refused.
     minded: bool,
 }
 
 impl Bystander {
-    /// An account with nothing on it: the first windows are on credit.
+    /// A new account: the first windows are on credit.
     pub fn new(limits: Limits, shortest: Duration, seed: u64) -> Self {
         Self {
             ledger: Ledger::new(limits.part(PART), shortest, seed),
@@ -40,7 +40,7 @@ impl Bystander {
         }
     }
 
-    /// Takes note of what happened since the last turn; [`Facts::windows`] is what calls for nothing cost.
+    /// Adds what happened since the last decision; [`Facts::windows`] is the cost of calls that did not count.
     pub fn turn(&mut self, facts: Facts, attached: Attached) {
         match attached {
             Attached::Others if self.agrees => {
@@ -63,12 +63,12 @@ impl Bystander {
         }
     }
 
-    /// Whether others' windows are limited for its sake.
+    /// Whether others' windows are limited because of this target.
     pub fn minds(&self) -> bool {
         self.minded
     }
 
-    /// Whether others may have windows, for all that this target minds, when it has none of its own.
+    /// Whether others may have windows while this target has none.
     pub fn agrees(&self) -> bool {
         self.agrees
     }

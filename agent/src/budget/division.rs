@@ -1,13 +1,12 @@
-//! How the budget is divided: between the planes of a target, and between the targets of a host, by the benefit that the last windows showed. Pure.
+//! Divides the budget between the planes of a target, and between the targets of a host, by the benefit that the last windows showed. Pure.
 //!
 //! The runtimes' probes show why a goroutine or a task that could run did not. So their benefit at a target is how many of them
 //! were waiting to run, on average, for each core that the target keeps busy. The probes' part of the target's budget grows with it, and so does the target's
 //! part of the host's.
 
-/// Of a target's budget the probes have at least so much, whatever the hooks cost: without it nothing would be known of their
-/// benefit.
+/// Least share of a target's budget for the probes, whatever the hooks cost: without it their benefit would not be known.
 const LEAST: f64 = 0.25;
-/// And at most so much, whatever they tell: the rest is the hooks'.
+/// Largest share for the probes, whatever their benefit: the rest is for the hooks.
 const MOST: f64 = 0.75;
 
 /// The benefit of the probes of one target.
@@ -18,26 +17,26 @@ pub struct Benefit {
 }
 
 impl Benefit {
-    /// A window told that `waiting` of them were ready and did not run, on average, while the target kept `cores` busy. Half of
-    /// what is remembered is the last window's.
+    /// A window showed that `waiting` of them were ready and did not run, on average, while the target kept `cores` busy. The last window
+    /// has half of the weight.
     pub fn note(&mut self, waiting: f64, cores: f64) {
-        /// A target that does nothing has nobody waiting for it.
+        /// Lower bound of `cores`, for idle targets.
         const IDLE: f64 = 0.01;
         let told = waiting / cores.max(IDLE);
         self.waiting = Some(self.waiting.map_or(told, |before| f64::midpoint(before, told)));
     }
 
-    /// 0 for nothing told, to 1.
+    /// 0 for no benefit, to 1.
     fn share(self) -> f64 {
         self.waiting.map_or(0.0, |waiting| waiting / (1.0 + waiting))
     }
 
-    /// The part of the target's budget that is kept for the probes.
+    /// The share of the target's budget that is kept for the probes.
     pub fn reserved(self) -> f64 {
         LEAST + (MOST - LEAST) * self.share()
     }
 
-    /// How much more than another that tells nothing it gets of the host's budget.
+    /// Weight in the host's budget, relative to a target without benefit.
     pub fn weight(self) -> f64 {
         1.0 + self.share()
     }
@@ -50,8 +49,8 @@ pub struct Demand {
     pub weight: f64,
 }
 
-/// The part of its limits that each target may use up when together they may cost `host` cores: by demand and weight, and what
-/// one does not need is the others'.
+/// The share of its limits that each target may use when all together may cost `host` cores: by demand and weight; what one does not need
+/// is given to the others.
 pub fn shares(demands: &[Demand], host: f64) -> Vec<f64> {
     let mut shares = vec![1.0; demands.len()];
     let mut open: Vec<usize> = (0..demands.len()).filter(|at| demands[*at].cores > 0.0).collect();

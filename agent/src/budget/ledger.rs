@@ -1,56 +1,54 @@
-//! The decision: an account of what a plane may cost a target and has cost it. Pure: facts in, a turn out.
+//! Decides when windows open and close: an account of what a plane may cost a target and has cost it. Pure: facts in, a decision out.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Limits, tail};
 
-/// In no stretch of this length may a plane cost more than the limits allow for it, ns.
+/// In no interval of this length may a plane cost more than its limits allow, ns.
 pub const SPAN: f64 = 5e9;
-/// The part of what [`SPAN`] allows that is planned with: what is noticed late takes the rest.
+/// The share of what [`SPAN`] allows that is planned with: the rest is a reserve for cost that is seen late.
 const PLANNED: f64 = 0.9;
-/// The part of its limits that a plane has whatever is taken before it: enough for a window now and then.
+/// The share of its limits that a plane keeps, whatever else is paid from them: enough for a window now and then.
 const LEAST: f64 = 0.05;
-/// How fast the memory of a target's CPU use fades, s.
+/// Time constant of the average of a target's CPU use, s.
 const FADE: f64 = 5.0;
 /// Length of an entry of the recent past, ns.
 const ENTRY: f64 = 100e6;
-/// Shortest time that a window can take, from the first probe in place to a turn of the governor's, and what detaching
-/// takes besides, ns.
+/// Shortest time of a window, from the first attached probe to the next run of the governor, and the time of detaching in addition, ns.
 const GLIMPSE: f64 = 20e6;
 const DETACH: f64 = 20e6;
-/// What is too dear for a window is tried again after this long, ns: the load may be another by then.
+/// A target for which even the shortest window is too expensive is tried again after this time, ns: its load may have changed.
 const AGAIN: f64 = 60e9;
-/// Where windows must be rare there is one about this often, ns, if that leaves the shortest its time; and one every [`AGAIN`]
-/// in any case.
+/// Where windows must be rare, there is one about this often, ns, if it can be long enough; and one every [`AGAIN`] in any case.
 const RARE: f64 = 10e9;
-/// Windows that cost more than this many times what the target does for itself are not told apart.
+/// Largest ratio of a window's cost to the target's own CPU time.
 const SLOWEST: f64 = 100.0;
 
-/// What happened since the last turn. Times in ns.
+/// What happened since the last decision. Times in ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Facts {
     pub elapsed: f64,
-    /// CPU time of the target less what whywait cost it.
+    /// CPU time of the target without what whywait cost it.
     pub own: f64,
     /// Cost that comes out of the same limits before this plane's.
     pub before: f64,
     /// Cost of this plane.
     pub windows: f64,
-    /// The part of its limits that the host's leave a target, 1 for all of it.
+    /// The share of its limits that the host's limit leaves to a target, 1 for all.
     pub scale: f64,
-    /// How busy the cores are that the target has, 1 for all of their time.
+    /// Utilisation of the cores that the target may use, 1 for all of their time.
     pub busy: f64,
-    /// Share of the target's requests that may come to lie over its 99th percentile of latency because of this plane's windows.
+    /// Share of the target's requests that this plane's windows may move over its 99th percentile of latency.
     pub tail: f64,
 }
 
-/// Where the window stands.
+/// State of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Closed,
     /// Attaching or detaching.
     Busy,
-    /// For so long.
+    /// Open since this time.
     Open(Duration),
 }
 
@@ -62,20 +60,20 @@ pub enum Decision {
     Close,
 }
 
-/// A window, attaching and detaching included; ns.
+/// One window, with attaching and detaching; ns.
 #[derive(Clone, Copy, Debug, Default)]
 struct Running {
     cost: f64,
     time: f64,
-    /// CPU time of the target's own meanwhile.
+    /// The target's own CPU time meanwhile.
     own: f64,
     /// Cost and time between attaching and detaching only.
     open: (f64, f64),
 }
 
 impl Running {
-    /// Cost while it was open, for each ns of the target's own CPU time; `load` is what that goes by where the kernel's clock
-    /// shows none. At most [`SLOWEST`].
+    /// Cost while it was open, for each ns of the target's own CPU time; computed from `load` where the kernel's clock shows none. At
+    /// most [`SLOWEST`].
     fn slower(self, load: f64) -> f64 {
         let own = (self.own / self.time.max(1.0)).max(load / 10.0);
         let (cost, time) = self.open;
@@ -91,40 +89,40 @@ impl Running {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     limits: Limits,
-    /// A window is not closed before this, unless [`SPAN`] is spent up.
+    /// A window is not closed before this, unless what [`SPAN`] allows is spent.
     shortest: Duration,
-    /// What may be spent, ns; below 0 when too much was.
+    /// What may be spent, ns; below 0 when too much was spent.
     credit: f64,
-    /// Cost that comes before this plane's and did not come out of its income yet, ns.
+    /// Cost that must be paid before this plane's and was not paid from the income yet, ns.
     owed: f64,
     recent: Recent,
-    /// Cost while the window is open, or was, ns a ns.
+    /// Cost of an open window, ns for each ns.
     price: f64,
-    /// Since the window under way was asked for.
+    /// Since the current window was requested.
     running: Running,
     /// The last whole window, and how long ago it was, ns.
     last: Option<Running>,
     rested: f64,
     /// Cost in windows, for each ns of the target's own CPU time, of the last few.
     slower: f64,
-    /// Share of the time that windows may take for the tail's sake.
+    /// Share of the time that windows may take, because of the tail latency.
     rare: f64,
     /// Whether the next window waits for that, and not for credit.
     held: bool,
-    /// Since when it has been too dear for the next one, ns; 0 while it is not.
+    /// For how long the next window has been too expensive, ns; 0 while it is not.
     starved: f64,
-    /// The target's CPU use of late, cores, and since when it is known, s.
+    /// The target's recent CPU use, cores, and since when it is known, s.
     load: f64,
     known: f64,
-    /// Cost by the count of hits beyond the CPU time that the clock has shown so far, ns; at most 0.
+    /// Cost by the count of hits that the CPU clock has not shown yet, ns; at most 0.
     late: f64,
-    /// How many windows' cost must be there before the next: random, so that windows do not fall in step with the load.
+    /// The credit that the next window needs, in windows: random, so that windows are not in step with the load.
     patience: f64,
     random: fastrand::Rng,
 }
 
 impl Ledger {
-    /// An account without a penny; `seed` makes targets' windows differ.
+    /// An account without credit; `seed` makes the windows of targets differ.
     pub fn new(limits: Limits, shortest: Duration, seed: u64) -> Self {
         Self {
             limits,
@@ -153,7 +151,7 @@ impl Ledger {
         self.limits = limits;
     }
 
-    /// Takes note of `facts` and decides.
+    /// Adds `facts` to the account and decides.
     pub fn turn(&mut self, facts: Facts, phase: Phase) -> Decision {
         if facts.elapsed <= 0.0 {
             return Decision::Stay;
@@ -165,7 +163,7 @@ impl Ledger {
         let weight = facts.elapsed / 1e9 / self.known;
         self.load += (own / facts.elapsed - self.load) * weight;
         let whole = facts.scale * self.limits.income(own, facts.elapsed);
-        // What others took in a window of theirs is paid back little by little.
+        // What others' windows cost is paid back little by little.
         self.owed += facts.before;
         let paid = self.owed.min(whole * (1.0 - LEAST));
         self.owed = (self.owed - paid).min(whole / facts.elapsed * SPAN);
@@ -175,10 +173,10 @@ impl Ledger {
         self.running.cost += facts.windows;
         self.running.time += facts.elapsed;
         self.running.own += own;
-        // What is not used is not hoarded: a burst of load must not meet windows saved up over hours.
+        // Credit is limited: a burst of load must not meet windows that were saved up over hours.
         let most = (2.0 * self.expected()).max(income / facts.elapsed * 1e9);
         self.credit = self.credit.min(most);
-        // What never needs to close is not closed for the tail's sake either.
+        // A window that the income pays for all the time is not closed because of the tail either.
         let whole = self.slower * self.load * facts.elapsed <= income;
         self.rare = if whole {
             1.0
@@ -192,7 +190,7 @@ impl Ledger {
                 self.running.open.1 += facts.elapsed;
                 let price = facts.windows / facts.elapsed;
                 self.price += (price - self.price) / 2.0;
-                // Until it is detached, should it be closed at the next turn only.
+                // The cost until it is detached, if it is closed at the next decision only.
                 let spent_up = self.left() <= self.price.max(price) * (facts.elapsed + DETACH);
                 let rare = self.rare < 1.0 && time.as_nanos() as f64 >= self.rare * RARE;
                 let enough = (self.credit <= 0.0 || rare) && time >= self.shortest;
@@ -236,35 +234,35 @@ impl Ledger {
         self.patience = 0.5 + self.random.f64();
     }
 
-    /// Time after the last window in which there is none, for the tail's sake, ns.
+    /// Time after the last window in which none is opened, because of the tail latency, ns.
     fn rest(&self) -> f64 {
         let rest = self.last.map_or(0.0, |last| last.time * (1.0 / self.rare - 1.0));
         (self.patience * rest).min(AGAIN)
     }
 
-    /// Whether windows are rarer than the budget would pay for, so that they are not seen in the 99th percentile of latency.
+    /// Whether windows are rarer than the budget pays for, because of the 99th percentile of latency.
     pub fn is_held(&self) -> bool {
         self.held
     }
 
-    /// CPU use of the target of late, cores.
+    /// Recent CPU use of the target, cores.
     pub fn load(&self) -> f64 {
         self.load
     }
 
-    /// What may still be spent in this very [`SPAN`], ns.
+    /// What may still be spent in the current [`SPAN`], ns.
     pub fn left(&self) -> f64 {
         PLANNED * self.recent.income() - self.recent.sum.cost - self.owed
     }
 
-    /// Whether even the shortest window would cost more than a whole [`SPAN`] allows: none is opened, but for one a minute
-    /// to see whether that is still so.
+    /// Whether even the shortest window would cost more than a whole [`SPAN`] allows: then only one window a minute is opened, to check
+    /// whether that still holds.
     pub fn is_starved(&self) -> bool {
         self.last.is_some() && self.glimpse() > PLANNED * self.recent.income()
     }
 
-    /// What the next window will cost, ns: what the last did, at today's load; one that is long when little happens need not
-    /// be as long when much does.
+    /// Expected cost of the next window, ns: that of the last one, at the current load. A window that is long at low load need not be as
+    /// long at high load.
     fn expected(&self) -> f64 {
         let most = (self.recent.income() / 2.0).max(self.glimpse());
         self.last.map_or(0.0, |last| (last.cost * self.today(last)).min(most))
@@ -276,7 +274,7 @@ impl Ledger {
             .map_or(0.0, |last| self.price * (GLIMPSE + DETACH) * self.today(last))
     }
 
-    /// The load of today for one of the last window's.
+    /// Current load relative to that of the last window.
     fn today(&self, last: Running) -> f64 {
         if last.own > 0.0 {
             (self.load * last.time / last.own).clamp(0.01, 100.0)
@@ -316,7 +314,7 @@ impl Recent {
             Some(last) if last.time < ENTRY => last.add(new, 1.0),
             _ => self.entries.push_back(new),
         }
-        // An entry leaves when all of it is too old: cost is rather remembered too long.
+        // An entry is removed when all of it is too old: cost is kept too long rather than too short.
         while let Some(oldest) = self.entries.front()
             && self.sum.time - oldest.time >= SPAN
         {
@@ -325,7 +323,7 @@ impl Recent {
         }
     }
 
-    /// Of a whole [`SPAN`], ns: what is not known yet is taken to be like what is.
+    /// Income of a whole [`SPAN`], ns: extrapolated while less time is known.
     fn income(&self) -> f64 {
         if self.sum.time > 0.0 {
             self.sum.income / self.sum.time * SPAN

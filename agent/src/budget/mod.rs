@@ -21,29 +21,29 @@ pub use division::Benefit;
 pub use extrapolate::Extrapolator;
 pub use ledger::{Decision, Facts, Ledger};
 
-/// What the user allows.
+/// The user's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Share of a target's CPU time, 0.01 for 1 %.
     pub share: f64,
-    /// Share of one core that a target may always cost: it lets quiet services be seen whole.
+    /// Share of one core that a target may always cost: so windows of quiet services can stay open.
     pub floor: f64,
-    /// By which part windows may lengthen the 99th percentile of a service's latency; None for any.
+    /// By which share windows may lengthen the 99th percentile of a service's latency; None for any.
     pub tail: Option<f64>,
 }
 
 impl Limits {
-    /// What they allow a target that used `own` CPU time in `elapsed`; ns all.
+    /// What they allow a target that used `own` CPU time in `elapsed`; all in ns.
     pub fn income(self, own: f64, elapsed: f64) -> f64 {
         (self.share * own).max(self.floor * elapsed)
     }
 
-    /// What the hooks may cost, when a part is `reserved` for the probes.
+    /// The limits of the hooks, when a share is `reserved` for the probes.
     pub fn of_hooks(self, reserved: f64) -> Self {
         self.part(1.0 - reserved)
     }
 
-    /// A part of what they allow.
+    /// A share of what they allow.
     pub fn part(self, part: f64) -> Self {
         Self {
             share: self.share * part,

@@ -1,4 +1,4 @@
-//! How much of the time windows may take before they are seen in the 99th percentile of a service's latency. Pure.
+//! Which share of the time windows may take without a visible effect on the 99th percentile of a service's latency. Pure.
 //!
 //! In a window each request takes more CPU time, and where cores are busy it waits for others' that take more, too. With one
 //! queue, arrivals at random and service times that are (M/M/1), a response takes 1 / (1 − ρ) service times in the mean and
@@ -8,10 +8,10 @@
 //! until what waits is done, (ρ − 1 / (1 + σ)) / (1 − ρ) times as long as the window.
 //! docs/design/budget.md has what was measured.
 
-/// Shares of requests over the 99th percentile, and ln of one over it.
+/// Share of requests over the 99th percentile, and ln of its reciprocal.
 const OVER: f64 = 0.01;
 const LN: f64 = 4.605_170_185_988_092;
-/// No queue is taken to be shorter of rest than this: closed loops keep cores wholly busy, and do not wait longer and longer.
+/// Least idle share of the cores that is assumed: closed loops keep cores completely busy, without queues that grow for ever.
 const REST: f64 = 0.05;
 
 /// Share of all requests that may take longer than the 99th percentile because of windows, when that may get longer by the

@@ -1,5 +1,4 @@
-//! What a hit costs on this very machine: a function of our own is probed with an empty program, and work that calls it is
-//! timed.
+//! The cost of a hit on this machine: measures work that calls a function of our own, with an empty program attached and without.
 
 use std::{
     hint::black_box,
@@ -16,12 +15,12 @@ use crate::attach::uprobe::{Links, Object};
 
 /// The program that does nothing.
 const EMPTY: &str = "calibrate";
-/// Calls timed at once, and how often, with the probe and without in turns.
+/// Calls in a batch, and pairs of batches, with the probe and without.
 const CALLS: u32 = 25;
 const PAIRS: usize = 96;
-/// Bytes that the work touches besides: what a request leaves in the first cache.
+/// Bytes that the work touches in addition: as much as a request leaves in the L1 cache.
 const TOUCHED: usize = 32 << 10;
-/// And those that the work between hits touches in its turns, a part each: what other requests leave in the second.
+/// Bytes that the work between hits touches, some in each run: as much as other requests leave in the L2 cache.
 const OTHERS_TOUCH: usize = 16 * TOUCHED;
 
 /// What is probed.
@@ -83,10 +82,10 @@ const SELDOM: [extern "C" fn(); 8] = [
     whywait_seldom_7,
 ];
 
-/// How many there are beside the first.
+/// Number of these functions without the first.
 pub const OTHERS: usize = SELDOM.len() - 1;
 
-/// Cost of one trap, ns. None when the machine was too busy to tell.
+/// Cost of one trap, ns. None when the machine was too busy to measure it.
 pub fn trap(object: &mut Object) -> anyhow::Result<Option<f64>> {
     let link = attach_empty(object)?;
     let cost = Timer::start().trap(PAIRS);
@@ -94,10 +93,13 @@ pub fn trap(object: &mut Object) -> anyhow::Result<Option<f64>> {
     Ok(cost)
 }
 
-/// What the kernel's statistics say that the empty program takes, ns: they read the clock twice a run. They must be kept
-/// while this is called.
+/// Time of the empty program by the kernel's statistics, ns, which read the clock twice for each run. They must be enabled.
 pub fn bias(object: &mut Object) -> anyhow::Result<f64> {
-    let runs = |object: &Object| object.runs(EMPTY).context("the kernel tells nothing of a program");
+    let runs = |object: &Object| {
+        object
+            .runs(EMPTY)
+            .context("the kernel shows no statistics of a program")
+    };
     let before = runs(object)?;
     let link = attach(object, EMPTY)?;
     let mut work = Work::new(TOUCHED);
@@ -154,14 +156,14 @@ pub fn attach_seldom(object: &mut Object) -> anyhow::Result<Links> {
 
 fn attach_to(object: &mut Object, name: &'static str, functions: &[extern "C" fn()]) -> anyhow::Result<Links> {
     let maps = procfs::process::Process::myself()?.maps()?;
-    let pid = NonZeroU32::new(std::process::id()).context("we are no process")?;
+    let pid = NonZeroU32::new(std::process::id()).context("no pid of our own")?;
     let mut links = Links::default();
     for function in functions {
         let address = *function as *const () as u64;
         let map = maps
             .iter()
             .find(|map| (map.address.0..map.address.1).contains(&address))
-            .context("our own code is in no mapping")?;
+            .context("our own code is not in any mapping")?;
         let offset = address - map.address.0 + map.offset;
         let link = object.attach(name, Path::new("/proc/self/exe"), offset, pid);
         links.extend(link.map_err(anyhow::Error::msg)?);
@@ -169,8 +171,8 @@ fn attach_to(object: &mut Object, name: &'static str, functions: &[extern "C" fn
     Ok(links)
 }
 
-/// What of the machine changes what a hit costs while the agent runs: cores that are online, and the policy of their frequency.
-/// What this machine does not tell is not in it.
+/// What may change the cost of a hit while the agent runs: the online cores, and their frequency policy, as far as this machine shows
+/// them.
 pub fn machine() -> String {
     const CPUS: &str = "/sys/devices/system/cpu";
     let mut files = vec![format!("{CPUS}/online"), format!("{CPUS}/smt/active")];
@@ -188,9 +190,8 @@ pub fn machine() -> String {
 
 const ORDER: &str = r#"{"id":4711,"items":[{"sku":"a-17","count":3,"price":12.95},{"sku":"b-2","count":1,"price":0.5}],"note":"by \"post\"\n","paid":true}"#;
 
-/// A service's kind of work with one call in its midst, ns. After a trap the processor has to learn the program's branches anew and to
-/// fetch its instructions again, and after a system call the kernel those of the trap: that is a third of what a trap costs, and a bare
-/// call does not show it.
+/// Time of work like a service's, with one call in it, ns. After a trap the CPU has to predict branches and fetch instructions again;
+/// that is a third of a trap's cost, and a loop of bare calls does not show it.
 fn batch(work: &mut Work, call: fn()) -> f64 {
     let begin = Instant::now();
     for _ in 0..CALLS {
@@ -199,7 +200,7 @@ fn batch(work: &mut Work, call: fn()) -> f64 {
     begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }
 
-/// A number that is written with a call.
+/// A number whose serialization makes the call.
 struct Hit(fn());
 
 impl serde::Serialize for Hit {
@@ -209,21 +210,20 @@ impl serde::Serialize for Hit {
     }
 }
 
-/// Times traps in the midst of work.
+/// Measures traps in the middle of work.
 pub struct Timer(Work);
 
 impl Timer {
     pub fn start() -> Self {
         let mut work = Work::new(TOUCHED);
-        // The first runs find nothing in the processor's caches.
+        // Warms up the CPU's caches.
         batch(&mut work, trapped);
         batch(&mut work, bare);
         Self(work)
     }
 
-    /// Cost of one trap, ns, while the empty program is [attached](attach_empty): what the work takes with it, less what it takes without, in
-    /// turns, as the machine may run faster from one moment to the next; the middle one of so many differences. None when the machine was too
-    /// busy to tell.
+    /// Cost of one trap, ns, while the empty program is [attached](attach_empty): the median of `pairs` differences between work with it
+    /// and work without, measured alternately, as the speed of the machine changes. None when the machine was too busy to measure it.
     pub fn trap(&mut self, pairs: usize) -> Option<f64> {
         let work = &mut self.0;
         let mut costs: Vec<f64> = (0..pairs).map(|_| batch(work, trapped) - batch(work, bare)).collect();
@@ -232,7 +232,7 @@ impl Timer {
     }
 }
 
-/// What is done between hits.
+/// The work between hits.
 pub struct Between(Work);
 
 impl Between {
@@ -241,7 +241,7 @@ impl Between {
         Self(Work::new(OTHERS_TOUCH))
     }
 
-    /// Works for so long, without a hit.
+    /// Works for this time, without a hit.
     pub fn work_for(&mut self, time: Duration) {
         let begin = Instant::now();
         while begin.elapsed() < time {
@@ -250,12 +250,12 @@ impl Between {
     }
 }
 
-/// Reads an order, and sends an answer.
+/// Work like a service's: parses an order, and sends an answer.
 struct Work {
-    /// Without it nothing is sent.
+    /// None if no socket could be opened: then nothing is sent.
     ends: Option<(UnixStream, UnixStream)>,
     memory: Vec<u8>,
-    /// Where the last turn's part of it ended.
+    /// Where the last run stopped in it.
     at: usize,
 }
 

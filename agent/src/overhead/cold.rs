@@ -1,5 +1,5 @@
-//! What a hit costs more after a pause, when others had the processor's caches: timed in a thread of its own, which sleeps nearly all
-//! of the time that it takes. The shortest pauses are in the midst of a service's work, and too short to sleep: it works in them.
+//! What a hit costs in addition after a pause, when its data is no longer in the CPU's caches. Measured in a thread of its own, which
+//! sleeps nearly all the time. The shortest pauses are too short to sleep: the thread works in them, as a service does.
 
 use std::{
     sync::{
@@ -17,16 +17,16 @@ use log::debug;
 use super::calibrate::{self, Between};
 use crate::{attach::uprobe::Object, clock, model::MonoNs};
 
-/// What a hit costs besides, after each pause of [`COLD`], ns.
+/// Additional cost of a hit after each pause of [`COLD`], ns.
 #[derive(Clone, Copy, Debug)]
 pub struct Cold {
     /// The first on its CPU.
     pub first: [f64; COLD.len()],
-    /// The first of its kind, where others had been just before.
+    /// The first of its kind, just after hits of other kinds.
     pub of_kind: [f64; COLD.len()],
 }
 
-/// Before it was measured: what one machine had.
+/// Used before it is measured: the values of one machine.
 pub const ASSUMED: Cold = Cold {
     first: [300.0, 400.0, 1_200.0, 3_000.0, 8_000.0, 9_000.0, 9_000.0],
     of_kind: [0.0, 50.0, 100.0, 150.0, 500.0, 600.0, 650.0],
@@ -34,15 +34,15 @@ pub const ASSUMED: Cold = Cold {
 
 /// Pauses of each length, with a probe after them and without.
 const PAUSES: usize = 15;
-/// Those without anybody's hit that make a middle, and for how long at most more are tried for their sake.
+/// Undisturbed pauses that a median needs, and how long to try for them.
 const ENOUGH: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Timers may be late by 50 µs (prctl(2), PR_SET_TIMERSLACK).
+/// Timers may fire 50 µs late (prctl(2), PR_SET_TIMERSLACK).
 const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
-/// Times the first call of a function after each pause, with a probe in it and without, less what a `trap` costs in the midst of
-/// others; and then those of other functions, each with a probe of its own. Pauses in which the CPU had a target's hits count for nothing:
-/// `last_hits` says so. The result comes within some seconds; the probes are taken out then.
+/// Measures the first call of a function after each pause, with a probe and without, less the cost of a `trap`; then calls of other
+/// functions, each with a probe of its own. Pauses with a target's hit on this CPU, as `last_hits` shows, are ignored. The result comes
+/// within some seconds; then the probes are detached.
 pub fn measure(
     object: &mut Object,
     trap: f64,
@@ -53,14 +53,14 @@ pub fn measure(
     let turn = move || {
         let cold = times(trap, &last_hits);
         drop(links);
-        // The meter is gone only when the agent ends.
+        // The meter is dropped only when the agent ends.
         let _ = thread_to_meter.send(cold);
     };
     thread::Builder::new().name("calibration".to_owned()).spawn(turn)?;
     Ok(receiver)
 }
 
-/// What came of it, once it is there.
+/// The result, once there is one.
 pub fn result(receiver: &mut Option<Receiver<Cold>>) -> Option<Cold> {
     match receiver.as_ref()?.try_recv() {
         Err(TryRecvError::Empty) => None,
@@ -75,7 +75,7 @@ fn times(trap: f64, last_hits: &PerCpuArray<MapData, LastHits>) -> Cold {
     let mut cold = ASSUMED;
     let mut between = Between::hits();
     for (index, (_, from)) in COLD.into_iter().enumerate() {
-        // In the midst of the pauses that it stands for.
+        // In the middle of the pauses that it stands for.
         let pause = Duration::from_nanos(2 * from);
         let mut rest = || {
             if pause < SHORTEST_SLEEP {
@@ -101,13 +101,13 @@ fn times(trap: f64, last_hits: &PerCpuArray<MapData, LastHits>) -> Cold {
             rest();
             bare.push(time(calibrate::bare));
         }
-        // Where no CPU rests for so long, no target's hit comes after such a pause either.
+        // Where no CPU pauses for so long, no target's hit comes after such a pause either.
         if probed.len() >= ENOUGH {
             cold.first[index] = median(&mut probed) - median(&mut bare) - trap;
             cold.of_kind[index] = median(&mut others);
         }
         for costs in [&mut cold.first, &mut cold.of_kind] {
-            // A longer pause leaves no more in the caches than a shorter one.
+            // After a longer pause no more is left in the caches than after a shorter one.
             let before = if index > 0 { costs[index - 1] } else { 0.0 };
             costs[index] = costs[index].max(before);
         }
@@ -116,7 +116,7 @@ fn times(trap: f64, last_hits: &PerCpuArray<MapData, LastHits>) -> Cold {
     cold
 }
 
-/// Whether the CPU that this runs on had a target's hit since `begin`; that it cannot be told counts as one.
+/// Whether this CPU had a target's hit since `begin`; true if that cannot be read.
 fn was_hit_since(begin: MonoNs, last_hits: &PerCpuArray<MapData, LastHits>) -> bool {
     let cpu = rustix::thread::sched_getcpu();
     let of_cpu = last_hits.get(&0, 0);

@@ -34,12 +34,12 @@ const ASSUMED_IDLE: f64 = 40.0;
 const ASSUMED_TRAP: f64 = 1000.0;
 /// Calling a program from a tracepoint, beyond what the statistics see, ns.
 const CALL: f64 = 20.0;
-/// How long the kernel keeps statistics, and how often: when a window is open, or after twice the time without one.
+/// How long the kernel keeps statistics, and how often: this while a window is open, else after twice the time.
 const SAMPLE: Duration = Duration::from_secs(1);
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
 /// The same while programs run whose cost was never measured.
 const SAMPLE_SOON: Duration = Duration::from_secs(3);
-/// How often it is looked whether the machine is still the same.
+/// How often it is checked whether the machine is still the same.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Cost of one hit by kind, ns.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Costs {
         for (probe, _) in HitKind::ALL {
             let hits = hits[probe as usize];
             if probe.is_cold() {
-                // Of hits that are counted already.
+                // The extra cost of hits that are counted already.
                 split.probes.cost += hits as f64 * self.of(probe);
                 continue;
             }
@@ -89,16 +89,16 @@ impl Costs {
     }
 }
 
-/// Hits by what they are paid from.
+/// Hits by the part of the budget that pays for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Split {
     /// Plane 2.
     pub probes: Part,
     /// Plane 1.
     pub hooks: Part,
-    /// Plane 1 for others' sake: what it takes to see that it is no time to count.
+    /// Plane 1 while it is attached for others: calls that do not count.
     pub idle: Part,
-    /// What is on whatever it costs.
+    /// What is always attached.
     pub always: Part,
 }
 
@@ -130,21 +130,21 @@ pub struct Meter {
     pub costs: Costs,
     /// What the kernel's statistics add to each run, ns.
     bias: f64,
-    /// Cost of a run that counted nothing, by kind, ns.
+    /// Cost of a run for a process that is no target, by kind, ns.
     foreign: [f64; HitKind::COUNT],
     sample: Option<Sample>,
     /// When the last sample of targets began.
     sampled: Option<Instant>,
-    /// What samples showed of programs' own runs, by kind.
+    /// What samples showed of runs for targets, by kind.
     seen: [Seen; HitKind::COUNT],
-    /// Hits of all targets at the last turn.
+    /// Hits of all targets at the last update.
     last: Hits,
-    /// What a hit costs after a pause is being measured.
+    /// Receives what a hit costs after a pause, while that is measured.
     cold: Option<Receiver<Cold>>,
-    /// A trap is timed now and then.
+    /// Receives measurements of the trap.
     traps: Option<Receiver<f64>>,
     rounds: Rounds,
-    /// The machine that was calibrated, and when it is looked at again.
+    /// The machine that was calibrated, and when it is checked again.
     machine: String,
     look: Instant,
 }
@@ -159,7 +159,7 @@ struct Sample {
 }
 
 impl Meter {
-    /// Takes over the map of hits, and times a trap.
+    /// Takes over the maps of hits.
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
             accounts: open(take, "ACCOUNTS")?,
@@ -183,7 +183,7 @@ impl Meter {
         })
     }
 
-    /// Times a trap, and what programs cost when they find that it is none of their targets.
+    /// Measures a trap, and what programs cost for processes that are no targets.
     pub fn calibrate(&mut self, object: &mut Object) {
         self.calibrate_traps(object);
         self.begin(object, &[0; HitKind::COUNT]);
@@ -203,25 +203,25 @@ impl Meter {
                 self.costs.trap = self.rounds.add(trap);
             }
             Ok(None) => debug!(
-                "cannot time a trap, the machine is too busy: {} ns taken for it",
+                "cannot measure a trap, the machine is too busy: assuming {} ns",
                 self.costs.trap
             ),
-            Err(error) => debug!("cannot time a trap, {} ns taken for it: {error:#}", self.costs.trap),
+            Err(error) => debug!("cannot measure a trap, assuming {} ns: {error:#}", self.costs.trap),
         }
-        // A kernel that keeps none adds none.
+        // A kernel without statistics adds nothing.
         if let Ok(_stats) = enable_stats(Stats::RunTime) {
             match calibrate::bias(object) {
                 Ok(bias) => self.bias = bias,
-                Err(error) => debug!("cannot tell what the kernel's statistics add: {error:#}"),
+                Err(error) => debug!("cannot measure what the kernel's statistics add to a run: {error:#}"),
             }
         }
         match traps::time(object) {
             Ok(receiver) => self.traps = Some(receiver),
-            Err(error) => debug!("a trap is timed no more: {error:#}"),
+            Err(error) => debug!("the cost of a trap is not measured again: {error:#}"),
         }
         match cold::measure(object, self.costs.trap, Arc::clone(&self.last_hits)) {
             Ok(receiver) => self.cold = Some(receiver),
-            Err(error) => debug!("cannot tell what a hit costs after a pause: {error:#}"),
+            Err(error) => debug!("cannot measure what a hit costs after a pause: {error:#}"),
         }
     }
 
@@ -256,11 +256,11 @@ impl Meter {
         if now >= self.look {
             self.look = now + LOOK_EVERY;
             if self.sample.is_none() && calibrate::machine() != self.machine {
-                info!("cores or the policy of their frequency changed: what a hit costs is measured anew");
+                info!("the online cores or their frequency policy changed: measuring the cost of a hit again");
                 self.calibrate_traps(object);
             }
         }
-        // Of what is rare the cost need not be known.
+        // The cost of rare hits need not be known.
         let unknown = |index: usize| self.is_unknown(index) && hits[index] > self.last[index].max(ENOUGH);
         let unknown = (0..HitKind::COUNT).any(unknown);
         self.last = *hits;
@@ -289,7 +289,7 @@ impl Meter {
                     hits: *hits,
                 });
             }
-            Err(error) => debug!("the kernel keeps no statistics of programs, {ASSUMED} ns assumed: {error}"),
+            Err(error) => debug!("the kernel keeps no statistics of programs, assuming {ASSUMED} ns: {error}"),
         }
     }
 
@@ -301,14 +301,14 @@ impl Meter {
         for ((index, now), before) in programs.filter(|((index, _), _)| !is_cold(*index)) {
             let count = now.count.saturating_sub(before.count);
             let time = (now.time - before.time - count as f64 * self.bias).max(0.0);
-            // A target that left since took its hits with it.
+            // The hits of a target that ended since are missing.
             let own = hits[index].saturating_sub(sample.hits[index]);
             let others = count.saturating_sub(own) as f64 * self.foreign[index];
             let of_own = (time - others).max(0.0);
             if own > 0 {
                 self.seen[index].add(of_own, own, &mut self.costs.programs[index]);
             }
-            // Calls for foreign processes, and for targets while their hooks do not count.
+            // Calls for other processes, and for targets while their hooks do not count.
             let idle = count.saturating_sub(own);
             if idle >= ENOUGH.max(10 * own) {
                 let time = (time - own as f64 * self.costs.programs[index]).max(0.0);
@@ -332,7 +332,7 @@ fn is_cold(index: usize) -> bool {
     HitKind::ALL[index].0.is_cold()
 }
 
-/// Whether a sample is to begin, so long after the last one began.
+/// Whether to begin a sample, `since` the last one began.
 fn is_due(since: Option<Duration>, open: bool, unknown: bool) -> bool {
     let after = match (unknown, open) {
         (true, _) => SAMPLE_SOON,
@@ -345,7 +345,7 @@ fn is_due(since: Option<Duration>, open: bool, unknown: bool) -> bool {
 fn runs(object: &Object) -> [Runs; HitKind::COUNT] {
     let mut runs = [Runs::default(); HitKind::COUNT];
     for (probe, programs) in HitKind::ALL {
-        // Alternatives that were not taken are not loaded, and have no statistics.
+        // Alternatives that are not used are not loaded, and have no statistics.
         for of in programs.iter().filter_map(|name| object.runs(name)) {
             runs[probe as usize].time += of.time as f64;
             runs[probe as usize].count += of.count;

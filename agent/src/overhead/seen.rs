@@ -1,10 +1,10 @@
-//! What samples of the kernel's statistics show of a program: its cost, as soon as there are enough runs.
+//! The cost of a program from samples of the kernel's statistics, as soon as there are enough runs.
 
-/// Runs that make a mean worth believing, and those of which it is nearer than an assumption.
+/// Runs that make a reliable mean, and runs from which the mean is better than the assumed cost.
 pub const ENOUGH: u64 = 50;
 const SOME: u64 = 10;
 
-/// What a kind's programs ran so far.
+/// Runs of a kind's programs so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runs {
     /// ns.
@@ -12,7 +12,7 @@ pub struct Runs {
     pub count: u64,
 }
 
-/// Own runs of a kind that are not in its cost yet.
+/// Runs of a kind for targets that are not in its cost yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     runs: Runs,
@@ -21,12 +21,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether its cost is measured, if only from some runs.
+    /// Whether its cost is measured, at least from some runs.
     pub fn is_near(&self) -> bool {
         self.known || self.runs.count >= SOME
     }
 
-    /// A sample showed so many runs, which took this long in all, ns. At low rates it takes some samples to make a mean: each counts.
+    /// Adds a sample: `count` runs took `time` in all, ns. At low rates a mean needs several samples.
     pub fn add(&mut self, time: f64, count: u64, cost: &mut f64) {
         let runs = &mut self.runs;
         (runs.time, runs.count) = (runs.time + time, runs.count + count);
@@ -34,7 +34,7 @@ impl Seen {
         if !self.known && runs.count >= SOME {
             *cost = mean;
         } else if self.known && runs.count >= ENOUGH {
-            // Halfway: one odd second does not turn everything.
+            // The mean of both: one unusual second does not change the cost too much.
             *cost = (*cost + mean) / 2.0;
         }
         if runs.count >= ENOUGH {

@@ -1,5 +1,5 @@
-//! What a trap costs, timed again and again: the host of a virtual machine gives it a faster processor at one moment than at the next. A
-//! trap that takes 1.1 µs now takes 1.4 µs a second later, and one time would stand for all that follow.
+//! The cost of a trap, measured again and again: a virtual machine runs faster at one moment than at the next. A trap that takes 1.1 µs
+//! now may take 1.4 µs a second later, so one measurement is not enough.
 
 use std::{
     collections::VecDeque,
@@ -11,17 +11,17 @@ use std::{
 use super::calibrate::{self, Timer};
 use crate::attach::uprobe::Object;
 
-/// Differences in a round that count, and those before them, while the caches fill: some 20 ms in all.
+/// Differences that count in a round, and warm-up runs before them: some 20 ms in all.
 const PAIRS: usize = 24;
 const BEFORE: usize = 8;
-/// How often there is a round: at first, and for how many, and later.
+/// Time between rounds: of the first ones, how many these are, and of later ones.
 const SOON: Duration = Duration::from_secs(2);
 const AT_FIRST: usize = 8;
 const EVERY: Duration = Duration::from_secs(60);
 /// Rounds that make a mean.
 const KEPT: usize = 8;
 
-/// Times a trap every few seconds, in a thread of its own, until the receiver is gone.
+/// Measures a trap every few seconds, in a thread of its own, until the receiver is dropped.
 pub fn time(object: &mut Object) -> anyhow::Result<Receiver<f64>> {
     let links = calibrate::attach_empty(object)?;
     let (thread_to_meter, receiver) = mpsc::sync_channel(1);
@@ -30,7 +30,7 @@ pub fn time(object: &mut Object) -> anyhow::Result<Receiver<f64>> {
         for round in 0_usize.. {
             thread::sleep(if round < AT_FIRST { SOON } else { EVERY });
             timer.trap(BEFORE);
-            // Where it was too busy there is another moment.
+            // When the machine was too busy, the next round will do.
             let Some(cost) = timer.trap(PAIRS) else { continue };
             if thread_to_meter.send(cost).is_err() {
                 break;
@@ -47,7 +47,7 @@ pub fn time(object: &mut Object) -> anyhow::Result<Receiver<f64>> {
 pub struct Rounds(VecDeque<f64>);
 
 impl Rounds {
-    /// Adds one, and gives the mean. Not the middle one: a service pays for each moment.
+    /// Adds one, and returns the mean. Not the median: a service pays for slow moments too.
     pub fn add(&mut self, cost: f64) -> f64 {
         if self.0.len() == KEPT {
             self.0.pop_front();
