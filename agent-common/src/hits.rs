@@ -1,4 +1,4 @@
-//! How often each kind of probe was hit: what a target pays is hits times the cost of one.
+//! How often probes and hooks were hit, by kind: the cost for a target is hits times the cost of one.
 
 use crate::{layout, shared};
 
@@ -85,14 +85,14 @@ probes! {
         ThreadWakeup: Hooks, Windows, ["thread_wakeup", "thread_wakeup_new"];
         ThreadSwitch: Hooks, Windows, ["thread_switch"];
         ThreadSyscall: Hooks, Windows, ["thread_sys_enter", "thread_sys_exit"];
-        /// A thread ended: what is kept of it ends with it, window or no window.
+        /// A thread ended: its entries are removed, outside windows too.
         ThreadExit: Hooks, Always, ["process_exit"];
         /// A hook was called for a target while its hooks do not count.
         HookIdle: Hooks, Idle, ["hook_idle"];
     }
     cold {
-        /// No hit of its own: one in a window of plane 2 was the first on its CPU in so long, and cost more for it. Others had the
-        /// processor's caches meanwhile.
+        /// Not a hit of its own, but a hit in a window of plane 2 that was the first on its CPU for this long. It cost more, since its
+        /// data was no longer in the CPU's caches.
         Cold16us: "cold_16us";
         Cold64us: "cold_64us";
         Cold256us: "cold_256us";
@@ -100,8 +100,8 @@ probes! {
         Cold4ms: "cold_4ms";
         Cold16ms: "cold_16ms";
         Cold64ms: "cold_64ms";
-        /// No hit of its own either: others were just hit on its CPU, but none of its kind in so long. What the kernel keeps of that
-        /// probe alone was no longer in the caches.
+        /// Not a hit of its own either: other probes were just hit on the CPU, but none of this kind for this long. The kernel's data for
+        /// this probe was no longer in the caches.
         ColdKind16us: "cold_kind_16us";
         ColdKind64us: "cold_kind_64us";
         ColdKind256us: "cold_kind_256us";
@@ -135,10 +135,10 @@ pub const COLD_KIND: [HitKind; COLD.len()] = [
 ];
 
 impl HitKind {
-    /// Which of [`COLD`] the first hit in so long is, ns; None of one that comes soon after another.
+    /// Which of [`COLD`] a hit is after this pause, ns; None when it comes soon after another.
     #[inline(always)]
     pub const fn cold(pause: u64) -> Option<usize> {
-        // No loop over a table: that would be a map of the kernel's. Most hits are soon after another.
+        // No loop over a table, which would be a map. Most hits come soon after another.
         if pause < COLD[0].1 {
             None
         } else if pause < COLD[1].1 {
@@ -164,13 +164,13 @@ impl HitKind {
     }
 }
 
-/// Events that the program `flood`, which is there for measurements only, writes a hit.
+/// Events that the program `flood`, which is for measurements only, writes for each hit.
 pub const FLOOD: u32 = 32;
 
 /// Hits by [`HitKind`], of one target on one CPU.
 pub type Hits = [u64; HitKind::COUNT];
 
-/// What counts for windows only, as an index.
+/// The planes that have windows, as an index.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
@@ -185,31 +185,31 @@ impl Plane {
     pub const COUNT: usize = 2;
 }
 
-/// Hits in windows that a CPU keeps to itself before it adds them to those of all, [`Cutoff::used`]: what is allowed is exceeded by no more than
-/// that many a CPU, and one hit in as many pays for a word that all CPUs write.
+/// Hits in windows that a CPU counts before it adds them to the sum of all CPUs, [`Cutoff::used`]. The allowance is exceeded by at most
+/// this many hits for each CPU, and only one hit in as many writes a word that all CPUs share.
 pub const HIT_BATCH: u64 = 16;
 
-/// Kinds that are hit, an even number, as what is shared has no padding.
+/// Kinds that are hit, rounded up to an even number, since shared types have no padding.
 pub const KINDS: usize = (HitKind::Cold16us as usize).next_multiple_of(2);
 
-/// Times of a kind's last hit are kept in units of 2 to the power of this, ns: 4 µs, which come round again after 4.9 hours. A pause longer than that
-/// may be taken for a shorter one.
+/// Times of a kind's last hit are in units of 2 to the power of this, ns: 4 µs, which wrap around after 4.9 hours. A longer pause may be
+/// taken for a shorter one.
 pub const KIND_UNIT: u32 = 12;
 
 shared! {
-    /// A target's account on one CPU.
+    /// Hits of a target on one CPU.
     pub struct Account {
         /// By [`HitKind`].
         pub hits: [u64; KINDS],
-        /// Those that were the first in so long, by [`COLD`].
+        /// Those that were the first after a pause, by [`COLD`].
         pub cold: [u64; COLD.len()],
-        /// Those that were only of their kind the first, by [`COLD_KIND`].
+        /// Those that were the first of their kind only, by [`COLD_KIND`].
         pub cold_kind: [u64; COLD.len()],
         /// Hits in windows that are not in [`Cutoff::used`] yet, by [`Plane`].
         pub held: [u64; Plane::COUNT],
     }
 
-    /// When probes were last hit on one CPU, whoever's.
+    /// When probes of any target were last hit on one CPU.
     pub struct LastHits {
         /// Any: CLOCK_MONOTONIC, ns; 0 if none was.
         pub last: u64,
@@ -217,9 +217,9 @@ shared! {
         pub last_of: [u32; KINDS],
     }
 
-    /// What a target's windows may still have, by [`Plane`].
+    /// How far a target's windows have used their allowance, by [`Plane`].
     pub struct Cutoff {
-        /// When the programs ended a window by themselves, as its allowance was used up: CLOCK_MONOTONIC, ns; 0 while they have not.
+        /// When the programs ended the window because its allowance was used up: CLOCK_MONOTONIC, ns; 0 if they did not.
         pub at: [u64; Plane::COUNT],
         /// Hits in windows so far, on all CPUs.
         pub used: [u64; Plane::COUNT],
@@ -227,7 +227,7 @@ shared! {
 }
 
 impl Account {
-    /// All that was counted, by [`HitKind`].
+    /// All counts, by [`HitKind`].
     pub fn counted(&self) -> Hits {
         let mut counted = [0; HitKind::COUNT];
         counted[..KINDS].copy_from_slice(&self.hits);

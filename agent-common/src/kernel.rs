@@ -1,5 +1,5 @@
 //! Offsets of the running kernel's structs, in bytes: rustc emits no CO-RE relocations, so user space looks them up in
-//! the kernel's BTF and hands them over as the global `KERNEL`.
+//! the kernel's BTF and passes them in as the global `KERNEL`.
 
 use crate::{layout, shared};
 

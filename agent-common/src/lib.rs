@@ -1,4 +1,4 @@
-//! What the kernel programs and the agent say to each other: events, map keys and values, counters.
+//! What the kernel programs and the agent share: events, map keys and values, counters.
 //!
 //! Every type here is `repr(C)` without padding, so that both sides see the same bytes; user space reads them through
 //! bytemuck's checked casts (feature `user`). One signal, one file, under the same path in `agent-ebpf` and in

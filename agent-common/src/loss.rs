@@ -8,17 +8,17 @@ pub enum Loss {
     RingFull = 0,
     /// The histogram map was full: a value was not counted.
     HistogramFull = 1,
-    /// The map of goroutines was full, or the target's part of it: what one does was not begun.
+    /// The map of goroutines was full, or the target's quota in it: a goroutine's state was not followed.
     GoroutineFull = 2,
-    /// The map of woken tasks was full, or the target's part of it: a wake was not begun.
+    /// The map of woken tasks was full, or the target's quota in it: a wake was not followed.
     TokioWokenFull = 3,
-    /// The map of tokio's threads was full, or the target's part of it.
+    /// The map of tokio's threads was full, or the target's quota in it.
     TokioThreadsFull = 4,
-    /// The map of sockets was full, or the target's part of it.
+    /// The map of sockets was full, or the target's quota in it.
     SocketFull = 5,
     /// No id was free for a peer: the value was counted under "other".
     PeerFull = 6,
-    /// The map of threads was full, or the target's part of it.
+    /// The map of threads was full, or the target's quota in it.
     ThreadFull = 7,
     /// The target's memory could not be read at a probe (paged out, or gone).
     ReadFault = 8,
@@ -26,16 +26,16 @@ pub enum Loss {
     GoListTooLong = 9,
     /// The map of Ps, or that of who pays for the GC, was full: an assist was not counted for its cycle.
     GoAssistFull = 10,
-    /// An answer was read before the kernel told that its request was sent: how long that took is not known.
+    /// An answer was read before the program for the send of its request ran: the duration is not known.
     RequestUnordered = 11,
-    /// The ring of exec events was full: a new program is found at the next look at all processes only.
+    /// The ring of exec events was full: a new program is found only at the next scan of all processes.
     ExecFull = 12,
     /// A target has as many histogram buckets as one may have: a value was not counted.
     HistogramQuota = 13,
     /// A target has as many peers as one may have: the value was counted under "other".
     PeerQuota = 14,
-    /// Bytes were read of a connection that was closed already, or it was closed before the kernel told that a client had sent some: their
-    /// request was not counted.
+    /// Bytes were read of a connection that was closed already, or it was closed before the program for a client's send ran: the request
+    /// was not counted.
     SocketClosed = 15,
 }
 

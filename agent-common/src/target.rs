@@ -2,43 +2,43 @@
 
 use crate::{go, hits::Plane, layout, loss::Loss, shared};
 
-/// No pid is as high (the kernel's PID_MAX_LIMIT on 64 bits).
+/// All pids are lower (the kernel's PID_MAX_LIMIT on 64 bits).
 pub const PID_LIMIT: u32 = 4 * 1024 * 1024;
-/// Pids in one word of the `TARGET_INDEX` map: 16 bits each, a [`Target::index`], 0 for what is no target.
+/// Pids in one word of the `TARGET_INDEX` map: 16 bits each, a [`Target::index`], or 0 for a process that is no target.
 pub const PIDS_A_WORD: u32 = 4;
 
 /// The process is Go: `go` is valid.
 pub const IS_GO: u32 = 1;
 /// The process is tokio: `tokio_*` are valid.
 pub const IS_TOKIO: u32 = 2;
-/// The probes of plane 2 are all in place, and count. Without it they only say that they were hit.
+/// The probes of plane 2 are all attached, and count. Without it they only count their hits.
 pub const PROBES_OPEN: u32 = 4;
-/// The kernel's hooks (plane 1) count. Without it they only say that they were called.
+/// The kernel's hooks (plane 1) count. Without it they only count their calls.
 pub const HOOKS_OPEN: u32 = 8;
 
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
 
-/// Buckets that one target may have of the `HISTOGRAMS` map, which holds four times as many: what one fills is not missing to all.
+/// Buckets that one target may have in the `HISTOGRAMS` map, which has four times the capacity: one target cannot fill it.
 pub const BUCKET_QUOTA: u64 = 16 * 1024;
-/// Peers that one target may have kept apart, of four times as many.
+/// Peers that one target may have in the `PEERS` map, which has four times the capacity.
 pub const PEER_QUOTA: u64 = 1024;
 
-/// tokio's workers of a target that are told apart, by their tids: rows, and places in each. The runtime may move its workers to new threads for
-/// ever (tokio, runtime/scheduler/multi_thread/worker.rs, block_in_place), and each takes room for good.
+/// tokio's workers of a target that have an id of their own, by tid: rows, and columns. The runtime may move its workers to new threads
+/// for ever (tokio, runtime/scheduler/multi_thread/worker.rs, block_in_place), and each would need a new histogram.
 pub const WORKER_ROWS: usize = 2;
 pub const WORKERS: usize = 32;
-/// What the other ones are counted under, which is no thread's id.
+/// The id under which all others are counted, which is not a tid.
 pub const WORKER_OTHER: u32 = 0;
 
-/// The place of a thread in [`Usage::workers`]. Threads that are begun one after the other have places of their own.
+/// The row and column of a thread in [`Usage::workers`]. Threads with consecutive tids have different ones.
 #[inline(always)]
 pub const fn worker(tid: u32) -> (usize, usize) {
     let tid = tid as usize;
     (tid / WORKERS % WORKER_ROWS, tid % WORKERS)
 }
 
-/// Maps of what is under way that all targets share.
+/// Maps of things in progress that all targets share.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedMap {
@@ -65,7 +65,7 @@ impl SharedMap {
         Self::Syscalls,
     ];
 
-    /// How many entries the map has room for.
+    /// How many entries the map can hold.
     #[inline(always)]
     pub const fn capacity(self) -> u32 {
         match self {
@@ -74,19 +74,19 @@ impl SharedMap {
         }
     }
 
-    /// How many of them one target may have, three quarters: what it leaves is for all others.
+    /// How many of them one target may have, three quarters: the rest is left to the others.
     #[inline(always)]
     pub const fn quota(self) -> i64 {
         self.capacity() as i64 / 4 * 3
     }
 
-    /// Where the number of a target's entries stands in the `HELD` map.
+    /// Index of a target's number of entries in the `HELD` map.
     #[inline(always)]
     pub const fn held(self, index: u32) -> u32 {
         index * Self::COUNT as u32 + self as u32
     }
 
-    /// What entries over the quota are exported under.
+    /// The name under which entries over the quota are exported.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Goroutines => "goroutine_quota",
@@ -99,7 +99,7 @@ impl SharedMap {
         }
     }
 
-    /// What an entry that could not be made is counted as.
+    /// The loss as which an entry that could not be added is counted.
     #[inline(always)]
     pub const fn loss(self) -> Loss {
         match self {
@@ -113,47 +113,45 @@ impl SharedMap {
 }
 
 shared! {
-    /// What a target could not have of the maps that all share and that are cleared: times that an entry was not made for
-    /// [`SharedMap::quota`].
+    /// How often an entry of a target was not added to a shared map because of [`SharedMap::quota`].
     pub struct Refused {
         /// By [`SharedMap`].
         pub times: [u64; SharedMap::COUNT],
     }
 
-    /// What a target has made of the maps that all share.
+    /// What a target uses of the maps that grow until it ends.
     pub struct Usage {
         pub buckets: u64,
         pub peers: u64,
-        /// Values that were not counted for [`BUCKET_QUOTA`].
+        /// Values that were not counted because of [`BUCKET_QUOTA`].
         pub refused_buckets: u64,
-        /// Values that were counted under "other" for [`PEER_QUOTA`], or as half of the buckets were made.
+        /// Values that were counted under "other" because of [`PEER_QUOTA`], or because half of the bucket quota was used.
         pub refused_peers: u64,
-        /// tokio's workers that are told apart, by [`worker`]: each the first thread of those that have its place; 0 before.
+        /// Tids of tokio's workers with an id of their own, by [`worker`]: the first thread with this row and column; 0 before.
         pub workers: [[u32; WORKERS]; WORKER_ROWS],
     }
 
     /// One observed process, found by its pid.
     pub struct Target {
-        /// Unique for the agent's life, never used again: what map keys carry, so a reused pid is not mistaken.
+        /// Unique while the agent runs, never reused: map keys have it, so that a reused pid is not mistaken for the old process.
         pub id: u32,
         /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`HOOKS_OPEN`].
         pub flags: u32,
-        /// Where it stands in `TARGETS`, and where its hits are counted; used again when the target is gone.
+        /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,
         pub pad: u32,
-        /// CLOCK_MONOTONIC, ns: since when the probes count. A stamp from before it belongs to a wait or poll that was not seen
-        /// whole.
+        /// CLOCK_MONOTONIC, ns: since when the probes count. A wait or poll that began before was not seen completely.
         pub probes_since: u64,
-        /// The same for the hooks: connects, requests, waits for a core.
+        /// The same for the hooks: connects, requests, run queues.
         pub hooks_since: u64,
-        /// Since when those on the kernel's scheduler are among them, which can be left out, refused or late; 0: they are not, and
-        /// nothing is known of when threads left their cores.
+        /// Since when the hooks on the kernel's scheduler count. They may be left out, refused, or attached later. 0 when they do not
+        /// count: then nothing is known about off-CPU time.
         pub threads_since: u64,
-        /// What [`Cutoff::used`](crate::hits::Cutoff) may rise to, by [`Plane`]: what is over it ends the window.
+        /// Limit of [`Cutoff::used`](crate::hits::Cutoff), by [`Plane`]: a hit over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
-        /// Bit by runtime.waitReason: a wait for it that long becomes an event too. The others are those of idleness.
+        /// Bits by runtime.waitReason: a wait of that length with such a reason becomes an event too. The other reasons are idle ones.
         pub reported_reasons: u64,
         /// A task's poll at or over this becomes an event, ns.
         pub slow_poll: u64,
@@ -163,7 +161,7 @@ shared! {
         pub tokio_vtable: u32,
         /// tokio: byte offset in the vtable of the word `id_offset`.
         pub tokio_id_offset: u32,
-        /// Where the Go runtime keeps its facts, biased to this process.
+        /// Where the Go runtime's data is in this process.
         pub go: go::Layout,
     }
 }

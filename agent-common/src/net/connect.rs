@@ -7,7 +7,7 @@ use crate::{
 };
 
 shared! {
-    /// What is known of a socket while it connects.
+    /// A connect in progress.
     pub struct Connecting {
         /// CLOCK_MONOTONIC, ns: SYN sent.
         pub since: u64,
@@ -18,7 +18,7 @@ shared! {
         pub peer: u32,
         /// Thread that connects.
         pub tid: u32,
-        /// Who connects.
+        /// What called connect().
         pub actor: Actor,
     }
 

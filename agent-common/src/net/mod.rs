@@ -8,9 +8,9 @@ use crate::{layout, shared};
 
 /// The peer id under which values are counted when the map of peers is full.
 pub const PEER_OTHER: u32 = 0;
-/// Most peers kept apart.
+/// Most peers that have an id of their own.
 pub const PEER_LIMIT: u32 = 4096;
-/// Ids that a peer may have, one after the other: the first that no other has is its own.
+/// Ids that a peer may have: it takes the first that no other peer has.
 pub const PEER_IDS: u32 = 2;
 
 /// Which side of the connection the target is.
@@ -36,8 +36,8 @@ shared! {
 layout!(Peer: 24);
 
 impl Peer {
-    /// The `nth` of the ids that it may have: a mix of all its bytes (the constants are those of MurmurHash3's finalizer), so
-    /// that every program that meets it comes to the same without asking another.
+    /// The `nth` of the ids that it may have: a hash of all its bytes (the constants are those of MurmurHash3's finalizer), so that all
+    /// programs compute the same id.
     #[inline(always)]
     pub fn id(&self, nth: u32) -> u32 {
         let [a, b, c, d] = self.words().map(u64::from);

@@ -14,9 +14,9 @@ pub const SENT: u8 = 1;
 pub const RECEIVED: u8 = 2;
 
 shared! {
-    /// What is known of one socket.
+    /// The state of one socket.
     pub struct Socket {
-        /// Which connection it was: the kernel uses a socket's address again, for another.
+        /// Identifies the connection: the kernel reuses a socket's address for another one.
         pub connection: u64,
         /// CLOCK_MONOTONIC, ns: begin of the last request.
         pub since: u64,
@@ -33,13 +33,13 @@ shared! {
         /// 1 for MPTCP, whose sockets are no tcp_sock.
         pub multipath: u8,
         pub pad: u8,
-        /// The target's index: whose entry this is where nobody knows who closes it.
+        /// The target's index, to find the target when the current process is another one at the close.
         pub index: u32,
         pub pad_to_8: u32,
     }
 
     pub struct Request {
-        /// The thread is 0 where it is not known: a reset came before the program that tells of the answer.
+        /// The tid is 0 where it is not known: a reset came before the program for the send of the answer ran.
         pub header: Header,
         /// CLOCK_MONOTONIC, ns. Server: the request's first byte was read. Client: it was sent. The answer's first byte
         /// was sent (server) or read (client) at `header.time`.

@@ -1,4 +1,4 @@
-//! A process became another program. Its end is learnt from its pidfd, in user space.
+//! A process executed another program. Its end is seen by its pidfd, in user space.
 
 use crate::{event::Header, layout, shared};
 

@@ -4,7 +4,7 @@ use crate::{event::Header, layout, shared};
 
 /// In a type id: the task is a blocking-pool closure, not a future.
 pub const BLOCKING: u32 = 1 << 31;
-/// In a type id: the ends of such polls are not all seen, so nobody knows how long they take, nor whether one is still under way.
+/// In a type id: not all ends of such polls are seen, so their length is not known, nor whether one is still in progress.
 pub const UNENDED: u32 = 1 << 30;
 
 shared! {

@@ -1,5 +1,5 @@
-//! Whether an executable still holds the bytes that were proved, and the process that runs it those of a probe; read aside, as neither
-//! a file system nor a page of memory may ever answer.
+//! Checks that an executable still has the bytes that were verified, and that the process has the breakpoint of a probe. Read in another
+//! thread, since neither a file system nor a page of memory may ever answer.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{deadline, memory::Memory};
 
-/// Of each probe, whether the file still holds the bytes that were proved.
+/// For each probe, whether the file still has the bytes that were verified.
 pub(super) fn unchanged(exe: &LoadedExe, probes: &[Probe]) -> Vec<Result<(), AttachError>> {
     if probes.is_empty() {
         return Vec::new();
@@ -46,9 +46,9 @@ pub(super) fn unchanged(exe: &LoadedExe, probes: &[Probe]) -> Vec<Result<(), Att
     probes.iter().zip(read).map(check).collect()
 }
 
-/// Whether the process still has the bytes that were proved where a probe was put, and no breakpoint: the kernel has put it into another
-/// file than the one that is mapped there (linux, kernel/events/uprobes.c, goes by the inode that a path leads to). What is true of
-/// one is of all in that file; what cannot be read says nothing.
+/// Whether the process still has the verified bytes where a probe was attached, and no breakpoint: then the kernel put the probe into
+/// another file than the one that is mapped (linux, kernel/events/uprobes.c, uses the inode at the path). One probe is enough for all in
+/// that file. False when the memory cannot be read.
 pub(super) fn is_missed(exe: &LoadedExe, probe: &Probe) -> bool {
     let (pid, address) = (exe.pid, probe.site.vaddr.wrapping_add(exe.bias));
     let mut found = vec![0; probe.site.bytes.len()];
@@ -58,7 +58,7 @@ pub(super) fn is_missed(exe: &LoadedExe, probe: &Probe) -> bool {
     matches!(read, Ok(Ok(found)) if found == probe.site.bytes)
 }
 
-/// What is to say of a probe then.
+/// The error for such a probe.
 pub(super) fn not_in_memory(probe: &Probe) -> AttachError {
     AttachError::NotInMemory {
         function: probe.site.function.clone(),

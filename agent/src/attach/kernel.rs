@@ -17,10 +17,10 @@ use crate::{
     signal::{Coverage, Hook, HookProgram, LEFT_OUT, Point, SignalState},
 };
 
-/// There where the host has IPv6.
+/// Exists if the host has IPv6.
 const IPV6: &str = "/proc/net/if_inet6";
 
-/// In place of an alternative's name: none was tried.
+/// Used as an alternative's name when none was tried.
 pub const ALL: &str = "all";
 
 /// The programs of a hook that is detached: they stay loaded, and are attached together or not at all.
@@ -59,15 +59,15 @@ enum LinkId {
     FExit(FExitLinkId),
 }
 
-/// What became of a hook.
+/// State of a hook.
 #[derive(Debug)]
 pub struct HookState {
     pub signal: &'static str,
-    /// Not one that has to be asked for, and was not.
+    /// False for a hook that must be requested and was not.
     pub wanted: bool,
-    /// The alternative in force; None when the kernel permitted none.
+    /// The alternative in use; None when the kernel permitted none.
     pub taken: Option<&'static str>,
-    /// What that one does not tell on this host.
+    /// What that one does not show on this host.
     pub lacks: Option<&'static str>,
     /// Alternatives that were refused, and why.
     pub refused: Vec<(&'static str, String)>,
@@ -76,7 +76,7 @@ pub struct HookState {
 }
 
 impl HookState {
-    /// How much of the signal there is; None when nobody wants it.
+    /// Coverage of the signal; None when it is not wanted.
     pub fn coverage(&self) -> Option<SignalState> {
         let coverage = match self.taken {
             Some(_) => self
@@ -98,7 +98,7 @@ impl HookState {
     }
 }
 
-/// What the hooks of targets' signals are worth, each; the one for new processes is the agent's own.
+/// Coverage of the signals of hooks; without the first, which is the agent's own for new processes.
 pub fn states(hooks: &[HookState]) -> impl Iterator<Item = SignalState> {
     hooks.iter().skip(1).filter_map(HookState::coverage)
 }

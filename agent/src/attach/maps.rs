@@ -1,5 +1,4 @@
-//! What the kernel programs are told of targets: written before a target's first probe is attached, removed after its last
-//! is gone.
+//! The entries of targets in the kernel's maps: written before a target's first probe is attached, removed after its last one is gone.
 
 mod sweep;
 #[cfg(test)]
@@ -51,7 +50,7 @@ pub struct TargetMaps {
     sockets: Table<u64, Socket>,
     threads: Table<u32, Thread>,
     syscalls: Table<u32, Call>,
-    /// What could not be read or changed, and did not matter at once.
+    /// Reads and changes that failed and that the caller goes on without.
     failed: Failed,
 }
 
@@ -62,7 +61,7 @@ pub struct Missing {
     pub sites: usize,
 }
 
-/// How often a map could not be read or changed since somebody asked, and why the last time.
+/// How often a map could not be read or changed since the last call of `take`, and the last error.
 #[derive(Debug, Default)]
 struct Failed(Cell<u64>, RefCell<String>);
 
@@ -110,7 +109,7 @@ impl TargetMaps {
         })
     }
 
-    /// How often a map could not be read or changed since the last call, and why the last time.
+    /// How often a map could not be read or changed since the last call, and the last error.
     pub fn failed(&self) -> Option<(u64, String)> {
         self.failed.take()
     }
@@ -120,7 +119,7 @@ impl TargetMaps {
         self.failed.note(error);
     }
 
-    /// Says which type of task each vtable address of a target stands for: how many there was no room for.
+    /// Sets the type of task of each vtable address of a target; returns how many did not fit.
     pub fn set_types(&mut self, target_id: u32, types: &[(u64, u32)]) -> usize {
         let target_id = u64::from(target_id);
         let add = |(vtable, future): &(u64, u32)| {
@@ -135,7 +134,7 @@ impl TargetMaps {
         left_out(types, TYPE_QUOTA, add)
     }
 
-    /// Says where each probed instruction of a target has its argument: how many there was no room for.
+    /// Sets where each probed instruction of a target has its argument; returns how many did not fit.
     fn set_sites(&mut self, target_id: u32, sites: &[(u64, u32)]) -> usize {
         let target_id = u64::from(target_id);
         let add = |(ip, location): &(u64, u32)| self.sites.insert(&SiteKey { ip: *ip, target_id }, location);
@@ -191,7 +190,7 @@ impl TargetMaps {
         self.targets.set(target.index, target, 0)
     }
 
-    /// When the programs ended the window of a plane by themselves, ns; None when they have not.
+    /// When the programs ended the window of a plane, ns; None when they did not.
     pub fn cut(&self, target: &Target, plane: Plane) -> Result<Option<u64>, MapError> {
         let at = self.cutoffs.get(&target.index, 0)?.at[plane as usize];
         Ok((at != 0).then_some(at))

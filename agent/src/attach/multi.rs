@@ -1,6 +1,6 @@
-//! uprobe_multi: a link is there, and gone, at once. A probe by perf takes the kernel up to 100 ms to take away, one after the
-//! other, however many are closed side by side (event_mutex, kernel/trace/trace_event_perf.c): a window of seven probes would
-//! cost its target several times what it is open for.
+//! uprobe_multi: a link is attached and detached at once. The kernel takes up to 100 ms to detach a uprobe by perf, one after the other,
+//! even if many are closed at once (event_mutex, kernel/trace/trace_event_perf.c): detaching a window of seven probes would take several
+//! times as long as the window.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{bpf, kernel::Preemption};
 
-/// Since when the kernel tells threads of a process from others by the process, not by its first thread (linux 46ba0e49b642).
+/// Since this version the kernel filters by process, not by its first thread (linux 46ba0e49b642).
 const SINCE: (u8, u8) = (6, 10);
 
 /// The uprobe programs, loaded for such links.
@@ -30,7 +30,7 @@ impl Multi {
     /// kernel asks for it; why not, where the kernel or the object does not permit it.
     pub fn load(ebpf: &Ebpf, names: &[&'static str], preemption: &Preemption) -> Result<Self, String> {
         let kfuncs = preemption.guard().map_err(|error| error.to_string())?;
-        // A distribution's kernel of a lower number that has private stacks has what is older, too.
+        // A distribution's kernel with a lower version that has private stacks has older changes too.
         let since = KernelVersion::new(SINCE.0, SINCE.1, 0);
         let is_since = KernelVersion::current().is_ok_and(|found| found >= since);
         if !preemption.private_stacks && !is_since {

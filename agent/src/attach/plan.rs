@@ -1,4 +1,4 @@
-//! The attach plan: probes, and what each signal will be worth. `signals::plan` makes it of what was found in a binary.
+//! The attach plan: probes, and the coverage of each signal. `signals::plan` makes it from what was found in a binary.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub signal: &'static str,
-    /// Another signal that is nothing without it, and has it where the first is left out.
+    /// Another signal that needs it, and keeps it where the first is left out.
     pub also: Option<&'static str>,
-    /// Whether the signal is nothing without it.
+    /// Whether the signal does not work without it.
     pub essential: bool,
     /// Program name in the object.
     pub program: &'static str,
@@ -55,7 +55,7 @@ pub struct Plan {
     pub futures: HashMap<u32, String>,
 }
 
-/// All of a signal, but for what is `missing`.
+/// Full coverage, except for what is `missing`.
 pub fn coverage(missing: Vec<String>) -> Coverage {
     if missing.is_empty() {
         Coverage::Full
@@ -88,7 +88,7 @@ fn in_registers(site: &ProbeSite, registers: &[ArgLocation]) -> Result<ProbeSite
 }
 
 impl Plan {
-    /// Drops the probes of some signals, but for those that another signal has as well.
+    /// Drops the probes of some signals, except for those that another signal needs too.
     pub fn drop_probes(&mut self, gone: impl Fn(&str) -> bool) {
         self.probes = std::mem::take(&mut self.probes)
             .into_iter()
@@ -104,7 +104,7 @@ impl Plan {
             .collect();
     }
 
-    /// Takes all probes out of the plan; `reason` is why. Signals that are nothing without theirs are off.
+    /// Removes all probes from the plan; `reason` is why. Their signals are off.
     pub fn without_probes(&mut self, reason: &str) {
         for state in &mut self.states {
             let mut signals = self.probes.iter().flat_map(Probe::signals);

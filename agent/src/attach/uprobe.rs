@@ -1,4 +1,4 @@
-//! Plane 2: puts the plan's probes into one process, and takes them out again.
+//! Plane 2: attaches the plan's probes to one process, and detaches them.
 
 use std::{
     num::NonZeroU32,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{bpf, bpf::Runs, discover::Process, kernel::Preemption};
 
-/// Uprobe programs that are there to be timed.
+/// Uprobe programs for measurements.
 const TIMED: [&str; 2] = ["calibrate", "flood"];
 
 /// Every uprobe program of the object, by its name there.
@@ -85,7 +85,7 @@ pub enum AttachError {
     NoProgram(&'static str),
 }
 
-/// The loaded object: programs, maps, and the way its uprobes are attached.
+/// The loaded object: programs, maps, and how its uprobes are attached.
 pub struct Object {
     pub ebpf: Ebpf,
     way: Way,
@@ -127,7 +127,7 @@ impl Object {
             Err(reason) => reason,
         };
         let way = match preemption.guard() {
-            // As they stand in the object they may be preempted.
+            // The programs in the object have no guard against preemption.
             Ok(Some(_)) => Way::None(format!(
                 "on this kernel two runs of a program on one CPU may share a stack, which could crash the host, and the kernel refused the programs that prevent this: {refused}"
             )),
@@ -166,7 +166,7 @@ impl Object {
         }
     }
 
-    /// What the kernel says of a program: its runs, while it kept statistics, and runs that it skipped; None for one that is not
+    /// The kernel's counts of a program: its runs, while statistics were enabled, and runs that it skipped; None for one that is not
     /// loaded.
     pub fn runs(&self, name: &str) -> Option<Runs> {
         if let Way::Multi { multi, .. } = &self.way
@@ -209,7 +209,7 @@ impl Object {
     }
 }
 
-/// Attaches one probe to one process, after checking that the file still holds the bytes that were proved.
+/// Attaches one probe to one process, after checking that the file still has the verified bytes.
 pub fn attach(object: &mut Object, exe: &LoadedExe, probe: &Probe, links: &mut Links) -> Result<(), AttachError> {
     unchanged(exe, std::slice::from_ref(probe))
         .remove(0)
@@ -238,18 +238,18 @@ fn put(object: &mut Object, exe: &LoadedExe, probe: &Probe, links: &mut Links) -
 pub struct Outcome {
     pub links: Links,
     pub failures: Vec<Failure>,
-    /// Those that are not in place.
+    /// Those that are not attached.
     pub missing: Vec<Probe>,
 }
 
-/// Attaches all probes that can be. Of a signal that is nothing without one that failed none stays.
+/// Attaches all probes that can be attached. If an essential probe of a signal fails, none of the signal's probes stays.
 pub fn attach_all(object: &Mutex<Object>, exe: &LoadedExe, probes: &[Probe]) -> Outcome {
     let (mut attached, mut failed) = (Vec::new(), Vec::new());
-    // A file that does not answer holds nobody up who waits for the object.
+    // Before the object is locked: a file that does not answer must not block others that wait for it.
     for (probe, unchanged) in probes.iter().zip(unchanged(exe, probes)) {
         let mut links = Links::default();
         let outcome = unchanged.and_then(|()| {
-            // Taken for each: the agent's loop may wait for it.
+            // Locked for each probe: the agent's loop may wait for it.
             let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
             put(&mut object, exe, probe, &mut links)
         });
@@ -300,7 +300,7 @@ fn failures(in_place: &[&Probe], failed: &[(&Probe, String)]) -> Vec<Failure> {
 }
 
 impl Links {
-    /// Number of probes in place.
+    /// Number of attached probes.
     pub fn len(&self) -> usize {
         self.links.len()
     }
@@ -310,8 +310,7 @@ impl Links {
         self.links.extend(others.links);
     }
 
-    /// Detaches, as many at once as there are `permits`: each waits for the kernel, and waiting side by side takes as long
-    /// as one.
+    /// Detaches, as many at once as there are `permits`: each waits for the kernel, and all at once take as long as one.
     pub async fn detach(self, permits: Arc<Semaphore>) {
         let mut tasks = Vec::new();
         for link in self.links {
@@ -327,7 +326,7 @@ impl Links {
         }
     }
 
-    /// Whether no probe is in place.
+    /// Whether no probe is attached.
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
     }
