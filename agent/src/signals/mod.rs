@@ -10,6 +10,7 @@ pub mod points;
 pub mod process;
 pub mod runtimes;
 pub mod state;
+pub mod summary;
 pub mod thread;
 pub mod tokio;
 
@@ -26,6 +27,7 @@ use crate::{
 };
 
 use events::EventKind;
+use summary::Summary;
 
 pub use events::{add_spans, addresses, is_part};
 pub use state::State;
@@ -53,6 +55,8 @@ pub struct Signal {
     pub read: Option<MemoryRead>,
     /// Its metrics at a reading.
     pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
+    /// What the terminal's summary shows of it at a reading.
+    pub summary: Option<fn(&Target, &State, &Reading) -> Summary>,
     /// What `selftest` must see of it.
     pub check: Option<Check>,
 }
@@ -76,6 +80,7 @@ impl Signal {
             events: &[],
             read: None,
             metrics,
+            summary: None,
             check: None,
         }
     }
@@ -213,4 +218,10 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
         .iter()
         .flat_map(|signal| (signal.metrics)(target, state, reading));
     of_signals.collect()
+}
+
+/// What the summary shows of `target` at this reading.
+pub fn summary(target: &Target, state: &State, reading: &Reading) -> Summary {
+    let of_signals = SIGNALS.iter().filter_map(|signal| signal.summary);
+    Summary::of(of_signals.map(|summary| summary(target, state, reading)))
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent_common::{histogram::Series, loss::Loss};
+use agent_common::loss::Loss;
 use crossterm::{
     cursor::{MoveToColumn, MoveUp},
     queue,
@@ -14,22 +14,16 @@ use crossterm::{
 };
 
 use crate::{
-    aggregate::{Histogram, store::Reading},
+    aggregate::store::Reading,
     aside::{Aside, Failure},
     export::ExportStats,
     limits::Shed,
     signal::Coverage,
-    signals::{
-        go::{goroutines, origins},
-        net::address,
-    },
+    signals::{self, summary::Row},
     watch::{Bound, Watched},
 };
 
 use super::output::{Picture, Shown};
-
-/// Rows shown of what is split by peer or future.
-const ROWS: usize = 5;
 
 /// Bytes of pictures that may wait for who reads them.
 const ROOM: usize = 64 << 10;
@@ -213,22 +207,9 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
     };
     line!(text, "");
     line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind);
-    if let Some((_, snapshot)) = watched.state.go.as_ref().and_then(|go| go.latest.as_ref()) {
-        let cycles = &watched.state.cycles;
-        let left_out = match cycles.left_out {
-            0 => String::new(),
-            left_out => format!(", {left_out} left out for --max-spans"),
-        };
-        line!(
-            text,
-            "  goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced{left_out}, {} missed)",
-            snapshot.goroutines,
-            snapshot.gomaxprocs,
-            snapshot.heap_goal.map_or_else(|| "none".to_owned(), bytes),
-            snapshot.gc_cycles,
-            cycles.exported,
-            cycles.missed
-        );
+    let summary = signals::summary(&watched.target, &watched.state, reading);
+    for fact in &summary.facts {
+        line!(text, "  {fact}");
     }
     if let Some(share) = watched.overhead.share() {
         let mut costs = format!(
@@ -262,8 +243,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         "p90",
         "p99"
     );
-    let target_id = watched.target.id;
-    let mut row = |label: &str, histogram: &Histogram| {
+    for Row { label, histogram, .. } in summary.whole.iter().chain(&summary.split) {
         let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
         let label: String = Shown(label).to_string().chars().take(57).collect();
         line!(
@@ -274,56 +254,9 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             quantile(0.9),
             quantile(0.99)
         );
-    };
-    for (label, series) in [
-        ("goroutine runnable → running", Series::GoRunnable),
-        ("task wake → poll", Series::TokioWake),
-        ("task poll, all", Series::TokioPoll),
-        ("worker busy", Series::TokioBusy),
-        ("thread in run queue", Series::RunQueue),
-    ] {
-        let whole = reading.whole(target_id, series);
-        if whole.count() > 0 {
-            row(label, &whole);
-        }
     }
-    for (reason, histogram) in largest(reading, target_id, Series::GoWaiting) {
-        if watched.known.reported_reasons >> (reason & 63) & 1 != 0 {
-            row(&format!("wait {}", watched.state.wait_reason(reason)), histogram);
-        }
-    }
-    for (series, verb) in [
-        (Series::ServerRequest, "serve"),
-        (Series::ClientRequest, "request"),
-        (Series::Connect, "connect"),
-    ] {
-        for (id, histogram) in largest(reading, target_id, series) {
-            let peer = reading.peers.get(&id).map_or_else(
-                || "others".to_owned(),
-                |peer| match series {
-                    Series::ServerRequest => format!(":{} from {}", peer.port, address(peer)),
-                    _ => format!("{}:{}", address(peer), peer.port),
-                },
-            );
-            row(&format!("{verb} {peer}"), histogram);
-        }
-    }
-    for (id, histogram) in largest(reading, target_id, Series::TokioPoll) {
-        row(&format!("poll {}", watched.target.future(id)), histogram);
-    }
-    let unanswered = [Series::ServerUnanswered, Series::ClientUnanswered];
-    let [served, made] = unanswered.map(|series| reading.counter(target_id, series));
-    if served + made > 0 {
-        line!(
-            text,
-            "  requests whose connection ended before an answer: {served} served, {made} made"
-        );
-    }
-    if let Some(turns) = origins::turns(&watched.target, &watched.state, reading) {
-        line!(text, "  runnable, not running: {turns}");
-    }
-    if let Some(growing) = goroutines::fastest_growing(&watched.target, &watched.state) {
-        line!(text, "  goroutines grow: {growing}");
+    for note in &summary.notes {
+        line!(text, "  {}", note.text);
     }
     for state in &watched.state.states {
         match &state.coverage {
@@ -336,14 +269,6 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             }
         }
     }
-}
-
-/// The parts in which most time went.
-fn largest(reading: &Reading, target_id: u32, series: Series) -> Vec<(u32, &Histogram)> {
-    let mut parts: Vec<_> = reading.split(target_id, series).collect();
-    parts.sort_by_key(|(id, histogram)| (std::cmp::Reverse(histogram.sum()), *id));
-    parts.truncate(ROWS);
-    parts
 }
 
 /// Three significant digits and a unit.
@@ -364,24 +289,6 @@ fn duration(nanos: u64) -> String {
     format!("{value:.decimals$} {unit}")
 }
 
-fn bytes(count: u64) -> String {
-    format!("{:.1} MiB", count as f64 / (1 << 20) as f64)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        for (nanos, expected) in [
-            (999, "999 ns"),
-            (1_234, "1.23 µs"),
-            (45_600, "45.6 µs"),
-            (10_000_000, "10.0 ms"),
-            (2_500_000_000, "2.50 s"),
-        ] {
-            assert_eq!(duration(nanos), expected);
-        }
-    }
-}
+#[path = "tests/summary.rs"]
+mod tests;

@@ -70,11 +70,13 @@ const BESIDE: &[(&str, &str)] = &[
     ("points.rs", "what metrics and spans of all signals are made with"),
     ("runtimes.rs", "which runtime's signals are an executable's"),
     ("state.rs", "what the signals of one target keep between events"),
+    ("summary.rs", "what the terminal shows of all signals"),
     ("go/layout.rs", "where the kernel programs find the runtime's facts"),
     (
         "go/origins.rs",
         "a part of go/sched.rs: goroutines' time by what they were started with",
     ),
+    ("go/reasons.rs", "a part of go/sched.rs: which waits are reported"),
     (
         "go/stops.rs",
         "a part of go/stw.rs: the GC's stops until their cycle is seen",

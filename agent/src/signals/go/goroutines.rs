@@ -12,6 +12,7 @@ use crate::{
     runtime::go::{Seen, State, Walk},
     signals::go::origins::{function_attributes, is_system, started_with},
     signals::points::metric,
+    signals::summary::Summary,
     signals::{self, MemoryRead, ReadWhen, Signal},
     target::Target,
     telemetry::{
@@ -31,6 +32,10 @@ pub const SIGNAL: Signal = Signal {
     read: Some(MemoryRead {
         when: ReadWhen::Export,
         read: walk,
+    }),
+    summary: Some(|target, state, _| {
+        let growing = fastest_growing(target, state);
+        Summary::default().note(2, growing.map(|growing| format!("goroutines grow: {growing}")))
     }),
     ..Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state))
 };
@@ -74,7 +79,7 @@ pub struct Goroutines {
 
 impl Goroutines {
     /// Takes note of a walk.
-    fn note(&mut self, walk: &Walk, now: MonoNs) {
+    pub fn note(&mut self, walk: &Walk, now: MonoNs) {
         self.admit(&walk.goroutines);
         self.counts.clear();
         let mut alive = HashMap::with_capacity(walk.goroutines.len());
@@ -259,7 +264,7 @@ fn attributes(target: &Target, state: &signals::State, shown: Shown) -> Vec<Attr
 }
 
 /// The origin whose goroutines have become more by most since the first walk, as people read it; None when none has.
-pub fn fastest_growing(target: &Target, state: &signals::State) -> Option<String> {
+fn fastest_growing(target: &Target, state: &signals::State) -> Option<String> {
     /// Fewer more are a service at work.
     const FEW: i64 = 10;
     let goroutines = &state.goroutines;

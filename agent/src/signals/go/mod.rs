@@ -6,6 +6,7 @@ pub mod goroutines;
 pub mod handoff;
 mod layout;
 pub mod origins;
+mod reasons;
 pub mod runtime;
 pub mod sched;
 pub mod stops;

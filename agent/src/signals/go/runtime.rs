@@ -10,6 +10,7 @@ use crate::{
     runtime::go::{Between, CPU_CLASSES, GoRuntime, Snapshot, TimeHistogram},
     signal::Coverage,
     signals::points::metric,
+    signals::summary::Summary,
     signals::{Check, MemoryRead, ReadWhen, Signal, State},
     target::Target,
     telemetry::{
@@ -35,6 +36,7 @@ pub const SIGNAL: Signal = Signal {
         when: ReadWhen::Tick,
         read,
     }),
+    summary: Some(|_, state, _| summary(state)),
     check: Some(Check {
         what: "goroutines",
         count: |_, state, _| {
@@ -202,6 +204,29 @@ pub fn metrics(target: &Target, state: &State) -> Vec<Metric> {
     metrics.extend(metric(&CPU_TIME, times.collect()));
     metrics.extend(between(target, time, &snapshot.between));
     metrics
+}
+
+/// The last snapshot in a line, with how many GC cycles are traces.
+fn summary(state: &State) -> Summary {
+    let latest = state.go.as_ref().and_then(|go| go.latest.as_ref());
+    let Some((_, snapshot)) = latest else {
+        return Summary::default();
+    };
+    let cycles = &state.cycles;
+    let left_out = match cycles.left_out {
+        0 => String::new(),
+        left_out => format!(", {left_out} left out for --max-spans"),
+    };
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
+    Summary::default().fact(format!(
+        "goroutines {}  GOMAXPROCS {}  heap goal {}  GC cycles {} ({} traced{left_out}, {} missed)",
+        snapshot.goroutines,
+        snapshot.gomaxprocs,
+        snapshot.heap_goal.map_or_else(|| "none".to_owned(), mib),
+        snapshot.gc_cycles,
+        cycles.exported,
+        cycles.missed
+    ))
 }
 
 /// What holds the GC back, and what it does between its cycles.

@@ -15,6 +15,8 @@ use crate::{
     signal::Coverage,
     signals::events::{Addresses, EventKind, SignalEvent},
     signals::go::origins::{self, function_attributes, started_with},
+    signals::go::reasons::reported_reasons,
+    signals::summary::{Summary, largest},
     signals::thread::run_queue,
     signals::{Check, Need, Signal, State},
     signals::{
@@ -71,6 +73,7 @@ pub const SIGNAL: Signal = Signal {
         },
     ],
     events: &[EventKind::of::<Wait>()],
+    summary: Some(summary),
     check: Some(Check {
         what: "runnable → running",
         count: |target, _, reading| reading.whole(target.id, Series::GoRunnable).count(),
@@ -118,37 +121,17 @@ pub fn plan(image: &GoImage, plan: &mut Plan) {
     plan.set(signal, coverage(missing));
 }
 
-/// Waits for these are idleness, not delay: none of them is a span for its length alone. As the runtime calls them, go1.18 to
-/// go1.27 (runtime/runtime2.go, waitReasonStrings).
-const IDLE: [&str; 20] = [
-    "",
-    "IO wait",
-    "sleep",
-    "select",
-    "select (no cases)",
-    // So do workers wait for their next piece of work.
-    "chan receive",
-    "chan receive (nil chan)",
-    "chan send (nil chan)",
-    "coroutine",
-    "finalizer wait",
-    "cleanup wait",
-    "force gc (idle)",
-    "GOMAXPROCS updater (idle)",
-    "GC sweep wait",
-    "GC scavenge wait",
-    "GC worker (idle)",
-    "GC worker (active)",
-    "timer goroutine (idle)",
-    "trace reader (blocked)",
-    "select (durable)",
-];
-
-/// Bit by number: the reasons whose long waits are told. `names` are the runtime's own, by number.
-fn reported_reasons(names: &[String]) -> u64 {
-    let told = |name: &String| !IDLE.contains(&name.as_str());
-    let bits = names.iter().take(64).enumerate().filter(|(_, name)| told(name));
-    bits.fold(0, |bits, (number, _)| bits | 1 << number)
+/// How long goroutines were runnable and why, and what they waited for.
+fn summary(target: &Target, state: &State, reading: &Reading) -> Summary {
+    let runnable = reading.whole(target.id, Series::GoRunnable);
+    let reported = reported_reasons(&state.wait_reasons);
+    let mut waits = largest(reading, target.id, Series::GoWaiting);
+    waits.retain(|(reason, _)| reported >> (reason & 63) & 1 != 0);
+    let turns = origins::turns(target, state, reading);
+    Summary::default()
+        .whole(0, "goroutine runnable → running", runnable)
+        .split(0, waits, |reason| format!("wait {}", state.wait_reason(reason)))
+        .note(1, turns.map(|turns| format!("runnable, not running: {turns}")))
 }
 
 impl SignalEvent for Wait {
@@ -332,14 +315,6 @@ mod tests {
 
     use super::*;
     use crate::discover::Process;
-
-    #[test]
-    fn idleness_is_not_told() {
-        let names = ["", "IO wait", "chan receive", "sync.Mutex.Lock", "chan send"].map(str::to_owned);
-        assert_eq!(reported_reasons(&names), 0b11000);
-        // Nothing known of the reasons: no wait is told for its length.
-        assert_eq!(reported_reasons(&[]), 0);
-    }
 
     #[test]
     fn the_largest_part_is_the_cause() {

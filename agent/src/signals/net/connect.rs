@@ -2,13 +2,14 @@
 
 use agent_common::{histogram::Series, hits::HitKind, net::connect::Connect};
 
-use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes};
+use super::{actor_attributes, address, by_peer, exemplars_of, peer_attributes, peer_label, remote};
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
     signals::events::{EventKind, SignalEvent},
     signals::points::{count, slow_span},
+    signals::summary::{Summary, largest},
     signals::{Signal, State},
     target::Target,
     telemetry::{
@@ -25,6 +26,10 @@ pub const SIGNAL: Signal = Signal {
     series: &[Series::Connect, Series::ConnectFailed],
     hook: Some(HOOK),
     events: &[EventKind::of::<Connect>()],
+    summary: Some(|target, _, reading| {
+        let connects = largest(reading, target.id, Series::Connect);
+        Summary::default().split(1, connects, |id| format!("connect {}", peer_label(reading, id, remote)))
+    }),
     ..Signal::new(NAME, &DEFS, metrics)
 };
 

@@ -89,6 +89,18 @@ fn counts_by_peer(def: &'static MetricDef, target: &Target, series: Series, read
     metric(def, points.collect())
 }
 
+/// What the summary calls a peer, by its id.
+fn peer_label(reading: &Reading, id: u32, label: impl Fn(&Peer) -> String) -> String {
+    // The kernel's map of peers was full when these came.
+    let others = || "others".to_owned();
+    reading.peers.get(&id).map_or_else(others, label)
+}
+
+/// A server as people write it.
+fn remote(peer: &Peer) -> String {
+    format!("{}:{}", address(peer), peer.port)
+}
+
 /// What a peer's exemplars are kept under: an event has the peer, and not the id under which the kernel side counts it.
 fn exemplars_of(peer: &Peer) -> u32 {
     let mut hasher = DefaultHasher::new();

@@ -4,16 +4,17 @@
 use agent_common::{
     histogram::Series,
     hits::HitKind,
-    net::{ROLE_SERVER, request::Request},
+    net::{Peer, ROLE_SERVER, request::Request},
 };
 
-use super::{actor_attributes, address, by_peer, counts_by_peer, exemplars_of, peer_attributes};
+use super::{actor_attributes, address, by_peer, counts_by_peer, exemplars_of, peer_attributes, peer_label, remote};
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric, MonoNs, Span, SpanKind},
     signal::{Alternative, Hook, Point},
     signals::events::{EventKind, SignalEvent},
     signals::points::slow_span,
+    signals::summary::{Summary, largest},
     signals::{Check, Signal, State},
     target::Target,
     telemetry::{
@@ -39,6 +40,7 @@ pub const SIGNAL: Signal = Signal {
     hook: Some(HOOK),
     start: Some(|_, _, thresholds, kernel| kernel.slow_request = thresholds.request),
     events: &[EventKind::of::<Request>()],
+    summary: Some(|target, _, reading| summary(target, reading)),
     check: Some(Check {
         what: "requests",
         count: |target, _, reading| {
@@ -134,4 +136,19 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
     let durations = durations.map(|(def, series)| by_peer(def, target, state, series, reading));
     let unanswered = unanswered.map(|(def, series)| counts_by_peer(def, target, series, reading));
     durations.into_iter().chain(unanswered).flatten().collect()
+}
+
+/// Request latency on both sides, and how many requests had no answer.
+fn summary(target: &Target, reading: &Reading) -> Summary {
+    let [served, made] = [Series::ServerRequest, Series::ClientRequest].map(|of| largest(reading, target.id, of));
+    let client = |peer: &Peer| format!(":{} from {}", peer.port, address(peer));
+    let unanswered = [Series::ServerUnanswered, Series::ClientUnanswered];
+    let unanswered = unanswered.map(|series| reading.counter(target.id, series));
+    let note = |[served, made]: [u64; 2]| {
+        format!("requests whose connection ended before an answer: {served} served, {made} made")
+    };
+    Summary::default()
+        .split(0, served, |id| format!("serve {}", peer_label(reading, id, client)))
+        .split(0, made, |id| format!("request {}", peer_label(reading, id, remote)))
+        .note(0, (unanswered != [0, 0]).then(|| note(unanswered)))
 }

@@ -10,6 +10,7 @@ use crate::{
     model::{Attribute, Metric},
     signal::{Alternative, Hook, Point},
     signals::points::metric,
+    signals::summary::Summary,
     signals::{Need, Signal, State},
     target::Target,
     telemetry::net::retransmit::{DEFS, NETWORK_CONNECTION_STATE, RETRANSMITS},
@@ -32,6 +33,7 @@ pub const SIGNAL: Signal = Signal {
             lost: "retransmissions of SYNs are not counted",
         },
     ],
+    summary: Some(|target, _, reading| Summary::default().note(0, sent_again(target, reading))),
     ..Signal::new(NAME, &DEFS, metrics)
 };
 
@@ -56,11 +58,32 @@ pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
     }
     let points = counts.into_iter().map(|((id, state), count)| {
         let mut attributes = peer_attributes(id.and_then(|id| reading.peers.get(&id)));
-        let state = state_name(state).map_or_else(|| state.to_string(), str::to_owned);
-        attributes.push(Attribute::new(NETWORK_CONNECTION_STATE, state));
+        attributes.push(Attribute::new(NETWORK_CONNECTION_STATE, named(state)));
         target.sum(count, reading.time, attributes)
     });
     metric(&RETRANSMITS, points.collect())
+}
+
+/// Retransmissions by state, as people read it; None when there were none.
+fn sent_again(target: &Target, reading: &Reading) -> Option<String> {
+    let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
+    for (_, state, bucket) in reading.sums(target.id, Series::Retransmit) {
+        *counts.entry(state).or_default() += bucket.count;
+    }
+    let mut counts: Vec<(String, u64)> = counts.into_iter().map(|(state, count)| (named(state), count)).collect();
+    counts.retain(|(_, count)| *count > 0);
+    // Those of connects first; the others by number, which is about the order in which a connection has them.
+    counts.sort_by_key(|(state, _)| !state.starts_with("syn_"));
+    let counts: Vec<String> = counts
+        .into_iter()
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    (!counts.is_empty()).then(|| format!("segments sent again: {}", counts.join(", ")))
+}
+
+/// The name of a state, or its number where a newer kernel has another.
+fn named(state: u8) -> String {
+    state_name(state).map_or_else(|| state.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::{
     model::Metric,
     signal::{Alternative, Hook, Point},
     signals::points::distribution,
+    signals::summary::Summary,
     signals::{Check, Signal, State},
     target::Target,
     telemetry::thread::run_queue::{DEFS, RUN_QUEUE_DURATION},
@@ -19,6 +20,9 @@ pub const SIGNAL: Signal = Signal {
     probes: &[HitKind::ThreadWakeup, HitKind::ThreadSwitch],
     series: &[Series::RunQueue],
     hook: Some(HOOK),
+    summary: Some(|target, _, reading| {
+        Summary::default().whole(1, "thread in run queue", reading.whole(target.id, Series::RunQueue))
+    }),
     check: Some(Check {
         what: "delays",
         count: |target, _, reading| reading.whole(target.id, Series::RunQueue).count(),

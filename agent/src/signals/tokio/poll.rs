@@ -19,6 +19,7 @@ use crate::{
     signal::Coverage,
     signals::events::{EventKind, SignalEvent},
     signals::points::{count, distribution, metric, slow_span},
+    signals::summary::{Summary, largest},
     signals::{Check, Signal, State},
     target::Target,
     telemetry::{
@@ -45,6 +46,7 @@ pub const SIGNAL: Signal = Signal {
     ],
     start: Some(|_, _, thresholds, kernel| kernel.slow_poll = thresholds.poll),
     events: &[EventKind::of::<Poll>()],
+    summary: Some(|target, _, reading| summary(target, reading)),
     check: Some(Check {
         what: "polls",
         count: |target, _, reading| reading.whole(target.id, Series::TokioPoll).count(),
@@ -275,6 +277,15 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
     metrics.extend(count(&POLL_UNMATCHED, target, Series::TokioUnmatched, reading));
     metrics.extend(unended(target, state, reading));
     metrics
+}
+
+/// How long polls took, all and per future, and how long workers were busy.
+fn summary(target: &Target, reading: &Reading) -> Summary {
+    let polls = largest(reading, target.id, Series::TokioPoll);
+    Summary::default()
+        .whole(1, "task poll, all", reading.whole(target.id, Series::TokioPoll))
+        .whole(1, "worker busy", reading.whole(target.id, Series::TokioBusy))
+        .split(2, polls, |id| format!("poll {}", target.future(id)))
 }
 
 /// Polls of types whose ends are not all seen, per future; types of the same name are one.

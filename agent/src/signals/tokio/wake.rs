@@ -15,6 +15,7 @@ use crate::{
     model::Metric,
     signal::Coverage,
     signals::points::distribution,
+    signals::summary::Summary,
     signals::{Check, Signal, State},
     target::Target,
     telemetry::tokio::wake::{DEFS, WAKE_TO_POLL_DURATION},
@@ -26,6 +27,9 @@ pub const NAME: &str = "tokio.wake";
 pub const SIGNAL: Signal = Signal {
     probes: &[HitKind::TokioSchedule, HitKind::TokioSpawn],
     series: &[Series::TokioWake],
+    summary: Some(|target, _, reading| {
+        Summary::default().whole(0, "task wake → poll", reading.whole(target.id, Series::TokioWake))
+    }),
     check: Some(Check {
         what: "wakes",
         count: |target, _, reading| reading.whole(target.id, Series::TokioWake).count(),

@@ -1,0 +1,97 @@
+//! What the terminal shows of a target: each signal makes its part, and here all of them become one, in order. `surface/summary.rs` lays it out.
+
+use std::cmp::Reverse;
+
+use agent_common::histogram::Series;
+
+use crate::aggregate::{Histogram, store::Reading};
+
+/// Most rows of one distribution that is split.
+const ROWS: usize = 5;
+
+/// What is shown of a target, or one signal's part of it.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Lines below the target's name.
+    pub facts: Vec<String>,
+    /// Rows of whole distributions.
+    pub whole: Vec<Row>,
+    /// Rows of parts of distributions, such as one peer's.
+    pub split: Vec<Row>,
+    /// Lines below the rows.
+    pub notes: Vec<Note>,
+}
+
+/// A distribution with its label.
+#[derive(Debug)]
+pub struct Row {
+    rank: u8,
+    pub label: String,
+    pub histogram: Histogram,
+}
+
+/// A line below the rows.
+#[derive(Debug)]
+pub struct Note {
+    rank: u8,
+    pub text: String,
+}
+
+/// Methods that add a row or a note take its rank: in each list, lower ranks come first, and equal ranks are in the order of [`super::SIGNALS`].
+impl Summary {
+    /// Adds a line below the target's name.
+    pub fn fact(mut self, text: String) -> Self {
+        self.facts.push(text);
+        self
+    }
+
+    /// Adds the row of a whole distribution, unless it has no values.
+    pub fn whole(mut self, rank: u8, label: &str, histogram: Histogram) -> Self {
+        if histogram.count() > 0 {
+            let label = label.to_owned();
+            self.whole.push(Row { rank, label, histogram });
+        }
+        self
+    }
+
+    /// Adds the rows of a split distribution's [`largest`] parts, labelled by what it is split by.
+    pub fn split(mut self, rank: u8, parts: Vec<(u32, &Histogram)>, label: impl Fn(u32) -> String) -> Self {
+        let row = |(id, histogram): (u32, &Histogram)| Row {
+            rank,
+            label: label(id),
+            histogram: histogram.clone(),
+        };
+        self.split.extend(parts.into_iter().map(row));
+        self
+    }
+
+    /// Adds a line below the rows, if there is one.
+    pub fn note(mut self, rank: u8, text: Option<String>) -> Self {
+        self.notes.extend(text.map(|text| Note { rank, text }));
+        self
+    }
+
+    /// One of the parts of all signals, which are in the order of [`super::SIGNALS`].
+    pub fn of(parts: impl Iterator<Item = Self>) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.facts.extend(part.facts);
+            all.whole.extend(part.whole);
+            all.split.extend(part.split);
+            all.notes.extend(part.notes);
+        }
+        // These sorts are stable.
+        all.whole.sort_by_key(|row| row.rank);
+        all.split.sort_by_key(|row| row.rank);
+        all.notes.sort_by_key(|note| note.rank);
+        all
+    }
+}
+
+/// The parts of a split series with the largest sums, largest first: (what the series is split by, histogram).
+pub fn largest(reading: &Reading, target_id: u32, series: Series) -> Vec<(u32, &Histogram)> {
+    let mut parts: Vec<_> = reading.split(target_id, series).collect();
+    parts.sort_by_key(|(id, histogram)| (Reverse(histogram.sum()), *id));
+    parts.truncate(ROWS);
+    parts
+}
