@@ -22,9 +22,21 @@ pub const fn sum_bucket(category: u32) -> u16 {
     SUMS | (category & 0xff) as u16
 }
 
-/// Declares every [`Series`] with its number and the plane whose windows it is counted in, None for what is counted whenever it happens.
+/// When a window sees a value of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeenWhen {
+    /// If it lies completely in the window.
+    Whole,
+    /// The same; the value is a time between ready and running.
+    Ready,
+    /// If its end does: the value's length does not matter.
+    AtEnd,
+}
+
+/// Declares every [`Series`] with its number, the plane whose windows it is counted in (None for what is counted whenever it happens), and when a
+/// window sees a value.
 macro_rules! series {
-    ($($(#[$meta:meta])* $name:ident = $number:literal, $plane:expr;)*) => {
+    ($($(#[$meta:meta])* $name:ident = $number:literal, $plane:expr, $seen:ident;)*) => {
         /// What a histogram or counter measures.
         #[repr(u16)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,58 +52,65 @@ macro_rules! series {
                     $(Self::$name => $plane,)*
                 }
             }
+
+            /// When a window sees a value of it.
+            pub const fn seen_when(self) -> SeenWhen {
+                match self {
+                    $(Self::$name => SeenWhen::$seen,)*
+                }
+            }
         }
     };
 }
 
 series! {
     /// Goroutine, runnable → running, ns.
-    GoRunnable = 1, Some(Plane::Probes);
+    GoRunnable = 1, Some(Plane::Probes), Ready;
     /// Counter: goroutine starts whose runnable moment was not seen.
-    GoUnstamped = 2, Some(Plane::Probes);
+    GoUnstamped = 2, Some(Plane::Probes), Whole;
     /// Task poll, ns; the series' id is the future's type id.
-    TokioPoll = 3, Some(Plane::Probes);
+    TokioPoll = 3, Some(Plane::Probes), Whole;
     /// Task wake → poll, ns.
-    TokioWake = 4, Some(Plane::Probes);
+    TokioWake = 4, Some(Plane::Probes), Ready;
     /// Counter: polls whose end did not match their begin.
-    TokioUnmatched = 5, Some(Plane::Probes);
+    TokioUnmatched = 5, Some(Plane::Probes), Whole;
     /// Worker busy: first poll after a park → next park, ns; the series' id is the tid.
-    TokioBusy = 6, Some(Plane::Probes);
+    TokioBusy = 6, Some(Plane::Probes), Whole;
     /// TCP connect, ns; the series' id is the peer's id.
-    Connect = 7, Some(Plane::Hooks);
+    Connect = 7, Some(Plane::Hooks), Whole;
     /// Server: first byte of the request read → first byte of the answer sent, ns.
-    ServerRequest = 8, Some(Plane::Hooks);
+    ServerRequest = 8, Some(Plane::Hooks), Whole;
     /// Client: first byte of the request sent → first byte of the answer read, ns.
-    ClientRequest = 9, Some(Plane::Hooks);
+    ClientRequest = 9, Some(Plane::Hooks), Whole;
     /// Thread, wakeup or preemption → running, ns.
-    RunQueue = 10, Some(Plane::Hooks);
+    RunQueue = 10, Some(Plane::Hooks), Whole;
     /// Counter: connects that ended without being established.
-    ConnectFailed = 11, Some(Plane::Hooks);
+    ConnectFailed = 11, Some(Plane::Hooks), Whole;
     /// Closure of a blocking-pool task, ns; the series' id is the type id.
-    TokioBlocking = 12, Some(Plane::Probes);
+    TokioBlocking = 12, Some(Plane::Probes), Whole;
     /// Goroutine, waiting → runnable, ns; the series' id is the wait reason.
-    GoWaiting = 13, Some(Plane::Probes);
+    GoWaiting = 13, Some(Plane::Probes), Whole;
     /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is
     /// [`crate::go::Layout::origin`] of the function they were started with.
-    GoTime = 14, Some(Plane::Probes);
+    GoTime = 14, Some(Plane::Probes), Whole;
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
-    GoStop = 15, None;
+    GoStop = 15, None, Whole;
     /// Sum and count of mark assists, ns, in category 0; the series' id is as [`Self::GoTime`]'s.
-    GoAssist = 16, Some(Plane::Probes);
+    GoAssist = 16, Some(Plane::Probes), AtEnd;
     /// Counter: Ps handed off; the series' id is the caller ([`crate::go::handoff`]).
-    GoHandoff = 17, Some(Plane::Probes);
+    GoHandoff = 17, Some(Plane::Probes), Whole;
     /// System calls, ns; the series' id is the call's number.
-    Syscall = 18, Some(Plane::Hooks);
+    Syscall = 18, Some(Plane::Hooks), Whole;
     /// Sum and count of system calls that goroutines made, ns, in category 0; the series' id is as of [`Series::GoTime`].
-    GoSyscall = 19, Some(Plane::Hooks);
+    GoSyscall = 19, Some(Plane::Hooks), Whole;
     /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
-    TokioUnended = 20, Some(Plane::Probes);
+    TokioUnended = 20, Some(Plane::Probes), Whole;
     /// Counter: requests that were read and whose connection ended before any of an answer reached the peer; the series' id is the peer's id.
-    ServerUnanswered = 21, Some(Plane::Hooks);
+    ServerUnanswered = 21, Some(Plane::Hooks), Whole;
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
-    ClientUnanswered = 22, Some(Plane::Hooks);
+    ClientUnanswered = 22, Some(Plane::Hooks), Whole;
     /// Counts of segments that were sent again, by state of the connection ([`crate::net::retransmit`]); the series' id is the peer's id.
-    Retransmit = 23, Some(Plane::Hooks);
+    Retransmit = 23, Some(Plane::Hooks), Whole;
 }
 
 shared! {

@@ -7,15 +7,11 @@
 
 use std::collections::HashMap;
 
-use agent_common::histogram::{Bucket, Series};
+use agent_common::histogram::{Bucket, SeenWhen, Series};
 
 use super::Plane;
 use crate::aggregate::{Histogram, store::Reading};
 
-/// Series whose values are seen at their end only: whether a window sees one does not depend on its length.
-const AT_END: &[Series] = &[Series::GoAssist];
-/// Series of the time between ready and running.
-const READY: &[Series] = &[Series::GoRunnable, Series::TokioWake];
 /// Values longer than this share of a window are rarely seen. Their weight does not grow further.
 const LONGEST: f64 = 0.75;
 
@@ -101,7 +97,7 @@ impl Extrapolator {
                 let key = (*series as u16, id);
                 let before = self.histograms.entry(key).or_default();
                 for (index, bucket) in now.since(before).buckets() {
-                    if READY.contains(series) {
+                    if series.seen_when() == SeenWhen::Ready {
                         self.ready += bucket.sum as f64 / interval.open;
                     }
                     events += bucket.count;
@@ -130,7 +126,7 @@ impl Extrapolator {
                 if count > 0.0 {
                     let sum = now.sum.saturating_sub(before.sum) as f64;
                     // A sum has no single values: their mean is used.
-                    let weight = if AT_END.contains(series) {
+                    let weight = if series.seen_when() == SeenWhen::AtEnd {
                         factor
                     } else {
                         factor * whole(sum / count)
