@@ -3,6 +3,7 @@
 mod imports;
 mod licences;
 mod mirror;
+mod paths;
 mod picture;
 mod runtimes;
 mod signals;
@@ -29,6 +30,7 @@ pub(crate) fn run(_options: Options) -> Result<()> {
     complaints.extend(imports::check(&files));
     complaints.extend(runtimes::check(&files));
     complaints.extend(signals::check(&files));
+    complaints.extend(paths::check(&files));
     complaints.extend(picture::check(&files));
     complaints.extend(sizes::check(&files));
     complaints.extend(words::check(&files));
