@@ -25,7 +25,7 @@ pub const fn sum_bucket(category: u32) -> u16 {
 /// When a window sees a value of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeenWhen {
-    /// If it lies completely in the window.
+    /// If it lies completely in the window. Counters have no values: it makes no difference.
     Whole,
     /// The same; the value is a time between ready and running.
     Ready,
@@ -110,7 +110,7 @@ series! {
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
     ClientUnanswered = 22, Some(Plane::Hooks), Whole;
     /// Counts of segments that were sent again, by state of the connection ([`crate::net::retransmit`]); the series' id is the peer's id.
-    Retransmit = 23, Some(Plane::Hooks), Whole;
+    Retransmit = 23, Some(Plane::Hooks), AtEnd;
 }
 
 shared! {

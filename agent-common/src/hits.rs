@@ -81,7 +81,7 @@ probes! {
         TokioSpawn: Probes, Windows, ["tokio_spawn"];
         NetState: Hooks, Windows, ["net_set_state", "net_closed"];
         NetMoved: Hooks, Windows, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
-        NetRetransmit: Hooks, Windows, ["net_retransmit"];
+        NetRetransmit: Hooks, Windows, ["net_retransmit", "net_retransmit_error"];
         ThreadWakeup: Hooks, Windows, ["thread_wakeup", "thread_wakeup_new"];
         ThreadSwitch: Hooks, Windows, ["thread_switch"];
         ThreadSyscall: Hooks, Windows, ["thread_sys_enter", "thread_sys_exit"];

@@ -13,6 +13,7 @@ mod calibrate;
 mod clock;
 mod go;
 mod held;
+mod hits;
 mod maps;
 mod net;
 mod process;

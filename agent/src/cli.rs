@@ -1,6 +1,6 @@
 //! The command line. Every flag of `run` has an environment variable, for the DaemonSet.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use glob::Pattern;
@@ -153,7 +153,7 @@ impl TargetArgs {
     /// The stage's form of it.
     pub fn selector(&self) -> Selector {
         Selector {
-            pids: self.pid.clone(),
+            pids: self.pid.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
             exes: self.exe.clone(),
             names: self.name.clone(),
         }

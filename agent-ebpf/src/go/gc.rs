@@ -9,11 +9,7 @@ use agent_common::{
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::assist;
-use crate::{
-    clock,
-    maps::{hit, target},
-    read, record,
-};
+use crate::{clock, hits::hit, maps::target, read, record};
 
 /// At runtime.prepareFreeWorkbufs, which gcMarkTermination calls once, after it has restarted the world.
 #[uprobe]

@@ -17,7 +17,8 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use super::{arguments, current};
 use crate::{
     arch, clock,
-    maps::{LAST_STOPPED, hit, target},
+    hits::hit,
+    maps::{LAST_STOPPED, target},
     read, record,
     thread::off_cpu,
 };

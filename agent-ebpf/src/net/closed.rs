@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     clock,
-    maps::{self, SOCKETS, TARGETS, hit},
+    hits::hit,
+    maps::{self, SOCKETS, TARGETS},
     read, record,
 };
 

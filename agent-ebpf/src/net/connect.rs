@@ -15,6 +15,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use super::{CLOSE, ESTABLISHED, IPPROTO_TCP, SYN_SENT, peer, peer_id};
 use crate::{
     actor, clock, held,
+    hits::hit,
     maps::{CONNECTING, hooked, target},
     read::{self, kernel},
     record,
@@ -38,9 +39,9 @@ pub fn net_set_state(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn begin(sk: u64) {
     let (tgid, tid) = read::current();
-    let Some(target) = hooked(tgid, HitKind::NetState) else {
-        return;
-    };
+    let Some(target) = target(tgid) else { return };
+    // In a window or not: the SYN may be sent again in another one.
+    hit(target, HitKind::NetState);
     // An MPTCP socket has no address yet, and connects by a TCP socket of its own, which comes next (linux,
     // net/mptcp/protocol.c, mptcp_connect).
     if read::field::<u16>(sk, kernel!(sk_protocol)) != Some(IPPROTO_TCP) {

@@ -1,49 +1,59 @@
 //! Segments of a target's connections that the kernel sends again. Mostly in a softirq: the target is known by the socket.
+//!
+//! Alternatives in order: with the outcome of the attempt, an argument that the tracepoint of newer kernels has in addition (seen in 6.18); where
+//! it has none, it is called only after an attempt that succeeded.
 
-use agent_common::{
-    histogram::Series,
-    hits::HitKind,
-    target::{HOOKS_OPEN, Target},
-};
+use agent_common::{histogram::Series, hits::HitKind, target::Target};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::connection;
 use crate::{
-    maps::{self, CONNECTING, SOCKETS, TARGETS, hit},
+    hits::is_counted,
+    maps::{self, CONNECTING, SOCKETS, TARGETS},
     read::{self, kernel},
     record,
 };
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn net_retransmit_error(ctx: BtfTracePointContext) -> i32 {
+    let error: i32 = ctx.arg(2);
+    // Otherwise nothing was sent: the first copy is still in a queue of this host, or there is no route.
+    if error == 0 {
+        sent_again(ctx.arg(0));
+    }
+    0
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn net_retransmit(ctx: BtfTracePointContext) -> i32 {
-    let sk: u64 = ctx.arg(0);
-    let Some((target, peer)) = owner(sk) else { return 0 };
-    let open = target.flags & HOOKS_OPEN != 0;
-    hit(
-        target,
-        if open {
-            HitKind::NetRetransmit
-        } else {
-            HitKind::HookIdle
-        },
-    );
-    if open {
+    sent_again(ctx.arg(0));
+    0
+}
+
+#[inline(always)]
+fn sent_again(sk: u64) {
+    let Some((target, peer)) = owner(sk) else { return };
+    // The owner pays, as for other work of softirqs on its connections.
+    if is_counted(target, HitKind::NetRetransmit) {
         let state: u8 = read::argument(sk, kernel!(sk_state));
         record::sum(target, Series::Retransmit, peer, u32::from(state), 1);
     }
-    0
 }
 
 /// Whose connection it is, and its peer's id.
 #[inline(always)]
 fn owner(sk: u64) -> Option<(&'static Target, u32)> {
-    // SAFETY: copied at once; an entry ends with its connection.
-    if let Some(socket) = unsafe { SOCKETS.get(sk) } {
-        let target = TARGETS.get(socket.index)?;
-        return (target.id == socket.target_id && socket.connection == connection(sk)).then_some((target, socket.peer));
+    // SAFETY: copied at once.
+    if let Some(socket) = unsafe { SOCKETS.get(sk) }.copied()
+        && let Some(target) = TARGETS.get(socket.index)
+        && target.id == socket.target_id
+        && socket.connection == connection(sk)
+    {
+        return Some((target, socket.peer));
     }
+    // Not established yet, or the entry is of an earlier connection at this address.
     // SAFETY: as above.
-    let connecting = unsafe { CONNECTING.get(sk) }?;
+    let connecting = unsafe { CONNECTING.get(sk) }.copied()?;
     let target = maps::target(connecting.tgid)?;
     (target.id == connecting.target_id).then_some((target, connecting.peer))
 }

@@ -5,7 +5,8 @@ use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::Btf
 
 use crate::{
     clock, held,
-    maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, hit, target},
+    hits::hit,
+    maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, target},
     read, record,
 };
 

@@ -55,7 +55,7 @@ impl Pipeline {
         }
     }
 
-    /// Reads the kernel's maps, settles windows; sends metrics where they are `due`, and draws.
+    /// Reads the kernel's maps, extrapolates what windows saw; sends metrics where they are `due`, and draws.
     pub(super) fn report(&mut self, due: bool) {
         let Some(reading) = self.read() else {
             // The agent's own figures leave all the same: they say so.

@@ -48,14 +48,14 @@ fn plane(signal: &Signal) -> &'static str {
     }
 }
 
-/// The programs that count for it, those of hooks among them.
+/// Its programs.
 fn programs(signal: &Signal) -> BTreeSet<&'static str> {
-    let of_hook = signal.hook.iter().flat_map(|hook| hook.alternatives);
-    let of_hook = of_hook
-        .flat_map(|alternative| alternative.programs)
-        .map(|(name, _)| *name);
-    let counted = signal.probes.iter().flat_map(|kind| HitKind::ALL[*kind as usize].1);
-    counted.copied().chain(of_hook).collect()
+    let Some(hook) = &signal.hook else {
+        let counted = signal.probes.iter().flat_map(|kind| HitKind::ALL[*kind as usize].1);
+        return counted.copied().collect();
+    };
+    let programs = hook.alternatives.iter().flat_map(|alternative| alternative.programs);
+    programs.map(|(name, _)| *name).collect()
 }
 
 fn code(text: &str) -> String {

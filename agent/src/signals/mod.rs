@@ -47,6 +47,8 @@ pub struct Signal {
     pub always: bool,
     /// What it has of other signals.
     pub needs: &'static [Need],
+    /// Whether nothing is left of it without all of them.
+    pub needs_any: bool,
     /// Called when a process becomes a target, before the kernel programs see the process.
     pub start: Option<Start>,
     /// Its events, which become spans: each type implements [`events::SignalEvent`] in the signal's file.
@@ -76,6 +78,7 @@ impl Signal {
             series: &[],
             always: false,
             needs: &[],
+            needs_any: false,
             start: None,
             events: &[],
             read: None,

@@ -23,6 +23,7 @@ pub const SIGNAL: Signal = Signal {
     probes: &[HitKind::NetRetransmit],
     series: &[Series::Retransmit],
     hook: Some(HOOK),
+    needs_any: true,
     needs: &[
         Need {
             of: request::NAME,
@@ -39,11 +40,19 @@ pub const SIGNAL: Signal = Signal {
 
 const HOOK: Hook = Hook {
     signal: NAME,
-    alternatives: &[Alternative {
-        name: "tp_btf/tcp_retransmit_skb",
-        programs: &[("net_retransmit", Point::TpBtf("tcp_retransmit_skb"))],
-        without_ipv6: None,
-    }],
+    alternatives: &[
+        // The verifier refuses it where the tracepoint lacks that argument.
+        Alternative {
+            name: "tp_btf/tcp_retransmit_skb with err",
+            programs: &[("net_retransmit_error", Point::TpBtf("tcp_retransmit_skb"))],
+            without_ipv6: None,
+        },
+        Alternative {
+            name: "tp_btf/tcp_retransmit_skb",
+            programs: &[("net_retransmit", Point::TpBtf("tcp_retransmit_skb"))],
+            without_ipv6: None,
+        },
+    ],
     windowed: false,
     asked: None,
 };

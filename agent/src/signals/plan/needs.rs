@@ -1,7 +1,7 @@
 //! What signals have of each other. Whatever keeps one from being there (a flag, the kernel, the binary), those that use it say so.
 
 use crate::{
-    signal::{Coverage, SignalState},
+    signal::{Coverage, LEFT_OUT, SignalState},
     signals::{Need, SIGNALS},
 };
 
@@ -11,12 +11,34 @@ pub fn resolve(states: &mut [SignalState]) {
         .iter()
         .flat_map(|signal| signal.needs.iter().map(|need| (signal.name, need)));
     for (signal, Need { of, lost }) in needs {
-        let is_off = |state: &SignalState| state.signal == *of && matches!(state.coverage, Coverage::Off(_));
-        if !states.iter().any(is_off) {
+        if off(states, of).is_none() {
             continue;
         }
         for state in states.iter_mut().filter(|state| state.signal == signal) {
             state.coverage.lessen(&format!("{lost}: {of} is off"));
         }
     }
+    for signal in SIGNALS.iter().filter(|signal| signal.needs_any) {
+        let off: Vec<&str> = signal.needs.iter().filter_map(|need| off(states, need.of)).collect();
+        if off.len() < signal.needs.len() {
+            continue;
+        }
+        let reason = if off.iter().all(|reason| *reason == LEFT_OUT) {
+            LEFT_OUT.to_owned()
+        } else {
+            let names: Vec<&str> = signal.needs.iter().map(|need| need.of).collect();
+            format!("{} are off", names.join(" and "))
+        };
+        for state in states.iter_mut().filter(|state| state.signal == signal.name) {
+            state.coverage.end(&reason);
+        }
+    }
+}
+
+/// Why a signal is off, if it is.
+fn off<'a>(states: &'a [SignalState], signal: &str) -> Option<&'a str> {
+    states.iter().find_map(|state| match &state.coverage {
+        Coverage::Off(reason) if state.signal == signal => Some(reason.as_str()),
+        _ => None,
+    })
 }

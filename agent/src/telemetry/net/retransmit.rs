@@ -14,9 +14,9 @@ pub const NETWORK_CONNECTION_STATE: &str = "network.connection.state";
 
 pub static RETRANSMITS: MetricDef = MetricDef {
     name: "whywait.tcp.retransmits",
-    unit: "{segment}",
+    unit: "{retransmission}",
     instrument: Counter,
-    description: "TCP segments that the kernel sent again because no acknowledgement came in time, in the state that the connection was in. A lost SYN costs a connect 1 s, other lost segments cost at least 200 ms where nothing is sent after them. Not of MPTCP.",
+    description: "TCP retransmissions, each of one segment or of several that are sent as one: after a timeout, after acknowledgements that show a loss, or as a tail-loss probe. By the state of the connection: a lost SYN (`syn_sent`) delays a connect by 1 s. Without SYN-ACKs; of MPTCP only SYNs. Under a budget a lower bound: only connections on which a window saw bytes are known.",
     source: "tp_btf: tcp_retransmit_skb",
     attributes: &[
         NETWORK_TRANSPORT,

@@ -222,3 +222,17 @@ fn what_could_not_be_attached_is_told_until_it_is_back() {
         assert_eq!(now(coverage, failures), expected);
     }
 }
+
+#[test]
+fn a_signal_that_needs_one_of_two_is_off_without_both() {
+    let image = GoImage::sample(26);
+    let needs = ["net.connect", "net.request"];
+    let plan = plan(&image, BIAS, &[]);
+    for (reason, expected) in [(LEFT_OUT, LEFT_OUT), ("refused", "net.request and net.connect are off")] {
+        let states = states(&plan, &needs, reason);
+        let state = states.iter().find(|state| state.signal == "net.retransmit").unwrap();
+        assert_eq!(state.coverage, Coverage::Off(expected.to_owned()));
+        // The user left out what is missing.
+        assert_eq!(is_dark(&states), reason != LEFT_OUT);
+    }
+}
