@@ -48,6 +48,9 @@ struct FakeTargets {
     unread: Vec<u32>,
     /// Processes whose probes are still being detached.
     detaching: HashSet<u32>,
+    /// At how many checks more runtimes have not started, and how often that was found.
+    not_started: u32,
+    waits: u32,
     /// What happens to a process while it is attached.
     while_attaching: Option<fn(&Proc, u32)>,
 }
@@ -70,8 +73,14 @@ impl Targets for FakeTargets {
         process: Process,
         _: Option<Arc<dyn Image>>,
         _: Option<InspectError>,
-        _: bool,
+        wait_for_start: bool,
     ) -> anyhow::Result<Admission> {
+        let started = self.not_started == 0;
+        if wait_for_start && !started {
+            self.not_started -= 1;
+            self.waits += 1;
+            return Ok(Admission::NotStarted);
+        }
         let (pid, index) = (process.pid, self.indices.next(self.by_pid.len(), self.budget_scale)?);
         if let Some(happens) = self.while_attaching.take() {
             happens(&self.proc, pid);
@@ -86,7 +95,9 @@ impl Targets for FakeTargets {
             since: self.now,
         };
         assert!(self.by_pid.insert(pid, target).is_none(), "{pid} is a target twice");
-        Ok(Admission::Admitted { without_runtime: None })
+        Ok(Admission::Admitted {
+            without_runtime: (!started).then(|| "its runtime has not started".to_owned()),
+        })
     }
 
     fn retire(&mut self, id: u32, reason: EndReason) {
@@ -136,6 +147,8 @@ impl World {
                 retired: Vec::new(),
                 unread: Vec::new(),
                 detaching: HashSet::new(),
+                not_started: 0,
+                waits: 0,
                 while_attaching: None,
             },
             identified: 0,

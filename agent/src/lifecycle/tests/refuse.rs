@@ -109,3 +109,30 @@ async fn a_process_that_cannot_be_read_just_now_is_checked_again() {
         world.check(&format!("{taken}: now it can"), &[(11, "service")], 2);
     }
 }
+
+#[tokio::test]
+async fn a_runtime_that_has_not_started_is_waited_for_and_in_the_end_left_out() {
+    for (pid, not_started, warnings) in [(5_003_001, 0, 0), (5_003_002, 3, 0), (5_003_003, u32::MAX, 1)] {
+        let mut world = World::new();
+        world.targets.not_started = not_started;
+        world.is(pid, (100, 900, "service"));
+        world.first_scan().await;
+        for _ in 0..1000 {
+            if world.targets.admitted > 0 {
+                break;
+            }
+            world.check("its runtime has not started", &[], 0);
+            world.turn_and_inspect().await;
+        }
+        let what = format!("{not_started} checks before it starts");
+        world.check(&what, &[(pid, "service")], 1);
+        // Some seconds at most, at a hundred turns a second.
+        assert_eq!(world.targets.waits, not_started.min(499), "{what}");
+        let warned = logged(pid);
+        assert_eq!(warned.len(), warnings, "{what}: {warned:?}");
+        assert!(
+            warned.iter().all(|line| line.contains("its runtime is not")),
+            "{warned:?}"
+        );
+    }
+}
