@@ -89,7 +89,7 @@ const OTHERS: &[(&str, &str)] = &[
         "names in the target's code: of goroutines' functions, of frames",
     ),
     ("telemetry/mod.rs", "attributes that several signals of a runtime have"),
-    ("telemetry/net/connect.rs", "who connected: a goroutine or a task"),
+    ("telemetry/net/mod.rs", "who connected: a goroutine or a task"),
     ("telemetry/net/request.rs", "who sent or read: a goroutine or a task"),
     ("telemetry/thread/syscall.rs", "who called: a goroutine"),
 ];

@@ -18,7 +18,7 @@ use agent_common::{
 
 use crate::{
     aggregate::store::Reading,
-    model::{Attribute, Metric},
+    model::{Attribute, Metric, Point},
     signals::State,
     signals::points::{distribution_with, metric},
     target::Target,
@@ -77,16 +77,28 @@ fn by_peer(def: &'static MetricDef, target: &Target, state: &State, series: Seri
 
 /// A counter per peer.
 fn counts_by_peer(def: &'static MetricDef, target: &Target, series: Series, reading: &Reading) -> Vec<Metric> {
-    // Those whose peer has no id are one.
-    let mut counts: BTreeMap<Option<u32>, u64> = BTreeMap::new();
-    for (id, count) in reading.counts(target.id, series) {
-        *counts.entry(reading.peers.contains_key(&id).then_some(id)).or_default() += count;
+    let counts = reading.counts(target.id, series).map(|(id, count)| (id, (), count));
+    metric(def, points_by_peer(target, reading, counts, |()| None))
+}
+
+/// Counts per peer, by its id, and per key; `attribute` tells keys apart. Peers without an id are one.
+fn points_by_peer<K: Ord>(
+    target: &Target,
+    reading: &Reading,
+    counts: impl Iterator<Item = (u32, K, u64)>,
+    attribute: impl Fn(K) -> Option<Attribute>,
+) -> Vec<Point> {
+    let mut sums: BTreeMap<(Option<u32>, K), u64> = BTreeMap::new();
+    for (id, key, count) in counts {
+        let id = reading.peers.contains_key(&id).then_some(id);
+        *sums.entry((id, key)).or_default() += count;
     }
-    let points = counts.into_iter().map(|(id, count)| {
-        let peer = id.and_then(|id| reading.peers.get(&id));
-        target.sum(count, reading.time, peer_attributes(peer))
+    let points = sums.into_iter().map(|((id, key), count)| {
+        let mut attributes = peer_attributes(id.and_then(|id| reading.peers.get(&id)));
+        attributes.extend(attribute(key));
+        target.sum(count, reading.time, attributes)
     });
-    metric(def, points.collect())
+    points.collect()
 }
 
 /// What the summary calls a peer, by its id.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_common::{histogram::Series, hits::HitKind, net::retransmit::state_name};
 
-use super::{connect, peer_attributes, request};
+use super::{connect, points_by_peer, request};
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Metric},
@@ -59,18 +59,10 @@ const HOOK: Hook = Hook {
 
 /// Retransmissions per peer and state of the connection.
 pub fn metrics(target: &Target, _: &State, reading: &Reading) -> Vec<Metric> {
-    // Peers without an id are one.
-    let mut counts: BTreeMap<(Option<u32>, u8), u64> = BTreeMap::new();
-    for (id, state, bucket) in reading.sums(target.id, Series::Retransmit) {
-        let id = reading.peers.contains_key(&id).then_some(id);
-        *counts.entry((id, state)).or_default() += bucket.count;
-    }
-    let points = counts.into_iter().map(|((id, state), count)| {
-        let mut attributes = peer_attributes(id.and_then(|id| reading.peers.get(&id)));
-        attributes.push(Attribute::new(NETWORK_CONNECTION_STATE, named(state)));
-        target.sum(count, reading.time, attributes)
-    });
-    metric(&RETRANSMITS, points.collect())
+    let sums = reading.sums(target.id, Series::Retransmit);
+    let counts = sums.map(|(id, state, bucket)| (id, state, bucket.count));
+    let state = |state| Some(Attribute::new(NETWORK_CONNECTION_STATE, named(state)));
+    metric(&RETRANSMITS, points_by_peer(target, reading, counts, state))
 }
 
 /// Retransmissions by state, as people read it; None when there were none.

@@ -4,13 +4,7 @@ use crate::telemetry::{
     Defs,
     Instrument::{Counter, ExponentialHistogram},
     MetricDef, SpanDef,
-    go::GOROUTINE_ID,
-    net::{
-        CLIENT_PEER, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_TRANSPORT, NETWORK_TYPE, SERVER_ADDRESS,
-        SERVER_PORT,
-    },
-    thread::THREAD_ID,
-    tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
+    net::{CLIENT_PEER, CLIENT_SPAN},
 };
 
 pub static CONNECT_DURATION: MetricDef = MetricDef {
@@ -36,18 +30,7 @@ pub static DEFS: Defs = Defs {
         name: "connect {address}:{port}",
         description: "A TCP connect that took longer than --slow-request.",
         source: "as whywait.tcp.connect.duration",
-        attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            NETWORK_PEER_ADDRESS,
-            NETWORK_PEER_PORT,
-            SERVER_ADDRESS,
-            SERVER_PORT,
-            GOROUTINE_ID,
-            TOKIO_TASK_ID,
-            TOKIO_TASK_FUTURE,
-            THREAD_ID,
-        ],
+        attributes: CLIENT_SPAN,
     }],
     attributes: &[],
 };

@@ -4,7 +4,12 @@ pub mod connect;
 pub mod request;
 pub mod retransmit;
 
-use super::{AttributeDef, OVERFLOW};
+use super::{
+    AttributeDef, OVERFLOW,
+    go::GOROUTINE_ID,
+    thread::THREAD_ID,
+    tokio::{TOKIO_TASK_FUTURE, TOKIO_TASK_ID},
+};
 
 pub const NETWORK_TRANSPORT: &str = "network.transport";
 pub const NETWORK_TYPE: &str = "network.type";
@@ -32,6 +37,20 @@ pub const CLIENT_PEER: &[&str] = &[
     SERVER_ADDRESS,
     SERVER_PORT,
     OVERFLOW,
+];
+
+/// Of spans of what the process asks others for.
+pub const CLIENT_SPAN: &[&str] = &[
+    NETWORK_TRANSPORT,
+    NETWORK_TYPE,
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    GOROUTINE_ID,
+    TOKIO_TASK_ID,
+    TOKIO_TASK_FUTURE,
+    THREAD_ID,
 ];
 
 pub static ATTRIBUTES: &[AttributeDef] = &[
