@@ -37,11 +37,14 @@ pub enum Loss {
     /// Bytes were read of a connection that was closed already, or it was closed before the program for a client's send ran: the request
     /// was not counted.
     SocketClosed = 15,
+    /// A thread was woken, or began to run, without a call of the hook: the kernel calls none for tasks that it keeps from being traced. The
+    /// wait was not counted.
+    ThreadUnseen = 16,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 17;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -61,6 +64,7 @@ impl Loss {
         (Self::HistogramQuota, "histogram_quota"),
         (Self::PeerQuota, "peer_quota"),
         (Self::SocketClosed, "socket_closed"),
+        (Self::ThreadUnseen, "thread_unseen"),
     ];
 }
 

@@ -3,6 +3,7 @@
 use agent_common::{
     histogram::Series,
     hits::HitKind,
+    loss::Loss,
     target::{SharedMap, Target},
     thread::run_queue::{ASLEEP, INTERVALS, MIN_INTERVAL, OffCpuInterval, RUN_QUEUE, THROTTLED, Thread},
 };
@@ -56,8 +57,11 @@ fn woken(task: u64) {
         return;
     };
     if new {
-        // It was asleep until now, or is a new thread.
         thread.known = now;
+        if is_on_cpu(task) {
+            return;
+        }
+        // It was asleep until now, or is a new thread.
     } else if thread.asleep == 0 {
         // It has not left its CPU yet (linux, kernel/sched/core.c, ttwu_runnable), or is on a run queue already.
         return;
@@ -84,6 +88,8 @@ fn leaves(task: u64, preempted: bool) {
         if new {
             // It has been on its CPU since the hooks count: otherwise they had seen it start.
             thread.known = target.threads_since;
+        } else if thread.since != 0 || thread.asleep != 0 {
+            unseen(thread, now);
         }
         // TASK_RUNNING is 0: it left the CPU but not the run queue.
         if preempted || state == 0 {
@@ -93,6 +99,19 @@ fn leaves(task: u64, preempted: bool) {
             thread.since = 0;
         }
     }
+}
+
+/// Whether a thread that is woken has not left its CPU yet.
+#[inline(always)]
+fn is_on_cpu(task: u64) -> bool {
+    kernel!(task_on_cpu) != 0 && read::argument::<u32>(task, kernel!(task_on_cpu)) != 0
+}
+
+/// The thread was woken, or began to run, and no hook was called: what it did before `now` is not known.
+#[inline(always)]
+fn unseen(thread: &mut Thread, now: u64) {
+    record::lost(Loss::ThreadUnseen);
+    thread.known = now;
 }
 
 /// An off-CPU interval is over.
@@ -132,10 +151,13 @@ fn runs(task: u64) {
     if new {
         thread.known = clock::now();
     }
-    let since = thread.since;
+    let (since, asleep) = (thread.since, thread.asleep);
     thread.since = 0;
     thread.asleep = 0;
     if since == 0 {
+        if asleep != 0 {
+            unseen(thread, clock::now());
+        }
         return;
     }
     let now = clock::now();

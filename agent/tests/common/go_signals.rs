@@ -280,12 +280,15 @@ fn run_queue(said: &Said, findings: &mut Findings) {
     let ours: f64 = points.iter().filter_map(|point| point["sum"].as_f64()).sum();
     let often = said.sum("whywait.thread.run_queue.duration", &[]);
     let (theirs, cores) = said.run_queue;
-    println!("run queue: {ours:.6} s, {often} times; the kernel's {theirs:.6} s, {cores} times");
+    // Some machines keep their own process 1 from being traced: a wait that ends in a switch away from it is seen by no hook.
+    let unseen = said.output.dropped("thread_unseen");
+    println!("run queue: {ours:.6} s, {often} times, {unseen} unseen; the kernel's {theirs:.6} s, {cores} times");
     let near = MOMENT + PART * theirs;
-    let range = theirs - near..=theirs + near + SWITCH * often as f64;
+    let least = if unseen == 0 { theirs - near } else { 0.0 };
+    let range = least..=theirs + near + SWITCH * often as f64;
     findings.hold(range.contains(&ours), || format!("{ours} s, the kernel's {theirs} s"));
-    findings.hold((often - cores).abs() <= MOMENTS + cores / 100, || {
-        format!("{often} times, the kernel's {cores}")
+    findings.hold((often + unseen - cores).abs() <= MOMENTS, || {
+        format!("{often} times, {unseen} unseen, the kernel's {cores}")
     });
 }
 
