@@ -77,15 +77,15 @@ series! {
     /// Worker busy: first poll after a park → next park, ns; the series' id is the tid.
     TokioBusy = 6, Some(Plane::Probes), Whole;
     /// TCP connect, ns; the series' id is the peer's id.
-    Connect = 7, Some(Plane::Hooks), Whole;
+    Connect = 7, Some(Plane::Sockets), Whole;
     /// Server: first byte of the request read → first byte of the answer sent, ns.
-    ServerRequest = 8, Some(Plane::Hooks), Whole;
+    ServerRequest = 8, Some(Plane::Sockets), Whole;
     /// Client: first byte of the request sent → first byte of the answer read, ns.
-    ClientRequest = 9, Some(Plane::Hooks), Whole;
+    ClientRequest = 9, Some(Plane::Sockets), Whole;
     /// Thread, wakeup or preemption → running, ns.
-    RunQueue = 10, Some(Plane::Hooks), Whole;
+    RunQueue = 10, Some(Plane::Threads), Whole;
     /// Counter: connects that ended without being established.
-    ConnectFailed = 11, Some(Plane::Hooks), Whole;
+    ConnectFailed = 11, Some(Plane::Sockets), Whole;
     /// Closure of a blocking-pool task, ns; the series' id is the type id.
     TokioBlocking = 12, Some(Plane::Probes), Whole;
     /// Goroutine, waiting → runnable, ns; the series' id is the wait reason.
@@ -100,17 +100,17 @@ series! {
     /// Counter: Ps handed off; the series' id is the caller ([`crate::go::handoff`]).
     GoHandoff = 17, Some(Plane::Probes), Whole;
     /// System calls, ns; the series' id is the call's number.
-    Syscall = 18, Some(Plane::Hooks), Whole;
+    Syscall = 18, Some(Plane::Threads), Whole;
     /// Sum and count of system calls that goroutines made, ns, in category 0; the series' id is as of [`Series::GoTime`].
-    GoSyscall = 19, Some(Plane::Hooks), Whole;
+    GoSyscall = 19, Some(Plane::Threads), Whole;
     /// Counter: polls of types whose ends are not all seen; the series' id is the future's type id.
     TokioUnended = 20, Some(Plane::Probes), Whole;
     /// Counter: requests that were read and whose connection ended before any of an answer reached the peer; the series' id is the peer's id.
-    ServerUnanswered = 21, Some(Plane::Hooks), Whole;
+    ServerUnanswered = 21, Some(Plane::Sockets), Whole;
     /// Counter: requests that were sent and whose connection ended before an answer came; the series' id is the peer's id.
-    ClientUnanswered = 22, Some(Plane::Hooks), Whole;
+    ClientUnanswered = 22, Some(Plane::Sockets), Whole;
     /// Counts of segments that were sent again, by state of the connection ([`crate::net::retransmit`]); the series' id is the peer's id.
-    Retransmit = 23, Some(Plane::Hooks), AtEnd;
+    Retransmit = 23, Some(Plane::Sockets), AtEnd;
 }
 
 shared! {

@@ -1,6 +1,9 @@
 //! How often probes and hooks were hit, by kind: the cost for a target is hits times the cost of one.
 
-use crate::{layout, shared};
+use crate::{
+    layout, shared,
+    target::{PROBES_OPEN, SOCKETS_OPEN, THREADS_OPEN},
+};
 
 /// When a probe or hook is hit, or called for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,14 @@ macro_rules! probes {
                 }
             }
 
+            /// The plane whose budget pays for it; of a cold hit, whose hits are.
+            pub const fn plane(self) -> Plane {
+                match self {
+                    $(Self::$name => Plane::$plane,)*
+                    $(Self::$cold => Plane::Probes,)*
+                }
+            }
+
             /// When it is hit.
             pub const fn when(self) -> When {
                 match self {
@@ -79,16 +90,16 @@ probes! {
         TokioPark: Probes, Windows, ["tokio_park"];
         TokioSchedule: Probes, Windows, ["tokio_schedule"];
         TokioSpawn: Probes, Windows, ["tokio_spawn"];
-        NetState: Hooks, Windows, ["net_set_state", "net_closed"];
-        NetMoved: Hooks, Windows, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
-        NetRetransmit: Hooks, Windows, ["net_retransmit", "net_retransmit_error"];
-        ThreadWakeup: Hooks, Windows, ["thread_wakeup", "thread_wakeup_new"];
-        ThreadSwitch: Hooks, Windows, ["thread_switch"];
-        ThreadSyscall: Hooks, Windows, ["thread_sys_enter", "thread_sys_exit"];
+        NetState: Sockets, Windows, ["net_set_state", "net_closed"];
+        NetMoved: Sockets, Windows, ["net_send", "net_recv", "net_send_inet", "net_send_inet6", "net_recv_inet", "net_recv_inet6"];
+        NetRetransmit: Sockets, Windows, ["net_retransmit", "net_retransmit_error"];
+        ThreadWakeup: Threads, Windows, ["thread_wakeup", "thread_wakeup_new"];
+        ThreadSwitch: Threads, Windows, ["thread_switch"];
+        ThreadSyscall: Threads, Windows, ["thread_sys_enter", "thread_sys_exit"];
         /// A thread ended: its entries are removed, outside windows too.
-        ThreadExit: Hooks, Always, ["process_exit"];
+        ThreadExit: Threads, Always, ["process_exit"];
         /// A hook was called for a target while its hooks do not count.
-        HookIdle: Hooks, Idle, ["hook_idle"];
+        HookIdle: Threads, Idle, ["hook_idle"];
     }
     cold {
         /// Not a hit of its own, but a hit in a window of plane 2 that was the first on its CPU for this long. It cost more, since its
@@ -174,15 +185,39 @@ pub type Hits = [u64; HitKind::COUNT];
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
-    /// Plane 1: the kernel's hooks.
-    Hooks = 0,
+    /// Plane 1a: the kernel's hooks on sockets.
+    Sockets = 0,
+    /// Plane 1b: the kernel's hooks on its scheduler and on system calls.
+    Threads = 1,
     /// Plane 2: uprobes on the runtimes' schedulers.
-    Probes = 1,
+    Probes = 2,
 }
 
 impl Plane {
     /// Number of such planes.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
+
+    /// All of them, in the order in which the budget pays for them.
+    pub const ALL: [Self; Self::COUNT] = [Self::Sockets, Self::Threads, Self::Probes];
+
+    /// The name under which it is exported.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Threads => "threads",
+            Self::Probes => "probes",
+        }
+    }
+
+    /// The bit of [`Target::flags`](crate::target::Target::flags) that says that its window is open.
+    #[inline(always)]
+    pub const fn open_flag(self) -> u32 {
+        match self {
+            Self::Sockets => SOCKETS_OPEN,
+            Self::Threads => THREADS_OPEN,
+            Self::Probes => PROBES_OPEN,
+        }
+    }
 }
 
 /// Hits in windows that a CPU counts before it adds them to the sum of all CPUs, [`Cutoff::used`]. The allowance is exceeded by at most
@@ -239,7 +274,7 @@ impl Account {
     }
 }
 
-layout!(Account: KINDS * 8 + COLD.len() * 16 + 16, LastHits: 8 + KINDS * 4, Cutoff: 32);
+layout!(Account: KINDS * 8 + COLD.len() * 16 + 24, LastHits: 8 + KINDS * 4, Cutoff: 48);
 
 #[cfg(test)]
 mod tests {

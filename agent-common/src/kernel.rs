@@ -12,8 +12,6 @@ shared! {
         pub task_tgid: u32,
         /// task_struct.__state (5.14 and later) or .state.
         pub task_state: u32,
-        /// task_struct.on_cpu; 0 on a kernel for one CPU.
-        pub task_on_cpu: u32,
         /// task_struct.thread.fsbase (x86-64): the thread-local storage base.
         pub task_fsbase: u32,
         /// task_struct.stack (arm64): the lowest address of its kernel stack.
@@ -68,7 +66,7 @@ shared! {
     }
 }
 
-layout!(Layout: 124);
+layout!(Layout: 120);
 
 impl Layout {
     /// All zero: what the object file holds before the loader fills it in.
@@ -76,7 +74,6 @@ impl Layout {
         task_pid: 0,
         task_tgid: 0,
         task_state: 0,
-        task_on_cpu: 0,
         task_fsbase: 0,
         task_stack: 0,
         stack_user_regs: 0,

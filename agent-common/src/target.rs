@@ -13,8 +13,10 @@ pub const IS_GO: u32 = 1;
 pub const IS_TOKIO: u32 = 2;
 /// The probes of plane 2 are all attached, and count. Without it they only count their hits.
 pub const PROBES_OPEN: u32 = 4;
-/// The kernel's hooks (plane 1) count. Without it they only count their calls.
-pub const HOOKS_OPEN: u32 = 8;
+/// The kernel's hooks on sockets (plane 1a) count. Without it they only count their calls.
+pub const SOCKETS_OPEN: u32 = 8;
+/// The same of those on its scheduler and on system calls (plane 1b).
+pub const THREADS_OPEN: u32 = 16;
 
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
@@ -135,18 +137,20 @@ shared! {
     pub struct Target {
         /// Unique while the agent runs, never reused: map keys have it, so that a reused pid is not mistaken for the old process.
         pub id: u32,
-        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`HOOKS_OPEN`].
+        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`SOCKETS_OPEN`], [`THREADS_OPEN`].
         pub flags: u32,
         /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,
         pub pad: u32,
         /// CLOCK_MONOTONIC, ns: since when the probes count. A wait or poll that began before was not seen completely.
         pub probes_since: u64,
-        /// The same for the hooks: connects, requests, run queues.
-        pub hooks_since: u64,
+        /// The same for the hooks on sockets: connects, requests.
+        pub sockets_since: u64,
+        /// The same for the hooks on threads.
+        pub threads_since: u64,
         /// Since when the hooks on the kernel's scheduler count. They may be left out, refused, or attached later. 0 when they do not
         /// count: then nothing is known about off-CPU time.
-        pub threads_since: u64,
+        pub run_queue_since: u64,
         /// Limit of [`Cutoff::used`](crate::hits::Cutoff), by [`Plane`]: a hit over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
@@ -166,7 +170,7 @@ shared! {
     }
 }
 
-layout!(Refused: 56, Usage: 288, Target: 96 + 240);
+layout!(Refused: 56, Usage: 288, Target: 112 + 240);
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use agent_common::{
     hits::{Account, HIT_BATCH, HitKind, KIND_UNIT, Plane},
-    target::{HOOKS_OPEN, Target},
+    target::Target,
 };
 
 use crate::{
@@ -14,11 +14,20 @@ use crate::{
 /// Counts a hit of a hook; true if the target's hooks count now.
 #[inline(always)]
 pub fn is_counted(target: &Target, kind: HitKind) -> bool {
-    if target.flags & HOOKS_OPEN == 0 {
+    if target.flags & kind.plane().open_flag() == 0 {
         hit(target, HitKind::HookIdle);
         return false;
     }
-    spend(target, kind, Plane::Hooks, true, None)
+    spend(target, kind, kind.plane(), true, None)
+}
+
+/// Whether a window of a plane is open, and was not ended by the programs.
+#[inline(always)]
+pub fn is_open(target: &Target, plane: Plane) -> bool {
+    target.flags & plane.open_flag() != 0
+        && CUTOFFS
+            .get(target.index)
+            .is_some_and(|cutoff| cutoff.at[plane as usize] == 0)
 }
 
 /// Counts a hit that costs a target time.

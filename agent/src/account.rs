@@ -1,6 +1,10 @@
 //! What the agent says of itself and of its own limits: losses, deliveries, and how much of each signal there is.
 
-use agent_common::{hits::HitKind, loss::Loss, target::SharedMap};
+use agent_common::{
+    hits::{HitKind, Plane},
+    loss::Loss,
+    target::SharedMap,
+};
 
 use crate::{
     aggregate::store::Reading,
@@ -62,7 +66,8 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             .collect(),
     });
     // Committed time only: what the extrapolated counts stand for.
-    let extrapolated: Vec<_> = [(&watched.hooks, "hooks"), (&watched.probes, "probes")]
+    let planes = Plane::ALL.map(|plane| (watched.plane(plane), plane.name()));
+    let extrapolated: Vec<_> = planes
         .into_iter()
         .filter(|(plane_state, _)| plane_state.extrapolated)
         .collect();

@@ -66,11 +66,11 @@ fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
     let full = ["net.request | full | 1", "go.gc | full | 1"];
     check(&metrics, &defs::SIGNAL_STATE, &[full[0], full[1], partial, off]);
     // Windows of the hooks: what is always in place is full all the same.
-    watched.hooks.extrapolated = true;
+    watched.sockets.extrapolated = true;
     let windows = "net.request | windows | the budget covers 0.0 % of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[windows, full[1], partial, off]);
-    watched.hooks.blocked_by = Some(99);
+    watched.sockets.blocked_by = Some(99);
     let neighbour = "net.request | windows | process 99 also pays for the kernel's hooks in these windows, and its budget covers 0.0 % \
                      of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());

@@ -106,6 +106,11 @@ impl Capacity {
         }
     }
 
+    /// Its quota, cores; None without one.
+    pub fn quota(&self) -> Option<f64> {
+        self.quota
+    }
+
     /// How busy it is there, 1 for all of the time: `load` is what the process uses itself, cores, and `threads` with how many
     /// threads it runs at most, as GOMAXPROCS says.
     pub fn busy(&self, host: &Host, load: f64, threads: Option<u64>) -> f64 {

@@ -91,14 +91,14 @@ pub struct RunArgs {
     /// Limit the cost for each target to this share of its CPU time; `off` for no limit
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET", default_value = "1%", value_parser = parse_share)]
     pub budget: Share,
-    /// Always allow this cost for each target, as a share of one core
-    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "0.1%", value_parser = parse_share)]
+    /// Always allow this cost for each target, as a share of one core, or of its CPU quota if that is less
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_FLOOR", default_value = "1%", value_parser = parse_share)]
     pub budget_floor: Share,
     /// Limit how much windows may lengthen a service's 99th percentile of latency; `off` for no limit
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_P99", default_value = "2%", value_parser = parse_share)]
     pub budget_p99: Share,
     /// Limit the cost for all targets together to this share of the host's CPU time
-    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "off", value_parser = parse_share)]
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_BUDGET_HOST", default_value = "2%", value_parser = parse_share)]
     pub budget_host: Share,
     /// Limit the agent's own CPU time to this share of one core
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_LIMIT_CPU", default_value = "5%", value_parser = parse_share)]

@@ -19,6 +19,8 @@ const SHOP_RATE: u32 = 1000;
 /// Of a ping-pong.
 const ROUNDS: f64 = 32.0;
 const BUDGET: f64 = 0.03;
+/// How long the agent watches, s.
+const DURATION: f64 = 15.0;
 const STOCK: &str = "rust-stock-unstable";
 
 /// A metric's points of one plane, or of all, summed.
@@ -95,7 +97,7 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
             "--budget-p99",
             "off",
             "--duration",
-            "15s",
+            &format!("{DURATION}s"),
         ],
         2,
     )
@@ -106,23 +108,24 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
     assert!(output.status.success(), "{}", output.said);
 
     for (service, signals) in [
-        ("go-shop", ["go.sched", "net.request"]),
-        (STOCK, ["tokio.poll", "net.request"]),
+        ("go-shop", [("go.sched", "windows"), ("net.request", "full")]),
+        // Its requests take so little that even its sockets cost more.
+        (STOCK, [("tokio.poll", "windows"), ("net.request", "windows")]),
     ] {
-        for signal in signals {
+        for (signal, expected) in signals {
             assert_eq!(
                 coverage(&output, service, signal),
-                "windows",
+                expected,
                 "{service} {signal}: {}",
                 output.said
             );
         }
     }
-    // The generators' rates were constant, and so were the services' own.
-    let shop_requests = rate(&output, "go-shop", "whywait.server.request.duration", "hooks");
+    // The generators' rates were constant, and so were the services' own. Every request was counted.
+    let shop_requests = sum(&output, "go-shop", "whywait.server.request.duration", None) / DURATION;
     // A busy machine may send fewer than were asked for.
     let asked = sent[1]["achieved_rate"].as_f64().unwrap();
-    check_near("requests/s of go-shop", shop_requests, asked, 0.1);
+    check_near("requests/s of go-shop", shop_requests, asked, 0.05);
     let seconds = (number_of(&after["mono_ns"]) - number_of(&before["mono_ns"])) as f64 / 1e9;
     let polls = (number_of(&after["task_polls"]["count"]) - number_of(&before["task_polls"]["count"])) as f64;
     let found = rate(&output, STOCK, "tokio.task.poll.duration", "probes");

@@ -105,7 +105,7 @@ fn a_busy_service_pays_little_for_an_idle_neighbours_windows() {
     let idle = points("rust-stock", "whywait.overhead.cpu.time");
     let idle = sum(idle, "whywait.probe", "hook_idle") / used;
     let window = points("go-shop", "whywait.window.open");
-    let seen = sum(window, "whywait.plane", "hooks") / 1e9;
+    let seen = sum(window, "whywait.plane", "threads") / 1e9;
     println!(
         "{} answers/s; calls for the neighbour: {:.2} % of its CPU; the neighbour was seen for {seen:.1} s",
         answers["achieved_rate"],

@@ -261,7 +261,7 @@ fn watched(program: &Path, kind: &Kind, running: &Running, seconds: u32, options
     let service = kind.name;
     let served = output.points(service, "whywait.server.request.duration");
     let windows = output.points(service, "whywait.window.time");
-    let of_hooks = |point: &&Value| attribute(point, "whywait.plane") == Some("hooks".into());
+    let of_hooks = |point: &&Value| attribute(point, "whywait.plane") == Some("sockets".into());
     let windows = windows.iter().filter(of_hooks).map(|point| number_of(&point["asInt"]));
     let windows = windows.sum::<i64>() as f64 / 1e9;
     let lost = output.points("whywait", "whywait.events.dropped");

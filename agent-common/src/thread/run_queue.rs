@@ -33,7 +33,7 @@ shared! {
 
     /// The state of a thread.
     pub struct Thread {
-        /// CLOCK_MONOTONIC, ns: since when all that it does is seen. If before [`crate::target::Target::threads_since`], the rest is of
+        /// CLOCK_MONOTONIC, ns: since when all that it does is seen. If before [`crate::target::Target::run_queue_since`], the rest is of
         /// an earlier window, or of another thread that had this tid.
         pub known: u64,
         /// CLOCK_MONOTONIC, ns: since when it is on a run queue; 0 when it is not.

@@ -2,12 +2,11 @@
 
 use agent_common::{
     histogram::Series,
-    hits::HitKind,
+    hits::{HitKind, Plane},
     net::{
         ROLE_SERVER,
         request::{RECEIVED, SENT, Socket},
     },
-    target::HOOKS_OPEN,
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    hits::hit,
+    hits::{hit, is_open},
     maps::{self, SOCKETS, TARGETS},
     read, record,
 };
@@ -31,7 +30,7 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
         // The current process pays for it, in a softirq too.
         let (tgid, _) = read::current();
         if let Some(target) = maps::target(tgid) {
-            let open = target.flags & HOOKS_OPEN != 0;
+            let open = is_open(target, Plane::Sockets);
             hit(target, if open { HitKind::NetState } else { HitKind::HookIdle });
         }
         let sk = ctx.arg(0);
@@ -55,7 +54,7 @@ fn cut_off(sk: u64, socket: &Socket) {
     let Some(target) = TARGETS.get(socket.index) else {
         return;
     };
-    if target.id != socket.target_id || target.flags & HOOKS_OPEN == 0 || socket.since < target.hooks_since {
+    if target.id != socket.target_id || !is_open(target, Plane::Sockets) || socket.since < target.sockets_since {
         return;
     }
     if !serves {

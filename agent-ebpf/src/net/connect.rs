@@ -83,7 +83,7 @@ fn established(sk: u64) {
     let Some(target) = hooked(connecting.tgid, HitKind::NetState) else {
         return;
     };
-    if target.id != connecting.target_id || since < target.hooks_since {
+    if target.id != connecting.target_id || since < target.sockets_since {
         return;
     }
     let now = clock::now();
@@ -109,7 +109,7 @@ fn closed(sk: u64) {
     if let Some(connecting) = end(sk)
         && let Some(target) = hooked(connecting.tgid, HitKind::NetState)
         && target.id == connecting.target_id
-        && connecting.since >= target.hooks_since
+        && connecting.since >= target.sockets_since
     {
         record::count(target, Series::ConnectFailed, connecting.peer);
     }

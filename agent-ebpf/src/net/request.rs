@@ -95,7 +95,7 @@ fn moved(sk: u64, length: i32, direction: u8) {
     // SAFETY: the entry stays until this socket's CLOSE; reads and writes of one socket by two threads at once can mix up
     // one request of it, not memory.
     let socket = unsafe { &mut *socket };
-    if socket.since < target.hooks_since {
+    if socket.since < target.sockets_since {
         // Its begin is from an earlier window.
         socket.last = IDLE;
     }

@@ -2,14 +2,11 @@
 
 use agent_common::{
     hits::Plane,
-    target::{HOOKS_OPEN, SharedMap, Target},
+    target::{SharedMap, Target},
     thread::run_queue::{ASLEEP, INTERVALS, OffCpu, OffCpuInterval, THROTTLED, Thread},
 };
 
-use crate::{
-    held,
-    maps::{CUTOFFS, THREADS},
-};
+use crate::{held, hits::is_open, maps::THREADS};
 
 pub static NEW: Thread = Thread {
     known: 0,
@@ -35,13 +32,10 @@ pub static NEW: Thread = Thread {
 /// Whether the hooks on the kernel's scheduler have counted since `from`.
 #[inline(always)]
 fn counted(target: &Target, from: u64) -> bool {
-    target.flags & HOOKS_OPEN != 0
-        && target.threads_since != 0
-        && from >= target.threads_since
+    target.run_queue_since != 0
+        && from >= target.run_queue_since
         // Where the programs ended the window, nothing was seen since.
-        && CUTOFFS
-            .get(target.index)
-            .is_some_and(|cut| cut.at[Plane::Hooks as usize] == 0)
+        && is_open(target, Plane::Threads)
 }
 
 /// The entry of a thread, and whether it is new: then nothing from before counts. None when the map is full.
@@ -57,7 +51,7 @@ pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> 
         *found = NEW;
         found.target_id = target.id;
     }
-    let new = found.known < target.threads_since;
+    let new = found.known < target.run_queue_since;
     if new {
         (found.since, found.asleep) = (0, 0);
     }
@@ -90,7 +84,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
     let thread = THREADS.get_ptr_mut(tid)?;
     // SAFETY: read only; a concurrent change gives sums from just before it or after.
     let thread = unsafe { &*thread };
-    if thread.target_id != target.id || thread.known < target.threads_since || thread.known > from {
+    if thread.target_id != target.id || thread.known < target.run_queue_since || thread.known > from {
         return None;
     }
     let mut off = thread.off_cpu;
@@ -142,7 +136,7 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
     };
     // SAFETY: as in `sums`.
     let thread = unsafe { &*thread };
-    if thread.target_id != target.id || thread.known < target.threads_since {
+    if thread.target_id != target.id || thread.known < target.run_queue_since {
         return Some(off);
     }
     if thread.known > from {

@@ -57,11 +57,8 @@ fn woken(task: u64) {
         return;
     };
     if new {
+        // It was asleep until now, or is a new thread; or it has not left its CPU yet, which `leaves` allows for.
         thread.known = now;
-        if is_on_cpu(task) {
-            return;
-        }
-        // It was asleep until now, or is a new thread.
     } else if thread.asleep == 0 {
         // It has not left its CPU yet (linux, kernel/sched/core.c, ttwu_runnable), or is on a run queue already.
         return;
@@ -87,8 +84,8 @@ fn leaves(task: u64, preempted: bool) {
     if let Some((thread, new)) = thread(target, tid) {
         if new {
             // It has been on its CPU since the hooks count: otherwise they had seen it start.
-            thread.known = target.threads_since;
-        } else if thread.since != 0 || thread.asleep != 0 {
+            thread.known = target.run_queue_since;
+        } else if thread.asleep != 0 || thread.since > thread.known {
             unseen(thread, now);
         }
         // TASK_RUNNING is 0: it left the CPU but not the run queue.
@@ -101,17 +98,12 @@ fn leaves(task: u64, preempted: bool) {
     }
 }
 
-/// Whether a thread that is woken has not left its CPU yet.
-#[inline(always)]
-fn is_on_cpu(task: u64) -> bool {
-    kernel!(task_on_cpu) != 0 && read::argument::<u32>(task, kernel!(task_on_cpu)) != 0
-}
-
 /// The thread was woken, or began to run, and no hook was called: what it did before `now` is not known.
 #[inline(always)]
 fn unseen(thread: &mut Thread, now: u64) {
     record::lost(Loss::ThreadUnseen);
-    thread.known = now;
+    // A wait that begins now is after that, unlike that of a thread which is first seen when it is woken.
+    thread.known = now - 1;
 }
 
 /// An off-CPU interval is over.

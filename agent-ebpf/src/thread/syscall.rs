@@ -50,7 +50,7 @@ pub fn thread_sys_exit(_ctx: BtfTracePointContext) -> i32 {
     // SAFETY: this thread's own; removed only when its window is closed.
     let call = unsafe { &mut *call };
     let since = core::mem::replace(&mut call.since, 0);
-    if since == 0 || since < target.hooks_since || call.target_id != target.id {
+    if since == 0 || since < target.threads_since || call.target_id != target.id {
         return 0;
     }
     over(target, call.number, since, clock::now());

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use agent_common::hits::Plane;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinHandle,
@@ -22,7 +23,7 @@ const DETACHING: usize = 16;
 /// A finished change.
 pub enum Done {
     Probes { target_id: u32, change: Change },
-    Hooks(Hooks),
+    Hooks { plane: Plane, hooks: Hooks },
 }
 
 /// What became of a target's probes.
@@ -108,8 +109,8 @@ impl Windows {
         });
     }
 
-    /// Attaches the kernel's hooks; [`Hooks::Attached`] follows.
-    pub fn attach_hooks(&self, detached: Vec<DetachedHook>) {
+    /// Attaches a plane's hooks; [`Hooks::Attached`] follows.
+    pub fn attach_hooks(&self, plane: Plane, detached: Vec<DetachedHook>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let (mut hooks, mut refused) = (Vec::new(), Vec::new());
@@ -120,12 +121,13 @@ impl Windows {
                     Err(failure) => refused.push(failure),
                 }
             }
-            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Attached { hooks, refused }));
+            let hooks = Hooks::Attached { hooks, refused };
+            let _ = windows_to_watch.blocking_send(Done::Hooks { plane, hooks });
         });
     }
 
-    /// Detaches the kernel's hooks; [`Hooks::Detached`] follows.
-    pub fn detach_hooks(&self, attached: Vec<AttachedHook>) {
+    /// Detaches a plane's hooks; [`Hooks::Detached`] follows.
+    pub fn detach_hooks(&self, plane: Plane, attached: Vec<AttachedHook>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let mut detached = Vec::new();
@@ -133,7 +135,8 @@ impl Windows {
                 let mut object = object.lock().unwrap_or_else(PoisonError::into_inner);
                 detached.push(kernel::detach(&mut object.ebpf, hook));
             }
-            let _ = windows_to_watch.blocking_send(Done::Hooks(Hooks::Detached(detached)));
+            let hooks = Hooks::Detached(detached);
+            let _ = windows_to_watch.blocking_send(Done::Hooks { plane, hooks });
         });
     }
 

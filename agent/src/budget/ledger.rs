@@ -250,6 +250,11 @@ impl Ledger {
         self.load
     }
 
+    /// What a window that was never closed would cost at the current load, cores; 0 before one was closed.
+    pub fn full(&self) -> f64 {
+        self.slower * self.load
+    }
+
     /// What may still be spent in the current [`SPAN`], ns.
     pub fn left(&self) -> f64 {
         PLANNED * self.recent.income() - self.recent.sum.cost - self.owed

@@ -21,6 +21,11 @@ pub use division::Benefit;
 pub use extrapolate::Extrapolator;
 pub use ledger::{Decision, Facts, Ledger};
 
+/// The largest share of a target's budget for the hooks on sockets: if it covers their whole cost, they always count.
+const SOCKETS: f64 = 0.9;
+/// Their share if it does not, and they count in windows like the other planes.
+const SOCKETS_IN_WINDOWS: f64 = 0.4;
+
 /// The user's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -38,9 +43,31 @@ impl Limits {
         (self.share * own).max(self.floor * elapsed)
     }
 
-    /// The limits of the hooks, when a share is `reserved` for the probes.
-    pub fn of_hooks(self, reserved: f64) -> Self {
-        self.part(1.0 - reserved)
+    /// The limits of a plane, of which what planes before it cost is taken; `reserved` is the share for the probes.
+    pub fn of(self, plane: Plane, reserved: f64) -> Self {
+        match plane {
+            Plane::Sockets => self.part(SOCKETS),
+            Plane::Threads => self.part(1.0 - reserved),
+            Plane::Probes => self,
+        }
+    }
+
+    /// The limits of the hooks on sockets of a target that uses `load` cores, where these hooks would cost `full` cores if they always counted.
+    pub fn of_sockets(self, full: f64, load: f64) -> Self {
+        let always = self.part(SOCKETS);
+        if full <= always.income(load, 1.0) {
+            always
+        } else {
+            self.part(SOCKETS_IN_WINDOWS)
+        }
+    }
+
+    /// The limits of a target that has a CPU quota, cores: the floor is a share of that if it is less than a core.
+    pub fn within(self, quota: Option<f64>) -> Self {
+        Self {
+            floor: self.floor * quota.unwrap_or(1.0).min(1.0),
+            ..self
+        }
     }
 
     /// A share of what they allow.
@@ -75,6 +102,31 @@ pub struct Share(pub Option<f64>);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_floor_is_of_a_core_or_of_a_smaller_quota() {
+        let limits = Limits {
+            share: 0.01,
+            floor: 0.02,
+            tail: None,
+        };
+        for (quota, floor) in [(None, 0.02), (Some(4.0), 0.02), (Some(0.25), 0.005)] {
+            assert_eq!(limits.within(quota).income(0.0, 1.0), floor, "{quota:?}");
+        }
+    }
+
+    #[test]
+    fn sockets_may_cost_most_and_leave_something_to_the_others() {
+        let limits = Limits {
+            share: 0.01,
+            floor: 0.0,
+            tail: None,
+        };
+        let percent = |plane| (limits.of(plane, 0.25).income(100.0, 1.0) * 100.0).round();
+        assert_eq!(Plane::ALL.map(percent), [90.0, 75.0, 100.0]);
+        let sockets = |full| (limits.of_sockets(full, 1.0).income(100.0, 1.0) * 100.0).round();
+        assert_eq!([0.0, 0.0089, 0.0091].map(sockets), [90.0, 90.0, 40.0]);
+    }
 
     #[test]
     fn shares() {

@@ -38,7 +38,6 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, LayoutError> {
         task_tgid: task("tgid")?,
         // Renamed in 5.14 (linux, include/linux/sched.h).
         task_state: task("__state").or_else(|_| task("state"))?,
-        task_on_cpu: task("on_cpu").unwrap_or(0),
         task_fsbase: if cfg!(target_arch = "x86_64") {
             task("thread.fsbase")?
         } else {

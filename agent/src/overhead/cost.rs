@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, COLD, COLD_KIND, HitKind, Hits, LastHits, When};
+use agent_common::hits::{Account, COLD, COLD_KIND, HitKind, Hits, LastHits, Plane, When};
 use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
     sys::{Stats, enable_stats},
@@ -73,14 +73,13 @@ impl Costs {
             let hits = hits[probe as usize];
             if probe.is_cold() {
                 // The extra cost of hits that are counted already.
-                split.probes.cost += hits as f64 * self.of(probe);
+                split.windows[probe.plane() as usize].cost += hits as f64 * self.of(probe);
                 continue;
             }
             let part = match probe.when() {
                 When::Always => &mut split.always,
                 When::Idle => &mut split.idle,
-                When::Windows if probe.is_uprobe() => &mut split.probes,
-                When::Windows => &mut split.hooks,
+                When::Windows => &mut split.windows[probe.plane() as usize],
             };
             part.hits += hits;
             part.cost += hits as f64 * self.of(probe);
@@ -92,11 +91,9 @@ impl Costs {
 /// Hits by the part of the budget that pays for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Split {
-    /// Plane 2.
-    pub probes: Part,
-    /// Plane 1.
-    pub hooks: Part,
-    /// Plane 1 while it is attached for others: calls that do not count.
+    /// By plane.
+    pub windows: [Part; Plane::COUNT],
+    /// Hooks while it is attached for others: calls that do not count.
     pub idle: Part,
     /// What is always attached.
     pub always: Part,

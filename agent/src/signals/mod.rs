@@ -16,7 +16,11 @@ pub mod tokio;
 
 use std::io;
 
-use agent_common::{histogram::Series, hits::HitKind, target::Target as KernelTarget};
+use agent_common::{
+    histogram::Series,
+    hits::{HitKind, Plane},
+    target::Target as KernelTarget,
+};
 
 use crate::{
     aggregate::store::Reading,
@@ -189,11 +193,11 @@ pub fn is_always_on(name: &str) -> bool {
     SIGNALS.iter().any(|signal| signal.name == name && signal.always)
 }
 
-/// Whether a signal is had by a hook of the kernel.
-pub fn is_hooked(name: &str) -> bool {
-    SIGNALS
-        .iter()
-        .any(|signal| signal.name == name && signal.hook.is_some())
+/// The plane of a signal that comes from a hook of the kernel: that of its hits. None of another signal.
+pub fn hooked_plane(name: &str) -> Option<Plane> {
+    let mut hooked = SIGNALS.iter().filter(|signal| signal.hook.is_some());
+    let signal = hooked.find(|signal| signal.name == name)?;
+    signal.probes.first().map(|kind| kind.plane())
 }
 
 /// Prepares all signals of a new target.

@@ -218,7 +218,8 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             100.0 * share
         );
         for (plane_state, what) in [
-            (&watched.hooks, "sockets and threads"),
+            (&watched.sockets, "sockets"),
+            (&watched.threads, "threads"),
             (&watched.probes, "goroutines or tasks"),
         ] {
             if plane_state.extrapolated {

@@ -81,7 +81,7 @@ pub static WINDOW_OPEN: MetricDef = MetricDef {
     name: "whywait.window.open",
     unit: "ns",
     instrument: Counter,
-    description: "Time for which the kernel's hooks, or the probes of goroutines or tasks, counted. Their figures are multiplied by `whywait.window.time` / `whywait.window.open`. Absent while they always counted.",
+    description: "Time for which the kernel's hooks on sockets, those on threads, or the probes of goroutines or tasks, counted. Their figures are multiplied by `whywait.window.time` / `whywait.window.open`. Absent while they always counted.",
     source: "agent",
     attributes: &[PLANE],
 };
@@ -105,7 +105,7 @@ pub static RESERVED: MetricDef = MetricDef {
     name: "whywait.budget.reserved",
     unit: "%",
     instrument: Gauge,
-    description: "Part of the target's budget that is reserved for the probes of goroutines or tasks. It depends on how many were ready and did not run in the last windows. The rest is for the kernel's hooks. Absent while probes and hooks always counted.",
+    description: "Part of the target's budget that the hooks on threads leave to the probes of goroutines or tasks. It depends on how many were ready and did not run in the last windows. Absent while probes and hooks always counted.",
     source: "agent",
     attributes: &[],
 };
@@ -195,7 +195,7 @@ pub static DEFS: Defs = Defs {
         AttributeDef {
             key: PLANE,
             kind: "string",
-            description: "`hooks`: sockets and threads; `probes`: goroutines and tasks.",
+            description: "`sockets`; `threads`: run queues and system calls; `probes`: goroutines and tasks.",
         },
     ],
 };

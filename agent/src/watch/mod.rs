@@ -101,7 +101,7 @@ impl Watch {
 
     /// All processes were scanned: if there is no target, no hook stays attached.
     pub fn on_first_scan(&mut self) {
-        self.planes.hooks().update();
+        self.planes.update_hooks();
     }
 
     /// Takes over a finished change of hooks or probes.
@@ -136,7 +136,7 @@ impl Watch {
         let (now, age) = (clock::now(), if is_last { 0 } else { LONG });
         for watched in self.targets.iter_mut() {
             let id = watched.target.id;
-            for plane in [Plane::Hooks, Plane::Probes] {
+            for plane in Plane::ALL {
                 self.pending
                     .extend(watched.plane_mut(plane).end_long_interval(id, now, age));
             }
@@ -197,7 +197,7 @@ impl Watch {
         self.planes.note(self.governor.add_last_hits(&mut watched));
         self.planes.read_map_use(&mut watched);
         let now = clock::now();
-        for plane in [Plane::Hooks, Plane::Probes] {
+        for plane in Plane::ALL {
             let (id, cut) = (watched.target.id, self.planes.cut(&watched, plane));
             self.pending.extend(watched.plane_mut(plane).end(id, cut, now));
         }
@@ -311,7 +311,7 @@ impl Targets for Watch {
             return Ok(Admission::NotStarted);
         };
         let id = self.targets.new_id();
-        let hooks = self.planes.hooks().states();
+        let hooks = self.planes.hook_states();
         let Prepared {
             mut watched,
             plan,

@@ -50,7 +50,7 @@ pub struct PendingInterval {
 pub struct PlaneState {
     plane: Plane,
     pub window: Window,
-    /// The probes of plane 2. Plane 1 has none here: all targets share the hooks.
+    /// The probes of plane 2. The others have none here: all targets share the hooks.
     pub probes: Arc<[Probe]>,
     pub links: Links,
     /// None without a budget: the window stays open.
@@ -240,7 +240,7 @@ mod tests {
 
     /// A plane whose first window is open since 1000 ns.
     fn open() -> PlaneState {
-        let mut plane_state = PlaneState::new(Plane::Hooks, [].into(), None, MonoNs(500));
+        let mut plane_state = PlaneState::new(Plane::Sockets, [].into(), None, MonoNs(500));
         plane_state.open_window(true, MonoNs(1000));
         plane_state
     }
@@ -253,7 +253,7 @@ mod tests {
     fn a_window_that_closes_is_pending_until_where_the_kernel_programs_ended_it() {
         let mut plane_state = open();
         let pending = plane_state.close_window(TARGET, Some(MonoNs(1400))).unwrap();
-        assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Hooks));
+        assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Sockets));
         assert_eq!((pending.interval.open, pending.interval.bounded), (400.0, true));
         assert!(plane_state.is_pending && plane_state.extrapolated);
         assert_eq!(plane_state.cuts, 1);

@@ -35,9 +35,11 @@ pub struct Watched {
     pub always: AlwaysAttached,
     /// What the kernel programs know of it.
     pub known: agent_common::target::Target,
-    /// Plane 1: the kernel's hooks.
-    pub hooks: PlaneState,
-    /// What windows of other targets' plane 1 may cost it; None without a budget.
+    /// Plane 1a: the kernel's hooks on sockets.
+    pub sockets: PlaneState,
+    /// Plane 1b: the kernel's hooks on threads.
+    pub threads: PlaneState,
+    /// What windows of other targets' hooks may cost it; None without a budget.
     pub bystander: Option<Bystander>,
     /// Plane 2: probes.
     pub probes: PlaneState,
@@ -79,7 +81,8 @@ impl Watched {
                 last_attempt: since,
             },
             known: agent_common::target::Target::default(),
-            hooks: PlaneState::new(Plane::Hooks, Arc::from([]), None, since),
+            sockets: PlaneState::new(Plane::Sockets, Arc::from([]), None, since),
+            threads: PlaneState::new(Plane::Threads, Arc::from([]), None, since),
             bystander: None,
             probes: PlaneState::new(Plane::Probes, Arc::from([]), None, since),
             benefit: Benefit::default(),
@@ -90,20 +93,23 @@ impl Watched {
         }
     }
 
-    pub fn planes(&self) -> [&PlaneState; 2] {
-        [&self.hooks, &self.probes]
+    /// By plane, in order.
+    pub fn planes(&self) -> [&PlaneState; Plane::COUNT] {
+        Plane::ALL.map(|plane| self.plane(plane))
     }
 
     pub fn plane(&self, plane: Plane) -> &PlaneState {
         match plane {
-            Plane::Hooks => &self.hooks,
+            Plane::Sockets => &self.sockets,
+            Plane::Threads => &self.threads,
             Plane::Probes => &self.probes,
         }
     }
 
     pub fn plane_mut(&mut self, plane: Plane) -> &mut PlaneState {
         match plane {
-            Plane::Hooks => &mut self.hooks,
+            Plane::Sockets => &mut self.sockets,
+            Plane::Threads => &mut self.threads,
             Plane::Probes => &mut self.probes,
         }
     }
@@ -155,9 +161,18 @@ impl Watched {
         }
     }
 
-    /// Whether a window of either plane is open.
+    /// Since when the last window of a plane sees what happens, CLOCK_MONOTONIC, ns; 0 before the first.
+    pub(super) fn since(&self, plane: Plane) -> u64 {
+        match plane {
+            Plane::Sockets => self.known.sockets_since,
+            Plane::Threads => self.known.threads_since,
+            Plane::Probes => self.known.probes_since,
+        }
+    }
+
+    /// Whether a window of any plane is open.
     pub(super) fn has_open_window(&self) -> bool {
-        self.hooks.window.is_open() || self.probes.window.is_open()
+        self.planes().iter().any(|plane_state| plane_state.window.is_open())
     }
 
     /// The plane that a signal depends on; None for what is always on.
@@ -165,13 +180,13 @@ impl Watched {
         if self.probes.probes.iter().any(|probe| probe.signal == signal) {
             return Some(&self.probes);
         }
-        signals::is_hooked(signal).then_some(&self.hooks)
+        signals::hooked_plane(signal).map(|plane| self.plane(plane))
     }
 
-    /// Logs that the target is observed, when both planes were opened for the first time.
+    /// Logs that the target is observed, when all planes were opened for the first time.
     pub(super) fn log_if_complete(&self) {
         let probes = self.probes.probes.is_empty() || self.known.probes_since != 0;
-        if !probes || self.known.hooks_since == 0 {
+        if !probes || self.known.sockets_since == 0 || self.known.threads_since == 0 {
             return;
         }
         info!(

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    common::{Agent, Output, attribute, clocks, demo, is_slow, number_of, run_queue},
+    common::{Agent, Output, attribute, clocks, demo, number_of, run_queue},
     go_signals,
 };
 
@@ -118,13 +118,9 @@ fn watch_once(path: &Path, minor: u32) -> Result<Life, String> {
         .and_then(|name| name.to_str())
         .expect("a name")
         .to_owned();
-    // One look at the goroutines that stay.
-    if is_slow() {
-        program.stand_still();
-        until_a_look(&agent, &service);
-    } else {
-        thread::sleep(Duration::from_millis(300));
-    }
+    // One look at the goroutines that stay, which a busy machine may delay.
+    program.stand_still();
+    until_a_look(&agent, &service);
     let after = run_queue(program.child.id());
     let output = agent.stop();
     let read = Command::new(demo("tracestat"))

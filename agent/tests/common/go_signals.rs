@@ -97,6 +97,9 @@ pub fn check(said: &Said) -> Life {
     }
     let right = findings.life.wrong.is_empty();
     times(said, findings.of("go.sched"));
+    if !is_slow() {
+        run_queue_time(said, findings.of("thread.run_queue"));
+    }
     findings.life.only_times = right && !findings.life.wrong.is_empty();
     findings.life
 }
@@ -265,11 +268,23 @@ fn handoffs(said: &Said, findings: &mut Findings) {
     }
 }
 
-/// How long threads waited for a core, and how often they got one, against the kernel's own account.
+/// How often threads waited for a core, against the kernel's own account.
 fn run_queue(said: &Said, findings: &mut Findings) {
     /// Threads that got a core between our first look and the account's, or behind the last one: sysmon's naps above all.
     const MOMENTS: i64 = 10;
-    /// How much of a wait may lie in such a moment, s, and a part of the whole for the clock's readings.
+    let often = said.sum("whywait.thread.run_queue.duration", &[]);
+    let (_, cores) = said.run_queue;
+    // Some machines keep their own process 1 from being traced: a wait that ends in a switch away from it is seen by no hook.
+    let unseen = said.output.dropped("thread_unseen");
+    findings.hold((often + unseen - cores).abs() <= MOMENTS, || {
+        format!("{often} times, {unseen} unseen, the kernel's {cores}")
+    });
+}
+
+/// How long they waited. Since Linux 6.12 the kernel's account may take a sleep for a wait: a thread that goes to sleep stays queued for a while, and
+/// when it is moved to another CPU meanwhile, its wait begins (kernel/sched/core.c, enqueue_task calls sched_info_enqueue for it as well).
+fn run_queue_time(said: &Said, findings: &mut Findings) {
+    /// How much of a wait may lie before our first look or behind the last one, s, and a part of the whole for the clock's readings.
     const MOMENT: f64 = 0.002;
     const PART: f64 = 0.05;
     /// The kernel's wait ends when it begins to choose who is next (linux, kernel/sched/stats.h, sched_info_arrive: rq_clock), ours at the
@@ -280,16 +295,12 @@ fn run_queue(said: &Said, findings: &mut Findings) {
     let ours: f64 = points.iter().filter_map(|point| point["sum"].as_f64()).sum();
     let often = said.sum("whywait.thread.run_queue.duration", &[]);
     let (theirs, cores) = said.run_queue;
-    // Some machines keep their own process 1 from being traced: a wait that ends in a switch away from it is seen by no hook.
     let unseen = said.output.dropped("thread_unseen");
     println!("run queue: {ours:.6} s, {often} times, {unseen} unseen; the kernel's {theirs:.6} s, {cores} times");
     let near = MOMENT + PART * theirs;
     let least = if unseen == 0 { theirs - near } else { 0.0 };
     let range = least..=theirs + near + SWITCH * often as f64;
     findings.hold(range.contains(&ours), || format!("{ours} s, the kernel's {theirs} s"));
-    findings.hold((often + unseen - cores).abs() <= MOMENTS, || {
-        format!("{often} times, {unseen} unseen, the kernel's {cores}")
-    });
 }
 
 /// How often goroutines waited, for what, and how often they ran.

@@ -12,15 +12,21 @@ use crate::aggregate::Table;
 /// closed while no hook sees it would stay.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// Whether what the hooks have in progress counts.
-    pub hooks: bool,
+    /// Whether what the hooks on sockets have in progress counts.
+    pub sockets: bool,
+    /// The same of those on threads.
+    pub threads: bool,
     /// Since when what the probes have in progress counts, ns; u64::MAX where no window of theirs is open.
     pub probes: u64,
 }
 
 impl Standing {
     /// All that it has.
-    pub const WHOLE: Self = Self { hooks: true, probes: 0 };
+    pub const WHOLE: Self = Self {
+        sockets: true,
+        threads: true,
+        probes: 0,
+    };
 
     fn has_probes(self) -> bool {
         self.probes != u64::MAX
@@ -141,19 +147,19 @@ impl TargetMaps {
             SharedMap::Sockets,
             &mut self.sockets,
             |_, value| value.target_id,
-            |standing, _| standing.hooks,
+            |standing, _| standing.sockets,
         );
         walk.threads(
             SharedMap::Threads,
             &mut self.threads,
             |value| value.target_id,
-            |standing| standing.hooks,
+            |standing| standing.threads,
         );
         walk.threads(
             SharedMap::Syscalls,
             &mut self.syscalls,
             |value| value.target_id,
-            |standing| standing.hooks,
+            |standing| standing.threads,
         );
         walk.clear(
             &mut self.assist_times,

@@ -26,11 +26,13 @@ const OLD: u64 = 60;
 fn stands(target_id: u32) -> Option<Standing> {
     match target_id {
         OPEN => Some(Standing {
-            hooks: true,
+            sockets: true,
+            threads: true,
             probes: SINCE,
         }),
         CLOSED => Some(Standing {
-            hooks: false,
+            sockets: false,
+            threads: false,
             probes: u64::MAX,
         }),
         ENDED => Some(Standing::WHOLE),

@@ -5,17 +5,14 @@ use std::time::Duration;
 use agent_common::hits::Hits;
 
 use crate::{
-    budget::{Decision, Facts, bystander::Attached, ledger::Phase},
+    budget::{Decision, Facts, Plane, bystander::Attached, ledger::Phase},
     model::MonoNs,
     overhead::{Costs, cost::Part},
-    watch::{PlaneState, Watched, Window},
+    watch::{PlaneState, Watched, Window, planes::HOOKED},
 };
 
-/// What is to become of the windows of both planes.
-pub(super) struct Decisions {
-    pub(super) hooks: Decision,
-    pub(super) probes: Decision,
-}
+/// What is to become of the windows, by plane.
+pub(super) type Decisions = [Decision; Plane::COUNT];
 
 /// A target's share of the limits.
 #[derive(Clone, Copy)]
@@ -28,19 +25,19 @@ pub(super) struct Share {
     pub(super) tail: f64,
 }
 
-/// Adds what happened to a target since the last turn, and asks its ledgers. `hooks_attached` is whether the kernel's hooks are attached, for
-/// any target.
+/// Adds what happened to a target since the last turn, and asks its ledgers. `attached` is, by plane of hooks, whether they are attached for any
+/// target.
 pub(super) fn decide(
     watched: &mut Watched,
     costs: &Costs,
     hits: Hits,
     now: MonoNs,
     share: Share,
-    hooks_attached: bool,
+    attached: [bool; HOOKED.len()],
 ) -> Decisions {
     let overhead = &mut watched.overhead;
     let split = costs.split(&overhead.add(hits, costs));
-    let (probes, hooks) = (split.probes.cost, split.hooks.cost);
+    let in_windows: f64 = split.windows.iter().map(|part| part.cost).sum();
     let always = split.always.cost + split.idle.cost;
     // A process that has just ended has no CPU time; its end is reported soon.
     let cpu_clock = watched.target.process.cpu_time().unwrap_or(overhead.cpu_clock);
@@ -49,7 +46,7 @@ pub(super) fn decide(
     overhead.cpu_clock = cpu_clock;
     overhead.updated = now;
     overhead.cpu += cpu;
-    let own = cpu - probes - hooks - always;
+    let own = cpu - in_windows - always;
     let facts = |before: f64, windows: Part| Facts {
         elapsed,
         own,
@@ -60,14 +57,22 @@ pub(super) fn decide(
         tail: share.tail,
     };
     if let Some(bystander) = &mut watched.bystander {
-        let attached = if watched.hooks.window.is_open_or_changing() {
-            Attached::Own
-        } else if hooks_attached {
-            Attached::Others
-        } else {
-            Attached::No
-        };
-        bystander.turn(facts(split.always.cost, split.idle), attached);
+        let mut for_whom = Attached::No;
+        for (plane, attached) in HOOKED.into_iter().zip(attached) {
+            let window = match plane {
+                Plane::Sockets => watched.sockets.window,
+                _ => watched.threads.window,
+            };
+            if !attached {
+                continue;
+            }
+            if !window.is_open_or_changing() {
+                for_whom = Attached::Others;
+            } else if for_whom == Attached::No {
+                for_whom = Attached::Own;
+            }
+        }
+        bystander.turn(facts(split.always.cost, split.idle), for_whom);
     }
     let ask = |plane_state: &mut PlaneState, before: f64, windows: Part| {
         plane_state.add_hits(windows);
@@ -92,8 +97,12 @@ pub(super) fn decide(
             _ => Decision::Stay,
         }
     };
-    Decisions {
-        hooks: ask(&mut watched.hooks, always, split.hooks),
-        probes: ask(&mut watched.probes, always + hooks, split.probes),
-    }
+    // Each plane is paid for before those that follow.
+    let mut before = always;
+    Plane::ALL.map(|plane| {
+        let part = split.windows[plane as usize];
+        let decision = ask(watched.plane_mut(plane), before, part);
+        before += part.cost;
+        decision
+    })
 }

@@ -1,11 +1,11 @@
-//! How the budget is divided: among targets, and between a target's hooks and its probes.
+//! How the budget is divided: among targets, and between a target's planes.
 
 use std::collections::HashMap;
 
 use super::Governor;
 use crate::{
     budget::{
-        Bystander, Ledger,
+        Bystander, Ledger, Plane,
         division::{self, Demand},
         tail,
     },
@@ -15,11 +15,12 @@ use crate::{
 impl Governor {
     /// By target id, the part of its own limits that the limit for the host leaves. A target that is not in it has all.
     pub(super) fn scales(&self, targets: &TargetTable) -> HashMap<u32, f64> {
-        let (Some(limits), Some(host)) = (self.limits, self.host_limit) else {
+        let Some(host) = self.host_limit else {
             return HashMap::new();
         };
         let demand = |watched: &Watched| {
-            let ledger = watched.hooks.ledger.as_ref()?;
+            let limits = self.limits_of(watched)?;
+            let ledger = watched.sockets.ledger.as_ref()?;
             let cores = limits.income(ledger.load(), 1.0);
             let weight = watched.benefit.weight();
             Some((watched.target.id, Demand { cores, weight }))
@@ -34,7 +35,7 @@ impl Governor {
         let Some(longer) = self.limits.and_then(|limits| limits.tail) else {
             return (0.0, f64::INFINITY);
         };
-        let load = watched.hooks.ledger.as_ref().map_or(0.0, Ledger::load);
+        let load = watched.sockets.ledger.as_ref().map_or(0.0, Ledger::load);
         let planes = watched
             .planes()
             .into_iter()
@@ -46,12 +47,19 @@ impl Governor {
         )
     }
 
+    /// Gives a target's hooks on sockets what they may cost, whether they always count or in windows.
+    pub(super) fn limit_sockets(&self, watched: &mut Watched) {
+        if let (Some(limits), Some(ledger)) = (self.limits_of(watched), &mut watched.sockets.ledger) {
+            ledger.set_limits(limits.of_sockets(ledger.full(), ledger.load()));
+        }
+    }
+
     /// Divides a target's budget between its planes, by what the last window of the probes showed.
     pub(in crate::watch) fn divide(&self, watched: &mut Watched) {
-        let (Some(limits), Some(ledger)) = (self.limits, &mut watched.hooks.ledger) else {
+        let (Some(limits), Some(ledger)) = (self.limits_of(watched), &mut watched.threads.ledger) else {
             return;
         };
         watched.benefit.note(watched.probes.extrapolator.ready(), ledger.load());
-        ledger.set_limits(limits.of_hooks(watched.benefit.reserved()));
+        ledger.set_limits(limits.of(Plane::Threads, watched.benefit.reserved()));
     }
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use agent_common::hits::HitKind;
 use aya::maps::MapError;
 
-use super::{Failures, PendingInterval, PlaneState, Planes, TargetTable, Watched, Window};
+use super::{Failures, PendingInterval, PlaneState, Planes, TargetTable, Watched, Window, planes::HOOKED};
 use crate::{
     attach::plan,
     budget::{Bystander, Decision, Ledger, Limits, Plane},
-    capacity::Host,
+    capacity::{Capacity, Host},
     clock,
     model::MonoNs,
     overhead::Meter,
 };
-use coordination::{blocking_pids, coordinate_hooks, waits_for_hooks};
+use coordination::{blocking_pids, coordinate_hooks, waits_for_threads};
 use decision::{Decisions, Share};
 
 mod coordination;
@@ -65,27 +65,32 @@ impl Governor {
     pub(super) fn start(&mut self, watched: &mut Watched, probes: Vec<plan::Probe>) -> Result<(), MapError> {
         self.meter.clear(watched.known.index)?;
         let (since, seed) = (watched.target.since, u64::from(watched.target.id));
-        let hooks = self.limits.map(|limits| {
-            let limits = limits.of_hooks(watched.benefit.reserved());
-            Ledger::new(limits, MIN_HOOKS_WINDOW, seed)
-        });
-        watched.hooks = PlaneState::new(Plane::Hooks, [].into(), hooks, since);
-        let of_probes = self.limits.map(|limits| Ledger::new(limits, MIN_PROBES_WINDOW, seed));
+        watched.capacity = Capacity::of(watched.target.process.pid);
+        let (limits, reserved) = (self.limits_of(watched), watched.benefit.reserved());
+        let ledger = |plane, shortest| limits.map(|limits| Ledger::new(limits.of(plane, reserved), shortest, seed));
+        let hooks = |plane| PlaneState::new(plane, [].into(), ledger(plane, MIN_HOOKS_WINDOW), since);
+        (watched.sockets, watched.threads) = (hooks(Plane::Sockets), hooks(Plane::Threads));
+        let of_probes = ledger(Plane::Probes, MIN_PROBES_WINDOW);
         watched.probes = PlaneState::new(Plane::Probes, probes.into(), of_probes, since);
-        watched.bystander = self.limits.map(|limits| Bystander::new(limits, MIN_HOOKS_WINDOW, seed));
+        watched.bystander = limits.map(|limits| Bystander::new(limits, MIN_HOOKS_WINDOW, seed));
         watched.overhead.updated = since;
         watched.overhead.cpu_clock = watched.target.process.cpu_time().unwrap_or_default();
         Ok(())
     }
 
+    /// The limits of a target; None without a budget.
+    fn limits_of(&self, watched: &Watched) -> Option<Limits> {
+        self.limits.map(|limits| limits.within(watched.capacity.quota()))
+    }
+
     /// One turn. No window of a plane opens before its pending interval is extrapolated.
     pub(super) fn turn(&mut self, targets: &mut TargetTable, planes: &mut Planes) -> Vec<PendingInterval> {
-        planes.hooks().update();
+        planes.update_hooks();
         let now = clock::now();
         self.host.turn(now);
         let decisions = self.decide(targets, planes, now);
         self.measure(targets, planes);
-        let blocking = blocking_pids(targets.iter());
+        let blocking = HOOKED.map(|plane| blocking_pids(targets.iter(), plane));
         let mut pending = Vec::new();
         for (pid, decisions) in decisions {
             if let Some(watched) = targets.by_pid_mut(pid) {
@@ -99,7 +104,7 @@ impl Governor {
     /// What the ledgers decide for each target whose turn it is, by pid.
     fn decide(&mut self, targets: &mut TargetTable, planes: &mut Planes, now: MonoNs) -> Vec<(u32, Decisions)> {
         let scales = self.scales(targets);
-        let hooks_attached = planes.hooks().is_attached();
+        let attached = HOOKED.map(|plane| planes.are_attached(plane));
         let mut decisions = Vec::new();
         for watched in targets.iter_mut() {
             if !has_young_window(watched, now) && now.0.saturating_sub(watched.overhead.updated.0) < TARGET_PERIOD {
@@ -112,13 +117,14 @@ impl Governor {
                     continue;
                 }
             };
+            self.limit_sockets(watched);
             let (busy, tail) = self.tail(watched);
             let share = Share {
                 scale: self.budget_scale * scales.get(&watched.target.id).copied().unwrap_or(1.0),
                 busy,
                 tail,
             };
-            let decided = decision::decide(watched, &self.meter.costs, hits, now, share, hooks_attached);
+            let decided = decision::decide(watched, &self.meter.costs, hits, now, share, attached);
             decisions.push((watched.target.process.pid, decided));
         }
         decisions
@@ -156,46 +162,48 @@ impl Governor {
     }
 }
 
-/// Opens and closes the windows of a target. `blocking` are the targets whose budget does not pay for windows of others.
+/// Opens and closes the windows of a target. `blocking` are, by plane of hooks, the targets whose budget does not pay for windows of others.
 fn apply(
     watched: &mut Watched,
     planes: &mut Planes,
     decisions: Decisions,
-    blocking: &[u32],
+    blocking: &[Vec<u32>; HOOKED.len()],
     now: MonoNs,
 ) -> impl Iterator<Item = PendingInterval> + use<> {
-    let hooks = coordinate_hooks(watched, decisions.hooks, blocking, now);
-    let was_cut = planes.cut(watched, Plane::Hooks).is_some();
-    let of_hooks = match if was_cut { Decision::Close } else { hooks } {
-        Decision::Stay => None,
-        Decision::Open => {
-            planes.open_hooks(watched);
-            None
+    let mut pending = Vec::new();
+    for (plane, blocking) in HOOKED.into_iter().zip(blocking) {
+        let decision = coordinate_hooks(watched, plane, decisions[plane as usize], blocking, now);
+        let was_cut = planes.cut(watched, plane).is_some();
+        match if was_cut { Decision::Close } else { decision } {
+            Decision::Stay => {}
+            Decision::Open => planes.open_hooks(watched, plane),
+            Decision::Close => pending.extend(planes.close_hooks(watched, plane)),
         }
-        Decision::Close => planes.close_hooks(watched),
-    };
+    }
     let retry = is_retry_due(watched, now);
     let ends = retry && watched.probes.window.is_open() || planes.cut(watched, Plane::Probes).is_some();
-    let probes = if ends { Decision::Close } else { decisions.probes };
+    let probes = if ends {
+        Decision::Close
+    } else {
+        decisions[Plane::Probes as usize]
+    };
     // A window that opens tries all probes anyway.
     let retry = retry && probes != Decision::Open;
     watched.always.attempts += u32::from(retry);
-    let of_probes = match probes {
+    match probes {
         Decision::Open => {
-            if !waits_for_hooks(watched, now) {
+            if !waits_for_threads(watched, now) {
                 planes.open_probes(watched);
             }
-            None
         }
         Decision::Stay => {
             if retry {
                 planes.retry_always(watched);
             }
-            None
         }
-        Decision::Close => planes.close_probes(watched),
-    };
-    of_hooks.into_iter().chain(of_probes)
+        Decision::Close => pending.extend(planes.close_probes(watched)),
+    }
+    pending.into_iter()
 }
 
 /// Whether probes that could not be attached are to be tried again now. While a window of the probes is open, that takes a new window, for all
@@ -213,5 +221,8 @@ fn is_retry_due(watched: &Watched, now: MonoNs) -> bool {
 }
 
 fn has_young_window(watched: &Watched, now: MonoNs) -> bool {
-    watched.hooks.is_young(now, LONG) || watched.probes.is_young(now, LONG)
+    watched
+        .planes()
+        .iter()
+        .any(|plane_state| plane_state.is_young(now, LONG))
 }

@@ -1,42 +1,36 @@
-//! Plane 1: the kernel's hooks that are called very often. They are attached while a target's window is open, or about to open; while they are
-//! detached they cost nothing, neither targets nor the rest of the host. All targets share them.
+//! Plane 1: the kernel's hooks that are called very often, those on sockets (1a) and those on threads (1b). Those of a plane are attached while a
+//! target's window of it is open, or about to open; while they are detached they cost nothing, neither targets nor the rest of the host. All
+//! targets share them.
 
 use std::time::Instant;
 
 use crate::{
     attach::{
-        kernel::{self, HookState},
+        kernel::AttachedHook,
         plan::Failure,
         windows::{self, Windows},
     },
-    signal::SignalState,
+    budget::Plane,
 };
 use set::{Change, HookSet};
 
 mod set;
 
-/// The hooks.
+/// The hooks of a plane.
 pub struct Hooks {
-    /// How much of each hook's signal is available.
-    states: Vec<SignalState>,
+    plane: Plane,
     set: HookSet,
     windows: Windows,
 }
 
 impl Hooks {
-    /// Takes over `hooks`, all of them attached. With `always` they stay attached.
-    pub(super) fn new(mut hooks: Vec<HookState>, always: bool, windows: Windows) -> Self {
-        let attached = hooks.iter_mut().filter_map(|hook| hook.attached.take()).collect();
+    /// Takes over hooks that are attached. With `always` they stay attached.
+    pub(super) fn new(plane: Plane, attached: Vec<AttachedHook>, always: bool, windows: Windows) -> Self {
         Self {
-            states: kernel::states(&hooks).collect(),
+            plane,
             set: HookSet::new(attached, always),
             windows,
         }
-    }
-
-    /// How much of each hook's signal is available.
-    pub(super) fn states(&self) -> &[SignalState] {
-        &self.states
     }
 
     /// A target wants the hooks. True if it need not wait; otherwise [`Self::on_done`] names it when they are attached.
@@ -55,8 +49,8 @@ impl Hooks {
     /// Attaches the hooks if any target wants them, and otherwise detaches them. Tries those again that were refused.
     pub(super) fn update(&mut self) {
         match self.set.next(Instant::now()) {
-            Some(Change::Attach(hooks)) => self.windows.attach_hooks(hooks),
-            Some(Change::Detach(hooks)) => self.windows.detach_hooks(hooks),
+            Some(Change::Attach(hooks)) => self.windows.attach_hooks(self.plane, hooks),
+            Some(Change::Detach(hooks)) => self.windows.detach_hooks(self.plane, hooks),
             None => {}
         }
     }

@@ -1,56 +1,77 @@
-//! Windows of plane 1, the kernel's hooks.
+//! Windows of plane 1, the kernel's hooks: those on sockets (1a), and those on threads (1b).
 
 use super::Planes;
 use crate::{
-    attach::windows,
+    attach::{plan::Failure, windows},
     budget::Plane,
     capacity::Capacity,
     clock,
     model::MonoNs,
     signals,
-    watch::{PendingInterval, TargetTable, Watched, Window},
+    watch::{PendingInterval, TargetTable, Watched, Window, hooks::Hooks},
 };
 
+/// The planes of hooks.
+pub(in crate::watch) const HOOKED: [Plane; 2] = [Plane::Sockets, Plane::Threads];
+
 impl Planes {
-    /// Opens a window of the hooks, now or when they are attached.
-    pub(in crate::watch) fn open_hooks(&mut self, watched: &mut Watched) {
+    /// Opens a window of a plane of hooks, now or when they are attached.
+    pub(in crate::watch) fn open_hooks(&mut self, watched: &mut Watched, plane: Plane) {
         watched.capacity = Capacity::of(watched.target.process.pid);
-        if self.hooks.want(watched.target.id) {
-            self.open_attached_hooks(watched);
+        if self.want_hooks(plane, watched.target.id) {
+            self.open_attached_hooks(watched, plane);
         } else {
-            watched.hooks.window = Window::Busy;
+            watched.plane_mut(plane).window = Window::Busy;
         }
     }
 
-    fn open_attached_hooks(&mut self, watched: &mut Watched) {
+    fn open_attached_hooks(&mut self, watched: &mut Watched, plane: Plane) {
         let now = clock::now();
-        let is_first = watched.known.hooks_since == 0;
-        watched.known.hooks_since = now.0;
-        watched.known.threads_since = self.threads_since(now);
-        self.open(watched, Plane::Hooks, is_first, now);
+        let is_first = watched.since(plane) == 0;
+        self.set_since(watched, plane, now);
+        self.open(watched, plane, is_first, now);
         if is_first {
             watched.log_if_complete();
         }
     }
 
-    pub(in crate::watch) fn close_hooks(&mut self, watched: &mut Watched) -> Option<PendingInterval> {
-        let pending = self.close(watched, Plane::Hooks);
-        self.hooks.release(watched.target.id);
-        watched.hooks.closed();
+    /// Since when a window of a plane of hooks sees what happens.
+    pub(super) fn set_since(&self, watched: &mut Watched, plane: Plane, since: MonoNs) {
+        if plane == Plane::Sockets {
+            watched.known.sockets_since = since.0;
+        } else {
+            watched.known.threads_since = since.0;
+            watched.known.run_queue_since = self.run_queue_since(since);
+        }
+    }
+
+    pub(in crate::watch) fn close_hooks(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
+        let pending = self.close(watched, plane);
+        if let Some(hooks) = self.hooks_mut(plane) {
+            hooks.release(watched.target.id);
+        }
+        watched.plane_mut(plane).closed();
         pending
     }
 
+    /// Attaches hooks that a target wants, detaches those that none wants, and tries those again that were refused.
+    pub(in crate::watch) fn update_hooks(&mut self) {
+        self.sockets.update();
+        self.threads.update();
+    }
+
     /// Opens the windows that waited for the hooks, and updates what is missing of them.
-    pub(super) fn on_hooks_done(&mut self, targets: &mut TargetTable, done: windows::Hooks) {
-        let before = self.hooks.failures();
-        for id in self.hooks.on_done(done) {
+    pub(super) fn on_hooks_done(&mut self, targets: &mut TargetTable, plane: Plane, done: windows::Hooks) {
+        let before = self.hook_failures();
+        let ready = self.hooks_mut(plane).map(|hooks| hooks.on_done(done));
+        for id in ready.into_iter().flatten() {
             if let Some(watched) = targets.active(id)
-                && watched.hooks.window == Window::Busy
+                && watched.plane(plane).window == Window::Busy
             {
-                self.open_attached_hooks(watched);
+                self.open_attached_hooks(watched, plane);
             }
         }
-        let failures = self.hooks.failures();
+        let failures = self.hook_failures();
         if failures == before {
             return;
         }
@@ -61,9 +82,44 @@ impl Planes {
         }
     }
 
+    /// A target wants the hooks of a plane. True if it need not wait for them.
+    pub(super) fn want_hooks(&mut self, plane: Plane, target_id: u32) -> bool {
+        self.hooks_mut(plane).is_some_and(|hooks| hooks.want(target_id))
+    }
+
+    /// A target wants no hooks any more.
+    pub(super) fn release_hooks(&mut self, target_id: u32) {
+        self.sockets.release(target_id);
+        self.threads.release(target_id);
+    }
+
+    /// Hooks that the kernel refused at the last attempt.
+    pub(super) fn hook_failures(&self) -> Vec<Failure> {
+        let mut failures = self.sockets.failures();
+        failures.extend(self.threads.failures());
+        failures
+    }
+
+    /// The hooks of a plane; None of the plane of probes, which has none.
+    pub(super) fn hooks_of(&self, plane: Plane) -> Option<&Hooks> {
+        match plane {
+            Plane::Sockets => Some(&self.sockets),
+            Plane::Threads => Some(&self.threads),
+            Plane::Probes => None,
+        }
+    }
+
+    fn hooks_mut(&mut self, plane: Plane) -> Option<&mut Hooks> {
+        match plane {
+            Plane::Sockets => Some(&mut self.sockets),
+            Plane::Threads => Some(&mut self.threads),
+            Plane::Probes => None,
+        }
+    }
+
     /// Since when threads are followed in a window of the hooks that opens `now`; 0 while they are not.
-    pub(super) fn threads_since(&self, now: MonoNs) -> u64 {
-        if self.hooks.has(signals::thread::run_queue::NAME) {
+    fn run_queue_since(&self, now: MonoNs) -> u64 {
+        if self.threads.has(signals::thread::run_queue::NAME) {
             now.0
         } else {
             0
@@ -72,8 +128,8 @@ impl Planes {
 
     /// Lets the kernel programs follow threads, if the hooks for that were attached while a window was open.
     fn follow_threads(&mut self, watched: &mut Watched) {
-        if watched.hooks.window.is_open() && watched.known.threads_since == 0 {
-            watched.known.threads_since = self.threads_since(clock::now());
+        if watched.threads.window.is_open() && watched.known.run_queue_since == 0 {
+            watched.known.run_queue_since = self.run_queue_since(clock::now());
             self.write(watched, 0);
         }
     }

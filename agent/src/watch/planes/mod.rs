@@ -1,7 +1,6 @@
-//! What the kernel does for targets: which processes its programs observe, and the windows of both planes. In come targets and the governor's
+//! What the kernel does for targets: which processes its programs observe, and the windows of all planes. In come targets and the governor's
 //! decisions; out go writes to the kernel's maps, and hooks and probes that are attached or detached.
 
-use agent_common::target::{HOOKS_OPEN, PROBES_OPEN};
 use anyhow::Context as _;
 use aya::maps::MapError;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -9,7 +8,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{PendingInterval, TargetTable, Watched, Window, hooks::Hooks};
 use crate::{
     attach::{
-        kernel::HookState,
+        kernel::{self, HookState},
         maps::TargetMaps,
         plan::{Plan, Probe},
         uprobe::Object,
@@ -19,9 +18,11 @@ use crate::{
     discover::ProcessError,
     lifecycle::EndReason,
     model::MonoNs,
+    signal::SignalState,
     signals,
 };
 use detaching::Detaching;
+pub(super) use hooks::HOOKED;
 
 mod detaching;
 mod hooks;
@@ -31,7 +32,10 @@ mod sweep;
 /// The kernel side of all targets.
 pub struct Planes {
     maps: TargetMaps,
-    hooks: Hooks,
+    /// How much of each hook's signal is available.
+    hook_states: Vec<SignalState>,
+    sockets: Hooks,
+    threads: Hooks,
     pub(super) windows: Windows,
     detaching: Detaching,
 }
@@ -41,22 +45,31 @@ impl Planes {
     pub(super) fn new(
         object: Object,
         maps: TargetMaps,
-        hooks: Vec<HookState>,
+        mut hooks: Vec<HookState>,
         always: bool,
     ) -> (Self, mpsc::Receiver<Done>) {
         let (windows, done) = Windows::new(object);
+        let attached = hooks.iter_mut().filter_map(|hook| hook.attached.take());
+        let (sockets, threads) = attached.partition(|hook| signals::hooked_plane(hook.signal) == Some(Plane::Sockets));
         let planes = Self {
             maps,
-            hooks: Hooks::new(hooks, always, windows.clone()),
+            hook_states: kernel::states(&hooks).collect(),
+            sockets: Hooks::new(Plane::Sockets, sockets, always, windows.clone()),
+            threads: Hooks::new(Plane::Threads, threads, always, windows.clone()),
             windows,
             detaching: Detaching::default(),
         };
         (planes, done)
     }
 
-    /// The kernel's hooks.
-    pub(super) fn hooks(&mut self) -> &mut Hooks {
-        &mut self.hooks
+    /// How much of each hook's signal is available.
+    pub(super) fn hook_states(&self) -> &[SignalState] {
+        &self.hook_states
+    }
+
+    /// Whether a plane's hooks are attached, for any target, or change.
+    pub(super) fn are_attached(&self, plane: Plane) -> bool {
+        self.hooks_of(plane).is_some_and(Hooks::is_attached)
     }
 
     /// Makes a process a target of the kernel programs, and attaches the probes that are `always` attached. The programs must know a target
@@ -68,15 +81,18 @@ impl Planes {
         for failure in failures.iter().flatten() {
             watched.lessen(failure);
         }
-        watched.known.allowance[Plane::Hooks as usize] = watched.hooks.allowance(0);
+        for plane in HOOKED {
+            watched.known.allowance[plane as usize] = watched.plane(plane).allowance(0);
+        }
         let since = watched.target.since;
-        if self.hooks.want(watched.target.id) {
-            watched.known.flags |= HOOKS_OPEN;
-            watched.known.hooks_since = since.0;
-            watched.known.threads_since = self.threads_since(since);
-            watched.hooks.open_window(false, since);
-        } else {
-            watched.hooks.window = Window::Busy;
+        for plane in HOOKED {
+            if self.want_hooks(plane, watched.target.id) {
+                watched.known.flags |= plane.open_flag();
+                self.set_since(watched, plane, since);
+                watched.plane_mut(plane).open_window(false, since);
+            } else {
+                watched.plane_mut(plane).window = Window::Busy;
+            }
         }
         self.maps
             .admit(watched.target.process.pid, &watched.known)
@@ -89,7 +105,7 @@ impl Planes {
             }
         );
         (watched.always.links, watched.always.missing) = (outcome.links, outcome.missing);
-        watched.failures.hooks = self.hooks.failures();
+        watched.failures.hooks = self.hook_failures();
         watched.set_failures(|failures| &mut failures.always, outcome.failures);
         Ok(())
     }
@@ -99,7 +115,7 @@ impl Planes {
         let (pid, id) = (watched.target.process.pid, watched.target.id);
         let outcome = self.maps.dismiss(pid);
         self.note(outcome);
-        self.hooks.release(id);
+        self.release_hooks(id);
         for links in [&mut watched.always.links, &mut watched.probes.links] {
             let task = self.windows.detach(std::mem::take(links));
             if reason != EndReason::Exited {
@@ -130,7 +146,7 @@ impl Planes {
     pub(super) fn on_done(&mut self, targets: &mut TargetTable, done: Done) {
         match done {
             Done::Probes { target_id, change } => self.on_probes_done(targets, target_id, change),
-            Done::Hooks(hooks) => self.on_hooks_done(targets, hooks),
+            Done::Hooks { plane, hooks } => self.on_hooks_done(targets, plane, hooks),
         }
     }
 
@@ -152,7 +168,7 @@ impl Planes {
     /// Updates how many hits the kernel programs may count in windows that are open.
     pub(super) fn update_allowance(&mut self, watched: &mut Watched) {
         let before = watched.known.allowance;
-        for plane in [Plane::Hooks, Plane::Probes] {
+        for plane in Plane::ALL {
             if watched.plane(plane).window.is_open() {
                 watched.known.allowance[plane as usize] = self.allowance(watched, plane);
             }
@@ -183,7 +199,7 @@ impl Planes {
     /// Opens the window of a plane now: writes to the kernel's maps what the programs must know.
     fn open(&mut self, watched: &mut Watched, plane: Plane, is_first: bool, now: MonoNs) {
         watched.known.allowance[plane as usize] = self.allowance(watched, plane);
-        let flag = flag(plane);
+        let flag = plane.open_flag();
         watched.known.flags |= flag;
         watched.plane_mut(plane).open_window(is_first, now);
         let outcome = self.maps.clear_cutoff(&watched.known, plane);
@@ -194,7 +210,7 @@ impl Planes {
     /// Closes the window of a plane: the programs stop to count.
     fn close(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
         let cut = self.cut(watched, plane);
-        watched.known.flags &= !flag(plane);
+        watched.known.flags &= !plane.open_flag();
         self.write(watched, 0);
         let id = watched.target.id;
         watched.plane_mut(plane).close_window(id, cut)
@@ -204,13 +220,5 @@ impl Planes {
     fn write(&mut self, watched: &Watched, opened: u32) {
         let outcome = self.maps.update(&watched.known, opened);
         self.note(outcome);
-    }
-}
-
-/// The flag of a target that says that the window of a plane is open.
-fn flag(plane: Plane) -> u32 {
-    match plane {
-        Plane::Hooks => HOOKS_OPEN,
-        Plane::Probes => PROBES_OPEN,
     }
 }

@@ -21,7 +21,8 @@ impl Planes {
         let active = targets.iter().map(|watched| {
             let is_open = watched.probes.window.is_open();
             let standing = Standing {
-                hooks: watched.hooks.window.is_open(),
+                sockets: watched.sockets.window.is_open(),
+                threads: watched.threads.window.is_open(),
                 probes: if is_open { watched.known.probes_since } else { u64::MAX },
             };
             (watched.target.id, standing)
