@@ -65,13 +65,13 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             })
             .collect(),
     });
-    // Committed time only: what the extrapolated counts stand for.
+    // What the extrapolated counts stand for.
     let planes = Plane::ALL.map(|plane| (watched.plane(plane), plane.name()));
     let extrapolated: Vec<_> = planes
         .into_iter()
         .filter(|(plane_state, _)| plane_state.extrapolated)
         .collect();
-    let by_plane = |def: &'static MetricDef, value: fn(&PlaneState) -> u64| Metric {
+    let by_plane = |def: &'static MetricDef, value: &dyn Fn(&PlaneState) -> u64| Metric {
         def,
         points: extrapolated
             .iter()
@@ -84,13 +84,13 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             })
             .collect(),
     };
-    metrics.push(by_plane(&defs::WINDOW_OPEN, |plane_state| {
-        plane_state.extrapolator.times().0 as u64
+    metrics.push(by_plane(&defs::WINDOW_OPEN, &|plane_state| {
+        plane_state.times(reading.time).0 as u64
     }));
-    metrics.push(by_plane(&defs::WINDOW_TIME, |plane_state| {
-        plane_state.extrapolator.times().1 as u64
+    metrics.push(by_plane(&defs::WINDOW_TIME, &|plane_state| {
+        plane_state.times(reading.time).1 as u64
     }));
-    metrics.push(by_plane(&defs::WINDOW_CUT, |plane_state| plane_state.cuts));
+    metrics.push(by_plane(&defs::WINDOW_CUT, &|plane_state| plane_state.cuts));
     if !extrapolated.is_empty() {
         let reserved = (100.0 * watched.benefit.reserved()).round() as i64;
         metrics.push(Metric {

@@ -4,22 +4,47 @@
 //! interval / window. A wait of length `v` is seen only if it lies completely in the window. Of the waits that begin in a
 //! window of length `w`, the share (w − v) / w does, so their weight is w / (w − v) in addition. While the window is always
 //! open, every weight is 1, and figures are the kernel's own counts.
+//!
+//! For the time since the last interval, what the last windows saw for each ns of the target's own CPU time is added: the next window replaces it.
 
 use std::collections::HashMap;
 
-use agent_common::histogram::{Bucket, SeenWhen, Series};
+use agent_common::histogram::{Bucket, COUNTER, SUMS, SeenWhen, Series, sum_bucket};
 
 use super::Plane;
 use crate::aggregate::{Histogram, store::Reading};
 
 /// Values longer than this share of a window are rarely seen. Their weight does not grow further.
 const LONGEST: f64 = 0.75;
+/// How much of the intervals before the last counts for what is recent.
+const FADE: f64 = 0.5;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Extrapolated {
     count: f64,
     sum: f64,
 }
+
+impl Extrapolated {
+    fn add(&mut self, other: Self, weight: f64) {
+        self.count += weight * other.count;
+        self.sum += weight * other.sum;
+    }
+}
+
+/// One bucket, counter or sum.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figure {
+    /// Of all intervals.
+    total: Extrapolated,
+    /// Of the last few.
+    recent: Extrapolated,
+    /// The largest that was reported: cumulative figures do not decrease.
+    reported: Extrapolated,
+}
+
+/// Series, what it is split by, and the bucket's index, [`COUNTER`], or the [`sum_bucket`] of a category.
+type Key = (u16, u32, u16);
 
 /// The extrapolated figures of one plane of one target, cumulative.
 #[derive(Debug)]
@@ -28,11 +53,10 @@ pub struct Extrapolator {
     /// The kernel's counts at the last commit.
     histograms: HashMap<(u16, u32), Histogram>,
     counters: HashMap<(u16, u32), u64>,
-    extrapolated: HashMap<(u16, u32, u16), Extrapolated>,
-    extrapolated_counters: HashMap<(u16, u32), f64>,
-    /// Sums by category, at the last commit and extrapolated.
     sums: HashMap<(u16, u32, u8), Bucket>,
-    extrapolated_sums: HashMap<(u16, u32, u8), Extrapolated>,
+    figures: HashMap<Key, Figure>,
+    /// The target's own CPU time in what is recent, ns.
+    recent_cpu: f64,
     /// Time that windows covered, and all time, ns.
     covered: f64,
     elapsed: f64,
@@ -45,6 +69,8 @@ pub struct Extrapolator {
 pub struct Interval {
     /// Since the end of the previous window.
     pub elapsed: f64,
+    /// The target's own CPU time meanwhile.
+    pub cpu: f64,
     /// How long the window was open.
     pub open: f64,
     /// Whether the window was opened and closed within the interval: then long waits are cut off at both ends.
@@ -58,10 +84,9 @@ impl Extrapolator {
             plane,
             histograms: HashMap::new(),
             counters: HashMap::new(),
-            extrapolated: HashMap::new(),
-            extrapolated_counters: HashMap::new(),
             sums: HashMap::new(),
-            extrapolated_sums: HashMap::new(),
+            figures: HashMap::new(),
+            recent_cpu: 0.0,
             covered: 0.0,
             elapsed: 0.0,
             ready: 0.0,
@@ -81,6 +106,11 @@ impl Extrapolator {
         if interval.open <= 0.0 {
             return 0;
         }
+        self.recent_cpu = FADE * self.recent_cpu + interval.cpu;
+        for figure in self.figures.values_mut() {
+            figure.recent.count *= FADE;
+            figure.recent.sum *= FADE;
+        }
         let mut events = 0;
         let factor = (interval.elapsed / interval.open).max(1.0);
         // How many begin in a window for each that lies completely in it.
@@ -91,37 +121,42 @@ impl Extrapolator {
                 1.0
             }
         };
+        let figures = &mut self.figures;
+        let mut add = |key: Key, seen: Extrapolated, weight: f64| {
+            let figure = figures.entry(key).or_default();
+            figure.total.add(seen, weight);
+            figure.recent.add(seen, weight);
+        };
         self.ready = 0.0;
-        for series in self.series() {
+        let plane = Some(self.plane);
+        for series in Series::ALL.iter().filter(|series| series.plane() == plane) {
+            let number = *series as u16;
             for (id, now) in reading.split(target_id, *series) {
-                let key = (*series as u16, id);
-                let before = self.histograms.entry(key).or_default();
+                let before = self.histograms.entry((number, id)).or_default();
                 for (index, bucket) in now.since(before).buckets() {
                     if series.seen_when() == SeenWhen::Ready {
                         self.ready += bucket.sum as f64 / interval.open;
                     }
                     events += bucket.count;
-                    let value = bucket.sum as f64 / bucket.count as f64;
-                    let weight = factor * whole(value);
-                    let extrapolated = self.extrapolated.entry((*series as u16, id, index)).or_default();
-                    extrapolated.count += bucket.count as f64 * weight;
-                    extrapolated.sum += bucket.sum as f64 * weight;
+                    let (count, sum) = (bucket.count as f64, bucket.sum as f64);
+                    let weight = factor * whole(sum / count);
+                    add((number, id, index), Extrapolated { count, sum }, weight);
                 }
                 before.clone_from(now);
             }
             let of_series = reading
                 .counters
                 .iter()
-                .filter(|((of, kind, _), _)| *of == target_id && *kind == *series as u16);
-            for ((_, kind, id), now) in of_series {
-                let before = self.counters.entry((*kind, *id)).or_default();
-                *self.extrapolated_counters.entry((*kind, *id)).or_default() +=
-                    now.saturating_sub(*before) as f64 * factor;
-                *before = *now;
+                .filter(|((of, kind, _), _)| *of == target_id && *kind == number);
+            for ((_, _, id), now) in of_series {
+                let before = std::mem::replace(self.counters.entry((number, *id)).or_default(), *now);
+                let count = now.saturating_sub(before) as f64;
+                if count > 0.0 {
+                    add((number, *id, COUNTER), Extrapolated { count, sum: 0.0 }, factor);
+                }
             }
             for (id, category, now) in reading.sums(target_id, *series) {
-                let key = (*series as u16, id, category);
-                let before = std::mem::replace(self.sums.entry(key).or_default(), now);
+                let before = std::mem::replace(self.sums.entry((number, id, category)).or_default(), now);
                 let count = now.count.saturating_sub(before.count) as f64;
                 if count > 0.0 {
                     let sum = now.sum.saturating_sub(before.sum) as f64;
@@ -131,17 +166,16 @@ impl Extrapolator {
                     } else {
                         factor * whole(sum / count)
                     };
-                    let extrapolated = self.extrapolated_sums.entry(key).or_default();
-                    extrapolated.count += count * weight;
-                    extrapolated.sum += sum * weight;
+                    let key = (number, id, sum_bucket(u32::from(category)));
+                    add(key, Extrapolated { count, sum }, weight);
                 }
             }
         }
         events
     }
 
-    /// Replaces the figures of the windows with the extrapolated ones.
-    pub fn apply(&self, reading: &mut Reading, target_id: u32) {
+    /// Replaces the figures of the windows with the extrapolated ones. `cpu` is the target's own CPU time since the last interval, ns.
+    pub fn apply(&mut self, reading: &mut Reading, target_id: u32, cpu: f64) {
         let windowed = |series: u16| self.series().any(|windowed| *windowed as u16 == series);
         reading
             .histograms
@@ -152,30 +186,34 @@ impl Extrapolator {
         reading
             .sums
             .retain(|(of, series, ..), _| *of != target_id || !windowed(*series));
-        for ((series, id, index), extrapolated) in &self.extrapolated {
-            // The sum belongs to the rounded count: so the bucket's mean stays within its bounds.
-            let count = extrapolated.count.round();
-            let bucket = Bucket {
-                count: count as u64,
-                sum: (extrapolated.sum / extrapolated.count * count).round() as u64,
-            };
-            if bucket.count > 0 {
-                reading
-                    .histograms
-                    .entry((target_id, *series, *id))
-                    .or_default()
-                    .add(*index, bucket);
+        let since = if self.recent_cpu > 0.0 {
+            cpu / self.recent_cpu
+        } else {
+            0.0
+        };
+        for ((series, id, index), figure) in &mut self.figures {
+            let mut now = figure.total;
+            now.add(figure.recent, since);
+            if now.count >= figure.reported.count {
+                figure.reported = now;
             }
-        }
-        for ((series, id), count) in &self.extrapolated_counters {
-            reading.counters.insert((target_id, *series, *id), count.round() as u64);
-        }
-        for ((series, id, category), extrapolated) in &self.extrapolated_sums {
+            let Extrapolated { count, sum } = figure.reported;
+            // The sum belongs to the rounded count: so the bucket's mean stays within its bounds.
             let bucket = Bucket {
-                count: extrapolated.count.round() as u64,
-                sum: extrapolated.sum.round() as u64,
+                count: count.round() as u64,
+                sum: (sum / count * count.round()).round() as u64,
             };
-            reading.sums.insert((target_id, *series, *id, *category), bucket);
+            if bucket.count == 0 {
+                continue;
+            }
+            let key = (target_id, *series, *id);
+            if *index == COUNTER {
+                reading.counters.insert(key, bucket.count);
+            } else if *index >= SUMS {
+                reading.sums.insert((target_id, *series, *id, *index as u8), bucket);
+            } else {
+                reading.histograms.entry(key).or_default().add(*index, bucket);
+            }
         }
     }
 
@@ -191,144 +229,4 @@ impl Extrapolator {
 }
 
 #[cfg(test)]
-mod tests {
-    use agent_common::histogram::bucket_of;
-
-    use super::*;
-
-    const TARGET_ID: u32 = 3;
-
-    fn add(reading: &mut Reading, value: u64, count: u64) {
-        let histogram = reading
-            .histograms
-            .entry((TARGET_ID, Series::GoRunnable as u16, 0))
-            .or_default();
-        histogram.add(
-            bucket_of(value),
-            Bucket {
-                count,
-                sum: value * count,
-            },
-        );
-        *reading
-            .counters
-            .entry((TARGET_ID, Series::GoUnstamped as u16, 0))
-            .or_default() += count;
-    }
-
-    fn extrapolated(extrapolator: &Extrapolator, reading: &Reading) -> Histogram {
-        let mut reading = reading.clone();
-        extrapolator.apply(&mut reading, TARGET_ID);
-        reading.whole(TARGET_ID, Series::GoRunnable)
-    }
-
-    #[test]
-    fn an_open_window_changes_nothing() {
-        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
-        for round in 1..50 {
-            add(&mut reading, 1000 * round, round);
-            let interval = Interval {
-                elapsed: 1e9,
-                open: 1e9,
-                bounded: false,
-            };
-            extrapolator.commit(&reading, TARGET_ID, interval);
-            assert_eq!(
-                extrapolated(&extrapolator, &reading),
-                reading.whole(TARGET_ID, Series::GoRunnable)
-            );
-        }
-        assert_eq!(extrapolator.times(), (49e9, 49e9));
-    }
-
-    #[test]
-    fn a_window_stands_for_its_interval() {
-        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
-        for (count, elapsed) in [(10, 4e9), (20, 1e9)] {
-            add(&mut reading, 1000, count);
-            let interval = Interval {
-                elapsed,
-                open: 1e9,
-                bounded: false,
-            };
-            extrapolator.commit(&reading, TARGET_ID, interval);
-        }
-        let mut after = reading.clone();
-        extrapolator.apply(&mut after, TARGET_ID);
-        assert_eq!(after.whole(TARGET_ID, Series::GoRunnable).count(), 60);
-        assert_eq!(after.counter(TARGET_ID, Series::GoUnstamped), 60);
-        assert_eq!(extrapolator.times(), (2e9, 5e9));
-        // Other targets' figures, and those that do not depend on windows, stay.
-        reading
-            .histograms
-            .insert((9, Series::GoRunnable as u16, 0), Histogram::default());
-        reading
-            .histograms
-            .insert((TARGET_ID, Series::RunQueue as u16, 0), Histogram::default());
-        extrapolator.apply(&mut reading, TARGET_ID);
-        assert_eq!(reading.histograms.len(), 3);
-    }
-
-    #[test]
-    fn quantiles_stay_in_order_when_counts_are_rounded() {
-        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
-        for value in [1000, 1900, 2500] {
-            add(&mut reading, value, 1);
-        }
-        let interval = Interval {
-            elapsed: 1.45e9,
-            open: 1e9,
-            bounded: true,
-        };
-        extrapolator.commit(&reading, TARGET_ID, interval);
-        let found = extrapolated(&extrapolator, &reading);
-        for (index, bucket) in found.buckets() {
-            let (low, high) = agent_common::histogram::bounds_of(index);
-            let mean = bucket.sum / bucket.count;
-            assert!((low..high).contains(&mean), "{mean} in {low}..{high}");
-        }
-    }
-
-    /// Waits of three lengths begin at random; what windows of 100 ms in every second see is extrapolated.
-    #[test]
-    fn short_and_long_waits_are_counted_alike() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
-        let lengths = [10_000u64, 20_000_000, 50_000_000];
-        let (seconds, each) = (2000u64, 40);
-        let mut waits: Vec<(u64, u64)> = Vec::new();
-        for length in lengths {
-            waits.extend((0..seconds * each).map(|_| (random.u64(0..seconds * 1_000_000_000), length)));
-        }
-        waits.sort_unstable();
-        let mut next = 0;
-        for second in 0..seconds {
-            let (from, to) = (
-                second * 1_000_000_000 + 400_000_000,
-                second * 1_000_000_000 + 500_000_000,
-            );
-            while next < waits.len() && waits[next].0 < to {
-                let (start, length) = waits[next];
-                if start >= from && start + length < to {
-                    add(&mut reading, length, 1);
-                }
-                next += 1;
-            }
-            let interval = Interval {
-                elapsed: 1e9,
-                open: 1e8,
-                bounded: true,
-            };
-            extrapolator.commit(&reading, TARGET_ID, interval);
-        }
-        let found = extrapolated(&extrapolator, &reading);
-        for length in lengths {
-            let count = found
-                .buckets()
-                .find(|(index, _)| *index == bucket_of(length))
-                .map_or(0, |(_, bucket)| bucket.count);
-            let ratio = count as f64 / (seconds * each) as f64;
-            assert!((0.95..1.05).contains(&ratio), "{length} ns: {ratio}");
-        }
-    }
-}
+mod tests;

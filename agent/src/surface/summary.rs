@@ -27,6 +27,8 @@ use super::output::{Picture, Shown};
 
 /// Bytes of pictures that may wait for who reads them.
 const ROOM: usize = 64 << 10;
+/// How long ago the last window of a plane must be for the summary to report it, s.
+const LONG_UNSEEN: u64 = 5;
 
 /// Where the summary goes, and what is there now. Nothing waits for who reads it.
 pub struct Screen {
@@ -225,6 +227,10 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             if plane_state.extrapolated {
                 let share = 100.0 * plane_state.coverage(reading.time);
                 let _ = write!(costs, "; {what} seen {share:.1} % of the time");
+                let unseen = Duration::from_nanos(plane_state.unseen(reading.time)).as_secs();
+                if unseen >= LONG_UNSEEN {
+                    let _ = write!(costs, ", last {unseen} s ago");
+                }
                 let _ = match plane_state.bound() {
                     Bound::Budget => Ok(()),
                     Bound::Shortest => costs.write_str(" (the shortest window costs more than --budget)"),

@@ -169,9 +169,12 @@ impl Watch {
             }
         }
         for watched in self.targets.with_ended() {
-            for plane_state in watched.planes() {
+            let id = watched.target.id;
+            for plane in Plane::ALL {
+                let plane_state = watched.plane_mut(plane);
                 if plane_state.extrapolated {
-                    plane_state.extrapolator.apply(reading, watched.target.id);
+                    let cpu = plane_state.cpu_since();
+                    plane_state.extrapolator.apply(reading, id, cpu);
                 }
             }
         }

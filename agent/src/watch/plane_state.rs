@@ -66,6 +66,11 @@ pub struct PlaneState {
     pub blocked_by: Option<u32>,
     /// Begin of the current interval: everything before is extrapolated, or pending.
     pub interval_start: MonoNs,
+    /// The target's own CPU time as of the governor's last turn, ns, and what it was when the interval began.
+    own_cpu: f64,
+    interval_cpu: f64,
+    /// When the target ended.
+    ended: Option<MonoNs>,
     /// Recent cost of one hit, ns; 0 before the first.
     cost_per_hit: f64,
     /// Windows that the kernel programs ended, because their allowance was used up.
@@ -101,13 +106,17 @@ impl PlaneState {
             waiting_since: None,
             blocked_by: None,
             interval_start: now,
+            own_cpu: 0.0,
+            interval_cpu: 0.0,
+            ended: None,
             cost_per_hit: 0.0,
             cuts: 0,
         }
     }
 
-    /// Adds the hits since the last turn.
-    pub fn add_hits(&mut self, part: Part) {
+    /// Adds the hits since the last turn, and the CPU time that the target used for itself, ns.
+    pub fn add_turn(&mut self, part: Part, own: f64) {
+        self.own_cpu += own.max(0.0);
         if part.hits > 0 {
             self.cost_per_hit = part.cost / part.hits as f64;
         }
@@ -143,8 +152,23 @@ impl PlaneState {
         }
     }
 
-    /// For how long windows were open until `now`, and the time itself, ns.
+    /// How long ago the last window closed, ns; 0 while one is open.
+    pub fn unseen(&self, now: MonoNs) -> u64 {
+        if self.window.is_open() {
+            0
+        } else {
+            now.0.saturating_sub(self.interval_start.0)
+        }
+    }
+
+    /// The target's own CPU time in the current interval, ns.
+    pub fn cpu_since(&self) -> f64 {
+        self.own_cpu - self.interval_cpu
+    }
+
+    /// For how long windows were open until `now`, or until the target ended, and the time itself, ns.
     pub fn times(&self, now: MonoNs) -> (f64, f64) {
+        let now = self.ended.map_or(now, |ended| MonoNs(ended.0.min(now.0)));
         let (covered, elapsed) = self.extrapolator.times();
         let open = match self.window {
             Window::Open { since } => now.0.saturating_sub(since.0.max(self.interval_start.0)),
@@ -201,6 +225,7 @@ impl PlaneState {
             _ => None,
         };
         self.window = Window::None;
+        self.ended = Some(now);
         pending
     }
 
@@ -209,6 +234,7 @@ impl PlaneState {
         if is_first {
             // Figures are not extrapolated to the time before the first window.
             self.interval_start = now;
+            self.interval_cpu = self.own_cpu;
         }
         self.window = Window::Open { since: now };
     }
@@ -224,8 +250,10 @@ impl PlaneState {
     /// Ends the current interval at `now`, in which a window was open from `since` until `until`. `closed` is whether it is closed now.
     fn end_interval(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Interval {
         let start = std::mem::replace(&mut self.interval_start, now);
+        let cpu = self.own_cpu - std::mem::replace(&mut self.interval_cpu, self.own_cpu);
         Interval {
             elapsed: now.0.saturating_sub(start.0) as f64,
+            cpu,
             open: until.0.saturating_sub(since.0.max(start.0)) as f64,
             bounded: closed && since.0 >= start.0,
         }
@@ -246,7 +274,12 @@ mod tests {
     }
 
     fn interval(elapsed: f64, open: f64, bounded: bool) -> Option<Interval> {
-        Some(Interval { elapsed, open, bounded })
+        Some(Interval {
+            elapsed,
+            cpu: 0.0,
+            open,
+            bounded,
+        })
     }
 
     #[test]

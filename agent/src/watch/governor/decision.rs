@@ -75,7 +75,7 @@ pub(super) fn decide(
         bystander.turn(facts(split.always.cost, split.idle), for_whom);
     }
     let ask = |plane_state: &mut PlaneState, before: f64, windows: Part| {
-        plane_state.add_hits(windows);
+        plane_state.add_turn(windows, own);
         let phase = match plane_state.window {
             Window::None => return Decision::Stay,
             Window::Closed if plane_state.is_pending => Phase::Busy,

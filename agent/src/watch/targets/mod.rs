@@ -66,8 +66,9 @@ impl TargetTable {
     }
 
     /// All targets, with those that ended and whose last figures are not read yet.
-    pub fn with_ended(&self) -> impl Iterator<Item = &Watched> {
-        self.by_pid.values().chain(self.ended())
+    pub fn with_ended(&mut self) -> impl Iterator<Item = &mut Watched> {
+        let ended = self.ended.iter_mut().map(|ended| &mut ended.watched);
+        self.by_pid.values_mut().chain(ended)
     }
 
     /// Targets that ended and whose last figures are not read yet.
@@ -211,7 +212,7 @@ mod tests {
         assert!(table.by_pid(11).is_none() && table.active(first).is_none() && table.remove(first).is_none());
         assert_eq!(table.by_id(first).unwrap().target.process.pid, 11);
         assert_eq!((pids(table.iter()), pids(table.ended())), (vec![12], vec![11]));
-        assert_eq!(pids(table.with_ended()), [11, 12]);
+        assert_eq!(pids(table.with_ended().map(|watched| &*watched)), [11, 12]);
         assert!(table.take_ended(|id| id == second).is_empty() && table.has_ended());
         assert_eq!(table.take_ended(|id| id == first).len(), 1);
         assert!(table.by_id(first).is_none() && !table.has_ended());
