@@ -107,25 +107,27 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
     let sent = generators.map(Load::stop);
     assert!(output.status.success(), "{}", output.said);
 
-    for (service, signals) in [
-        ("go-shop", [("go.sched", "windows"), ("net.request", "full")]),
+    for (service, signal) in [
+        ("go-shop", "go.sched"),
+        (STOCK, "tokio.poll"),
         // Its requests take so little that even its sockets cost more.
-        (STOCK, [("tokio.poll", "windows"), ("net.request", "windows")]),
+        (STOCK, "net.request"),
     ] {
-        for (signal, expected) in signals {
-            assert_eq!(
-                coverage(&output, service, signal),
-                expected,
-                "{service} {signal}: {}",
-                output.said
-            );
-        }
+        let found = coverage(&output, service, signal);
+        assert_eq!(found, "windows", "{service} {signal}: {}", output.said);
     }
-    // The generators' rates were constant, and so were the services' own. Every request was counted.
+    // The generators' rates were constant, and so were the services' own. Every request was counted, unless the other service, whose threads run these
+    // hooks too, could not pay for them.
+    let tolerance = if coverage(&output, "go-shop", "net.request") == "full" {
+        0.05
+    } else {
+        assert!(output.said.contains("pays for it too"), "{}", output.said);
+        0.15
+    };
     let shop_requests = sum(&output, "go-shop", "whywait.server.request.duration", None) / DURATION;
     // A busy machine may send fewer than were asked for.
     let asked = sent[1]["achieved_rate"].as_f64().unwrap();
-    check_near("requests/s of go-shop", shop_requests, asked, 0.05);
+    check_near("requests/s of go-shop", shop_requests, asked, tolerance);
     let seconds = (number_of(&after["mono_ns"]) - number_of(&before["mono_ns"])) as f64 / 1e9;
     let polls = (number_of(&after["task_polls"]["count"]) - number_of(&before["task_polls"]["count"])) as f64;
     let found = rate(&output, STOCK, "tokio.task.poll.duration", "probes");
