@@ -56,4 +56,6 @@ pub enum Kind {
     GoAssists = 8,
     /// [`crate::thread::syscall::Syscall`]
     Syscall = 9,
+    /// [`crate::go::latency::SlowStart`]
+    GoSlowStart = 10,
 }

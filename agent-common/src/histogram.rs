@@ -111,6 +111,11 @@ series! {
     ClientUnanswered = 22, Some(Plane::Sockets), Whole;
     /// Counts of segments that were sent again, by state of the connection ([`crate::net::retransmit`]); the series' id is the peer's id.
     Retransmit = 23, Some(Plane::Sockets), AtEnd;
+    /// Goroutine, runnable → running, ns, as the runtime samples it; the series' id is as of [`Series::GoTime`], or
+    /// [`crate::go::latency::OTHERS`].
+    GoLatency = 24, None, Whole;
+    /// Counter: the same sample's goroutines that continued without having been runnable.
+    GoResumed = 25, None, Whole;
 }
 
 shared! {

@@ -10,7 +10,7 @@ use crate::{
 pub enum When {
     /// In windows of its plane.
     Windows,
-    /// Always: once a GC cycle, a stop of the world, or a thread that ends.
+    /// Always: once a GC cycle, a stop of the world, or a thread that ends; for one start of a goroutine in eight.
     Always,
     /// While hooks do not count.
     Idle,
@@ -85,6 +85,7 @@ probes! {
         GoStop: Probes, Always, ["go_stop"];
         GoAssist: Probes, Windows, ["go_assist"];
         GoHandoff: Probes, Windows, ["go_handoff"];
+        GoLatency: Probes, Always, ["go_latency"];
         TokioPollBegin: Probes, Windows, ["tokio_poll_begin"];
         TokioPollEnd: Probes, Windows, ["tokio_poll_end"];
         TokioPark: Probes, Windows, ["tokio_park"];

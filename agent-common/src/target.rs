@@ -170,7 +170,7 @@ shared! {
     }
 }
 
-layout!(Refused: 56, Usage: 288, Target: 112 + 240);
+layout!(Refused: 56, Usage: 288, Target: 112 + 248);
 
 #[cfg(test)]
 mod tests {

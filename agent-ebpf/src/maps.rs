@@ -7,7 +7,7 @@ use agent_common::{
         stw::Last,
     },
     histogram::{Bucket, Key},
-    hits::{Account, Cutoff, HitKind, LastHits, Plane},
+    hits::{Account, Cutoff, HitKind, LastHits, Plane, When},
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
@@ -117,11 +117,16 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
     TARGETS.get(u32::from(index))
 }
 
-/// The target that hit a uprobe, and when; None when it is not a target any more, or no window is open.
+/// The target that hit a uprobe, and when; None when it is not a target any more, or the probe is of windows and none is open.
 #[inline(always)]
 pub fn probed(tgid: u32, kind: HitKind) -> Option<(&'static Target, u64)> {
     let target = target(tgid)?;
     let now = clock::now();
+    if matches!(kind.when(), When::Always) {
+        // It only counts the hit.
+        spend(target, kind, Plane::Probes, false, Some(now));
+        return Some((target, now));
+    }
     let open = target.flags & PROBES_OPEN != 0;
     spend(target, kind, Plane::Probes, open, Some(now)).then_some((target, now))
 }

@@ -181,7 +181,7 @@ fn without_a_guard_it_is_said_that_there_are_no_probes() {
     for (service, off, full) in [
         (
             &shop,
-            &["go.gc", "go.stw", "go.assist", "go.sched", "go.handoff"][..],
+            &["go.gc", "go.stw", "go.assist", "go.sched", "go.handoff", "go.latency"][..],
             &["go.runtime", "go.goroutines"][..],
         ),
         (&stock, &["tokio.poll", "tokio.wake"], &[]),
@@ -232,7 +232,7 @@ fn without_a_guard_it_is_said_that_there_are_no_probes() {
     let words = ["no uprobe is used: ", "(pid", ": 0 probes", "go.sched: off: ", reason];
     check_of(&mut unguarded(&types), &args, 7, &words, &["go.runtime: off"]);
     // Left out by the user, nothing is missing.
-    let without = ["--without", "go.gc,go.stw,go.assist,go.sched,go.handoff"];
+    let without = ["--without", "go.gc,go.stw,go.assist,go.sched,go.handoff,go.latency"];
     check_of(
         &mut unguarded(&types),
         &[&args[..], &without].concat(),

@@ -3,6 +3,7 @@
 pub mod assist;
 pub mod gc;
 pub mod handoff;
+pub mod latency;
 pub mod sched;
 pub mod stw;
 
@@ -79,6 +80,11 @@ shared! {
         pub p_gc_assist_time: u32,
         /// Where handoffp's return address is: an offset from the stack pointer, or [`handoff::IN_LINK_REGISTER`].
         pub handoff_return: u32,
+        /// Where runtime.sched has the histogram of scheduling latency.
+        pub sched_time_to_run: u32,
+        /// Where a g has the time that scheduling latency is recorded of. Used where the probe of [`latency`] finds no arguments, before
+        /// go1.20; [`ABSENT`] where it does.
+        pub g_runnable_time: u32,
         pub pad: u32,
     }
 }
@@ -96,7 +102,7 @@ impl Layout {
     }
 }
 
-layout!(Layout: 240);
+layout!(Layout: 248);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@ pub mod assist;
 pub mod gc;
 mod goroutine;
 pub mod handoff;
+pub mod latency;
 mod ready;
 mod run;
 pub mod sched;

@@ -3,14 +3,14 @@
 //! It is proved by following every way that leads from the function's first byte: what is found is reached by the program, as
 //! instructions that begin where these do.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use super::SiteError;
 use super::arch::Arch;
 use super::elf::Binary;
-use super::site::{Function, ProbeSite, SiteCost, a64, located};
+use super::site::{Function, MAX_FUNCTION, ProbeSite, SiteCost, a64, located};
 
 /// Finds the one conditional branch of `function` that follows a comparison with `number`.
 pub(crate) fn find(
@@ -22,6 +22,27 @@ pub(crate) fn find(
     located(binary, function, |code| {
         place(function.name, arch, code, function.vaddr, number)
     })
+}
+
+/// Whether the code at `caller` calls the function that begins at `callee`.
+pub(crate) fn calls(binary: &Binary<'_>, arch: Arch, caller: &Range<u64>, callee: u64) -> bool {
+    let code = binary.read_up_to(caller.start, (caller.end - caller.start).min(MAX_FUNCTION));
+    code.is_some_and(|code| has_call(arch, &code, caller.start, callee))
+}
+
+/// The pure part of [`calls`], by a linear sweep: what is no instruction would have to be the very call.
+fn has_call(arch: Arch, code: &[u8], start: u64, callee: u64) -> bool {
+    match arch {
+        Arch::Amd64 => Decoder::with_ip(64, code, start, DecoderOptions::NONE)
+            .iter()
+            .any(|i| i.flow_control() == FlowControl::Call && i.near_branch_target() == callee),
+        // bl: six bits, and the distance in words.
+        Arch::Arm64 => code.chunks_exact(4).zip(0i64..).any(|(bytes, index)| {
+            let word = bytes.try_into().map_or(0, u32::from_le_bytes);
+            let distance = i64::from((word << 6).cast_signed() >> 6);
+            word >> 26 == 0b10_0101 && start.wrapping_add_signed(4 * (index + distance)) == callee
+        }),
+    }
 }
 
 /// The pure part of [`find`]; the file offset is left 0.
@@ -134,8 +155,33 @@ mod tests {
         check(Arch::Amd64, &[], Err("0 branches"));
     }
 
+    #[track_caller]
+    fn check_call(arch: Arch, code: &[u8], callee: u64, expected: bool) {
+        assert_eq!(has_call(arch, code, START, callee), expected, "{code:x?} {callee:#x}");
+    }
+
     #[test]
-    fn on_arm64_the_number_is_in_a_register() {
+    fn a_call_is_known_by_its_target() {
+        // nop; call -16; jmp -5
+        let code = [0x90, 0xe8, 0xf0, 0xff, 0xff, 0xff, 0xeb, 0xfb];
+        check_call(Arch::Amd64, &code, START + 6 - 16, true);
+        check_call(Arch::Amd64, &code, START + 6, false);
+        // A jump is no call.
+        check_call(Arch::Amd64, &code, START + 3, false);
+        check_call(Arch::Amd64, &code[..3], START + 6 - 16, false);
+        check_call(Arch::Amd64, &[], START, false);
+        // nop; bl -8; b -4
+        let code: Vec<u8> = [0xd503_201f_u32, 0x97ff_fffe, 0x17ff_ffff]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        check_call(Arch::Arm64, &code, START + 4 - 8, true);
+        check_call(Arch::Arm64, &code, START + 4, false);
+        check_call(Arch::Arm64, &code[..6], START + 4 - 8, false);
+    }
+
+    #[test]
+    fn on_arm64_the_number_is_in_a_register_or_in_the_comparison() {
         let code = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
         // movz x3, #5000; cmp x2, x3; b.le +8; nop; ret
         let compared = [0xd282_7103, 0xeb03_005f, 0x5400_004d, 0xd503_201f, 0xd65f_03c0];
@@ -151,6 +197,9 @@ mod tests {
             other[at] = word;
             check(Arch::Arm64, &code(&other), Err("0 branches"));
         }
+        // cmp x2, #16 has the number itself.
+        let found = place("f", Arch::Arm64, &code(&[0xf100_405f, 0x5400_004d]), START, 16);
+        assert_eq!(found.map(|site| site.vaddr), Ok(START + 4));
         // Between an exclusive load and its store a trap would do harm.
         let exclusive = [&[0xc85f_7c20], &compared[..]].concat();
         check(Arch::Arm64, &code(&exclusive), Err("0 branches"));

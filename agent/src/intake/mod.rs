@@ -4,7 +4,7 @@ pub mod ring;
 
 use agent_common::{
     event::{Header, Kind},
-    go::{assist::Assists, gc::Cycle, sched::Wait, stw::Stop},
+    go::{assist::Assists, gc::Cycle, latency::SlowStart, sched::Wait, stw::Stop},
     net::{connect::Connect, request::Request},
     process::exec::Exec,
     thread::syscall::Syscall,
@@ -83,6 +83,7 @@ events! {
     GoStop(Stop),
     GoAssists(Assists),
     Syscall(Syscall),
+    GoSlowStart(SlowStart),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +151,7 @@ mod tests {
             $each!(GoStop, Stop);
             $each!(GoAssists, Assists);
             $each!(Syscall, Syscall);
+            $each!(GoSlowStart, SlowStart);
         };
     }
 

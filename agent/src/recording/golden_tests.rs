@@ -8,6 +8,7 @@ use agent_common::{
     go::{
         assist::{Assists, Payer},
         gc::Cycle,
+        latency::SlowStart,
         sched::{Source, Wait, Waker},
         stw::{MARK_TERMINATION, SWEEP_TERMINATION, Stop},
     },
@@ -224,6 +225,16 @@ fn every_kind() -> Vec<u8> {
             startpc: WORKER,
             ..Syscall::default()
         }))
+        .event(bytes_of(&SlowStart {
+            header: header(Kind::GoSlowStart, 1, 95),
+            time: 30 * MS,
+            goid: 42,
+            parent_goid: 1,
+            startpc: WORKER,
+            gopc: SPAWNER,
+            wait_reason: 3,
+            max_procs: 4,
+        }))
         .event(bytes_of(&stop(SWEEP_TERMINATION, 100, 101)))
         .event(bytes_of(&stop(MARK_TERMINATION, 109, 110)))
         .event(bytes_of(&Assists {
@@ -236,7 +247,7 @@ fn every_kind() -> Vec<u8> {
         // The same again, and one later: repeated, and three missed between.
         .event(bytes_of(&cycle))
         .event(bytes_of(&Cycle { number: 9, ..cycle }))
-        .end(12)
+        .end(13)
 }
 
 /// What a replay makes of it.

@@ -8,7 +8,7 @@ use super::{Need, SIGNALS, Signal};
 
 const HEAD: &str = "# Signals
 The table of signals (`SIGNALS` in `agent/src/signals/mod.rs`), written by its test. Names are those of `--without` and `--with`. Plane 0 reads memory and files and costs the target
-nothing, plane 1 is the kernel's tracepoints, plane 2 is uprobes. A signal whose need is off reports less, and says so.
+nothing, plane 1 is the kernel's tracepoints. Plane 2 is uprobes: 2s those that are hit rarely, or once for each value of a sample. A signal whose need is off reports less, and says so.
 
 | signal | plane | kernel programs | needs | metrics | spans |
 |---|---|---|---|---|---|
@@ -43,7 +43,7 @@ fn plane(signal: &Signal) -> &'static str {
         (Some(hook), _) if hook.asked.is_some() => "1, with `--with`",
         (Some(_), _) => "1, within the budget",
         (None, []) => "0",
-        (None, probes) if probes.iter().all(is_always) => "2, always",
+        (None, probes) if probes.iter().all(is_always) => "2s, always",
         (None, _) => "2, within the budget",
     }
 }
@@ -103,6 +103,20 @@ mod tests {
             // The agent's own: threads that end, hooks that do not count, pauses before hits.
             let own = matches!(kind, HitKind::ThreadExit | HitKind::HookIdle) || kind.is_cold();
             assert_eq!(owners(&kind, |signal| signal.probes), usize::from(!own), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_always_attached_is_counted_outside_windows_too() {
+        for signal in &SIGNALS {
+            let always = |kind: &HitKind| kind.when() == When::Always;
+            let name = signal.name;
+            assert!(signal.probes.iter().all(|kind| always(kind) == signal.always), "{name}");
+            let of_windows = |series: &Series| series.plane().is_some();
+            assert!(
+                signal.series.iter().all(|series| of_windows(series) != signal.always),
+                "{name}"
+            );
         }
     }
 

@@ -47,7 +47,7 @@ pub struct Signal {
     pub probes: &'static [HitKind],
     /// What they count for it.
     pub series: &'static [Series],
-    /// Its probes are hit once a GC cycle or a stop of the world: they are in place outside windows too.
+    /// Its probes are rarely hit, as once a GC cycle, or cost little for what they show: they are in place outside windows too.
     pub always: bool,
     /// What it has of other signals.
     pub needs: &'static [Need],
@@ -137,7 +137,7 @@ pub struct Check {
 }
 
 /// Every signal of a target.
-const ALL: [Signal; 15] = [
+const ALL: [Signal; 16] = [
     go::runtime::SIGNAL,
     go::goroutines::SIGNAL,
     go::gc::SIGNAL,
@@ -145,6 +145,7 @@ const ALL: [Signal; 15] = [
     go::assist::SIGNAL,
     go::sched::SIGNAL,
     go::handoff::SIGNAL,
+    go::latency::SIGNAL,
     tokio::poll::SIGNAL,
     tokio::wake::SIGNAL,
     net::connect::SIGNAL,
@@ -227,8 +228,8 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
     of_signals.collect()
 }
 
-/// What the summary shows of `target` at this reading.
-pub fn summary(target: &Target, state: &State, reading: &Reading) -> Summary {
+/// What the summary shows of `target` at this reading; `is_whole` is whether a signal sees everything.
+pub fn summary(target: &Target, state: &State, reading: &Reading, is_whole: impl Fn(&str) -> bool) -> Summary {
     let of_signals = SIGNALS.iter().filter_map(|signal| signal.summary);
-    Summary::of(of_signals.map(|summary| summary(target, state, reading)))
+    Summary::of(of_signals.map(|summary| summary(target, state, reading)), is_whole)
 }

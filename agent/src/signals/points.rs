@@ -4,10 +4,11 @@ use agent_common::histogram::Series;
 
 use crate::{
     aggregate::{
+        Histogram,
         histogram::{Exponential, SCALE},
         store::Reading,
     },
-    model::{Attribute, Metric, MonoNs, Point, PointData, Span, SpanKind},
+    model::{Attribute, Exemplar, Metric, MonoNs, Point, PointData, Span, SpanKind},
     signals::State,
     target::Target,
     telemetry::MetricDef,
@@ -40,29 +41,41 @@ pub fn distribution_with(
     let points: Vec<Point> = parts
         .into_iter()
         .map(|(id, histogram)| {
-            let Exponential {
-                zero_count,
-                offset,
-                counts,
-            } = histogram.exponential();
-            let data = PointData::ExpHistogram {
-                scale: SCALE,
-                zero_count,
-                offset,
-                counts,
-                sum: Some(histogram.sum() as f64 / 1e9),
-                count: histogram.count(),
-            };
-            Point {
-                attributes: attributes(id),
-                start: target.since,
-                time: reading.time,
-                data,
-                exemplars: state.exemplars(series, exemplars_of(id)),
-            }
+            let exemplars = state.exemplars(series, exemplars_of(id));
+            exponential(histogram, target, reading.time, attributes(id), exemplars)
         })
         .collect();
     metric(def, points)
+}
+
+/// A histogram as a point.
+pub fn exponential(
+    histogram: &Histogram,
+    target: &Target,
+    time: MonoNs,
+    attributes: Vec<Attribute>,
+    exemplars: Vec<Exemplar>,
+) -> Point {
+    let Exponential {
+        zero_count,
+        offset,
+        counts,
+    } = histogram.exponential();
+    let data = PointData::ExpHistogram {
+        scale: SCALE,
+        zero_count,
+        offset,
+        counts,
+        sum: Some(histogram.sum() as f64 / 1e9),
+        count: histogram.count(),
+    };
+    Point {
+        attributes,
+        start: target.since,
+        time,
+        data,
+        exemplars,
+    }
 }
 
 /// A kernel counter as a metric of one point; nothing when it never counted.

@@ -28,6 +28,8 @@ pub struct Row {
     rank: u8,
     pub label: String,
     pub histogram: Histogram,
+    /// It is shown instead of this signal's row with the same label, unless the signal is whole.
+    instead_of: Option<&'static str>,
 }
 
 /// A line below the rows.
@@ -48,10 +50,24 @@ impl Summary {
     /// Adds the row of a whole distribution, unless it has no values.
     pub fn whole(mut self, rank: u8, label: &str, histogram: Histogram) -> Self {
         if histogram.count() > 0 {
-            let label = label.to_owned();
-            self.whole.push(Row { rank, label, histogram });
+            self.whole.push(Row {
+                rank,
+                label: label.to_owned(),
+                histogram,
+                instead_of: None,
+            });
         }
         self
+    }
+
+    /// Adds the row of a whole distribution, as [`Self::whole`]. It is shown instead of another signal's row with that label, unless that
+    /// signal is whole.
+    pub fn instead(self, of: &'static str, rank: u8, label: &str, histogram: Histogram) -> Self {
+        let mut added = self.whole(rank, label, histogram);
+        if let Some(row) = added.whole.last_mut().filter(|row| row.label == label) {
+            row.instead_of = Some(of);
+        }
+        added
     }
 
     /// Adds the rows of a split distribution's [`largest`] parts, labelled by what it is split by.
@@ -60,6 +76,7 @@ impl Summary {
             rank,
             label: label(id),
             histogram: histogram.clone(),
+            instead_of: None,
         };
         self.split.extend(parts.into_iter().map(row));
         self
@@ -71,8 +88,8 @@ impl Summary {
         self
     }
 
-    /// One of the parts of all signals, which are in the order of [`super::SIGNALS`].
-    pub fn of(parts: impl Iterator<Item = Self>) -> Self {
+    /// One of the parts of all signals, which are in the order of [`super::SIGNALS`]. `is_whole` is whether a signal sees everything.
+    pub fn of(parts: impl Iterator<Item = Self>, is_whole: impl Fn(&str) -> bool) -> Self {
         let mut all = Self::default();
         for part in parts {
             all.facts.extend(part.facts);
@@ -80,6 +97,16 @@ impl Summary {
             all.split.extend(part.split);
             all.notes.extend(part.notes);
         }
+        all.whole
+            .retain(|row| row.instead_of.is_none_or(|signal| !is_whole(signal)));
+        let replaced: Vec<String> = all
+            .whole
+            .iter()
+            .filter(|row| row.instead_of.is_some())
+            .map(|row| row.label.clone())
+            .collect();
+        all.whole
+            .retain(|row| row.instead_of.is_some() || !replaced.contains(&row.label));
         // These sorts are stable.
         all.whole.sort_by_key(|row| row.rank);
         all.split.sort_by_key(|row| row.rank);

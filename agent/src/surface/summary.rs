@@ -209,7 +209,8 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
     };
     line!(text, "");
     line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind);
-    let summary = signals::summary(&watched.target, &watched.state, reading);
+    let is_whole = |signal: &str| is_whole(watched, reading, signal);
+    let summary = signals::summary(&watched.target, &watched.state, reading, is_whole);
     for fact in &summary.facts {
         line!(text, "  {fact}");
     }
@@ -276,6 +277,14 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             }
         }
     }
+}
+
+/// Whether a signal is complete, and its plane's windows were always open.
+fn is_whole(watched: &Watched, reading: &Reading, signal: &str) -> bool {
+    let mut states = watched.state.states.iter();
+    let is_full = states.any(|state| state.signal == signal && state.coverage == Coverage::Full);
+    let plane_state = watched.plane_of(signal);
+    is_full && plane_state.is_none_or(|plane_state| plane_state.coverage(reading.time) >= 1.0)
 }
 
 /// Three significant digits and a unit.

@@ -7,15 +7,18 @@ use crate::{
     go_life::{Life, Said, text},
 };
 
+#[path = "go_latency.rs"]
+mod go_latency;
 #[path = "go_memory.rs"]
 mod go_memory;
 #[path = "go_times.rs"]
 mod go_times;
 
+use go_latency::latencies;
 use go_memory::{goroutines, in_c, runtime};
 use go_times::{Sums, add, difference, our_sums, their_sums};
 
-const SIGNALS: [&str; 11] = [
+const SIGNALS: [&str; 12] = [
     "go.runtime",
     "go.goroutines",
     "go.gc",
@@ -23,6 +26,7 @@ const SIGNALS: [&str; 11] = [
     "go.assist",
     "go.sched",
     "go.handoff",
+    "go.latency",
     "net.connect",
     "net.request",
     "net.retransmit",
@@ -83,6 +87,7 @@ pub fn check(said: &Said) -> Life {
     assists(said, findings.of("go.assist"));
     waits(said, findings.of("go.sched"));
     handoffs(said, findings.of("go.handoff"));
+    latencies(said, findings.of("go.latency"));
     if !findings.life.less.iter().any(|(what, _)| what == "no net.request") {
         let calls = said.told("calls");
         let net = findings.of("net.request");

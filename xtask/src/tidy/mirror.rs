@@ -81,7 +81,10 @@ const BESIDE: &[(&str, &str)] = &[
         "go/stops.rs",
         "a part of go/stw.rs: the GC's stops until their cycle is seen",
     ),
-    ("go/waits.rs", "a part of go/sched.rs: waits that later ones link to"),
+    (
+        "go/waits.rs",
+        "a part of go/sched.rs and go/latency.rs: who waited, and waits that later ones link to",
+    ),
 ];
 
 /// Where signals have files.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use agent_common::go::assist::SLACK;
+use agent_common::go::{assist::SLACK, latency::INLINE};
 
 use super::super::SiteError;
 use super::super::arch::Arch;
@@ -44,10 +44,16 @@ pub enum GoHook {
     AssistEnd,
     /// runtime.handoffp(pp): pp is taken from a thread, or given away by it; who does it is where it returns to.
     HandOff,
+    /// runtime.(*timeHistogram).record(h, duration), which casgstatus calls for one start of a goroutine in eight; h is
+    /// sched.timeToRun then. Before go1.20 the compiler has it inline: in casgstatus, with the duration in g.runnableTime.
+    Latency,
 }
 
+/// Where scheduling latency is recorded.
+const CASGSTATUS: &str = "runtime.casgstatus";
+
 impl GoHook {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Execute,
         Self::RunqPut,
         Self::Gosched,
@@ -61,6 +67,7 @@ impl GoHook {
         Self::StopProcessor,
         Self::AssistEnd,
         Self::HandOff,
+        Self::Latency,
     ];
 
     /// Functions, best first.
@@ -79,6 +86,7 @@ impl GoHook {
             Self::StopProcessor => &["runtime.gcstopm"],
             Self::AssistEnd => &["runtime.gcAssistAlloc1"],
             Self::HandOff => &["runtime.handoffp"],
+            Self::Latency => &["runtime.(*timeHistogram).record", CASGSTATUS],
         }
     }
 
@@ -86,7 +94,7 @@ impl GoHook {
     pub fn arguments(self) -> usize {
         match self {
             Self::Execute | Self::Gosched | Self::ExitSyscallNoP | Self::InjectGlist | Self::Park | Self::Exit => 1,
-            Self::RunqPut => 2,
+            Self::RunqPut | Self::Latency => 2,
             Self::NetpollReady => 3,
             Self::GcCycleEnd | Self::StopProcessor | Self::AssistEnd | Self::HandOff => 0,
             Self::StartWorld => 4,
@@ -109,6 +117,10 @@ pub(super) fn sites(
 ) -> BTreeMap<GoHook, Result<ProbeSite, SiteError>> {
     let wanted: Vec<&str> = GoHook::ALL.iter().flat_map(|h| h.candidates()).copied().collect();
     let found = symbols.functions_named(&binary.file, &wanted);
+    let single = |name: &str| match found.get(name).map(Vec::as_slice) {
+        Some([range]) => Some(range.clone()),
+        _ => None,
+    };
     let site = |hook: GoHook| {
         let present = hook
             .candidates()
@@ -131,6 +143,16 @@ pub(super) fn sites(
         };
         match hook {
             GoHook::AssistEnd => branch::find(binary, arch, &function, SLACK as u16),
+            GoHook::Latency if name == CASGSTATUS => branch::find(binary, arch, &function, INLINE),
+            GoHook::Latency => {
+                // With profile-guided optimisation it may be inline too, while others call it.
+                let caller = single(CASGSTATUS).filter(|caller| branch::calls(binary, arch, caller, function.vaddr));
+                caller.ok_or_else(|| SiteError::NotProved {
+                    function: name.into(),
+                    reason: format!("{CASGSTATUS} does not call it"),
+                })?;
+                site::find_in_go(binary, arch, &function, &hook.needed(arch))
+            }
             _ => site::find_in_go(binary, arch, &function, &hook.needed(arch)),
         }
     };

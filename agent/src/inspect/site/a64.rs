@@ -225,7 +225,7 @@ fn branch_targets(code: &[u8], start: u64) -> BTreeSet<u64> {
 }
 
 /// Addresses and lengths of the conditional branches that are reached from the function's first byte and follow a comparison
-/// with `number`: `movz xD, #number`, `cmp xN, xD`, `b.cond`. None that an exclusive load leads to without a branch between.
+/// with `number`: `cmp xN, #number` or `movz xD, #number`, `cmp xN, xD`, and `b.cond`. None that an exclusive load leads to without a branch between.
 pub(in crate::inspect) fn branches(code: &[u8], start: u64, number: u16) -> Vec<(u64, usize)> {
     let decoder = InstDecoder::default();
     let read = |at: u64| {
@@ -261,9 +261,12 @@ pub(in crate::inspect) fn branches(code: &[u8], start: u64, number: u16) -> Vec<
     found
 }
 
-/// `movz xD, #number`, then `cmp xN, xD` (subs xzr, xN, xD).
+/// `cmp xN, #number` (subs xzr, xN, #number), or `movz xD, #number`, then `cmp xN, xD` (subs xzr, xN, xD).
 fn compares([moves, compares]: [u32; 2], number: u16) -> bool {
     let register = moves & 0x1f;
+    if compares & 0xffc0_001f == 0xf100_001f {
+        return compares >> 10 & 0xfff == u32::from(number);
+    }
     moves == 0xd280_0000 | u32::from(number) << 5 | register
         && compares & 0xffe0_fc1f == 0xeb00_001f
         && compares >> 16 & 0x1f == register

@@ -52,7 +52,7 @@ pub(crate) struct Function<'a> {
 }
 
 /// Functions are read up to here; the straight line of an entry is far shorter.
-const MAX_FUNCTION: u64 = 64 << 10;
+pub(super) const MAX_FUNCTION: u64 = 64 << 10;
 
 /// Finds the site of `function` at which all of `needed` can be had.
 pub(crate) fn find(

@@ -73,8 +73,10 @@ pub fn of_go(image: &GoImage, offsets: &GoOffsets, globals: &GoGlobals, bias: u6
         gc_memory_limit: maybe(&controller.memory_limit),
         gc_percent_heap_goal: maybe(&controller.gc_percent_heap_goal),
         p_gc_assist_time: maybe(&offsets.p.gc_assist_time),
-        // Said when the probe's place is known.
+        // These two are set when their probes' sites are known.
         handoff_return: 0,
+        g_runnable_time: ABSENT,
+        sched_time_to_run: maybe(&offsets.sched.time_to_run),
         pad: 0,
     }
 }

@@ -4,6 +4,7 @@ pub mod assist;
 pub mod gc;
 pub mod goroutines;
 pub mod handoff;
+pub mod latency;
 mod layout;
 pub mod origins;
 mod reasons;
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// All that hang on the runtime's memory.
-pub(super) const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 8] = [
     runtime::NAME,
     goroutines::NAME,
     gc::NAME,
@@ -32,6 +33,7 @@ pub(super) const NAMES: [&str; 7] = [
     assist::NAME,
     sched::NAME,
     handoff::NAME,
+    latency::NAME,
 ];
 
 impl Runtime for GoImage {
@@ -71,6 +73,7 @@ fn plan(image: &GoImage, bias: u64) -> Plan {
             assist::plan(image, &mut plan);
             sched::plan(image, &mut plan);
             handoff::plan(image, &mut plan);
+            latency::plan(image, &mut plan);
         }
         Err(reason) => without_memory(&mut plan, &reason),
     }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use agent_common::{
-    go::sched::Spent,
+    go::{
+        latency::{OTHERS, PERIOD},
+        sched::Spent,
+    },
     histogram::{Bucket, Series},
 };
 
 use crate::{
-    aggregate::store::Reading,
+    aggregate::{Histogram, store::Reading},
     model::{Attribute, Metric, Point},
     signals::{State, points::metric, process::quota::Quotas},
     target::Target,
@@ -61,6 +64,10 @@ pub fn note(target: &Target, state: &mut State, reading: &Reading) {
             *times.entry(named(origin, target)).or_default() += bucket.sum;
         }
     }
+    let samples = reading.split(target.id, Series::GoLatency);
+    for (origin, histogram) in samples.filter(|(origin, _)| *origin != OTHERS) {
+        *times.entry(named(origin, target)).or_default() += PERIOD * histogram.sum();
+    }
     let Origins { shown, others, .. } = &mut state.origins;
     let mut new: Vec<(u32, u64)> = times
         .into_iter()
@@ -105,6 +112,22 @@ pub fn by_origin(
         sum.sum += bucket.sum;
     }
     sums
+}
+
+/// Distributions by origin; those that are not shown apart are one, None.
+pub fn distributions(
+    target: &Target,
+    state: &State,
+    reading: &Reading,
+    series: Series,
+) -> BTreeMap<Option<u32>, Histogram> {
+    let mut all: BTreeMap<Option<u32>, Histogram> = BTreeMap::new();
+    for (origin, histogram) in reading.split(target.id, series) {
+        let origin = (origin != OTHERS).then(|| named(origin, target));
+        let origin = origin.filter(|origin| state.origins.shown.contains(origin));
+        all.entry(origin).or_default().merge(histogram);
+    }
+    all
 }
 
 /// What the time from runnable to running went into, largest first, as people read it; None when there was none.

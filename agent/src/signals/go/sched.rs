@@ -14,8 +14,9 @@ use crate::{
     model::{Attribute, Link, Metric, MonoNs, Span, SpanKind},
     signal::Coverage,
     signals::events::{Addresses, EventKind, SignalEvent},
-    signals::go::origins::{self, function_attributes, started_with},
+    signals::go::origins::{self, started_with},
     signals::go::reasons::reported_reasons,
+    signals::go::waits::Who,
     signals::summary::{Summary, largest},
     signals::thread::run_queue,
     signals::{Check, Need, Signal, State},
@@ -24,21 +25,20 @@ use crate::{
         process::quota,
     },
     target::Target,
-    telemetry::{
-        go::{
-            GC_MAX_PROCS, GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_ID,
-            GOROUTINE_WAIT_REASON,
-            sched::{
-                DEFS, GOROUTINE_CAUSE, GOROUTINE_PARENT_ID, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE,
-                GOROUTINE_UNSTAMPED, GOROUTINE_WAIT_DURATION, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID,
-                GOROUTINE_WAKERS, PROCESSOR_IDLE, RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
-            },
+    telemetry::go::{
+        GC_MAX_PROCS, GOROUTINE_WAIT_REASON,
+        sched::{
+            DEFS, GOROUTINE_CAUSE, GOROUTINE_RUNNABLE_DURATION, GOROUTINE_RUNNABLE_SOURCE, GOROUTINE_UNSTAMPED,
+            GOROUTINE_WAIT_DURATION, GOROUTINE_WAKER_FUNCTION, GOROUTINE_WAKER_ID, GOROUTINE_WAKERS, PROCESSOR_IDLE,
+            RUNNABLE_QUEUE, RUNNABLE_RUN_QUEUE, RUNNABLE_THROTTLED,
         },
-        thread::THREAD_ID,
     },
 };
 
 pub const NAME: &str = "go.sched";
+
+/// The summary's row of scheduling latency.
+pub const RUNNABLE: &str = "goroutine runnable → running";
 
 /// What the agent knows of it.
 pub const SIGNAL: Signal = Signal {
@@ -129,7 +129,7 @@ fn summary(target: &Target, state: &State, reading: &Reading) -> Summary {
     waits.retain(|(reason, _)| reported >> (reason & 63) & 1 != 0);
     let turns = origins::turns(target, state, reading);
     Summary::default()
-        .whole(0, "goroutine runnable → running", runnable)
+        .whole(0, RUNNABLE, runnable)
         .split(0, waits, |reason| format!("wait {}", state.wait_reason(reason)))
         .note(1, turns.map(|turns| format!("runnable, not running: {turns}")))
 }
@@ -201,21 +201,15 @@ pub fn spans(wait: &Wait, target: &Target, state: &mut State) -> Vec<Span> {
 
 /// Who waited, what for, and who woke it.
 fn attributes(wait: &Wait, target: &Target, state: &State) -> Vec<Attribute> {
-    let mut attributes = vec![
-        Attribute::new(GOROUTINE_ID, wait.goid as i64),
-        Attribute::new(THREAD_ID, i64::from(wait.header.tid)),
-        Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(wait.wait_reason)),
-    ];
-    if wait.parent_goid != 0 {
-        attributes.push(Attribute::new(GOROUTINE_PARENT_ID, wait.parent_goid as i64));
-    }
-    attributes.extend(function_attributes(wait.startpc, target));
-    // gopc is the return address of the call: the statement is just before it.
-    if let Some(creator) = target.go_frame(wait.gopc.saturating_sub(1)) {
-        attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, creator.function));
-        attributes.push(Attribute::new(GOROUTINE_CREATOR_FILE, creator.file));
-        attributes.push(Attribute::new(GOROUTINE_CREATOR_LINE, i64::from(creator.line)));
-    }
+    let who = Who {
+        goid: wait.goid,
+        tid: wait.header.tid,
+        parent_goid: wait.parent_goid,
+        startpc: wait.startpc,
+        gopc: wait.gopc,
+        wait_reason: wait.wait_reason,
+    };
+    let mut attributes = who.attributes(target, state);
     let wakers: Vec<&Waker> = wait.wakers.iter().take_while(|waker| waker.goid != 0).collect();
     if let Some(waker) = wakers.first() {
         attributes.push(Attribute::new(GOROUTINE_WAKER_ID, waker.goid as i64));

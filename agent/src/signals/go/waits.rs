@@ -1,8 +1,54 @@
-//! Waits of goroutines that became spans. The span of a later wait links to them: to the last wait of each of its wakers.
+//! Waits of goroutines that become spans: who waited. The span of a later wait links to them: to the last wait of each of its wakers.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::model::Link;
+use super::origins::function_attributes;
+use crate::{
+    model::{Attribute, Link},
+    signals::State,
+    target::Target,
+    telemetry::{
+        go::{
+            GOROUTINE_CREATOR_FILE, GOROUTINE_CREATOR_FUNCTION, GOROUTINE_CREATOR_LINE, GOROUTINE_ID,
+            GOROUTINE_WAIT_REASON, sched::GOROUTINE_PARENT_ID,
+        },
+        thread::THREAD_ID,
+    },
+};
+
+/// A goroutine that waited, as its event has it.
+pub struct Who {
+    pub goid: u64,
+    /// The thread on which it ran then.
+    pub tid: u32,
+    /// 0 when it is not known.
+    pub parent_goid: u64,
+    pub startpc: u64,
+    pub gopc: u64,
+    pub wait_reason: u32,
+}
+
+impl Who {
+    /// What its span says of it.
+    pub fn attributes(&self, target: &Target, state: &State) -> Vec<Attribute> {
+        let mut attributes = vec![
+            Attribute::new(GOROUTINE_ID, self.goid as i64),
+            Attribute::new(THREAD_ID, i64::from(self.tid)),
+            Attribute::new(GOROUTINE_WAIT_REASON, state.wait_reason(self.wait_reason)),
+        ];
+        if self.parent_goid != 0 {
+            attributes.push(Attribute::new(GOROUTINE_PARENT_ID, self.parent_goid as i64));
+        }
+        attributes.extend(function_attributes(self.startpc, target));
+        // gopc is the return address of the call: the statement is just before it.
+        if let Some(creator) = target.go_frame(self.gopc.saturating_sub(1)) {
+            attributes.push(Attribute::new(GOROUTINE_CREATOR_FUNCTION, creator.function));
+            attributes.push(Attribute::new(GOROUTINE_CREATOR_FILE, creator.file));
+            attributes.push(Attribute::new(GOROUTINE_CREATOR_LINE, i64::from(creator.line)));
+        }
+        attributes
+    }
+}
 
 /// Waits that a later one may link to.
 const WAITS: usize = 1024;

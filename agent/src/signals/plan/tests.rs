@@ -60,7 +60,7 @@ fn programs(plan: &Plan) -> Vec<&'static str> {
     programs
 }
 
-const WHOLE: [&str; 13] = [
+const WHOLE: [&str; 14] = [
     "go_assist",
     "go_execute",
     "go_exit",
@@ -69,6 +69,7 @@ const WHOLE: [&str; 13] = [
     "go_gosched",
     "go_handoff",
     "go_injectglist",
+    "go_latency",
     "go_netpoll",
     "go_park",
     "go_runqput",
@@ -124,7 +125,7 @@ const SCHED: [&str; 8] = [
 
 #[test]
 fn each_place_that_is_missing_is_missed() {
-    let table: [(GoHook, Signals, Gone); 13] = [
+    let table: [(GoHook, Signals, Gone); 14] = [
         (
             GoHook::Execute,
             &[("go.sched", "off: no function of the names [\"runtime.execute\"]")],
@@ -161,6 +162,7 @@ fn each_place_that_is_missing_is_missed() {
         ),
         (GoHook::AssistEnd, &[("go.assist", "off: ")], &["go_assist"]),
         (GoHook::HandOff, &[("go.handoff", "off: ")], &["go_handoff"]),
+        (GoHook::Latency, &[("go.latency", "off: ")], &["go_latency"]),
     ];
     for (hook, expected, gone) in table {
         let plan = go(26, |image| {
@@ -186,6 +188,10 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
             GoHook::HandOff,
             ("go.handoff", format!("off: runtime.handoffp: {dear}")),
         ),
+        (
+            GoHook::Latency,
+            ("go.latency", format!("off: runtime.(*timeHistogram).record: {dear}")),
+        ),
         // Once a cycle or a stop it may cost what it does.
         (GoHook::GcCycleEnd, ("go.gc", "full".to_owned())),
         (GoHook::StartWorld, ("go.stw", "full".to_owned())),
@@ -208,6 +214,11 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
             "off: runtime.startTheWorldWithSema: its arguments are not",
         ),
         (
+            GoHook::Latency,
+            "go.latency",
+            "off: runtime.(*timeHistogram).record: its arguments are not",
+        ),
+        (
             GoHook::HandOff,
             "go.handoff",
             "off: runtime.handoffp: its return address is not known at",
@@ -215,6 +226,32 @@ fn a_place_that_is_dear_or_has_lost_its_arguments_is_not_used() {
     ] {
         check(&go(26, |image| site(image, hook, elsewhere)), &[(signal, expected)]);
     }
+}
+
+/// Before go1.20 the method is inline, and the site has no arguments.
+#[test]
+fn where_latency_is_recorded_inline_it_is_read_of_the_goroutine() {
+    let inline = |image: &mut GoImage| {
+        let site = image.sites.get_mut(&GoHook::Latency).unwrap().as_mut().unwrap();
+        site.function = "runtime.casgstatus".to_owned();
+        site.args.clear();
+    };
+    let plan = go(18, inline);
+    check(&plan, &[("go.stw", "lacking")]);
+    assert_eq!(plan.go.g_runnable_time, 200);
+    let plan = go(18, |image| {
+        inline(image);
+        image.offsets.as_mut().unwrap().g.runnable_time = None;
+    });
+    let off = "off: where a goroutine keeps the time that it was runnable is not known";
+    check(&plan, &[("go.stw", "lacking"), ("go.latency", off)]);
+    let plan = go(26, |_| {});
+    assert_eq!(plan.go.g_runnable_time, agent_common::go::ABSENT);
+    let plan = go(26, |image| image.offsets.as_mut().unwrap().sched.time_to_run = None);
+    check(
+        &plan,
+        &[("go.latency", "off: where runtime.sched has its histogram is not known")],
+    );
 }
 
 #[test]
@@ -263,6 +300,7 @@ fn where_uprobes_are_refused_what_is_read_from_memory_is_left() {
             ("go.assist", off),
             ("go.sched", off),
             ("go.handoff", off),
+            ("go.latency", off),
             ("go.stw", "lacking: "),
         ],
     );

@@ -172,3 +172,35 @@ shop  pid 7  runtime not watched
 fn everything_about_a_target_has_its_place() {
     assert_eq!(of_target(&watched(), &reading()), EXPECTED);
 }
+
+/// The row of scheduling latency, where go.sched has one value, and the runtime's sample two.
+#[track_caller]
+fn check_latency(sched: Option<Coverage>, values: u64, expected: &str) {
+    let mut watched = watched();
+    watched.state.states.extend(sched.map(|coverage| SignalState {
+        signal: "go.sched",
+        coverage,
+    }));
+    let mut reading = reading();
+    for origin in 0..values {
+        let key = (1, Series::GoLatency as u16, origin as u32);
+        let sum = 2 * MS;
+        let histogram = reading.histograms.entry(key).or_default();
+        histogram.add(bucket_of(sum), Bucket { count: 1, sum });
+    }
+    let text = of_target(&watched, &reading);
+    let rows = text.lines().filter(|line| line.contains("goroutine runnable"));
+    let rows: Vec<_> = rows
+        .map(|row| row.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rows, [format!("goroutine runnable → running {expected}")]);
+}
+
+#[test]
+fn scheduling_latency_is_the_runtimes_sample_where_switches_are_not_all_seen() {
+    let (of_sched, sampled) = ("1 1.00 ms 1.00 ms 1.00 ms", "16 2.00 ms 2.00 ms 2.00 ms");
+    check_latency(Some(Coverage::Full), 2, of_sched);
+    check_latency(Some(Coverage::Partial("less".to_owned())), 2, sampled);
+    check_latency(None, 2, sampled);
+    check_latency(None, 0, of_sched);
+}

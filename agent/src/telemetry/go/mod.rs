@@ -4,6 +4,7 @@ pub mod assist;
 pub mod gc;
 pub mod goroutines;
 pub mod handoff;
+pub mod latency;
 pub mod runtime;
 pub mod sched;
 pub mod stw;

@@ -45,7 +45,7 @@ fn check(states: &[SignalState], off: &str, expected: &[(&str, &str)]) {
 }
 
 /// Of each signal: what others say without it.
-const GO: [(&str, &[(&str, &str)]); 12] = [
+const GO: [(&str, &[(&str, &str)]); 13] = [
     ("go.runtime", &[]),
     ("go.goroutines", &[]),
     (
@@ -68,6 +68,7 @@ const GO: [(&str, &[(&str, &str)]); 12] = [
     ),
     ("go.sched", &[]),
     ("go.handoff", &[]),
+    ("go.latency", &[]),
     (
         "net.connect",
         &[(
@@ -108,9 +109,9 @@ const GO: [(&str, &[(&str, &str)]); 12] = [
 const TOKIO: [(&str, &[(&str, &str)]); 7] = [
     ("tokio.poll", &[]),
     ("tokio.wake", &[]),
-    GO[7],
     GO[8],
     GO[9],
+    GO[10],
     ("thread.run_queue", &[]),
     ("process.quota", &[]),
 ];
