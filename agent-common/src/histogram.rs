@@ -113,9 +113,9 @@ series! {
     Retransmit = 23, Some(Plane::Sockets), AtEnd;
     /// Goroutine, runnable → running, ns, as the runtime samples it; the series' id is as of [`Series::GoTime`], or
     /// [`crate::go::latency::OTHERS`].
-    GoLatency = 24, None, Whole;
+    GoLatency = 24, Some(Plane::Sample), AtEnd;
     /// Counter: the same sample's goroutines that continued without having been runnable.
-    GoResumed = 25, None, Whole;
+    GoResumed = 25, Some(Plane::Sample), Whole;
 }
 
 shared! {

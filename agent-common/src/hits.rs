@@ -2,7 +2,7 @@
 
 use crate::{
     layout, shared,
-    target::{PROBES_OPEN, SOCKETS_OPEN, THREADS_OPEN},
+    target::{PROBES_OPEN, SAMPLE_OPEN, SOCKETS_OPEN, THREADS_OPEN},
 };
 
 /// When a probe or hook is hit, or called for a target.
@@ -10,7 +10,7 @@ use crate::{
 pub enum When {
     /// In windows of its plane.
     Windows,
-    /// Always: once a GC cycle, a stop of the world, or a thread that ends; for one start of a goroutine in eight.
+    /// Always: once a GC cycle, a stop of the world, or a thread that ends.
     Always,
     /// While hooks do not count.
     Idle,
@@ -43,15 +43,15 @@ macro_rules! probes {
             /// Number of kinds.
             pub const COUNT: usize = Self::NAMES.len();
 
-            /// Whether a hit of it is a trap (plane 2); the others are calls from within the kernel.
+            /// Whether a hit of it is a trap (planes 2s and 2); the others are calls from within the kernel.
             pub const fn is_uprobe(self) -> bool {
                 match self {
-                    $(Self::$name => matches!(Plane::$plane, Plane::Probes),)*
+                    $(Self::$name => Plane::$plane.is_probed(),)*
                     $(Self::$cold => false,)*
                 }
             }
 
-            /// The plane whose budget pays for it; of a cold hit, whose hits are.
+            /// The plane whose budget pays for it. A cold hit may be one of the sample, too.
             pub const fn plane(self) -> Plane {
                 match self {
                     $(Self::$name => Plane::$plane,)*
@@ -85,7 +85,7 @@ probes! {
         GoStop: Probes, Always, ["go_stop"];
         GoAssist: Probes, Windows, ["go_assist"];
         GoHandoff: Probes, Windows, ["go_handoff"];
-        GoLatency: Probes, Always, ["go_latency"];
+        GoLatency: Sample, Windows, ["go_latency"];
         TokioPollBegin: Probes, Windows, ["tokio_poll_begin"];
         TokioPollEnd: Probes, Windows, ["tokio_poll_end"];
         TokioPark: Probes, Windows, ["tokio_park"];
@@ -103,7 +103,7 @@ probes! {
         HookIdle: Threads, Idle, ["hook_idle"];
     }
     cold {
-        /// Not a hit of its own, but a hit in a window of plane 2 that was the first on its CPU for this long. It cost more, since its
+        /// Not a hit of its own, but a hit in a window of plane 2 or 2s that was the first on its CPU for this long. It cost more, since its
         /// data was no longer in the CPU's caches.
         Cold16us: "cold_16us";
         Cold64us: "cold_64us";
@@ -184,30 +184,38 @@ pub type Hits = [u64; HitKind::COUNT];
 
 /// The planes that have windows, as an index.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Plane {
     /// Plane 1a: the kernel's hooks on sockets.
     Sockets = 0,
+    /// Plane 2s: a uprobe where a runtime records a sample of its own.
+    Sample = 1,
     /// Plane 1b: the kernel's hooks on its scheduler and on system calls.
-    Threads = 1,
+    Threads = 2,
     /// Plane 2: uprobes on the runtimes' schedulers.
-    Probes = 2,
+    Probes = 3,
 }
 
 impl Plane {
     /// Number of such planes.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 
     /// All of them, in the order in which the budget pays for them.
-    pub const ALL: [Self; Self::COUNT] = [Self::Sockets, Self::Threads, Self::Probes];
+    pub const ALL: [Self; Self::COUNT] = [Self::Sockets, Self::Sample, Self::Threads, Self::Probes];
 
     /// The name under which it is exported.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sockets => "sockets",
+            Self::Sample => "sample",
             Self::Threads => "threads",
             Self::Probes => "probes",
         }
+    }
+
+    /// Whether its programs are uprobes: each target has its own. The others are hooks, which all targets share.
+    pub const fn is_probed(self) -> bool {
+        matches!(self, Self::Sample | Self::Probes)
     }
 
     /// The bit of [`Target::flags`](crate::target::Target::flags) that says that its window is open.
@@ -215,6 +223,7 @@ impl Plane {
     pub const fn open_flag(self) -> u32 {
         match self {
             Self::Sockets => SOCKETS_OPEN,
+            Self::Sample => SAMPLE_OPEN,
             Self::Threads => THREADS_OPEN,
             Self::Probes => PROBES_OPEN,
         }
@@ -275,7 +284,7 @@ impl Account {
     }
 }
 
-layout!(Account: KINDS * 8 + COLD.len() * 16 + 24, LastHits: 8 + KINDS * 4, Cutoff: 48);
+layout!(Account: KINDS * 8 + COLD.len() * 16 + 32, LastHits: 8 + KINDS * 4, Cutoff: 64);
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,8 @@ pub const PROBES_OPEN: u32 = 4;
 pub const SOCKETS_OPEN: u32 = 8;
 /// The same of those on its scheduler and on system calls (plane 1b).
 pub const THREADS_OPEN: u32 = 16;
+/// The probe of plane 2s is attached, and counts. Without it it only counts its hits.
+pub const SAMPLE_OPEN: u32 = 32;
 
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
@@ -137,7 +139,7 @@ shared! {
     pub struct Target {
         /// Unique while the agent runs, never reused: map keys have it, so that a reused pid is not mistaken for the old process.
         pub id: u32,
-        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`SOCKETS_OPEN`], [`THREADS_OPEN`].
+        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`SOCKETS_OPEN`], [`THREADS_OPEN`], [`SAMPLE_OPEN`].
         pub flags: u32,
         /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,
@@ -170,7 +172,7 @@ shared! {
     }
 }
 
-layout!(Refused: 56, Usage: 288, Target: 112 + 248);
+layout!(Refused: 56, Usage: 288, Target: 120 + 248);
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ pub fn is_counted(target: &Target, kind: HitKind) -> bool {
         hit(target, HitKind::HookIdle);
         return false;
     }
-    spend(target, kind, kind.plane(), true, None)
+    spend(target, kind, true, None)
 }
 
 /// Whether a window of a plane is open, and was not ended by the programs.
@@ -66,7 +66,8 @@ unsafe fn note_pause(account: *mut Account, kind: HitKind, now: u64) {
 /// up. The first hit over the allowance ends the window at once, on every CPU; the governor sees that within 10 ms. `trap` is when a trap
 /// was hit.
 #[inline(always)]
-pub fn spend(target: &Target, kind: HitKind, plane: Plane, open: bool, trap: Option<u64>) -> bool {
+pub fn spend(target: &Target, kind: HitKind, open: bool, trap: Option<u64>) -> bool {
+    let plane = kind.plane();
     let (Some(account), Some(cutoff)) = (ACCOUNTS.get_ptr_mut(target.index), CUTOFFS.get_ptr_mut(target.index)) else {
         return false;
     };

@@ -7,11 +7,11 @@ use agent_common::{
         stw::Last,
     },
     histogram::{Bucket, Key},
-    hits::{Account, Cutoff, HitKind, LastHits, Plane, When},
+    hits::{Account, Cutoff, HitKind, LastHits},
     kernel::Layout,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
-    target::{PID_LIMIT, PIDS_A_WORD, PROBES_OPEN, Refused, SharedMap, TARGET_LIMIT, Target, Usage},
+    target::{PID_LIMIT, PIDS_A_WORD, Refused, SharedMap, TARGET_LIMIT, Target, Usage},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
         poll::{Thread as Worker, TypeKey},
@@ -117,18 +117,13 @@ pub fn target(tgid: u32) -> Option<&'static Target> {
     TARGETS.get(u32::from(index))
 }
 
-/// The target that hit a uprobe, and when; None when it is not a target any more, or the probe is of windows and none is open.
+/// The target that hit a uprobe, and when; None when it is not a target any more, or no window of the probe's plane is open.
 #[inline(always)]
 pub fn probed(tgid: u32, kind: HitKind) -> Option<(&'static Target, u64)> {
     let target = target(tgid)?;
     let now = clock::now();
-    if matches!(kind.when(), When::Always) {
-        // It only counts the hit.
-        spend(target, kind, Plane::Probes, false, Some(now));
-        return Some((target, now));
-    }
-    let open = target.flags & PROBES_OPEN != 0;
-    spend(target, kind, Plane::Probes, open, Some(now)).then_some((target, now))
+    let open = target.flags & kind.plane().open_flag() != 0;
+    spend(target, kind, open, Some(now)).then_some((target, now))
 }
 
 /// The target that a hook was called for; None when the process is not a target, or its hooks do not count now.

@@ -22,8 +22,15 @@ const DETACHING: usize = 16;
 
 /// A finished change.
 pub enum Done {
-    Probes { target_id: u32, change: Change },
-    Hooks { plane: Plane, hooks: Hooks },
+    Probes {
+        target_id: u32,
+        plane: Plane,
+        change: Change,
+    },
+    Hooks {
+        plane: Plane,
+        hooks: Hooks,
+    },
 }
 
 /// What became of a target's probes.
@@ -86,8 +93,8 @@ impl Windows {
         uprobe::attach_all(&self.object, exe, probes)
     }
 
-    /// Attaches `probes`, and those that are `missing` of what is always in place; [`Change::Opened`] follows.
-    pub fn open(&self, target_id: u32, exe: LoadedExe, probes: Arc<[Probe]>, missing: Vec<Probe>) {
+    /// Attaches the `probes` of a plane, and those that are `missing` of what is always in place; [`Change::Opened`] follows.
+    pub fn open(&self, target_id: u32, plane: Plane, exe: LoadedExe, probes: Arc<[Probe]>, missing: Vec<Probe>) {
         let (object, windows_to_watch) = (self.object.clone(), self.windows_to_watch.clone());
         tokio::task::spawn_blocking(move || {
             let change = Change::Opened {
@@ -95,7 +102,11 @@ impl Windows {
                 always: uprobe::attach_all(&object, &exe, &missing),
             };
             // The watch is gone only when the agent ends; then the links go with the message.
-            let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
+            let _ = windows_to_watch.blocking_send(Done::Probes {
+                target_id,
+                plane,
+                change,
+            });
         });
     }
 
@@ -105,7 +116,11 @@ impl Windows {
         tokio::task::spawn_blocking(move || {
             let always = uprobe::attach_all(&object, &exe, &missing);
             let change = Change::Retried { always };
-            let _ = windows_to_watch.blocking_send(Done::Probes { target_id, change });
+            let _ = windows_to_watch.blocking_send(Done::Probes {
+                target_id,
+                plane: Plane::Probes,
+                change,
+            });
         });
     }
 
@@ -145,8 +160,8 @@ impl Windows {
         tokio::spawn(links.detach(self.detaching.clone()))
     }
 
-    /// Detaches `links`; [`Change::Closed`] follows.
-    pub fn close(&self, target_id: u32, links: Links) {
+    /// Detaches the `links` of a plane; [`Change::Closed`] follows.
+    pub fn close(&self, target_id: u32, plane: Plane, links: Links) {
         let windows_to_watch = self.windows_to_watch.clone();
         let detached = self.detach(links);
         tokio::spawn(async move {
@@ -155,6 +170,7 @@ impl Windows {
             let _ = windows_to_watch
                 .send(Done::Probes {
                     target_id,
+                    plane,
                     change: Change::Closed,
                 })
                 .await;

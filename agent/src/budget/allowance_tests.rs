@@ -30,7 +30,7 @@ fn an_allowance_is_one_for_all_cpus() {
         index: 1,
         flags: PROBES_OPEN,
         probes_since: clock::now().0,
-        allowance: [0, 0, ALLOWED],
+        allowance: [0, 0, 0, ALLOWED],
         go: Layout {
             handoff_return: if cfg!(target_arch = "aarch64") {
                 IN_LINK_REGISTER

@@ -131,6 +131,10 @@ impl Extrapolator {
         let plane = Some(self.plane);
         for series in Series::ALL.iter().filter(|series| series.plane() == plane) {
             let number = *series as u16;
+            let weight = |value: f64| match series.seen_when() {
+                SeenWhen::AtEnd => factor,
+                SeenWhen::Whole | SeenWhen::Ready => factor * whole(value),
+            };
             for (id, now) in reading.split(target_id, *series) {
                 let before = self.histograms.entry((number, id)).or_default();
                 for (index, bucket) in now.since(before).buckets() {
@@ -139,8 +143,7 @@ impl Extrapolator {
                     }
                     events += bucket.count;
                     let (count, sum) = (bucket.count as f64, bucket.sum as f64);
-                    let weight = factor * whole(sum / count);
-                    add((number, id, index), Extrapolated { count, sum }, weight);
+                    add((number, id, index), Extrapolated { count, sum }, weight(sum / count));
                 }
                 before.clone_from(now);
             }
@@ -161,13 +164,8 @@ impl Extrapolator {
                 if count > 0.0 {
                     let sum = now.sum.saturating_sub(before.sum) as f64;
                     // A sum has no single values: their mean is used.
-                    let weight = if series.seen_when() == SeenWhen::AtEnd {
-                        factor
-                    } else {
-                        factor * whole(sum / count)
-                    };
                     let key = (number, id, sum_bucket(u32::from(category)));
-                    add(key, Extrapolated { count, sum }, weight);
+                    add(key, Extrapolated { count, sum }, weight(sum / count));
                 }
             }
         }

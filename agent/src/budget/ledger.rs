@@ -255,6 +255,12 @@ impl Ledger {
         self.slower * self.load
     }
 
+    /// What windows cost recently, cores.
+    pub fn recent(&self) -> f64 {
+        let Entry { time, cost, .. } = self.recent.sum;
+        if time > 0.0 { cost / time } else { 0.0 }
+    }
+
     /// What may still be spent in the current [`SPAN`], ns.
     pub fn left(&self) -> f64 {
         PLANNED * self.recent.income() - self.recent.sum.cost - self.owed

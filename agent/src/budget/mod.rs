@@ -1,8 +1,8 @@
 //! The budget: what whywait may cost a target, and when and for how long the expensive probes are attached. It decides and does not act: hits and
 //! their cost come in, and whether a window is to be opened or closed goes out.
 //!
-//! Plane 0 and the end of each GC cycle cost next to nothing: always on. The kernel's hooks (plane 1) are cheap. The probes of goroutines and tasks
-//! (plane 2) are expensive, a trap of about a microsecond each. Both count in windows, as often and as long as the budget pays for, and their figures are
+//! Plane 0 and the end of each GC cycle cost next to nothing: always on. The kernel's hooks (plane 1) are cheap, and so is the runtime's own sample (plane 2s).
+//! The probes of goroutines and tasks (plane 2) are expensive, a trap of about a microsecond each. All count in windows, as often and as long as the budget pays for, and their figures are
 //! scaled by the share of time that windows cover. Between windows probes are detached, and hooks too while no target's window is open.
 //! `ledger` decides, `bystander` limits what others' windows may cost a target, `tail` says how rare windows must be for the service's latency, `division` divides
 //! the budget between the planes, and `extrapolate` makes unbiased figures from what the windows saw.
@@ -21,10 +21,11 @@ pub use division::Benefit;
 pub use extrapolate::Extrapolator;
 pub use ledger::{Decision, Facts, Ledger};
 
-/// The largest share of a target's budget for the hooks on sockets: if it covers their whole cost, they always count.
-const SOCKETS: f64 = 0.9;
+/// The largest share of a target's budget for the hooks on sockets, and with them for the sample: if it covers their whole cost, they always count.
+const FIRST: f64 = 0.9;
 /// Their share if it does not, and they count in windows like the other planes.
 const SOCKETS_IN_WINDOWS: f64 = 0.4;
+const SAMPLE_IN_WINDOWS: f64 = 0.6;
 
 /// The user's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,20 +47,24 @@ impl Limits {
     /// The limits of a plane, of which what planes before it cost is taken; `reserved` is the share for the probes.
     pub fn of(self, plane: Plane, reserved: f64) -> Self {
         match plane {
-            Plane::Sockets => self.part(SOCKETS),
+            Plane::Sockets | Plane::Sample => self.part(FIRST),
             Plane::Threads => self.part(1.0 - reserved),
             Plane::Probes => self,
         }
     }
 
-    /// The limits of the hooks on sockets of a target that uses `load` cores, where these hooks would cost `full` cores if they always counted.
-    pub fn of_sockets(self, full: f64, load: f64) -> Self {
-        let always = self.part(SOCKETS);
-        if full <= always.income(load, 1.0) {
-            always
-        } else {
-            self.part(SOCKETS_IN_WINDOWS)
+    /// The limits of the sockets or the sample of a target that uses `load` cores, where these would cost `full` cores if they always counted,
+    /// and what is paid `before` them costs so many.
+    pub fn of_first(self, plane: Plane, full: f64, before: f64, load: f64) -> Self {
+        let always = self.part(FIRST);
+        if before + full <= always.income(load, 1.0) {
+            return always;
         }
+        self.part(if plane == Plane::Sockets {
+            SOCKETS_IN_WINDOWS
+        } else {
+            SAMPLE_IN_WINDOWS
+        })
     }
 
     /// The limits of a target that has a CPU quota, cores: the floor is a share of that if it is less than a core.
@@ -123,9 +128,19 @@ mod tests {
             tail: None,
         };
         let percent = |plane| (limits.of(plane, 0.25).income(100.0, 1.0) * 100.0).round();
-        assert_eq!(Plane::ALL.map(percent), [90.0, 75.0, 100.0]);
-        let sockets = |full| (limits.of_sockets(full, 1.0).income(100.0, 1.0) * 100.0).round();
-        assert_eq!([0.0, 0.0089, 0.0091].map(sockets), [90.0, 90.0, 40.0]);
+        assert_eq!(Plane::ALL.map(percent), [90.0, 90.0, 75.0, 100.0]);
+        let first = |plane, full, before| {
+            let limits = limits.of_first(plane, full, before, 1.0);
+            (limits.income(100.0, 1.0) * 100.0).round()
+        };
+        assert_eq!(
+            [0.0, 0.0089, 0.0091].map(|full| first(Plane::Sockets, full, 0.0)),
+            [90.0, 90.0, 40.0]
+        );
+        assert_eq!(
+            [0.0, 0.0044, 0.0046].map(|full| first(Plane::Sample, full, 0.0045)),
+            [90.0, 90.0, 60.0]
+        );
     }
 
     #[test]

@@ -68,12 +68,11 @@ impl Costs {
 
     /// What `hits` cost.
     pub fn split(&self, hits: &Hits) -> Split {
-        let mut split = Split::default();
+        let (mut split, mut cold) = (Split::default(), 0.0);
         for (probe, _) in HitKind::ALL {
             let hits = hits[probe as usize];
             if probe.is_cold() {
-                // The extra cost of hits that are counted already.
-                split.windows[probe.plane() as usize].cost += hits as f64 * self.of(probe);
+                cold += hits as f64 * self.of(probe);
                 continue;
             }
             let part = match probe.when() {
@@ -84,6 +83,11 @@ impl Costs {
             part.hits += hits;
             part.cost += hits as f64 * self.of(probe);
         }
+        // The extra cost of hits that are counted already. It is not known which were cold: the planes share it by their hits.
+        let [sample, probes] = [Plane::Sample, Plane::Probes].map(|plane| split.windows[plane as usize].hits as f64);
+        let of_sample = if sample > 0.0 { sample / (sample + probes) } else { 0.0 };
+        split.windows[Plane::Sample as usize].cost += of_sample * cold;
+        split.windows[Plane::Probes as usize].cost += (1.0 - of_sample) * cold;
         split
     }
 }
@@ -354,6 +358,30 @@ fn runs(object: &Object) -> [Runs; HitKind::COUNT] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cold_hits_are_paid_for_by_the_planes_that_were_hit() {
+        let costs = Costs {
+            trap: 0.0,
+            kept: 0.0,
+            programs: [100.0; HitKind::COUNT],
+        };
+        let split = |sample: u64, probes: u64, cold: u64| {
+            let mut hits = [0; HitKind::COUNT];
+            hits[HitKind::GoLatency as usize] = sample;
+            hits[HitKind::GoPark as usize] = probes;
+            hits[HitKind::Cold1ms as usize] = cold;
+            hits[HitKind::ColdKind4ms as usize] = cold;
+            let windows = costs.split(&hits).windows;
+            [Plane::Sample, Plane::Probes].map(|plane| windows[plane as usize].cost)
+        };
+        assert_eq!(split(0, 0, 0), [0.0, 0.0]);
+        assert_eq!(split(4, 0, 1), [600.0, 0.0]);
+        assert_eq!(split(0, 4, 1), [0.0, 600.0]);
+        assert_eq!(split(1, 3, 2), [200.0, 600.0]);
+        // Hits of closed windows, which are detached, or of what is always attached.
+        assert_eq!(split(0, 0, 1), [0.0, 200.0]);
+    }
 
     #[test]
     fn samples_follow_windows() {

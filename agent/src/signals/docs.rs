@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use agent_common::hits::{HitKind, When};
+use agent_common::hits::{HitKind, Plane, When};
 
 use super::{Need, SIGNALS, Signal};
 
 const HEAD: &str = "# Signals
 The table of signals (`SIGNALS` in `agent/src/signals/mod.rs`), written by its test. Names are those of `--without` and `--with`. Plane 0 reads memory and files and costs the target
-nothing, plane 1 is the kernel's tracepoints. Plane 2 is uprobes: 2s those that are hit rarely, or once for each value of a sample. A signal whose need is off reports less, and says so.
+nothing, plane 1 is the kernel's tracepoints (1a on sockets, 1b on threads). Plane 2 is uprobes; 2s is one that is hit once for each value of a sample that the runtime takes itself. A signal whose need is off reports less, and says so.
 
 | signal | plane | kernel programs | needs | metrics | spans |
 |---|---|---|---|---|---|
@@ -40,11 +40,15 @@ pub fn render() -> String {
 fn plane(signal: &Signal) -> &'static str {
     let is_always = |kind: &HitKind| kind.when() == When::Always;
     match (&signal.hook, signal.probes) {
-        (Some(hook), _) if hook.asked.is_some() => "1, with `--with`",
-        (Some(_), _) => "1, within the budget",
-        (None, []) => "0",
-        (None, probes) if probes.iter().all(is_always) => "2s, always",
-        (None, _) => "2, within the budget",
+        (_, []) => "0",
+        (_, probes) if probes.iter().all(is_always) => "2, always",
+        (Some(hook), _) if hook.asked.is_some() => "1b, with `--with`",
+        (_, [first, ..]) => match first.plane() {
+            Plane::Sockets => "1a, within the budget",
+            Plane::Sample => "2s, within the budget",
+            Plane::Threads => "1b, within the budget",
+            Plane::Probes => "2, within the budget",
+        },
     }
 }
 

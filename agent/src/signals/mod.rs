@@ -47,7 +47,7 @@ pub struct Signal {
     pub probes: &'static [HitKind],
     /// What they count for it.
     pub series: &'static [Series],
-    /// Its probes are rarely hit, as once a GC cycle, or cost little for what they show: they are in place outside windows too.
+    /// Its probes are rarely hit, as once a GC cycle: they are in place outside windows too.
     pub always: bool,
     /// What it has of other signals.
     pub needs: &'static [Need],
@@ -196,8 +196,12 @@ pub fn is_always_on(name: &str) -> bool {
 
 /// The plane of a signal that comes from a hook of the kernel: that of its hits. None of another signal.
 pub fn hooked_plane(name: &str) -> Option<Plane> {
-    let mut hooked = SIGNALS.iter().filter(|signal| signal.hook.is_some());
-    let signal = hooked.find(|signal| signal.name == name)?;
+    plane(name).filter(|plane| !plane.is_probed())
+}
+
+/// The plane that pays for a signal's hits; None of a signal that has none.
+pub fn plane(name: &str) -> Option<Plane> {
+    let signal = SIGNALS.iter().find(|signal| signal.name == name)?;
     signal.probes.first().map(|kind| kind.plane())
 }
 

@@ -4,6 +4,8 @@ mod needs;
 #[cfg(test)]
 mod tests;
 
+use agent_common::hits::Plane;
+
 use crate::{
     attach::{
         maps::Missing,
@@ -13,7 +15,7 @@ use crate::{
     runtime::ProofError,
     signal::{Coverage, LEFT_OUT, SignalState},
     signals::{
-        State, is_always_on,
+        State, is_always_on, plane,
         process::quota,
         runtimes::{Lost, runtime},
     },
@@ -66,10 +68,28 @@ pub fn without_entries(image: &dyn Image, plan: &Plan, missing: Missing) -> Vec<
     runtime(image).map_or_else(Vec::new, |runtime| runtime.without_entries(plan, missing))
 }
 
-/// Divides the probes of a plan: those of windows, and those that are always attached.
-pub fn divide(probes: &[Probe]) -> (Vec<Probe>, Vec<Probe>) {
-    let mut probes = probes.iter().cloned();
-    probes.by_ref().partition(|probe| !is_always_on(probe.signal))
+/// The probes of a plan, by when they are attached.
+#[derive(Debug, Default)]
+pub struct PlannedProbes {
+    pub always: Vec<Probe>,
+    /// In windows of plane 2s, the runtime's own sample.
+    pub sample: Vec<Probe>,
+    /// In windows of plane 2.
+    pub windowed: Vec<Probe>,
+}
+
+/// Divides the probes of a plan.
+pub fn divide(probes: &[Probe]) -> PlannedProbes {
+    let mut divided = PlannedProbes::default();
+    for probe in probes {
+        let of = match plane(probe.signal) {
+            _ if is_always_on(probe.signal) => &mut divided.always,
+            Some(Plane::Sample) => &mut divided.sample,
+            _ => &mut divided.windowed,
+        };
+        of.push(probe.clone());
+    }
+    divided
 }
 
 /// The signals of a process that do not depend on its executable, without those in `without`.

@@ -222,6 +222,7 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         );
         for (plane_state, what) in [
             (&watched.sockets, "sockets"),
+            (&watched.sample, "the sample of scheduling latency"),
             (&watched.threads, "threads"),
             (&watched.probes, "goroutines or tasks"),
         ] {

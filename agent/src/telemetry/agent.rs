@@ -81,7 +81,7 @@ pub static WINDOW_OPEN: MetricDef = MetricDef {
     name: "whywait.window.open",
     unit: "ns",
     instrument: Counter,
-    description: "Time for which the kernel's hooks on sockets, those on threads, or the probes of goroutines or tasks, counted. Their figures are multiplied by `whywait.window.time` / `whywait.window.open`. Absent while they always counted.",
+    description: "Time for which the kernel's hooks on sockets, those on threads, the probe of the runtime's own sample, or the probes of goroutines or tasks, counted. Their figures are multiplied by `whywait.window.time` / `whywait.window.open`. Absent while they always counted.",
     source: "agent",
     attributes: &[PLANE],
 };
@@ -195,7 +195,7 @@ pub static DEFS: Defs = Defs {
         AttributeDef {
             key: PLANE,
             kind: "string",
-            description: "`sockets`; `threads`: run queues and system calls; `probes`: goroutines and tasks.",
+            description: "`sockets`; `sample`: the Go runtime's own sample of scheduling latency; `threads`: run queues and system calls; `probes`: goroutines and tasks.",
         },
     ],
 };

@@ -12,7 +12,9 @@ use crate::attach::plan::Failure;
 pub struct Failures {
     /// Probes that are always attached.
     pub always: Vec<Failure>,
-    /// Probes of windows.
+    /// The probe of the runtime's own sample.
+    pub sample: Vec<Failure>,
+    /// Probes of goroutines and tasks.
     pub probes: Vec<Failure>,
     /// The kernel's hooks.
     pub hooks: Vec<Failure>,
@@ -24,11 +26,12 @@ impl Failures {
     pub(super) fn all(&self) -> impl Iterator<Item = &Failure> {
         let Self {
             always,
+            sample,
             probes,
             hooks,
             memory,
         } = self;
-        always.iter().chain(probes).chain(hooks).chain(memory)
+        [always, sample, probes, hooks, memory].into_iter().flatten()
     }
 }
 

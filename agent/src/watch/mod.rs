@@ -26,7 +26,7 @@ use crate::{
     signals::{self, Thresholds},
 };
 use governor::Governor;
-use planes::Planes;
+use planes::{PROBED, Planes};
 use planner::{Planner, Prepared};
 
 mod exit;
@@ -265,7 +265,7 @@ impl Watch {
 
     /// Detaches everything, and waits for it.
     pub async fn close(mut self) {
-        let is_busy = |watched: &Watched| watched.probes.window == Window::Busy;
+        let is_busy = |watched: &Watched| PROBED.iter().any(|plane| watched.plane(*plane).window == Window::Busy);
         let until = Instant::now() + CLOSE_LIMIT;
         while self.targets.iter().any(is_busy) {
             let Ok(Some(done)) = timeout_at(until, self.done.recv()).await else {
@@ -321,19 +321,20 @@ impl Targets for Watch {
             pidfd,
             without_runtime,
         } = self.planner.target(candidate, id, index, hooks)?;
-        let (windowed, always) = signals::plan::divide(&plan.probes);
+        let probes = signals::plan::divide(&plan.probes);
         self.governor
-            .start(&mut watched, windowed)
+            .start(&mut watched, &probes)
             .context("cannot reset the target's hit counts")?;
         self.targets.take_index();
-        if let Err(error) = self.planes.admit(&mut watched, &plan, &always) {
+        if let Err(error) = self.planes.admit(&mut watched, &plan, &probes.always) {
             self.end(watched, EndReason::AttachFailed);
             return Err(error);
         }
-        if watched.probes.probes.is_empty() {
-            watched.log_if_complete();
-        } else {
-            self.planes.open_probes(&mut watched);
+        watched.log_if_complete();
+        for plane in PROBED {
+            if !watched.plane(plane).probes.is_empty() {
+                self.planes.open_probes(&mut watched, plane);
+            }
         }
         watched.end = Some(exit::report(id, pidfd, self.watch_to_pipeline.clone()));
         self.targets.insert(watched);

@@ -50,7 +50,7 @@ pub struct PendingInterval {
 pub struct PlaneState {
     plane: Plane,
     pub window: Window,
-    /// The probes of plane 2. The others have none here: all targets share the hooks.
+    /// The probes of planes 2 and 2s. The others have none here: all targets share the hooks.
     pub probes: Arc<[Probe]>,
     pub links: Links,
     /// None without a budget: the window stays open.
@@ -69,6 +69,10 @@ pub struct PlaneState {
     /// The target's own CPU time as of the governor's last turn, ns, and what it was when the interval began.
     own_cpu: f64,
     interval_cpu: f64,
+    /// Whether there was a window.
+    was_opened: bool,
+    /// Attempts to attach probes of the sample since all could be.
+    pub attempts: u32,
     /// When the target ended.
     ended: Option<MonoNs>,
     /// Recent cost of one hit, ns; 0 before the first.
@@ -93,7 +97,7 @@ pub enum Bound {
 impl PlaneState {
     /// A plane whose window was not opened yet.
     pub fn new(plane: Plane, probes: Arc<[Probe]>, ledger: Option<Ledger>, now: MonoNs) -> Self {
-        let idle = plane == Plane::Probes && probes.is_empty();
+        let idle = plane.is_probed() && probes.is_empty();
         Self {
             plane,
             window: if idle { Window::None } else { Window::Closed },
@@ -108,6 +112,8 @@ impl PlaneState {
             interval_start: now,
             own_cpu: 0.0,
             interval_cpu: 0.0,
+            was_opened: false,
+            attempts: 0,
             ended: None,
             cost_per_hit: 0.0,
             cuts: 0,
@@ -236,7 +242,18 @@ impl PlaneState {
             self.interval_start = now;
             self.interval_cpu = self.own_cpu;
         }
+        self.was_opened = true;
         self.window = Window::Open { since: now };
+    }
+
+    /// Whether there was a window.
+    pub(super) fn was_opened(&self) -> bool {
+        self.was_opened
+    }
+
+    /// Whether there was one, or there is nothing to open it for.
+    pub(super) fn is_complete(&self) -> bool {
+        self.was_opened || self.window == Window::None
     }
 
     /// The window is closed.

@@ -37,6 +37,8 @@ pub struct Watched {
     pub known: agent_common::target::Target,
     /// Plane 1a: the kernel's hooks on sockets.
     pub sockets: PlaneState,
+    /// Plane 2s: the probe of the runtime's own sample.
+    pub sample: PlaneState,
     /// Plane 1b: the kernel's hooks on threads.
     pub threads: PlaneState,
     /// What windows of other targets' hooks may cost it; None without a budget.
@@ -82,6 +84,7 @@ impl Watched {
             },
             known: agent_common::target::Target::default(),
             sockets: PlaneState::new(Plane::Sockets, Arc::from([]), None, since),
+            sample: PlaneState::new(Plane::Sample, Arc::from([]), None, since),
             threads: PlaneState::new(Plane::Threads, Arc::from([]), None, since),
             bystander: None,
             probes: PlaneState::new(Plane::Probes, Arc::from([]), None, since),
@@ -101,6 +104,7 @@ impl Watched {
     pub fn plane(&self, plane: Plane) -> &PlaneState {
         match plane {
             Plane::Sockets => &self.sockets,
+            Plane::Sample => &self.sample,
             Plane::Threads => &self.threads,
             Plane::Probes => &self.probes,
         }
@@ -109,6 +113,7 @@ impl Watched {
     pub fn plane_mut(&mut self, plane: Plane) -> &mut PlaneState {
         match plane {
             Plane::Sockets => &mut self.sockets,
+            Plane::Sample => &mut self.sample,
             Plane::Threads => &mut self.threads,
             Plane::Probes => &mut self.probes,
         }
@@ -161,15 +166,6 @@ impl Watched {
         }
     }
 
-    /// Since when the last window of a plane sees what happens, CLOCK_MONOTONIC, ns; 0 before the first.
-    pub(super) fn since(&self, plane: Plane) -> u64 {
-        match plane {
-            Plane::Sockets => self.known.sockets_since,
-            Plane::Threads => self.known.threads_since,
-            Plane::Probes => self.known.probes_since,
-        }
-    }
-
     /// Whether a window of any plane is open.
     pub(super) fn has_open_window(&self) -> bool {
         self.planes().iter().any(|plane_state| plane_state.window.is_open())
@@ -177,23 +173,21 @@ impl Watched {
 
     /// The plane that a signal depends on; None for what is always on.
     pub fn plane_of(&self, signal: &str) -> Option<&PlaneState> {
-        if self.probes.probes.iter().any(|probe| probe.signal == signal) {
-            return Some(&self.probes);
-        }
-        signals::hooked_plane(signal).map(|plane| self.plane(plane))
+        let has = |plane_state: &&PlaneState| plane_state.probes.iter().any(|probe| probe.signal == signal);
+        let probed = self.planes().into_iter().find(has);
+        probed.or_else(|| signals::hooked_plane(signal).map(|plane| self.plane(plane)))
     }
 
     /// Logs that the target is observed, when all planes were opened for the first time.
     pub(super) fn log_if_complete(&self) {
-        let probes = self.probes.probes.is_empty() || self.known.probes_since != 0;
-        if !probes || self.known.sockets_since == 0 || self.known.threads_since == 0 {
+        if self.planes().iter().any(|plane_state| !plane_state.is_complete()) {
             return;
         }
         info!(
             "watching {} (pid {}): {} probes",
             self.target.resource.get("service.name").unwrap_or_default(),
             self.target.process.pid,
-            self.always.links.len() + self.probes.links.len()
+            self.always.links.len() + self.sample.links.len() + self.probes.links.len()
         );
     }
 }

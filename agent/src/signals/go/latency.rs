@@ -34,7 +34,6 @@ pub const NAME: &str = "go.latency";
 pub const SIGNAL: Signal = Signal {
     probes: &[HitKind::GoLatency],
     series: &[Series::GoLatency, Series::GoResumed],
-    always: true,
     events: &[EventKind::of::<SlowStart>()],
     summary: Some(summary),
     check: Some(Check {

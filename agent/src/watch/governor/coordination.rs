@@ -32,8 +32,8 @@ pub(super) fn coordinate_hooks(
     now: MonoNs,
 ) -> Decision {
     let other = blocking.iter().find(|pid| **pid != watched.target.process.pid).copied();
-    let is_first = watched.since(plane) == 0;
     let hooks = watched.plane_mut(plane);
+    let is_first = !hooks.was_opened();
     let is_long_enough = |since: MonoNs| u128::from(now.0.saturating_sub(since.0)) >= MIN_HOOKS_WINDOW.as_nanos();
     match (own, hooks.window, other) {
         (Decision::Open, _, Some(_)) if !is_first => {

@@ -59,14 +59,15 @@ pub(super) fn decide(
     if let Some(bystander) = &mut watched.bystander {
         let mut for_whom = Attached::No;
         for (plane, attached) in HOOKED.into_iter().zip(attached) {
-            let window = match plane {
-                Plane::Sockets => watched.sockets.window,
-                _ => watched.threads.window,
-            };
             if !attached {
                 continue;
             }
-            if !window.is_open_or_changing() {
+            let of_plane = if plane == Plane::Sockets {
+                &watched.sockets
+            } else {
+                &watched.threads
+            };
+            if !of_plane.window.is_open_or_changing() {
                 for_whom = Attached::Others;
             } else if for_whom == Attached::No {
                 for_whom = Attached::Own;

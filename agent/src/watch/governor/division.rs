@@ -47,10 +47,15 @@ impl Governor {
         )
     }
 
-    /// Gives a target's hooks on sockets what they may cost, whether they always count or in windows.
-    pub(super) fn limit_sockets(&self, watched: &mut Watched) {
-        if let (Some(limits), Some(ledger)) = (self.limits_of(watched), &mut watched.sockets.ledger) {
-            ledger.set_limits(limits.of_sockets(ledger.full(), ledger.load()));
+    /// Gives a target's hooks on sockets, and its sample, what they may cost, whether they always count or in windows.
+    pub(super) fn limit_first(&self, watched: &mut Watched) {
+        let Some(limits) = self.limits_of(watched) else { return };
+        let mut before = 0.0;
+        for plane in [Plane::Sockets, Plane::Sample] {
+            if let Some(ledger) = &mut watched.plane_mut(plane).ledger {
+                ledger.set_limits(limits.of_first(plane, ledger.full(), before, ledger.load()));
+                before += ledger.recent();
+            }
         }
     }
 

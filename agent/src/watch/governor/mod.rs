@@ -8,12 +8,12 @@ use aya::maps::MapError;
 
 use super::{Failures, PendingInterval, PlaneState, Planes, TargetTable, Watched, Window, planes::HOOKED};
 use crate::{
-    attach::plan,
     budget::{Bystander, Decision, Ledger, Limits, Plane},
     capacity::{Capacity, Host},
     clock,
     model::MonoNs,
     overhead::Meter,
+    signals::plan::PlannedProbes,
 };
 use coordination::{blocking_pids, coordinate_hooks, waits_for_threads};
 use decision::{Decisions, Share};
@@ -61,8 +61,8 @@ impl Governor {
         }
     }
 
-    /// Opens the accounts of a new target, whose windows attach `probes`.
-    pub(super) fn start(&mut self, watched: &mut Watched, probes: Vec<plan::Probe>) -> Result<(), MapError> {
+    /// Opens the accounts of a new target, whose windows attach these `probes`.
+    pub(super) fn start(&mut self, watched: &mut Watched, probes: &PlannedProbes) -> Result<(), MapError> {
         self.meter.clear(watched.known.index)?;
         let (since, seed) = (watched.target.since, u64::from(watched.target.id));
         watched.capacity = Capacity::of(watched.target.process.pid);
@@ -70,8 +70,10 @@ impl Governor {
         let ledger = |plane, shortest| limits.map(|limits| Ledger::new(limits.of(plane, reserved), shortest, seed));
         let hooks = |plane| PlaneState::new(plane, [].into(), ledger(plane, MIN_HOOKS_WINDOW), since);
         (watched.sockets, watched.threads) = (hooks(Plane::Sockets), hooks(Plane::Threads));
-        let of_probes = ledger(Plane::Probes, MIN_PROBES_WINDOW);
-        watched.probes = PlaneState::new(Plane::Probes, probes.into(), of_probes, since);
+        let probed =
+            |plane, probes: &[_]| PlaneState::new(plane, probes.into(), ledger(plane, MIN_PROBES_WINDOW), since);
+        watched.sample = probed(Plane::Sample, &probes.sample);
+        watched.probes = probed(Plane::Probes, &probes.windowed);
         watched.bystander = limits.map(|limits| Bystander::new(limits, MIN_HOOKS_WINDOW, seed));
         watched.overhead.updated = since;
         watched.overhead.cpu_clock = watched.target.process.cpu_time().unwrap_or_default();
@@ -117,7 +119,7 @@ impl Governor {
                     continue;
                 }
             };
-            self.limit_sockets(watched);
+            self.limit_first(watched);
             let (busy, tail) = self.tail(watched);
             let share = Share {
                 scale: self.budget_scale * scales.get(&watched.target.id).copied().unwrap_or(1.0),
@@ -180,6 +182,14 @@ fn apply(
             Decision::Close => pending.extend(planes.close_hooks(watched, plane)),
         }
     }
+    match decisions[Plane::Sample as usize] {
+        _ if planes.cut(watched, Plane::Sample).is_some() || is_sample_retry_due(watched, now) => {
+            pending.extend(planes.close_probes(watched, Plane::Sample));
+        }
+        Decision::Open => planes.open_probes(watched, Plane::Sample),
+        Decision::Close => pending.extend(planes.close_probes(watched, Plane::Sample)),
+        Decision::Stay => {}
+    }
     let retry = is_retry_due(watched, now);
     let ends = retry && watched.probes.window.is_open() || planes.cut(watched, Plane::Probes).is_some();
     let probes = if ends {
@@ -193,7 +203,7 @@ fn apply(
     match probes {
         Decision::Open => {
             if !waits_for_threads(watched, now) {
-                planes.open_probes(watched);
+                planes.open_probes(watched, Plane::Probes);
             }
         }
         Decision::Stay => {
@@ -201,7 +211,7 @@ fn apply(
                 planes.retry_always(watched);
             }
         }
-        Decision::Close => pending.extend(planes.close_probes(watched)),
+        Decision::Close => pending.extend(planes.close_probes(watched, Plane::Probes)),
     }
     pending.into_iter()
 }
@@ -218,6 +228,15 @@ fn is_retry_due(watched: &Watched, now: MonoNs) -> bool {
     // The attempts become rarer: if a window closes for one, nothing is seen meanwhile.
     let wait = RETRY << watched.always.attempts.min(RETRY_DOUBLINGS);
     has_failures && now.0.saturating_sub(watched.always.last_attempt.0) >= wait
+}
+
+/// The same for the sample, whose window stays open otherwise.
+fn is_sample_retry_due(watched: &Watched, now: MonoNs) -> bool {
+    let wait = RETRY << watched.sample.attempts.min(RETRY_DOUBLINGS);
+    match watched.sample.window {
+        Window::Open { since } => !watched.failures.sample.is_empty() && now.0.saturating_sub(since.0) >= wait,
+        _ => false,
+    }
 }
 
 fn has_young_window(watched: &Watched, now: MonoNs) -> bool {

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::task::JoinHandle;
 
+use crate::budget::Plane;
+
 /// How long new probes wait at most.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -15,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Detaching {
     /// Tasks that detach, by pid, and when the last was added.
     tasks: HashMap<u32, (Instant, Vec<JoinHandle<()>>)>,
-    /// Changes that ran when their target ended, by target id: the pid, and when that was.
-    changes: HashMap<u32, (u32, Instant)>,
+    /// Changes that ran when their target ended, by target id and plane: the pid, and when that was.
+    changes: HashMap<(u32, Plane), (u32, Instant)>,
 }
 
 impl Detaching {
@@ -28,14 +30,14 @@ impl Detaching {
         tasks.push(task);
     }
 
-    /// A change of probes runs while their target ends: it may still attach some.
-    pub(super) fn add_change(&mut self, target_id: u32, pid: u32) {
-        self.changes.insert(target_id, (pid, Instant::now()));
+    /// A change of a plane's probes runs while their target ends: it may still attach some.
+    pub(super) fn add_change(&mut self, target_id: u32, plane: Plane, pid: u32) {
+        self.changes.insert((target_id, plane), (pid, Instant::now()));
     }
 
     /// That change is finished. Returns the pid, if it was added.
-    pub(super) fn remove_change(&mut self, target_id: u32) -> Option<u32> {
-        self.changes.remove(&target_id).map(|(pid, _)| pid)
+    pub(super) fn remove_change(&mut self, change: (u32, Plane)) -> Option<u32> {
+        self.changes.remove(&change).map(|(pid, _)| pid)
     }
 
     /// Whether probes of a process are still being detached.
@@ -70,12 +72,14 @@ mod tests {
         while detaching.has(11) {
             tokio::task::yield_now().await;
         }
-        detaching.add_change(7, 11);
-        assert!(detaching.has(11));
-        assert_eq!(
-            (detaching.remove_change(7), detaching.remove_change(7)),
-            (Some(11), None)
-        );
+        for plane in [Plane::Sample, Plane::Probes] {
+            detaching.add_change(7, plane, 11);
+        }
+        for plane in [Plane::Sample, Plane::Probes] {
+            assert!(detaching.has(11));
+            let removed = [(); 2].map(|()| detaching.remove_change((7, plane)));
+            assert_eq!(removed, [Some(11), None]);
+        }
         assert!(!detaching.has(11));
     }
 }

@@ -27,7 +27,7 @@ impl Planes {
 
     fn open_attached_hooks(&mut self, watched: &mut Watched, plane: Plane) {
         let now = clock::now();
-        let is_first = watched.since(plane) == 0;
+        let is_first = !watched.plane(plane).was_opened();
         self.set_since(watched, plane, now);
         self.open(watched, plane, is_first, now);
         if is_first {
@@ -100,12 +100,12 @@ impl Planes {
         failures
     }
 
-    /// The hooks of a plane; None of the plane of probes, which has none.
+    /// The hooks of a plane; None of a plane of probes, which has none.
     pub(super) fn hooks_of(&self, plane: Plane) -> Option<&Hooks> {
         match plane {
             Plane::Sockets => Some(&self.sockets),
             Plane::Threads => Some(&self.threads),
-            Plane::Probes => None,
+            Plane::Sample | Plane::Probes => None,
         }
     }
 
@@ -113,7 +113,7 @@ impl Planes {
         match plane {
             Plane::Sockets => Some(&mut self.sockets),
             Plane::Threads => Some(&mut self.threads),
-            Plane::Probes => None,
+            Plane::Sample | Plane::Probes => None,
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
     signals,
 };
 use detaching::Detaching;
-pub(super) use hooks::HOOKED;
+pub(super) use {hooks::HOOKED, probes::PROBED};
 
 mod detaching;
 mod hooks;
@@ -116,14 +116,17 @@ impl Planes {
         let outcome = self.maps.dismiss(pid);
         self.note(outcome);
         self.release_hooks(id);
-        for links in [&mut watched.always.links, &mut watched.probes.links] {
-            let task = self.windows.detach(std::mem::take(links));
-            if reason != EndReason::Exited {
-                self.detaching.add(pid, task);
-            }
+        let tasks = self.detach_all(watched);
+        if reason == EndReason::Exited {
+            return;
         }
-        if reason != EndReason::Exited && watched.probes.window == Window::Busy {
-            self.detaching.add_change(id, pid);
+        for task in tasks {
+            self.detaching.add(pid, task);
+        }
+        for plane in PROBED {
+            if watched.plane(plane).window == Window::Busy {
+                self.detaching.add_change(id, plane, pid);
+            }
         }
     }
 
@@ -145,14 +148,22 @@ impl Planes {
     /// Takes over a finished change.
     pub(super) fn on_done(&mut self, targets: &mut TargetTable, done: Done) {
         match done {
-            Done::Probes { target_id, change } => self.on_probes_done(targets, target_id, change),
+            Done::Probes {
+                target_id,
+                plane,
+                change,
+            } => self.on_probes_done(targets, target_id, plane, change),
             Done::Hooks { plane, hooks } => self.on_hooks_done(targets, plane, hooks),
         }
     }
 
-    /// Detaches all probes of a target at the end of a run.
-    pub(super) fn detach_all(&self, watched: &mut Watched) -> [JoinHandle<()>; 2] {
-        [&mut watched.always.links, &mut watched.probes.links].map(|links| self.windows.detach(std::mem::take(links)))
+    /// Detaches all probes of a target.
+    pub(super) fn detach_all(&self, watched: &mut Watched) -> [JoinHandle<()>; 3] {
+        let Watched {
+            always, sample, probes, ..
+        } = watched;
+        [&mut always.links, &mut sample.links, &mut probes.links]
+            .map(|links| self.windows.detach(std::mem::take(links)))
     }
 
     /// When the kernel programs ended the window of a plane, because its allowance was used up.

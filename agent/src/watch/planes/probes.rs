@@ -1,4 +1,4 @@
-//! Windows of plane 2, the probes of goroutines and tasks.
+//! Windows of planes that have probes: plane 2, those of goroutines and tasks, and plane 2s, that of the runtime's own sample.
 
 use log::debug;
 
@@ -15,14 +15,22 @@ use crate::{
     watch::{PendingInterval, TargetTable, Watched, Window},
 };
 
+/// The planes of probes.
+pub(in crate::watch) const PROBED: [Plane; 2] = [Plane::Sample, Plane::Probes];
+
 impl Planes {
-    /// Opens a window: attaches its probes, and those that are always attached and could not be before.
-    pub(in crate::watch) fn open_probes(&mut self, watched: &mut Watched) {
+    /// Opens a window of a plane of probes: attaches them, and with those of plane 2 those that are always attached and could not be before.
+    pub(in crate::watch) fn open_probes(&mut self, watched: &mut Watched, plane: Plane) {
         watched.capacity = Capacity::of(watched.target.process.pid);
-        watched.probes.window = Window::Busy;
-        let (probes, missing) = (watched.probes.probes.clone(), watched.always.missing.clone());
+        watched.plane_mut(plane).window = Window::Busy;
+        let probes = watched.plane(plane).probes.clone();
+        let missing = if plane == Plane::Probes {
+            watched.always.missing.clone()
+        } else {
+            Vec::new()
+        };
         self.windows
-            .open(watched.target.id, watched.loaded_exe(), probes, missing);
+            .open(watched.target.id, plane, watched.loaded_exe(), probes, missing);
     }
 
     /// Tries to attach probes that are always attached and could not be before, while no window is open.
@@ -32,20 +40,23 @@ impl Planes {
         self.windows.retry(watched.target.id, watched.loaded_exe(), missing);
     }
 
-    /// Closes the window, and detaches its probes.
-    pub(in crate::watch) fn close_probes(&mut self, watched: &mut Watched) -> Option<PendingInterval> {
-        let pending = self.close(watched, Plane::Probes);
-        watched.probes.window = Window::Busy;
-        let links = std::mem::take(&mut watched.probes.links);
-        self.windows.close(watched.target.id, links);
+    /// Closes the window of a plane of probes, and detaches them.
+    pub(in crate::watch) fn close_probes(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
+        let pending = self.close(watched, plane);
+        let plane_state = watched.plane_mut(plane);
+        plane_state.window = Window::Busy;
+        let links = std::mem::take(&mut plane_state.links);
+        self.windows.close(watched.target.id, plane, links);
         pending
     }
 
     /// Takes over a finished change of a target's probes.
-    pub(super) fn on_probes_done(&mut self, targets: &mut TargetTable, target_id: u32, change: Change) {
+    pub(super) fn on_probes_done(&mut self, targets: &mut TargetTable, target_id: u32, plane: Plane, change: Change) {
         match (targets.active(target_id), change) {
-            (Some(watched), Change::Opened { outcome, always }) => self.on_probes_attached(watched, outcome, always),
-            (Some(watched), Change::Closed) => watched.probes.closed(),
+            (Some(watched), Change::Opened { outcome, always }) => {
+                self.on_probes_attached(watched, plane, outcome, always);
+            }
+            (Some(watched), Change::Closed) => watched.plane_mut(plane).closed(),
             (Some(watched), Change::Retried { always }) => {
                 watched.add_always(always);
                 watched.probes.window = if watched.probes.probes.is_empty() {
@@ -56,18 +67,18 @@ impl Planes {
             }
             // The target ended before that; its process may live on.
             (None, Change::Opened { outcome, always }) => {
-                self.detach_from_ended(target_id, [outcome.links, always.links]);
+                self.detach_from_ended((target_id, plane), [outcome.links, always.links]);
             }
-            (None, Change::Retried { always }) => self.detach_from_ended(target_id, [always.links]),
+            (None, Change::Retried { always }) => self.detach_from_ended((target_id, plane), [always.links]),
             (None, Change::Closed) => {
-                self.detaching.remove_change(target_id);
+                self.detaching.remove_change((target_id, plane));
             }
         }
     }
 
-    /// Detaches probes that were attached after their target ended.
-    fn detach_from_ended<const N: usize>(&mut self, target_id: u32, links: [Links; N]) {
-        let pid = self.detaching.remove_change(target_id);
+    /// Detaches probes that were attached by a change after its target ended.
+    fn detach_from_ended<const N: usize>(&mut self, change: (u32, Plane), links: [Links; N]) {
+        let pid = self.detaching.remove_change(change);
         for links in links {
             let task = self.windows.detach(links);
             if let Some(pid) = pid {
@@ -76,21 +87,31 @@ impl Planes {
         }
     }
 
-    fn on_probes_attached(&mut self, watched: &mut Watched, outcome: Outcome, always: Outcome) {
-        let is_first = watched.known.probes_since == 0;
+    fn on_probes_attached(&mut self, watched: &mut Watched, plane: Plane, outcome: Outcome, always: Outcome) {
+        let is_first = !watched.plane(plane).was_opened();
         let has_ended = !outcome.failures.is_empty() && !watched.target.process.is_alive();
+        let plane_state = watched.plane_mut(plane);
+        plane_state.links = outcome.links;
         if has_ended {
             debug!("process {} ended while it was attached", watched.target.process.pid);
-        } else {
+        } else if plane == Plane::Probes {
             let lost = self.update_types(watched, &outcome.missing);
             let failures = outcome.failures.into_iter().chain(lost).collect();
             watched.set_failures(|failures| &mut failures.probes, failures);
             watched.add_always(always);
+        } else {
+            plane_state.attempts = if outcome.failures.is_empty() {
+                0
+            } else {
+                plane_state.attempts + 1
+            };
+            watched.set_failures(|failures| &mut failures.sample, outcome.failures);
         }
         let now = clock::now();
-        watched.probes.links = outcome.links;
-        watched.known.probes_since = now.0;
-        self.open(watched, Plane::Probes, is_first, now);
+        if plane == Plane::Probes {
+            watched.known.probes_since = now.0;
+        }
+        self.open(watched, plane, is_first, now);
         if is_first && !has_ended {
             watched.log_if_complete();
         }
