@@ -33,6 +33,10 @@ pub enum Command {
     Doctor(TargetArgs),
     /// Attach every program to the given processes and check that events arrive
     Selftest(SelftestArgs),
+    /// Print the stacks of all goroutines of a Go process, which is not stopped
+    Goroutines(GoroutinesArgs),
+    /// Sample where the goroutines of a Go process wait, and write a pprof file and a flame graph
+    Profile(ProfileArgs),
 }
 
 /// Which processes to watch; without any, every Go or tokio process that can be recognised.
@@ -147,6 +151,41 @@ pub struct SelftestArgs {
     /// How long to wait for events
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GoroutinesArgs {
+    /// Process whose goroutines are printed
+    #[arg(long, value_name = "PID", env = "WHYWAIT_PID")]
+    pub pid: u32,
+    /// Print each stack once, with how many goroutines have it, most first
+    #[arg(long)]
+    pub grouped: bool,
+    /// Print the runtime's own goroutines and frames too
+    #[arg(long)]
+    pub system: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ProfileArgs {
+    /// Process whose goroutines are sampled
+    #[arg(long, value_name = "PID", env = "WHYWAIT_PID")]
+    pub pid: u32,
+    /// How long to sample
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Write the profile to this file, and a flame graph beside it, with the ending .svg
+    #[arg(long, value_name = "FILE", default_value = "whywait.pb.gz")]
+    pub out: PathBuf,
+    /// Look at most so many times a second
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: u32,
+    /// Limit the agent's own CPU time to this share of one core
+    #[arg(long, value_name = "SHARE", env = "WHYWAIT_LIMIT_CPU", default_value = "5%", value_parser = parse_share)]
+    pub limit_cpu: Share,
+    /// Sample the runtime's own goroutines too
+    #[arg(long)]
+    pub system: bool,
 }
 
 impl TargetArgs {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::{
     cli::{Cli, Command},
-    commands::{doctor, replay, selftest},
+    commands::{doctor, goroutines, profile, replay, selftest},
     exit::{Exit, exit_of},
     pipeline,
     surface::output,
@@ -71,5 +71,7 @@ async fn run(command: &Command, aside: &Handle) -> anyhow::Result<Exit> {
         Command::Replay(args) => replay::run(&args.file, pipeline::export_config(&args.export)?, aside).await,
         Command::Doctor(args) => doctor::run(args),
         Command::Selftest(args) => selftest::run(args).await,
+        Command::Goroutines(args) => goroutines::run(args),
+        Command::Profile(args) => profile::run(args),
     }
 }

@@ -2,5 +2,8 @@
 //! or of a recording, prints what it finds, and returns the exit code of the process.
 
 pub mod doctor;
+pub mod goroutines;
+pub mod profile;
 pub mod replay;
 pub mod selftest;
+mod stacks;

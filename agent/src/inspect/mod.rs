@@ -36,7 +36,7 @@ pub use go::histogram::{HistogramBuckets, TimeHistogramOffsets};
 pub use go::hooks::GoHook;
 pub use go::layouts::{GoFields, OffsetsSource};
 pub use go::offsets::*;
-pub use go::pclntab::{Frame, GoSymbolizer};
+pub use go::pclntab::{CodeAt, Frame, GoSymbolizer, InlinedFrame};
 pub use go::tls::{TlsG, TlsProof};
 pub use go::{GO_SUPPORTED, GoImage};
 pub use image::{Image, ProcessRuntime};

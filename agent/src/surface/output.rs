@@ -61,6 +61,17 @@ impl Picture {
         let _ = self.line.write_fmt(parts);
         let _ = writeln!(self.text, "{}", Shown(&self.line));
     }
+
+    /// A line of fields, with a tab between each two.
+    pub fn fields(&mut self, fields: &[&dyn fmt::Display]) {
+        for (at, field) in fields.iter().enumerate() {
+            self.line.clear();
+            let _ = write!(self.line, "{field}");
+            let tab = if at > 0 { "\t" } else { "" };
+            let _ = write!(self.text, "{tab}{}", Shown(&self.line));
+        }
+        self.text.push('\n');
+    }
 }
 
 /// How standard output is: [`OPEN`], [`CLOSED`], [`BROKEN`].
@@ -76,8 +87,16 @@ pub fn line(parts: fmt::Arguments<'_>) {
     if STATE.load(Relaxed) != OPEN {
         return;
     }
-    let mut picture = Picture::default();
-    picture.line(parts);
+    let mut one = Picture::default();
+    one.line(parts);
+    picture(&one);
+}
+
+/// Prints many lines at once; false where nobody reads them any more, or they cannot be written.
+pub fn picture(picture: &Picture) -> bool {
+    if STATE.load(Relaxed) != OPEN {
+        return false;
+    }
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(picture.text.as_bytes()).and_then(|()| out.flush()) {
         drop(out);
@@ -86,7 +105,9 @@ pub fn line(parts: fmt::Arguments<'_>) {
         if !closed {
             log::error!("cannot write to standard output: {error}");
         }
+        return false;
     }
+    true
 }
 
 /// Whether something that was to be printed was not, other than for want of a reader.

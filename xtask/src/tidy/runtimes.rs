@@ -17,6 +17,7 @@ const OWN: &[(&str, &[&str])] = &[
         &[
             "inspect/go/",
             "inspect/mod.rs",
+            "commands/stacks.rs",
             "runtime/go/",
             "signals/go/",
             "signals/runtimes.rs",
@@ -57,10 +58,24 @@ const OTHERS: &[(&str, &str)] = &[
         "attach/plan.rs",
         "a plan has what the kernel side's Target has: a part of each runtime",
     ),
+    ("cli.rs", "the arguments of `whywait goroutines`"),
     (
         "collect.rs",
         "GC cycles have a limit of their own within that of all spans",
     ),
+    ("commands/goroutines.rs", "prints the stacks of goroutines"),
+    ("commands/mod.rs", "declares the commands, one of which is `goroutines`"),
+    ("commands/profile.rs", "samples the stacks of goroutines"),
+    (
+        "commands/profile/flame.rs",
+        "hides the functions that Go's runtime hides",
+    ),
+    (
+        "commands/profile/pprof.rs",
+        "has the number of goroutines of each stack",
+    ),
+    ("commands/profile/sum.rs", "adds up the stacks of goroutines"),
+    ("commands/stacks.rs", "opens a Go process"),
     (
         "export/otlp/http.rs",
         "hyper's executor for the async runtime of the agent itself",
@@ -78,6 +93,7 @@ const OTHERS: &[(&str, &str)] = &[
         "recording/write.rs",
         "names in the target's code, as its symbols have them",
     ),
+    ("main.rs", "runs the commands, one of which is `goroutines`"),
     ("runtime/mod.rs", "declares the modules"),
     ("signals/mod.rs", "rows of signals"),
     ("signals/net/mod.rs", "who sent or read: a goroutine or a task"),

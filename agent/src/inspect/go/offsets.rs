@@ -67,6 +67,18 @@ offsets! {
         sched_sp: "sched.sp",
         /// Frame pointer there.
         sched_bp: "sched.bp",
+        /// Return address of a function without a frame there, on arm64.
+        sched_lr: "sched.lr",
+        /// Bounds of its stack.
+        stack_lo: "stack.lo",
+        stack_hi: "stack.hi",
+        /// Stack pointer and PC with which it is in a system call; 0 when it is in none.
+        syscallsp: "syscallsp",
+        syscallpc: "syscallpc",
+        /// How often it stopped running so far; 8 bits.
+        tracking_seq: "trackingSeq",
+        /// The M that it is bound to (runtime.LockOSThread); 0 if none.
+        lockedm: "lockedm",
     }
     maybe {
         /// goid of the goroutine that created it (since go1.21).

@@ -3,6 +3,7 @@
 //! Format: go1.26, src/runtime/symtab.go (`pcHeader`, `_func`, `funcline1`, `pcvalue`) and src/debug/gosym/pclntab.go. The
 //! two magics in range differ in nothing read here: 0xfffffff0 (go1.18, 1.19) and 0xfffffff1 (go1.20 on).
 
+mod code;
 mod place;
 #[cfg(test)]
 mod sample;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::super::source::{Bytes, Windows};
+pub use code::{CodeAt, InlinedFrame};
 pub(super) use place::read;
 
 /// A place in the source.
@@ -35,6 +37,8 @@ pub struct GoSymbolizer {
     header: Header,
     /// Where in the file go:func.* is: what functions' data is relative to. None where it is not known.
     data: Option<u64>,
+    /// abi.FuncIDWrapper of the toolchain.
+    wrapper: u8,
 }
 
 /// What the table's header says; places are bytes from the table's begin.
@@ -196,17 +200,7 @@ impl Table<'_> {
     /// The function that the one at `vaddr` wraps. What is said must be a function's first byte.
     fn wrapped(&self, vaddr: u64) -> Option<u64> {
         let func = self.func(self.find(self.symbols.offset(vaddr)?)?)?;
-        let size = self.header.form.size();
-        let counted = self.file.byte(self.at(func.0.checked_add(size - 1)?)?)?;
-        if u64::from(counted) <= WRAP_INFO {
-            return None;
-        }
-        let data = u64::from(self.field(func, 7)?).checked_add(WRAP_INFO)?;
-        let offset = self.word(func.0.checked_add(size)?.checked_add(data * 4)?)?;
-        if offset == u32::MAX {
-            return None;
-        }
-        let wrapped = self.file.word(self.symbols.data?.checked_add(offset.into())?)?;
+        let wrapped = self.file.word(self.func_data(func, WRAP_INFO)?)?;
         let is_one = self.entry(self.find(wrapped)?)? == wrapped;
         is_one.then(|| self.symbols.text.checked_add(wrapped.into()))?
     }

@@ -44,6 +44,7 @@ fn pclntab_in(section: &str, bytes: &[u8]) {
     let text = address_of(&file, ".text");
     for at in (text..text + CODE).step_by(64 << 10).chain(text..text + 64) {
         let _ = (symbols.lookup(&file, at), symbols.function_range(&file, at));
+        let _ = (symbols.code_at(&file, at), symbols.inlined(&file, at));
     }
 }
 

@@ -4,8 +4,11 @@
 mod cgo;
 mod gc;
 mod goal;
+mod places;
 mod proof;
+mod stack;
 mod threads;
+mod unwind;
 mod walk;
 
 use std::io;
@@ -17,8 +20,11 @@ use crate::{
 
 pub use gc::Between;
 pub use goal::{bounded, gogc};
+pub use places::{Places, StackFrame, is_shown};
 pub use proof::ProofError;
+pub use stack::{Goroutine, Looked, Unwinder};
 pub use threads::Threads;
+pub use unwind::{NoStack, Stack, StackPc};
 pub use walk::{Seen, State, Walk};
 
 /// Reads one process' runtime.

@@ -109,10 +109,23 @@ impl GoRuntime {
 
     /// The entries of allgs from `from` on. The array may be replaced by a longer one while it is read, and the old one's memory
     /// be used for other things; None when it was at each try.
-    fn entries(&self, allgs: u64, from: u64, count: u64) -> io::Result<Option<Vec<u64>>> {
+    pub(super) fn entries(&self, allgs: u64, from: u64, count: u64) -> io::Result<Option<Vec<u64>>> {
         for _ in 0..TRIES {
             let array = self.memory.word(allgs)?;
             let entries = self.memory.words(array.wrapping_add(from * 8), count as usize);
+            if self.memory.word(allgs)? == array {
+                return entries.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Some entries of allgs, in the same way.
+    pub(super) fn picked(&self, allgs: u64, picked: &[u64]) -> io::Result<Option<Vec<u64>>> {
+        for _ in 0..TRIES {
+            let array = self.memory.word(allgs)?;
+            let read = |at: &u64| self.memory.word(array.wrapping_add(at * 8));
+            let entries: io::Result<Vec<u64>> = picked.iter().map(read).collect();
             if self.memory.word(allgs)? == array {
                 return entries.map(Some);
             }
@@ -149,7 +162,7 @@ impl GoRuntime {
     }
 
     /// Bytes of a g from its begin to the last field that is read.
-    fn extent(&self) -> u64 {
+    pub(super) fn extent(&self) -> u64 {
         let g = &self.offsets.g;
         let fields = [&g.goid, &g.gopc, &g.startpc, &g.waitreason, &g.atomicstatus, &g.m];
         fields
@@ -160,7 +173,7 @@ impl GoRuntime {
     }
 
     /// A goroutine, and the M that it runs on.
-    fn seen(&self, g: &[u8]) -> Option<(Seen, u64)> {
+    pub(super) fn seen(&self, g: &[u8]) -> Option<(Seen, u64)> {
         let offsets = &self.offsets.g;
         let word = |field: &crate::inspect::FieldLoc| {
             let mut word = [0; 8];

@@ -13,8 +13,11 @@ impl GoOffsets {
     pub(super) fn check(&self) -> Result<(), InspectError> {
         let refused = |root: &str, path: &str| Err(missing(root, path));
         let (g, stats) = (&self.g, &self.heap_stats);
-        let of_g = [g.goid, g.gopc, g.startpc, g.waitreason, g.atomicstatus, g.m];
-        if of_g.iter().any(|field| field.offset + field.size > MAX_G) {
+        let of_look = [g.goid, g.gopc, g.startpc, g.waitreason, g.atomicstatus, g.m];
+        let of_stack = [g.sched_pc, g.sched_sp, g.sched_lr, g.stack_lo, g.stack_hi];
+        let beside = [g.syscallsp, g.syscallpc, g.waitsince, g.tracking_seq, g.lockedm];
+        let mut of_g = of_look.iter().chain(&of_stack).chain(&beside).chain(&g.parent_goid);
+        if of_g.any(|field| field.offset + field.size > MAX_G) {
             return refused("runtime.g", "fields within 64 KiB");
         }
         let of_stats = [
@@ -51,6 +54,7 @@ mod tests {
     fn offsets_that_no_runtime_has_are_refused() {
         check(|_| {}, true);
         check(|offsets| offsets.g.goid.offset = 1 << 20, false);
+        check(|offsets| offsets.g.stack_hi.offset = 1 << 20, false);
         check(|offsets| offsets.heap_stats_size = 1 << 40, false);
         check(|offsets| offsets.heap_stats_size = 12, false);
         check(

@@ -7,6 +7,7 @@ use super::super::super::InspectError;
 use super::super::super::elf::Binary;
 use super::super::super::source::Windows;
 use super::super::buildinfo::GoVersion;
+use super::code::wrapper_id;
 use super::{Form, GoSymbolizer, Header};
 
 /// abi.Go118PCLnTabMagic, abi.Go120PCLnTabMagic (go1.26, internal/abi/symtab.go).
@@ -106,6 +107,7 @@ fn placed(binary: &Binary<'_>, version: &GoVersion, vaddr: u64, place: Range<u64
         .into_iter()
         .flatten()
         .find(fits)?;
+    symbolizer.wrapper = wrapper_id(version);
     symbolizer.data = module.and_then(|module| {
         let data = binary.pointer(module.checked_add(gofunc(symbolizer.header.form, version) * 8)?)?;
         binary.file_offset(data)
@@ -165,6 +167,7 @@ pub(super) fn parse(file: &Windows<'_>, place: Range<u64>) -> Option<GoSymbolize
         place: place.start..end,
         text: 0,
         data: None,
+        wrapper: 0,
     })
 }
 

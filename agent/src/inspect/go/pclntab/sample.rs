@@ -20,6 +20,7 @@ impl GoSymbolizer {
             text: 0,
             header,
             data: None,
+            wrapper: 0,
         }
     }
 }
