@@ -31,6 +31,8 @@ pub enum SeenWhen {
     Ready,
     /// If its end does: the value's length does not matter.
     AtEnd,
+    /// As [`Self::Whole`]; the sums are of time in a state, which passes however much work is done.
+    State,
 }
 
 /// Declares every [`Series`] with its number, the plane whose windows it is counted in (None for what is counted whenever it happens), and when a
@@ -92,7 +94,7 @@ series! {
     GoWaiting = 13, Some(Plane::Probes), Whole;
     /// Sums and counts of goroutines' time, ns, by [`crate::go::sched::Spent`] or wait reason; the series' id is
     /// [`crate::go::Layout::origin`] of the function they were started with.
-    GoTime = 14, Some(Plane::Probes), Whole;
+    GoTime = 14, Some(Plane::Probes), State;
     /// Stop of the world, from asking to starting it again, ns; the series' id is the runtime.stwReason.
     GoStop = 15, None, Whole;
     /// Sum and count of mark assists, ns, in category 0; the series' id is as [`Self::GoTime`]'s.
@@ -116,6 +118,8 @@ series! {
     GoLatency = 24, Some(Plane::Sample), AtEnd;
     /// Counter: the same sample's goroutines that continued without having been runnable.
     GoResumed = 25, Some(Plane::Sample), Whole;
+    /// Those of [`Self::ServerRequest`] that ended while a window was open that is not always open; the series' id is 0.
+    RequestInside = 26, Some(Plane::Sockets), Whole;
 }
 
 shared! {

@@ -19,6 +19,8 @@ pub const SOCKETS_OPEN: u32 = 8;
 pub const THREADS_OPEN: u32 = 16;
 /// The probe of plane 2s is attached, and counts. Without it it only counts its hits.
 pub const SAMPLE_OPEN: u32 = 32;
+/// A window is open that is not always open: requests that end now are counted apart too.
+pub const INSIDE: u32 = 64;
 
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
@@ -139,7 +141,7 @@ shared! {
     pub struct Target {
         /// Unique while the agent runs, never reused: map keys have it, so that a reused pid is not mistaken for the old process.
         pub id: u32,
-        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`SOCKETS_OPEN`], [`THREADS_OPEN`], [`SAMPLE_OPEN`].
+        /// [`IS_GO`], [`IS_TOKIO`], [`PROBES_OPEN`], [`SOCKETS_OPEN`], [`THREADS_OPEN`], [`SAMPLE_OPEN`], [`INSIDE`].
         pub flags: u32,
         /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,

@@ -98,6 +98,14 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
             points: vec![watched.target.gauge(reserved, reading.time, Vec::new())],
         });
     }
+    metrics.extend(watched.latency.ratio().map(|ratio| {
+        let mut point = watched.target.gauge(0, reading.time, Vec::new());
+        point.data = PointData::Real(ratio);
+        Metric {
+            def: &defs::LATENCY_RATIO,
+            points: vec![point],
+        }
+    }));
     metrics.retain(|metric| !metric.points.is_empty());
     metrics
 }
@@ -116,7 +124,7 @@ fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
                             .to_owned()
                     }
                     Bound::Tail => format!(
-                        "cores are busy: windows cover {share:.2} % of the time, as more would lengthen the 99th percentile of latency (--budget-p99); counts are scaled"
+                        "windows cover {share:.2} % of the time, as more would lengthen the 99th percentile of latency (--budget-p99); counts are scaled"
                     ),
                     Bound::Neighbour(pid) => format!(
                         "process {pid} also pays for the kernel's hooks in these windows, and its budget covers {share:.1} % of the time; counts are scaled"

@@ -20,7 +20,7 @@ const SHOP_RATE: u32 = 1000;
 const ROUNDS: f64 = 32.0;
 const BUDGET: f64 = 0.03;
 /// How long the agent watches, s.
-const DURATION: f64 = 15.0;
+const DURATION: f64 = 25.0;
 const STOCK: &str = "rust-stock-unstable";
 
 /// A metric's points of one plane, or of all, summed.
@@ -147,7 +147,8 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
         "waits for channels/s of go-shop",
         found,
         asked / 2.0 * (2.0 * ROUNDS + 2.0),
-        0.15,
+        // They come in bursts of a request each, and windows meet some hundred of these.
+        0.25,
     );
 
     // Windows of both planes fall together: only then is it known why what is runnable does not run.

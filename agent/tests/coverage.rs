@@ -39,6 +39,37 @@ fn watched(args: &[&str]) -> Output {
     agent.stop()
 }
 
+/// At these rates sockets cost less than the default budget: no window hides a request, and nothing is scaled.
+#[test]
+fn every_request_is_counted_under_the_default_budget() {
+    if !privileged() {
+        return;
+    }
+    let (shop, stock) = (shop(None, &[]), stock(false));
+    let pids = format!("{},{}", shop.pid(), stock.pid());
+    let agent = Agent::run(&["--pid", &pids], 2);
+    let loads = [(shop.url("/item?id={n}"), 20), (stock.url("/stock/{n}"), 1000)]
+        .map(|(url, rate)| Load::start(&[url], rate, 0, 2));
+    thread::sleep(Duration::from_secs(8));
+    let sent = loads.map(Load::stop);
+    // The programs of the last answers.
+    thread::sleep(Duration::from_millis(200));
+    let output = agent.stop();
+    for (service, sent) in [("go-shop", &sent[0]), ("rust-stock", &sent[1])] {
+        let points = output.points(service, "whywait.server.request.duration");
+        let counted: i64 = points.iter().map(|point| number_of(&point["count"])).sum();
+        let sent = number_of(&sent["count"]);
+        println!("{service}: {counted} of {sent}");
+        assert!(
+            sent > 100 && (counted - sent).abs() <= 2,
+            "{service}: {counted} of {sent}\n{}",
+            output.said
+        );
+        let (coverage, cause) = state(&output.points(service, STATE), "net.request");
+        assert_eq!(coverage, "full", "{service}: {cause}");
+    }
+}
+
 /// Nobody saw when threads left their cores: that is not the same as that they never did.
 #[test]
 fn without_the_kernels_scheduler_time_is_not_split() {

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what watching costs.
 
+mod coverage;
 mod foreign;
 mod ingest;
 mod inspect;
@@ -24,6 +25,8 @@ pub(crate) struct Options {
 enum What {
     /// Throughput, CPU per request and latency of the demo services, with and without the agent
     Overhead(overhead::Options),
+    /// Requests and switches that are counted, of those that there were, under the default budget
+    Coverage(coverage::Options),
     /// Time from the agent's start to its first signal, with few and many targets
     Start(start::Options),
     /// Time to inspect executables of several sizes
@@ -43,6 +46,7 @@ enum What {
 pub(crate) fn run(options: Options) -> Result<()> {
     match options.what {
         What::Overhead(options) => overhead::run(options),
+        What::Coverage(options) => coverage::run(options),
         What::Start(options) => start::run(options),
         What::Inspect(options) => inspect::run(options),
         What::Ingest(options) => ingest::run(options),

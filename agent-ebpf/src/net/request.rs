@@ -16,7 +16,7 @@ use agent_common::{
         ROLE_SERVER,
         request::{IDLE, RECEIVED, Request, SENT, Socket},
     },
-    target::Target,
+    target::{INSIDE, Target},
 };
 use aya_ebpf::{
     macros::{btf_tracepoint, fexit},
@@ -147,6 +147,9 @@ pub fn ended(sk: u64, target: &Target, socket: &Socket, now: u64, tid: u32) {
         Series::ClientRequest
     };
     record::value(target, series, socket.peer, took);
+    if role == ROLE_SERVER && target.flags & INSIDE != 0 {
+        record::value(target, Series::RequestInside, 0, took);
+    }
     if took >= target.slow_request
         && let Some(peer) = peer(sk, role, target.id)
     {

@@ -105,6 +105,7 @@ mod tests {
                 scale: 1.0,
                 busy: busy.unwrap_or(0.0),
                 tail: busy.map_or(f64::INFINITY, |_| tail::allowed(0.02) / 3.0),
+                measured: None,
             };
             bystander.turn(facts, if attached { Attached::Others } else { Attached::No });
             attached = bystander.agrees();
@@ -151,6 +152,7 @@ mod tests {
             scale: 1.0,
             busy: 0.0,
             tail: f64::INFINITY,
+            measured: None,
         };
         while bystander.agrees() {
             bystander.turn(facts(0.1 * STEP), Attached::Others);

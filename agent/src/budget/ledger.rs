@@ -40,6 +40,8 @@ pub struct Facts {
     pub busy: f64,
     /// Share of the target's requests that this plane's windows may move over its 99th percentile of latency.
     pub tail: f64,
+    /// The share of the time that windows may take because of it, where that is measured; `busy` and `tail` do not matter then.
+    pub measured: Option<f64>,
 }
 
 /// State of the window.
@@ -181,7 +183,8 @@ impl Ledger {
         self.rare = if whole {
             1.0
         } else {
-            tail::share(facts.tail, facts.busy, self.slower)
+            let model = || tail::share(facts.tail, facts.busy, self.slower);
+            facts.measured.unwrap_or_else(model)
         };
         match phase {
             Phase::Closed => self.closed_turn(facts.elapsed),
@@ -190,10 +193,12 @@ impl Ledger {
                 self.running.open.1 += facts.elapsed;
                 let price = facts.windows / facts.elapsed;
                 self.price += (price - self.price) / 2.0;
-                // The cost until it is detached, if it is closed at the next decision only.
-                let spent_up = self.left() <= self.price.max(price) * (facts.elapsed + DETACH);
+                // The cost until it is detached. Between decisions the kernel programs end it, by the number of hits that are left.
+                let spent_up = self.left() <= self.price.max(price) * DETACH;
                 let rare = self.rare < 1.0 && time.as_nanos() as f64 >= self.rare * RARE;
-                let enough = (self.credit <= 0.0 || rare) && time >= self.shortest;
+                // Where the limit of these 5 s has no room for another window, the rest of it is this one's: the account is balanced later.
+                let used = self.credit <= 0.0 && self.glimpse() <= self.left();
+                let enough = (used || rare) && time >= self.shortest;
                 if self.price > 0.0 && (spent_up || enough) {
                     Decision::Close
                 } else {
@@ -272,10 +277,10 @@ impl Ledger {
         self.last.is_some() && self.glimpse() > PLANNED * self.recent.income()
     }
 
-    /// Expected cost of the next window, ns: that of the last one, at the current load. A window that is long at low load need not be as
-    /// long at high load.
+    /// Expected cost of the next window, ns: that of the last one, at the current load, and no more than a second pays for. A window that is long at
+    /// low load need not be as long at high load.
     fn expected(&self) -> f64 {
-        let most = (self.recent.income() / 2.0).max(self.glimpse());
+        let most = (self.recent.income() / SPAN * 1e9).max(self.glimpse());
         self.last.map_or(0.0, |last| (last.cost * self.today(last)).min(most))
     }
 

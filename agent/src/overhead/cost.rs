@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::hits::{Account, COLD, COLD_KIND, HitKind, Hits, LastHits, Plane, When};
+use agent_common::hits::{COLD, COLD_KIND, HitKind, Hits, LastHits, Plane, When};
 use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Map, MapData, MapError, PerCpuArray},
     sys::{Stats, enable_stats},
-    util::nr_cpus,
 };
 use log::{debug, info};
 
 use super::{
     calibrate,
     cold::{self, Cold},
+    counts::HitCounts,
     seen::{ENOUGH, Runs, Seen},
     traps::{self, Rounds},
 };
@@ -126,7 +126,7 @@ fn take_over(programs: &mut [f64; HitKind::COUNT], cold: &Cold) {
 
 /// Reads hits and learns costs.
 pub struct Meter {
-    accounts: PerCpuArray<MapData, Account>,
+    accounts: HitCounts,
     last_hits: Arc<PerCpuArray<MapData, LastHits>>,
     pub costs: Costs,
     /// What the kernel's statistics add to each run, ns.
@@ -163,7 +163,7 @@ impl Meter {
     /// Takes over the maps of hits.
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
-            accounts: open(take, "ACCOUNTS")?,
+            accounts: HitCounts::new(open(take, "ACCOUNTS")?),
             last_hits: Arc::new(open(take, "LAST_HITS")?),
             costs: Costs {
                 trap: ASSUMED_TRAP,
@@ -228,20 +228,17 @@ impl Meter {
 
     /// Hits of one target so far.
     pub fn hits(&self, index: u32) -> Result<Hits, MapError> {
-        let mut sum = [0; HitKind::COUNT];
-        for of_cpu in self.accounts.get(&index, 0)?.iter() {
-            for (sum, hits) in sum.iter_mut().zip(of_cpu.counted()) {
-                *sum += hits;
-            }
-        }
-        Ok(sum)
+        self.accounts.of(index)
+    }
+
+    /// The kernel's counts of hits.
+    pub fn counts(&self) -> HitCounts {
+        self.accounts.clone()
     }
 
     /// Sets a target's hits to 0, before the first.
     pub fn clear(&mut self, index: u32) -> Result<(), MapError> {
-        let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
-        let none = PerCpuValues::try_from(vec![Account::default(); cpus]).map_err(MapError::IoError)?;
-        self.accounts.set(index, none, 0)
+        self.accounts.clear(index)
     }
 
     /// Begins or ends a sample of the kernel's statistics when it is time; `hits` are all targets' so far, and `open` is whether
@@ -356,52 +353,5 @@ fn runs(object: &Object) -> [Runs; HitKind::COUNT] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cold_hits_are_paid_for_by_the_planes_that_were_hit() {
-        let costs = Costs {
-            trap: 0.0,
-            kept: 0.0,
-            programs: [100.0; HitKind::COUNT],
-        };
-        let split = |sample: u64, probes: u64, cold: u64| {
-            let mut hits = [0; HitKind::COUNT];
-            hits[HitKind::GoLatency as usize] = sample;
-            hits[HitKind::GoPark as usize] = probes;
-            hits[HitKind::Cold1ms as usize] = cold;
-            hits[HitKind::ColdKind4ms as usize] = cold;
-            let windows = costs.split(&hits).windows;
-            [Plane::Sample, Plane::Probes].map(|plane| windows[plane as usize].cost)
-        };
-        assert_eq!(split(0, 0, 0), [0.0, 0.0]);
-        assert_eq!(split(4, 0, 1), [600.0, 0.0]);
-        assert_eq!(split(0, 4, 1), [0.0, 600.0]);
-        assert_eq!(split(1, 3, 2), [200.0, 600.0]);
-        // Hits of closed windows, which are detached, or of what is always attached.
-        assert_eq!(split(0, 0, 1), [0.0, 200.0]);
-    }
-
-    #[test]
-    fn samples_follow_windows() {
-        let check = |since: Option<u64>, open, unknown, expected| {
-            assert_eq!(
-                is_due(since.map(Duration::from_secs), open, unknown),
-                expected,
-                "{since:?} {open} {unknown}"
-            );
-        };
-        check(None, false, false, false);
-        check(None, true, false, true);
-        check(None, false, true, true);
-        check(Some(2), true, true, false);
-        check(Some(3), true, true, true);
-        // At the end of each GC cycle, window or no window.
-        check(Some(3), false, true, true);
-        check(Some(14), true, false, false);
-        check(Some(15), true, false, true);
-        check(Some(15), false, false, false);
-        check(Some(30), false, false, true);
-    }
-}
+#[path = "cost_tests.rs"]
+mod tests;

@@ -4,7 +4,9 @@
 pub mod calibrate;
 pub mod cold;
 pub mod cost;
+mod counts;
 pub mod seen;
 pub mod traps;
 
 pub use cost::{Costs, Meter};
+pub use counts::HitCounts;

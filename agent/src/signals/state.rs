@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     attach::plan::Failure,
+    deadline,
     model::{Exemplar, Span},
+    runtime::go::GoRuntime,
     signal::SignalState,
 };
 
@@ -57,6 +59,12 @@ impl State {
     pub fn threads(&self) -> Option<u64> {
         let (_, snapshot) = self.go.as_ref()?.latest.as_ref()?;
         Some(snapshot.gomaxprocs)
+    }
+
+    /// Starts of goroutines so far, as the Go runtime of the process `pid` counts them; None where it does not, or does not answer.
+    pub fn starts(&self, pid: u32) -> Option<u64> {
+        let go = self.go.as_ref()?;
+        go.read(pid, deadline::SOON, GoRuntime::starts).ok()?
     }
 
     /// Whether a signal was left out, or cannot be had.

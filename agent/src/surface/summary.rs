@@ -236,12 +236,20 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
                 let _ = match plane_state.bound() {
                     Bound::Budget => Ok(()),
                     Bound::Shortest => costs.write_str(" (the shortest window costs more than --budget)"),
-                    Bound::Tail => costs.write_str(" (cores are busy: --budget-p99)"),
+                    Bound::Tail => costs.write_str(" (more would make requests slower: --budget-p99)"),
                     Bound::Neighbour(pid) => write!(costs, " (process {pid} pays for it too)"),
                 };
             }
         }
         line!(text, "{costs}");
+        if let Some((cores, share)) = watched.full_cost() {
+            line!(
+                text,
+                "  to see everything all the time: {:.2} % of a core, --budget {}%",
+                100.0 * cores,
+                (110.0 * share).ceil()
+            );
+        }
     }
     line!(
         text,

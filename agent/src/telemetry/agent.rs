@@ -101,6 +101,14 @@ pub static WINDOW_CUT: MetricDef = MetricDef {
     source: "kernel side",
     attributes: &[PLANE],
 };
+pub static LATENCY_RATIO: MetricDef = MetricDef {
+    name: "whywait.overhead.latency.ratio",
+    unit: "1",
+    instrument: Gauge,
+    description: "99th percentile of the latency of requests served that ended while a window was open, divided by that of the others, over the last minutes. 1 if windows do not make requests slower. Absent while there are no windows, or too few requests to compare.",
+    source: "agent",
+    attributes: &[],
+};
 pub static RESERVED: MetricDef = MetricDef {
     name: "whywait.budget.reserved",
     unit: "%",
@@ -163,6 +171,7 @@ pub static DEFS: Defs = Defs {
         &WINDOW_OPEN,
         &WINDOW_TIME,
         &WINDOW_CUT,
+        &LATENCY_RATIO,
         &RESERVED,
         &FAULTS,
         &QUOTA_EXCEEDED,

@@ -87,7 +87,7 @@ impl Watch {
         watch_to_pipeline: mpsc::Sender<u32>,
     ) -> Self {
         let without_uprobes = object.without_uprobes().map(str::to_owned);
-        let (planes, done) = Planes::new(object, maps, hooks, options.limits.is_none());
+        let (planes, done) = Planes::new(object, maps, meter.counts(), hooks, options.limits.is_none());
         Self {
             targets: TargetTable::default(),
             planner: Planner::new(&options, without_uprobes),
@@ -135,10 +135,10 @@ impl Watch {
     pub fn prepare_reading(&mut self, is_last: bool) -> HashSet<u32> {
         let (now, age) = (clock::now(), if is_last { 0 } else { LONG });
         for watched in self.targets.iter_mut() {
-            let id = watched.target.id;
+            let (id, work) = (watched.target.id, self.planes.work(watched));
             for plane in Plane::ALL {
-                self.pending
-                    .extend(watched.plane_mut(plane).end_long_interval(id, now, age));
+                let ended = watched.plane_mut(plane).end_long_interval(id, now, age, work);
+                self.pending.extend(ended);
             }
         }
         self.targets.kept_ids(clock::now(), is_last)
@@ -169,12 +169,16 @@ impl Watch {
             }
         }
         for watched in self.targets.with_ended() {
-            let id = watched.target.id;
+            if !watched.planes().iter().any(|plane_state| plane_state.extrapolated) {
+                continue;
+            }
+            watched.compare_latency(reading);
+            let (id, work) = (watched.target.id, self.planes.work(watched));
             for plane in Plane::ALL {
                 let plane_state = watched.plane_mut(plane);
                 if plane_state.extrapolated {
-                    let cpu = plane_state.cpu_since();
-                    plane_state.extrapolator.apply(reading, id, cpu);
+                    let (work, elapsed) = plane_state.since_interval(work, reading.time);
+                    plane_state.extrapolator.apply(reading, id, work, elapsed);
                 }
             }
         }
@@ -199,10 +203,10 @@ impl Watch {
         // Without them the hits of the last turn are reported.
         self.planes.note(self.governor.add_last_hits(&mut watched));
         self.planes.read_map_use(&mut watched);
-        let now = clock::now();
+        let (now, work) = (clock::now(), self.planes.work(&watched));
         for plane in Plane::ALL {
             let (id, cut) = (watched.target.id, self.planes.cut(&watched, plane));
-            self.pending.extend(watched.plane_mut(plane).end(id, cut, now));
+            self.pending.extend(watched.plane_mut(plane).end(id, cut, now, work));
         }
         self.targets.add_ended(watched, reason, now);
     }

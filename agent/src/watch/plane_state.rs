@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     attach::{plan::Probe, uprobe::Links},
-    budget::{Extrapolator, Ledger, Plane, extrapolate::Interval},
+    budget::{Extrapolator, Ledger, Plane, Work, extrapolate::Interval},
     clock,
     model::MonoNs,
     overhead::cost::Part,
@@ -66,9 +66,9 @@ pub struct PlaneState {
     pub blocked_by: Option<u32>,
     /// Begin of the current interval: everything before is extrapolated, or pending.
     pub interval_start: MonoNs,
-    /// The target's own CPU time as of the governor's last turn, ns, and what it was when the interval began.
-    own_cpu: f64,
-    interval_cpu: f64,
+    /// The target's work when the current interval began, and when its window was opened.
+    interval_work: Work,
+    window_work: Work,
     /// Whether there was a window.
     was_opened: bool,
     /// Attempts to attach probes of the sample since all could be.
@@ -110,8 +110,8 @@ impl PlaneState {
             waiting_since: None,
             blocked_by: None,
             interval_start: now,
-            own_cpu: 0.0,
-            interval_cpu: 0.0,
+            interval_work: Work::default(),
+            window_work: Work::default(),
             was_opened: false,
             attempts: 0,
             ended: None,
@@ -120,9 +120,8 @@ impl PlaneState {
         }
     }
 
-    /// Adds the hits since the last turn, and the CPU time that the target used for itself, ns.
-    pub fn add_turn(&mut self, part: Part, own: f64) {
-        self.own_cpu += own.max(0.0);
+    /// Adds the hits since the last turn.
+    pub fn add_hits(&mut self, part: Part) {
         if part.hits > 0 {
             self.cost_per_hit = part.cost / part.hits as f64;
         }
@@ -167,9 +166,11 @@ impl PlaneState {
         }
     }
 
-    /// The target's own CPU time in the current interval, ns.
-    pub fn cpu_since(&self) -> f64 {
-        self.own_cpu - self.interval_cpu
+    /// What the target did in the current interval, of its `work` until `now`, and the time of that, ns.
+    pub fn since_interval(&self, work: Work, now: MonoNs) -> (Work, f64) {
+        let now = self.ended.map_or(now, |ended| MonoNs(ended.0.min(now.0)));
+        let elapsed = now.0.saturating_sub(self.interval_start.0);
+        (work.since(self.interval_work), elapsed as f64)
     }
 
     /// For how long windows were open until `now`, or until the target ended, and the time itself, ns.
@@ -191,8 +192,9 @@ impl PlaneState {
         matches!(self.window, Window::Open { since } if now.0.saturating_sub(since.0) < age)
     }
 
-    /// The window closes, or was ended at `cut` by the kernel programs. What becomes of [`Self::window`] is the caller's decision.
-    pub(super) fn close_window(&mut self, target_id: u32, cut: Option<MonoNs>) -> Option<PendingInterval> {
+    /// The window closes, or was ended at `cut` by the kernel programs; `work` is what the target did so far. What becomes of [`Self::window`] is
+    /// the caller's decision.
+    pub(super) fn close_window(&mut self, target_id: u32, cut: Option<MonoNs>, work: Work) -> Option<PendingInterval> {
         let Window::Open { since } = self.window else {
             return None;
         };
@@ -203,30 +205,42 @@ impl PlaneState {
         Some(PendingInterval {
             target_id,
             plane: self.plane,
-            interval: self.end_interval(since, cut.unwrap_or(now), now, true),
+            interval: self.end_interval(since, cut.unwrap_or(now), now, work, true),
         })
     }
 
     /// Ends the interval of a window that has been open for `age` ns and stays open, if its counts are extrapolated.
-    pub(super) fn end_long_interval(&mut self, target_id: u32, now: MonoNs, age: u64) -> Option<PendingInterval> {
+    pub(super) fn end_long_interval(
+        &mut self,
+        target_id: u32,
+        now: MonoNs,
+        age: u64,
+        work: Work,
+    ) -> Option<PendingInterval> {
         let Window::Open { since } = self.window else {
             return None;
         };
         (self.extrapolated && now.0.saturating_sub(since.0) >= age).then(|| PendingInterval {
             target_id,
             plane: self.plane,
-            interval: self.end_interval(since, now, now, false),
+            interval: self.end_interval(since, now, now, work, false),
         })
     }
 
     /// The target ended at `now`; `cut` is when the kernel programs ended its window before.
-    pub(super) fn end(&mut self, target_id: u32, cut: Option<MonoNs>, now: MonoNs) -> Option<PendingInterval> {
+    pub(super) fn end(
+        &mut self,
+        target_id: u32,
+        cut: Option<MonoNs>,
+        now: MonoNs,
+        work: Work,
+    ) -> Option<PendingInterval> {
         // If windows were always open, figures are the kernel's own counts.
         let pending = match self.window {
             Window::Open { since } if self.extrapolated => Some(PendingInterval {
                 target_id,
                 plane: self.plane,
-                interval: self.end_interval(since, cut.unwrap_or(now), now, false),
+                interval: self.end_interval(since, cut.unwrap_or(now), now, work, false),
             }),
             _ => None,
         };
@@ -235,13 +249,14 @@ impl PlaneState {
         pending
     }
 
-    /// The window is open since `now`.
-    pub(super) fn open_window(&mut self, is_first: bool, now: MonoNs) {
+    /// The window is open since `now`; `work` is what the target did so far.
+    pub(super) fn open_window(&mut self, is_first: bool, now: MonoNs, work: Work) {
         if is_first {
             // Figures are not extrapolated to the time before the first window.
             self.interval_start = now;
-            self.interval_cpu = self.own_cpu;
+            self.interval_work = work;
         }
+        self.window_work = work;
         self.was_opened = true;
         self.window = Window::Open { since: now };
     }
@@ -264,15 +279,23 @@ impl PlaneState {
         }
     }
 
-    /// Ends the current interval at `now`, in which a window was open from `since` until `until`. `closed` is whether it is closed now.
-    fn end_interval(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, closed: bool) -> Interval {
+    /// Ends the current interval at `now`, in which a window was open from `since` until `until`; `work` is what the target did so far. `closed` is
+    /// whether it is closed now.
+    fn end_interval(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, work: Work, closed: bool) -> Interval {
         let start = std::mem::replace(&mut self.interval_start, now);
-        let cpu = self.own_cpu - std::mem::replace(&mut self.interval_cpu, self.own_cpu);
+        let before = std::mem::replace(&mut self.interval_work, work);
+        let opened = since.0 >= start.0;
+        let since = since.0.max(start.0);
+        let open = until.0.saturating_sub(since) as f64;
+        // Of a window that the programs ended, its part of what was done until now.
+        let part = open / (now.0.saturating_sub(since) as f64).max(1.0);
+        let in_window = work.since(if opened { self.window_work } else { before });
         Interval {
             elapsed: now.0.saturating_sub(start.0) as f64,
-            cpu,
-            open: until.0.saturating_sub(since.0.max(start.0)) as f64,
-            bounded: closed && since.0 >= start.0,
+            work: work.since(before),
+            open,
+            open_work: in_window.part(part.min(1.0)),
+            bounded: closed && opened,
         }
     }
 }
@@ -286,15 +309,21 @@ mod tests {
     /// A plane whose first window is open since 1000 ns.
     fn open() -> PlaneState {
         let mut plane_state = PlaneState::new(Plane::Sockets, [].into(), None, MonoNs(500));
-        plane_state.open_window(true, MonoNs(1000));
+        plane_state.open_window(true, MonoNs(1000), work(1000.0));
         plane_state
+    }
+
+    /// Of a target that uses one core all the time.
+    fn work(cpu: f64) -> Work {
+        Work { cpu, ..Work::default() }
     }
 
     fn interval(elapsed: f64, open: f64, bounded: bool) -> Option<Interval> {
         Some(Interval {
             elapsed,
-            cpu: 0.0,
+            work: work(elapsed),
             open,
+            open_work: work(open),
             bounded,
         })
     }
@@ -302,13 +331,17 @@ mod tests {
     #[test]
     fn a_window_that_closes_is_pending_until_where_the_kernel_programs_ended_it() {
         let mut plane_state = open();
-        let pending = plane_state.close_window(TARGET, Some(MonoNs(1400))).unwrap();
+        let pending = plane_state.close_window(TARGET, Some(MonoNs(1400)), work(9e9));
+        let pending = pending.unwrap();
         assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Sockets));
         assert_eq!((pending.interval.open, pending.interval.bounded), (400.0, true));
         assert!(plane_state.is_pending && plane_state.extrapolated);
         assert_eq!(plane_state.cuts, 1);
         plane_state.closed();
-        assert!(plane_state.close_window(TARGET, None).is_none(), "no window is open");
+        assert!(
+            plane_state.close_window(TARGET, None, work(9e9)).is_none(),
+            "no window is open"
+        );
     }
 
     #[test]
@@ -316,7 +349,7 @@ mod tests {
         let mut plane_state = open();
         let mut end = |extrapolated: bool, now: u64| {
             plane_state.extrapolated = extrapolated;
-            let pending = plane_state.end_long_interval(TARGET, MonoNs(now), 1000);
+            let pending = plane_state.end_long_interval(TARGET, MonoNs(now), 1000, work(now as f64));
             pending.map(|pending| pending.interval)
         };
         assert_eq!(end(false, 5000), None, "figures are the kernel's own counts");
@@ -326,13 +359,30 @@ mod tests {
     }
 
     #[test]
+    fn work_in_a_window_is_what_was_done_since_it_was_opened() {
+        let mut plane_state = open();
+        plane_state.close_window(TARGET, None, work(1200.0)).unwrap();
+        plane_state.closed();
+        plane_state.open_window(false, clock::now(), work(1500.0));
+        assert_eq!(
+            plane_state.since_interval(work(1600.0), MonoNs(u64::MAX)).0,
+            work(400.0)
+        );
+        let pending = plane_state.close_window(TARGET, None, work(1700.0)).unwrap();
+        assert_eq!(
+            (pending.interval.work, pending.interval.open_work),
+            (work(500.0), work(200.0))
+        );
+    }
+
+    #[test]
     fn a_target_ends_with_its_window() {
         let mut plane_state = open();
         plane_state.extrapolated = true;
-        let pending = plane_state.end(TARGET, Some(MonoNs(1400)), MonoNs(2000));
+        let pending = plane_state.end(TARGET, Some(MonoNs(1400)), MonoNs(2000), work(2000.0));
         assert_eq!(pending.map(|pending| pending.interval), interval(1000.0, 400.0, false));
         assert_eq!(plane_state.window, Window::None);
         let mut plane_state = open();
-        assert!(plane_state.end(TARGET, None, MonoNs(2000)).is_none());
+        assert!(plane_state.end(TARGET, None, MonoNs(2000), work(2000.0)).is_none());
     }
 }

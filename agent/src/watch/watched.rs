@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use agent_common::target::{Refused, Usage};
+use agent_common::{
+    histogram::Series,
+    hits::{HitKind, Hits},
+    target::{INSIDE, Refused, Usage},
+};
 use log::{info, warn};
 use tokio::task::AbortHandle;
 
 use super::{Failures, Overhead, PlaneState};
 use crate::{
+    aggregate::store::Reading,
     attach::{
         plan::{Failure, Probe},
         uprobe::{Links, LoadedExe, Outcome},
     },
-    budget::{Benefit, Bystander, Plane},
+    budget::{Benefit, Bystander, Latency, Plane, Work},
     capacity::Capacity,
     clock,
     model::MonoNs,
@@ -47,6 +52,9 @@ pub struct Watched {
     pub probes: PlaneState,
     /// Says which part of the budget is reserved for plane 2.
     pub benefit: Benefit,
+    /// Whether windows make its requests slower, and when that was last brought up to date.
+    pub latency: Latency,
+    pub latency_read: MonoNs,
     pub overhead: Overhead,
     /// Its entries in the kernel's maps that all targets share, when metrics were last made.
     pub usage: Usage,
@@ -89,6 +97,8 @@ impl Watched {
             bystander: None,
             probes: PlaneState::new(Plane::Probes, Arc::from([]), None, since),
             benefit: Benefit::default(),
+            latency: Latency::default(),
+            latency_read: since,
             overhead: Overhead::default(),
             usage: Usage::default(),
             refused: Refused::default(),
@@ -163,6 +173,62 @@ impl Watched {
         }
         if self.failures.always.is_empty() && self.failures.probes.is_empty() {
             self.always.attempts = 0;
+        }
+    }
+
+    /// Compares the requests of a reading, as the kernel counted them, that ended in windows with the others.
+    pub(super) fn compare_latency(&mut self, reading: &Reading) {
+        let of = |series| reading.whole(self.target.id, series);
+        let (all, inside) = (of(Series::ServerRequest), of(Series::RequestInside));
+        let elapsed = reading.time.0.saturating_sub(self.latency_read.0) as f64 / 1e9;
+        self.latency.note(all, inside, elapsed);
+        self.latency_read = reading.time;
+    }
+
+    /// Tells the kernel programs whether a window is open that is not always open, so that they count requests that end in it apart. Sockets are left
+    /// out: requests are seen in their windows only.
+    pub(super) fn mark_inside(&mut self) {
+        let is_open = |plane: &Plane| self.known.flags & plane.open_flag() != 0 && self.plane(*plane).extrapolated;
+        let is_inside = [Plane::Sample, Plane::Threads, Plane::Probes].iter().any(is_open);
+        self.known.flags &= !INSIDE;
+        self.known.flags |= if is_inside { INSIDE } else { 0 };
+    }
+
+    /// What observing it would cost if no plane had windows: cores, and as a share of its own CPU time; None where that is not known, or where all
+    /// planes are always open.
+    pub fn full_cost(&self) -> Option<(f64, f64)> {
+        let planes = self.planes();
+        let ledgers = planes.iter().filter(|plane_state| plane_state.extrapolated);
+        let windowed: Vec<_> = ledgers.filter_map(|plane_state| plane_state.ledger.as_ref()).collect();
+        let load = windowed.first()?.load();
+        let always: f64 = planes
+            .iter()
+            .filter(|plane_state| !plane_state.extrapolated)
+            .filter_map(|plane_state| Some(plane_state.ledger.as_ref()?.recent()))
+            .sum();
+        let cores = always + windowed.iter().map(|ledger| ledger.full()).sum::<f64>();
+        (load > 0.0).then_some((cores, cores / load))
+    }
+
+    /// What it did so far. `hits` are those of its probes and hooks until now.
+    pub(super) fn work(&self, hits: Option<Hits>) -> Work {
+        let Overhead {
+            cpu,
+            cpu_clock,
+            by_kind,
+            ..
+        } = &self.overhead;
+        let now = self.target.process.cpu_time().unwrap_or(*cpu_clock);
+        let cost: f64 = by_kind.iter().sum();
+        // In windows they do not see all.
+        let sees_all = self.sockets.window.is_open() && !self.sockets.extrapolated;
+        Work {
+            cpu: cpu + now.saturating_sub(*cpu_clock) as f64 - cost,
+            cost,
+            starts: self.state.starts(self.target.process.pid).map(|starts| starts as f64),
+            moved: hits
+                .filter(|_| sees_all)
+                .map(|hits| hits[HitKind::NetMoved as usize] as f64),
         }
     }
 

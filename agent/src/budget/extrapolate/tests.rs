@@ -4,6 +4,21 @@ use super::*;
 
 const TARGET_ID: u32 = 3;
 
+/// A window of `open` ns in `elapsed` ns of a target that uses a tenth of a core.
+fn interval(elapsed: f64, open: f64, bounded: bool) -> Interval {
+    Interval {
+        elapsed,
+        work: work(elapsed / 10.0),
+        open,
+        open_work: work(open / 10.0),
+        bounded,
+    }
+}
+
+fn work(cpu: f64) -> Work {
+    Work { cpu, ..Work::default() }
+}
+
 fn add(reading: &mut Reading, value: u64, count: u64) {
     let histogram = reading
         .histograms
@@ -24,7 +39,7 @@ fn add(reading: &mut Reading, value: u64, count: u64) {
 
 fn extrapolated(extrapolator: &mut Extrapolator, reading: &Reading) -> Histogram {
     let mut reading = reading.clone();
-    extrapolator.apply(&mut reading, TARGET_ID, 0.0);
+    extrapolator.apply(&mut reading, TARGET_ID, work(0.0), 0.0);
     reading.whole(TARGET_ID, Series::GoRunnable)
 }
 
@@ -33,12 +48,7 @@ fn an_open_window_changes_nothing() {
     let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
     for round in 1..50 {
         add(&mut reading, 1000 * round, round);
-        let interval = Interval {
-            elapsed: 1e9,
-            cpu: 1e8,
-            open: 1e9,
-            bounded: false,
-        };
+        let interval = interval(1e9, 1e9, false);
         extrapolator.commit(&reading, TARGET_ID, interval);
         assert_eq!(
             extrapolated(&mut extrapolator, &reading),
@@ -53,16 +63,11 @@ fn a_window_stands_for_its_interval() {
     let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
     for (count, elapsed) in [(10, 4e9), (20, 1e9)] {
         add(&mut reading, 1000, count);
-        let interval = Interval {
-            elapsed,
-            cpu: elapsed / 10.0,
-            open: 1e9,
-            bounded: false,
-        };
+        let interval = interval(elapsed, 1e9, false);
         extrapolator.commit(&reading, TARGET_ID, interval);
     }
     let mut after = reading.clone();
-    extrapolator.apply(&mut after, TARGET_ID, 0.0);
+    extrapolator.apply(&mut after, TARGET_ID, work(0.0), 0.0);
     assert_eq!(after.whole(TARGET_ID, Series::GoRunnable).count(), 60);
     assert_eq!(after.counter(TARGET_ID, Series::GoUnstamped), 60);
     assert_eq!(extrapolator.times(), (2e9, 5e9));
@@ -73,14 +78,14 @@ fn a_window_stands_for_its_interval() {
     reading
         .histograms
         .insert((TARGET_ID, Series::RunQueue as u16, 0), Histogram::default());
-    extrapolator.apply(&mut reading, TARGET_ID, 0.0);
+    extrapolator.apply(&mut reading, TARGET_ID, work(0.0), 0.0);
     assert_eq!(reading.histograms.len(), 3);
 }
 
 /// What a reading has of the runnable goroutines, `cpu` ns of the target's own CPU time after the last window.
 fn count_after(extrapolator: &mut Extrapolator, reading: &Reading, cpu: f64) -> u64 {
     let mut reading = reading.clone();
-    extrapolator.apply(&mut reading, TARGET_ID, cpu);
+    extrapolator.apply(&mut reading, TARGET_ID, work(cpu), 1e9);
     let counter = reading.counter(TARGET_ID, Series::GoUnstamped);
     let count = reading.whole(TARGET_ID, Series::GoRunnable).count();
     assert_eq!(counter, count);
@@ -90,12 +95,7 @@ fn count_after(extrapolator: &mut Extrapolator, reading: &Reading, cpu: f64) -> 
 #[test]
 fn time_since_the_last_window_has_the_rate_of_the_last_windows() {
     let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
-    let interval = Interval {
-        elapsed: 1e9,
-        cpu: 1e8,
-        open: 1e7,
-        bounded: false,
-    };
+    let interval = interval(1e9, 1e7, false);
     add(&mut reading, 1000, 100);
     extrapolator.commit(&reading, TARGET_ID, interval);
     let mut after = |reading: &Reading, cpu: f64| count_after(&mut extrapolator, reading, cpu);
@@ -109,16 +109,108 @@ fn time_since_the_last_window_has_the_rate_of_the_last_windows() {
     add(&mut reading, 1000, 100);
     let quiet = Interval {
         elapsed: 2e9,
-        cpu: 1e6,
+        work: work(2e6),
         ..interval
     };
     extrapolator.commit(&reading, TARGET_ID, quiet);
     assert_eq!(count_after(&mut extrapolator, &reading, 0.0), 4 * seen);
-    for _ in 0..2 {
+    for _ in 0..4 {
         add(&mut reading, 1000, 100);
         extrapolator.commit(&reading, TARGET_ID, interval);
     }
-    assert_eq!(count_after(&mut extrapolator, &reading, 0.0), 5 * seen);
+    assert_eq!(count_after(&mut extrapolator, &reading, 0.0), 7 * seen);
+}
+
+/// Adds to how often, and how long, goroutines were in a state.
+fn add_state(reading: &mut Reading, count: u64, sum: u64) {
+    let key = (TARGET_ID, Series::GoTime as u16, 0, 1);
+    let bucket = reading.sums.entry(key).or_default();
+    bucket.count += count;
+    bucket.sum += sum;
+}
+
+/// In windows the target does a tenth of what it does in such a time otherwise.
+#[test]
+fn what_a_target_does_less_in_windows_is_corrected_but_not_time_in_states() {
+    let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
+    let starts = |starts: f64| Work {
+        starts: Some(starts),
+        ..Work::default()
+    };
+    let interval = Interval {
+        elapsed: 1e9,
+        work: starts(91_000.0),
+        open: 1e8,
+        open_work: starts(1000.0),
+        bounded: false,
+    };
+    let of_state = |reading: &Reading| reading.sums[&(TARGET_ID, Series::GoTime as u16, 0, 1)];
+    // The first windows are corrected as well, and none twice.
+    for windows in 1..3 * u64::from(EARLY) {
+        add(&mut reading, 1000, 1000);
+        add_state(&mut reading, 1000, 90_000_000);
+        extrapolator.commit(&reading, TARGET_ID, interval);
+        let mut now = reading.clone();
+        extrapolator.apply(&mut now, TARGET_ID, starts(0.0), 0.0);
+        let expected = if windows < 3 { 10_000 } else { 91_000 } * windows;
+        let near = |count: u64| (count as f64 / expected as f64 - 1.0).abs() < 1e-6;
+        assert!(
+            near(now.whole(TARGET_ID, Series::GoRunnable).count()),
+            "{windows} windows"
+        );
+        assert!(near(now.counter(TARGET_ID, Series::GoUnstamped)), "{windows} windows");
+        let Bucket { count, sum } = of_state(&now);
+        assert!(
+            near(count) && sum == windows * 900_000_000,
+            "{windows} windows: {count}, {sum}"
+        );
+    }
+    // Time passes in states although nothing is done.
+    let [mut now, mut later] = [reading.clone(), reading];
+    extrapolator.apply(&mut now, TARGET_ID, starts(0.0), 0.0);
+    extrapolator.apply(&mut later, TARGET_ID, starts(0.0), 1e9);
+    let [now, later] = [now, later].map(|reading| of_state(&reading));
+    assert_eq!((later.count, later.sum), (now.count, now.sum + 900_000_000));
+}
+
+/// Each bucket's count varies from window to window. If none may decrease, and each kept the most that it ever had, all together would have too much.
+#[test]
+fn what_may_not_decrease_does_not_grow_by_chance() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
+    let mut before = Histogram::default();
+    for windows in 1..=100 {
+        for _ in 0..20 {
+            add(&mut reading, 1000 << random.u32(0..10), 1);
+        }
+        extrapolator.commit(&reading, TARGET_ID, interval(1e9, 1e7, false));
+        // Half an interval later.
+        let mut now = reading.clone();
+        extrapolator.apply(&mut now, TARGET_ID, work(5e7), 5e8);
+        let now = now.whole(TARGET_ID, Series::GoRunnable);
+        let expected = 2000 * windows + 1000;
+        assert!(
+            (expected - 10..=expected + 10).contains(&now.count()),
+            "{} of {expected}",
+            now.count()
+        );
+        let lower = before.buckets().find(|(index, bucket)| {
+            let now = now.buckets().find(|(of, _)| of == index);
+            now.is_none_or(|(_, now)| now.count < bucket.count)
+        });
+        assert_eq!(lower, None, "{windows} windows");
+        before = now;
+    }
+}
+
+#[test]
+fn the_time_of_a_window_that_saw_nothing_belongs_to_the_next() {
+    let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
+    extrapolator.commit(&reading, TARGET_ID, interval(3e9, 0.0, true));
+    add(&mut reading, 1000, 100);
+    extrapolator.commit(&reading, TARGET_ID, interval(1e9, 1e8, false));
+    let found = extrapolated(&mut extrapolator, &reading);
+    assert_eq!((found.count(), extrapolator.times()), (4000, (1e8, 4e9)));
 }
 
 #[test]
@@ -127,12 +219,7 @@ fn quantiles_stay_in_order_when_counts_are_rounded() {
     for value in [1000, 1900, 2500] {
         add(&mut reading, value, 1);
     }
-    let interval = Interval {
-        elapsed: 1.45e9,
-        cpu: 1e8,
-        open: 1e9,
-        bounded: true,
-    };
+    let interval = interval(1.45e9, 1e9, true);
     extrapolator.commit(&reading, TARGET_ID, interval);
     let found = extrapolated(&mut extrapolator, &reading);
     for (index, bucket) in found.buckets() {
@@ -167,12 +254,7 @@ fn short_and_long_waits_are_counted_alike() {
             }
             next += 1;
         }
-        let interval = Interval {
-            elapsed: 1e9,
-            cpu: 1e8,
-            open: 1e8,
-            bounded: true,
-        };
+        let interval = interval(1e9, 1e8, true);
         extrapolator.commit(&reading, TARGET_ID, interval);
     }
     let found = extrapolated(&mut extrapolator, &reading);

@@ -13,6 +13,8 @@ mod walk;
 
 use std::io;
 
+use agent_common::go::latency::PERIOD;
+
 use crate::{
     inspect::{FieldLoc, GoGlobals, GoOffsets},
     memory::Memory,
@@ -187,6 +189,22 @@ impl GoRuntime {
             cpu: self.cpu()?,
             between: self.between()?,
         })
+    }
+
+    /// Starts of goroutines so far, by the runtime's sample of one in eight (gTrackingPeriod); None in a version without it.
+    pub fn starts(&self) -> io::Result<Option<u64>> {
+        let Some(field) = &self.offsets.sched.time_to_run else {
+            return Ok(None);
+        };
+        let TimeHistogram {
+            underflow,
+            counts,
+            overflow,
+        } = self.histogram(field)?;
+        let sampled = counts
+            .iter()
+            .fold(underflow.wrapping_add(overflow), |sum, count| sum.wrapping_add(*count));
+        Ok(Some(sampled.wrapping_mul(PERIOD)))
     }
 
     fn cpu(&self) -> io::Result<Option<[u64; CPU_CLASSES.len()]>> {

@@ -36,6 +36,7 @@ pub const SIGNAL: Signal = Signal {
         Series::ClientRequest,
         Series::ServerUnanswered,
         Series::ClientUnanswered,
+        Series::RequestInside,
     ],
     hook: Some(HOOK),
     start: Some(|_, _, thresholds, kernel| kernel.slow_request = thresholds.request),

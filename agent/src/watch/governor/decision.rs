@@ -23,6 +23,8 @@ pub(super) struct Share {
     pub(super) busy: f64,
     /// The share of its requests that the windows of one plane may make slower than the 99th percentile of latency.
     pub(super) tail: f64,
+    /// The share of the time that windows of a plane may take because of that, where it is measured.
+    pub(super) measured: Option<f64>,
 }
 
 /// Adds what happened to a target since the last turn, and asks its ledgers. `attached` is, by plane of hooks, whether they are attached for any
@@ -55,6 +57,7 @@ pub(super) fn decide(
         scale: share.scale,
         busy: share.busy,
         tail: share.tail,
+        measured: share.measured,
     };
     if let Some(bystander) = &mut watched.bystander {
         let mut for_whom = Attached::No;
@@ -75,8 +78,8 @@ pub(super) fn decide(
         }
         bystander.turn(facts(split.always.cost, split.idle), for_whom);
     }
-    let ask = |plane_state: &mut PlaneState, before: f64, windows: Part| {
-        plane_state.add_turn(windows, own);
+    let ask = |plane_state: &mut PlaneState, facts: Facts, windows: Part| {
+        plane_state.add_hits(windows);
         let phase = match plane_state.window {
             Window::None => return Decision::Stay,
             Window::Closed if plane_state.is_pending => Phase::Busy,
@@ -92,7 +95,7 @@ pub(super) fn decide(
                 Decision::Stay
             };
         };
-        match (ledger.turn(facts(before, windows), phase), phase) {
+        match (ledger.turn(facts, phase), phase) {
             (decision, _) if share.scale > 0.0 => decision,
             (_, Phase::Open(_)) => Decision::Close,
             _ => Decision::Stay,
@@ -102,7 +105,12 @@ pub(super) fn decide(
     let mut before = always;
     Plane::ALL.map(|plane| {
         let part = split.windows[plane as usize];
-        let decision = ask(watched.plane_mut(plane), before, part);
+        let mut facts = facts(before, part);
+        if plane == Plane::Sockets {
+            // Requests are seen in its own windows only, and it is cheap.
+            facts.measured = facts.measured.map(|_| 1.0);
+        }
+        let decision = ask(watched.plane_mut(plane), facts, part);
         before += part.cost;
         decision
     })

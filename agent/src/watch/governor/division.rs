@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Governor;
+use super::{Governor, decision::Share};
 use crate::{
     budget::{
         Bystander, Ledger, Plane,
@@ -29,11 +29,16 @@ impl Governor {
         ids.into_iter().zip(division::shares(&demands, host)).collect()
     }
 
-    /// How busy the cores of a target are, and the share of its requests that the windows of one of its planes, or of other targets, may make
-    /// slower than the 99th percentile of latency: these windows divide that share.
-    pub(super) fn tail(&self, watched: &Watched) -> (f64, f64) {
+    /// A target's share of the limits; `scale` is what the limit for the host leaves. The windows of its planes, and those of other targets, divide
+    /// the share of its requests that may become slower than the 99th percentile of latency.
+    pub(super) fn share(&self, watched: &Watched, scale: f64) -> Share {
         let Some(longer) = self.limits.and_then(|limits| limits.tail) else {
-            return (0.0, f64::INFINITY);
+            return Share {
+                scale,
+                busy: 0.0,
+                tail: f64::INFINITY,
+                measured: None,
+            };
         };
         let load = watched.sockets.ledger.as_ref().map_or(0.0, Ledger::load);
         let planes = watched
@@ -41,10 +46,14 @@ impl Governor {
             .into_iter()
             .filter(|plane_state| plane_state.extrapolated);
         let windows = planes.count() + usize::from(watched.bystander.as_ref().is_some_and(Bystander::minds));
-        (
-            watched.capacity.busy(&self.host, load, watched.state.threads()),
-            tail::allowed(longer) / windows.max(1) as f64,
-        )
+        let tail = tail::allowed(longer) / windows.max(1) as f64;
+        let latency = &watched.latency;
+        Share {
+            scale,
+            busy: watched.capacity.busy(&self.host, load, watched.state.threads()),
+            tail,
+            measured: latency.is_known().then(|| latency.share(tail)),
+        }
     }
 
     /// Gives a target's hooks on sockets, and its sample, what they may cost, whether they always count or in windows.

@@ -16,7 +16,7 @@ use crate::{
     signals::plan::PlannedProbes,
 };
 use coordination::{blocking_pids, coordinate_hooks, waits_for_threads};
-use decision::{Decisions, Share};
+use decision::Decisions;
 
 mod coordination;
 mod decision;
@@ -66,7 +66,13 @@ impl Governor {
         self.meter.clear(watched.known.index)?;
         let (since, seed) = (watched.target.since, u64::from(watched.target.id));
         watched.capacity = Capacity::of(watched.target.process.pid);
-        let (limits, reserved) = (self.limits_of(watched), watched.benefit.reserved());
+        let limits = self.limits_of(watched);
+        // Without probes nothing is kept for them.
+        let reserved = if probes.windowed.is_empty() {
+            0.0
+        } else {
+            watched.benefit.reserved()
+        };
         let ledger = |plane, shortest| limits.map(|limits| Ledger::new(limits.of(plane, reserved), shortest, seed));
         let hooks = |plane| PlaneState::new(plane, [].into(), ledger(plane, MIN_HOOKS_WINDOW), since);
         (watched.sockets, watched.threads) = (hooks(Plane::Sockets), hooks(Plane::Threads));
@@ -120,12 +126,8 @@ impl Governor {
                 }
             };
             self.limit_first(watched);
-            let (busy, tail) = self.tail(watched);
-            let share = Share {
-                scale: self.budget_scale * scales.get(&watched.target.id).copied().unwrap_or(1.0),
-                busy,
-                tail,
-            };
+            let scale = self.budget_scale * scales.get(&watched.target.id).copied().unwrap_or(1.0);
+            let share = self.share(watched, scale);
             let decided = decision::decide(watched, &self.meter.costs, hits, now, share, attached);
             decisions.push((watched.target.process.pid, decided));
         }

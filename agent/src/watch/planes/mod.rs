@@ -14,10 +14,11 @@ use crate::{
         uprobe::Object,
         windows::{Done, Windows},
     },
-    budget::Plane,
+    budget::{Plane, Work},
     discover::ProcessError,
     lifecycle::EndReason,
     model::MonoNs,
+    overhead::HitCounts,
     signal::SignalState,
     signals,
 };
@@ -32,6 +33,7 @@ mod sweep;
 /// The kernel side of all targets.
 pub struct Planes {
     maps: TargetMaps,
+    counts: HitCounts,
     /// How much of each hook's signal is available.
     hook_states: Vec<SignalState>,
     sockets: Hooks,
@@ -45,6 +47,7 @@ impl Planes {
     pub(super) fn new(
         object: Object,
         maps: TargetMaps,
+        counts: HitCounts,
         mut hooks: Vec<HookState>,
         always: bool,
     ) -> (Self, mpsc::Receiver<Done>) {
@@ -53,6 +56,7 @@ impl Planes {
         let (sockets, threads) = attached.partition(|hook| signals::hooked_plane(hook.signal) == Some(Plane::Sockets));
         let planes = Self {
             maps,
+            counts,
             hook_states: kernel::states(&hooks).collect(),
             sockets: Hooks::new(Plane::Sockets, sockets, always, windows.clone()),
             threads: Hooks::new(Plane::Threads, threads, always, windows.clone()),
@@ -89,7 +93,8 @@ impl Planes {
             if self.want_hooks(plane, watched.target.id) {
                 watched.known.flags |= plane.open_flag();
                 self.set_since(watched, plane, since);
-                watched.plane_mut(plane).open_window(false, since);
+                let work = self.work(watched);
+                watched.plane_mut(plane).open_window(false, since, work);
             } else {
                 watched.plane_mut(plane).window = Window::Busy;
             }
@@ -166,6 +171,11 @@ impl Planes {
             .map(|links| self.windows.detach(std::mem::take(links)))
     }
 
+    /// What a target did so far.
+    pub(super) fn work(&self, watched: &Watched) -> Work {
+        watched.work(self.counts.of(watched.known.index).ok())
+    }
+
     /// When the kernel programs ended the window of a plane, because its allowance was used up.
     pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<MonoNs> {
         if !watched.plane(plane).window.is_open() {
@@ -212,7 +222,9 @@ impl Planes {
         watched.known.allowance[plane as usize] = self.allowance(watched, plane);
         let flag = plane.open_flag();
         watched.known.flags |= flag;
-        watched.plane_mut(plane).open_window(is_first, now);
+        let work = self.work(watched);
+        watched.plane_mut(plane).open_window(is_first, now, work);
+        watched.mark_inside();
         let outcome = self.maps.clear_cutoff(&watched.known, plane);
         self.note(outcome);
         self.write(watched, flag);
@@ -222,9 +234,10 @@ impl Planes {
     fn close(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
         let cut = self.cut(watched, plane);
         watched.known.flags &= !plane.open_flag();
+        watched.mark_inside();
         self.write(watched, 0);
-        let id = watched.target.id;
-        watched.plane_mut(plane).close_window(id, cut)
+        let (id, work) = (watched.target.id, self.work(watched));
+        watched.plane_mut(plane).close_window(id, cut, work)
     }
 
     /// Writes what the kernel programs know of a target; `opened` is the flag of a window that opens with it.
