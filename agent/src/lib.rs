@@ -16,6 +16,7 @@ pub mod faults;
 pub mod heap;
 pub mod kernel;
 pub mod limits;
+pub mod looks;
 pub mod memory;
 pub mod model;
 pub mod overhead;

@@ -17,6 +17,10 @@ const QUIET: u32 = 3;
 /// The part of a cgroup's limits that is used: what is over them is throttled, or killed.
 const OF_CGROUP: f64 = 0.9;
 
+/// Parts of the CPU limit that looks at targets may take, at least and at most.
+const FEW_LOOKS: f64 = 0.02;
+const MOST_LOOKS: f64 = 0.4;
+
 /// Limits of the agent's own use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -86,6 +90,13 @@ pub struct Keeper {
     quiet: u32,
 }
 
+/// What looks at targets may take, cores, where all else takes `others`: they yield to it, and a few are always made. Without a limit, that
+/// of one core.
+pub fn for_looks(limit: Option<f64>, others: f64) -> f64 {
+    let limit = limit.unwrap_or(1.0);
+    (BELOW * limit - others).clamp(FEW_LOOKS * limit, MOST_LOOKS * limit)
+}
+
 impl Keeper {
     /// Nothing is given up yet.
     pub fn new(limits: Limits) -> Self {
@@ -94,6 +105,14 @@ impl Keeper {
             shed: Shed::Nothing,
             over: [false; 2],
             quiet: 0,
+        }
+    }
+
+    /// What looks may take. While anything is given up they take the least: what is given back is what all else leaves.
+    pub fn for_looks(&self, others: f64) -> f64 {
+        match self.shed {
+            Shed::Nothing => for_looks(self.limits.cpu, others),
+            _ => for_looks(self.limits.cpu, f64::INFINITY),
         }
     }
 
@@ -221,6 +240,22 @@ mod tests {
         check(&high, &[Spans; 5]);
         let both = [(0.06, 65), (0.02, 50), (0.02, 50), (0.02, 50), (0.02, 50)];
         check(&both, &[Spans; 5]);
+    }
+
+    #[test]
+    fn looks_take_what_is_left_of_the_limit() {
+        for (limit, others, expected) in [
+            (Some(0.05), 0.0, 0.02),
+            (Some(0.05), 0.03, 0.015),
+            (Some(0.05), 0.2, 0.001),
+            (None, 0.0, 0.4),
+        ] {
+            let found = for_looks(limit, others);
+            assert!((found - expected).abs() < 1e-9, "{limit:?} {others}: {found}");
+        }
+        let mut keeper = Keeper::new(LIMITS);
+        keeper.judge(Use { cpu: 0.06, memory: 0 });
+        assert!((keeper.for_looks(0.01) - 0.001).abs() < 1e-9);
     }
 
     #[test]

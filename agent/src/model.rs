@@ -164,6 +164,8 @@ pub enum PointData {
     Sum(i64),
     /// The same of times in ns, which leave as seconds.
     Time(u64),
+    /// The same of what comes in parts.
+    RealSum(f64),
     Gauge(i64),
     /// A gauge of what comes in parts.
     Real(f64),

@@ -32,6 +32,7 @@ use crate::{
     intake::ring::Ring,
     lifecycle::Lifecycle,
     limits::Keeper,
+    looks::Looks,
     model::{MonoNs, Resource},
     overhead::Meter,
     recording::{Finished, Recorder},
@@ -91,6 +92,9 @@ struct Pipeline {
     /// Most spans of a target in a second, as asked for.
     max_spans: usize,
     keeper: Keeper,
+    /// Has targets looked at; and the CPU time that this took at the last judgement.
+    looks: Arc<Looks>,
+    looked: Duration,
     /// The last judgement of the agent's own use, and its CPU time then, ns.
     judged: (MonoNs, u64),
     /// When the kernel's maps are tidied next.
@@ -148,6 +152,7 @@ impl Pipeline {
         let mut meter = Meter::new(&mut take)?;
         meter.calibrate(&mut object);
         let lifecycle = Lifecycle::new(process::proc(), options.selector.clone(), Process::inspect);
+        let looks = options.looks.clone();
         let watch = Watch::new(object, maps, meter, hooks, options, watch_to_pipeline);
         let exporter = Exporter::start(export, aside)?;
         let health = Arc::new(Health::default());
@@ -177,6 +182,8 @@ impl Pipeline {
             loss: [0; Loss::COUNT as usize],
             max_spans: args.max_spans,
             keeper: Keeper::new(own_limits(args)),
+            looks,
+            looked: Duration::ZERO,
             judged: (clock::now(), 0),
             clear: Instant::now() + CLEAR,
             late: 0,

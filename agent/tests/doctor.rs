@@ -182,7 +182,7 @@ fn without_a_guard_it_is_said_that_there_are_no_probes() {
         (
             &shop,
             &["go.gc", "go.stw", "go.assist", "go.sched", "go.handoff", "go.latency"][..],
-            &["go.runtime", "go.goroutines"][..],
+            &["go.runtime", "go.goroutines", "go.wait"][..],
         ),
         (&stock, &["tokio.poll", "tokio.wake"], &[]),
     ] {

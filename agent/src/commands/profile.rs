@@ -14,10 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
-
-use self::sum::{Category, Key, Sums};
+use self::sum::{Key, Sums};
 use super::{
     goroutines::{is_own, start, state_of},
     stacks::{self, GoProcess},
@@ -26,17 +23,14 @@ use crate::{
     cli::ProfileArgs,
     exit::{Exit, Fatal},
     inspect::Frame,
-    runtime::go::{Goroutine, Looked, Places, State},
+    looks::cpu_time,
+    runtime::go::{Category, Goroutine, LookSize, Places, State},
     say,
 };
+use anyhow::Context as _;
 
-/// Goroutines that a look sees where there are more.
-const GOAL: f64 = 300.0;
-/// Looks a second below which a look sees fewer goroutines instead, and the fewest.
+/// Looks a second below which a look sees fewer goroutines instead.
 const SLOWEST: f64 = 20.0;
-const FEWEST: f64 = 32.0;
-/// Entries of the runtime's table that a look reads to find its goroutines among the dead, at most.
-const ENTRIES: f64 = 4096.0;
 /// Rows of the table.
 const ROWS: usize = 20;
 
@@ -115,7 +109,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         ..
     } = process;
     let mut random = fastrand::Rng::new();
-    let (mut sums, mut size) = (Sums::default(), Size::default());
+    let (mut sums, mut size) = (Sums::default(), LookSize::default());
     let (mut looks, mut goroutines, mut entries, mut error) = (0, 0, 0, None);
     let (begin, cpu_before, started) = (Instant::now(), cpu_time(), SystemTime::now());
     let mut last = begin;
@@ -140,7 +134,9 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
                 break;
             }
         };
-        size.note(&looked, seen.len(), cpu_time().saturating_sub(before), limits.cpu);
+        // In as much time as one may take at the slowest rate.
+        let most = Duration::from_secs_f64(limits.cpu / SLOWEST);
+        size.note(&looked, seen.len(), cpu_time().saturating_sub(before), most);
         let now = Instant::now();
         let span = now.duration_since(last).as_nanos() as f64;
         last = now;
@@ -190,42 +186,6 @@ fn keys(goroutine: Goroutine, places: &Places) -> (Category, Key, bool) {
         reason,
     };
     (category, Key { stack, state, reason }, has_stack)
-}
-
-/// How many goroutines a look sees.
-struct Size {
-    goal: f64,
-    /// Of the entries, those of goroutines that live.
-    alive: f64,
-}
-
-impl Default for Size {
-    fn default() -> Self {
-        Self { goal: GOAL, alive: 1.0 }
-    }
-}
-
-impl Size {
-    fn entries(&self) -> usize {
-        (self.goal / self.alive).min(ENTRIES) as usize
-    }
-
-    /// Takes note of what a look found, and of the CPU time that it took.
-    fn note(&mut self, looked: &Looked, found: usize, cpu: Duration, limit: f64) {
-        let alive = found as f64 / looked.looked_at.max(1) as f64;
-        self.alive = (0.8 * self.alive + 0.2 * alive).max(GOAL / ENTRIES);
-        // A look in as much time as one may take at the slowest rate.
-        let most = limit / SLOWEST;
-        let fits = most / cpu.as_secs_f64().max(1e-6);
-        let goal = (self.goal * fits.clamp(0.5, 1.2)).clamp(FEWEST, GOAL);
-        self.goal = goal;
-    }
-}
-
-/// CPU time of this thread, which reads, unwinds and adds up.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Where the flame graph goes: wait.svg beside wait.pb.gz.
@@ -409,30 +369,5 @@ mod tests {
         ] {
             assert_eq!(beside(Path::new(out)), Path::new(expected));
         }
-    }
-
-    #[test]
-    fn a_look_sees_fewer_where_it_takes_long() {
-        let looked = Looked {
-            entries: 100_000,
-            looked_at: 300,
-            unread: 0,
-        };
-        let mut size = Size::default();
-        assert_eq!(size.entries(), 300);
-        for _ in 0..50 {
-            // 5 % of a core, 20 times a second: 2.5 ms a look.
-            size.note(&looked, 300, Duration::from_millis(10), 0.05);
-        }
-        assert_eq!(size.entries(), FEWEST as usize);
-        for _ in 0..50 {
-            size.note(&looked, 300, Duration::from_micros(400), 0.05);
-        }
-        assert_eq!(size.entries(), 300);
-        // Nine of ten entries are of dead ones.
-        for _ in 0..50 {
-            size.note(&looked, 30, Duration::from_micros(400), 0.05);
-        }
-        assert!((2_990..3_010).contains(&size.entries()), "{}", size.entries());
     }
 }

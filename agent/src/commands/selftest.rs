@@ -15,6 +15,8 @@ use crate::{
     exit::Exit,
     intake::ring::Ring,
     lifecycle::Lifecycle,
+    limits,
+    looks::Looks,
     overhead::Meter,
     pipeline, say,
     signal::Coverage,
@@ -48,6 +50,7 @@ pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
         },
         limits: None,
         host: None,
+        looks: Looks::new(limits::for_looks(None, 0.0)),
     };
     let mut lifecycle = Lifecycle::new(process::proc(), options.selector.clone(), Process::inspect);
     let mut watch = Watch::new(object, maps, meter, hooks, options, watch_to_selftest);

@@ -209,13 +209,14 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
         Some(PointData::Gauge(_) | PointData::Real(_)) if metric.def.instrument != Instrument::UpDownCounter => {
             metric::Data::Gauge(proto::Gauge { data_points: numbers })
         }
-        Some(PointData::Gauge(_) | PointData::Real(_) | PointData::Sum(_) | PointData::Time(_)) | None => {
-            metric::Data::Sum(proto::Sum {
-                data_points: numbers,
-                aggregation_temporality: CUMULATIVE,
-                is_monotonic: metric.def.instrument != Instrument::UpDownCounter,
-            })
-        }
+        Some(
+            PointData::Gauge(_) | PointData::Real(_) | PointData::Sum(_) | PointData::Time(_) | PointData::RealSum(_),
+        )
+        | None => metric::Data::Sum(proto::Sum {
+            data_points: numbers,
+            aggregation_temporality: CUMULATIVE,
+            is_monotonic: metric.def.instrument != Instrument::UpDownCounter,
+        }),
     };
     proto::Metric {
         name: metric.def.name.to_owned(),
@@ -229,7 +230,7 @@ fn encode_metric(metric: &Metric, points: Vec<Encoded>) -> proto::Metric {
 fn number(data: &PointData) -> Option<number_data_point::Value> {
     match data {
         PointData::Sum(value) | PointData::Gauge(value) => Some(number_data_point::Value::AsInt(*value)),
-        PointData::Real(value) => Some(number_data_point::Value::AsDouble(*value)),
+        PointData::Real(value) | PointData::RealSum(value) => Some(number_data_point::Value::AsDouble(*value)),
         PointData::Time(ns) => Some(number_data_point::Value::AsDouble(*ns as f64 / 1e9)),
         PointData::Histogram { .. } | PointData::ExpHistogram { .. } => None,
     }
@@ -240,7 +241,7 @@ fn encode_point(point: &Point, times: &Times) -> Encoded {
     let (start_time_unix_nano, time_unix_nano) = (times.begin(point), times.now.wall(point.time));
     let exemplars = exemplars(&point.exemplars, times);
     match &point.data {
-        PointData::Sum(_) | PointData::Gauge(_) | PointData::Real(_) | PointData::Time(_) => {
+        PointData::Sum(_) | PointData::Gauge(_) | PointData::Real(_) | PointData::Time(_) | PointData::RealSum(_) => {
             Encoded::Number(NumberDataPoint {
                 attributes,
                 start_time_unix_nano,

@@ -27,7 +27,13 @@ impl Pipeline {
         };
         self.judged = (now, used);
         let share = used.saturating_sub(cpu) as f64 / elapsed;
-        if !self.keeper.judge(Use { cpu: share, memory }) {
+        let looks = self.looks.used();
+        let of_looks = looks.saturating_sub(self.looked).as_nanos() as f64 / elapsed;
+        self.looked = looks;
+        let is_new = self.keeper.judge(Use { cpu: share, memory });
+        self.looks
+            .set_allowance(self.keeper.for_looks((share - of_looks).max(0.0)));
+        if !is_new {
             return;
         }
         let shed = self.keeper.shed;

@@ -20,7 +20,8 @@ use crate::{
     export::{self, FilesConfig},
     heap,
     kernel::{self as running, LayoutError},
-    limits::Limits,
+    limits::{self, Limits},
+    looks::Looks,
     signals::{self, Thresholds},
     watch::Options,
 };
@@ -96,6 +97,7 @@ pub(super) fn options(args: &RunArgs) -> anyhow::Result<Options> {
             tail: args.budget_p99.0,
         }),
         host: args.budget_host.0.map(|share| share * cores()),
+        looks: Looks::new(limits::for_looks(own_limits(args).cpu, 0.0)),
     })
 }
 

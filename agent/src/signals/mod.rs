@@ -137,9 +137,10 @@ pub struct Check {
 }
 
 /// Every signal of a target.
-const ALL: [Signal; 16] = [
+const ALL: [Signal; 17] = [
     go::runtime::SIGNAL,
     go::goroutines::SIGNAL,
+    go::wait::SIGNAL,
     go::gc::SIGNAL,
     go::stw::SIGNAL,
     go::assist::SIGNAL,

@@ -1,17 +1,20 @@
 //! What the signals of one target keep between events: each one's in a type of its own file. Facts live here, never in statics.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use agent_common::{go::assist::Assists, histogram::Series};
 
 use super::{
-    go::{gc::Cycles, goroutines::Goroutines, origins::Origins, runtime::GoState, stops::Stops, waits::Waits},
+    go::{
+        gc::Cycles, goroutines::Goroutines, origins::Origins, runtime::GoState, stops::Stops, wait::Wall, waits::Waits,
+    },
     plan::states_now,
     process::quota::Quotas,
 };
 use crate::{
     attach::plan::Failure,
     deadline,
+    looks::Looks,
     model::{Exemplar, Span},
     runtime::go::GoRuntime,
     signal::SignalState,
@@ -41,6 +44,10 @@ pub struct State {
     pub stops: Stops,
     /// Who paid the mark assists of a GC cycle, until that is seen.
     pub assists: Option<Assists>,
+    /// Has things looked at; None where nothing is, as of a recorded process.
+    pub looks: Option<Arc<Looks>>,
+    /// Wall time of goroutines.
+    pub wall: Wall,
     /// Goroutines alive.
     pub goroutines: Goroutines,
     /// GC cycles exported, and numbers that were skipped.

@@ -21,6 +21,7 @@ use crate::{
     discover::{Process, Selector},
     inspect::{Image, InspectError},
     lifecycle::{Admission, EndReason, TargetInfo, Targets},
+    looks::Looks,
     overhead::Meter,
     signal,
     signals::{self, Thresholds},
@@ -51,7 +52,7 @@ pub use watched::{AlwaysAttached, Watched};
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The user's choices.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     pub selector: Selector,
     /// Signals that are left out.
@@ -61,6 +62,8 @@ pub struct Options {
     pub limits: Option<Limits>,
     /// What all targets together may cost, cores.
     pub host: Option<f64>,
+    /// Has targets looked at.
+    pub looks: Arc<Looks>,
 }
 
 /// The targets, and the parts that observe them.

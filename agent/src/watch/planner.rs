@@ -12,6 +12,7 @@ use crate::{
     discover::{Process, Selector},
     enrich,
     inspect::{Image, InspectError},
+    looks::Looks,
     model::Resource,
     runtime::ProofError,
     signal::{Coverage, SignalState},
@@ -24,6 +25,7 @@ pub(super) struct Planner {
     selector: Selector,
     without: Vec<String>,
     thresholds: Thresholds,
+    looks: Arc<Looks>,
     /// Why this kernel permits no uprobe.
     without_uprobes: Option<String>,
 }
@@ -57,6 +59,7 @@ impl Planner {
             selector: options.selector.clone(),
             without: options.without.clone(),
             thresholds: options.thresholds,
+            looks: options.looks.clone(),
             without_uprobes,
         }
     }
@@ -84,7 +87,10 @@ impl Planner {
             Some(image) => process.bias(image.elf())?,
             None => 0,
         };
-        let mut state = State::default();
+        let mut state = State {
+            looks: Some(self.looks.clone()),
+            ..State::default()
+        };
         let opened = image.as_deref().map_or(Ok(()), |image| {
             signals::plan::open(image, process.pid, bias, &mut state)
         });

@@ -13,14 +13,18 @@ mod go_latency;
 mod go_memory;
 #[path = "go_times.rs"]
 mod go_times;
+#[path = "go_wall.rs"]
+mod go_wall;
 
 use go_latency::latencies;
 use go_memory::{goroutines, in_c, runtime};
 use go_times::{Sums, add, difference, our_sums, their_sums};
+use go_wall::wall_times;
 
-const SIGNALS: [&str; 12] = [
+const SIGNALS: [&str; 13] = [
     "go.runtime",
     "go.goroutines",
+    "go.wait",
     "go.gc",
     "go.stw",
     "go.assist",
@@ -82,6 +86,7 @@ pub fn check(said: &Said) -> Life {
     runtime(said, findings.of("go.runtime"));
     goroutines(said, findings.of("go.goroutines"));
     in_c(said, &mut findings);
+    wall_times(said, findings.of("go.wait"));
     cycles(said, findings.of("go.gc"));
     stops(said, findings.of("go.stw"));
     assists(said, findings.of("go.assist"));

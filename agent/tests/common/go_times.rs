@@ -56,7 +56,7 @@ pub fn difference(ours: &Sums, theirs: &Sums) -> f64 {
     largest.unwrap_or(0) as f64 / whole.max(1) as f64
 }
 
-fn traced(reason: &str) -> &str {
+pub fn traced(reason: &str) -> &str {
     let found = REASONS.iter().find(|(ours, _)| *ours == reason);
     found.map_or(reason, |(_, theirs)| theirs)
 }

@@ -18,6 +18,10 @@ const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
         "plane 0: goroutines alive, read from the runtime's memory",
     ),
     (
+        "go/wait.rs",
+        "plane 0: looks at some goroutines, read from the runtime's memory",
+    ),
+    (
         "process/quota.rs",
         "plane 0: the cgroup's own account, read from its files",
     ),

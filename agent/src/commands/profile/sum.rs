@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::runtime::go::{Stack, State};
+use crate::runtime::go::{Category, Stack, State};
 
 /// PCs of all stacks that are kept apart: 16 MB.
 const KEPT: usize = 1 << 20;
@@ -15,14 +15,6 @@ pub(super) struct Key {
     pub stack: Stack,
     pub state: State,
     /// A runtime.waitReason.
-    pub reason: u32,
-}
-
-/// An origin, the entry of the function that a goroutine was started with, and what the goroutine does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Category {
-    pub startpc: u64,
-    pub state: State,
     pub reason: u32,
 }
 

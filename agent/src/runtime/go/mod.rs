@@ -10,6 +10,7 @@ mod stack;
 mod threads;
 mod unwind;
 mod walk;
+mod wall;
 
 use std::io;
 
@@ -28,6 +29,7 @@ pub use stack::{Goroutine, Looked, Unwinder};
 pub use threads::Threads;
 pub use unwind::{NoStack, Stack, StackPc};
 pub use walk::{Seen, State, Walk};
+pub use wall::{Category, LookSize, WallSums, WallTime};
 
 /// Reads one process' runtime.
 #[derive(Debug)]

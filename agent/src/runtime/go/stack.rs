@@ -10,7 +10,7 @@ use std::{
 use super::{
     GoRuntime,
     unwind::{NoStack, Read, Registers, Stack, Way, unwind},
-    walk::{Seen, State},
+    walk::{BATCH, Seen, State},
 };
 use crate::inspect::{Arch, CodeAt, FieldLoc, GoImage, GoSymbolizer};
 
@@ -22,8 +22,6 @@ const TRIES: u32 = 3;
 const PLACES: usize = 1 << 16;
 /// Entries of allgs that a dump looks at, the dead ones among them.
 const ENTRIES: u64 = 4_000_000;
-/// Entries that are read at once.
-const BATCH: u64 = 8192;
 
 /// What finds the functions of a process' stacks, by its executable.
 pub struct Unwinder {
@@ -163,7 +161,7 @@ impl GoRuntime {
         Ok(looked)
     }
 
-    fn entries_count(&self) -> io::Result<u64> {
+    pub(super) fn entries_count(&self) -> io::Result<u64> {
         let length = self.memory.word(self.at(self.globals.allgs).wrapping_add(8))?;
         Ok(self.memory.word(self.at(self.globals.allglen))?.min(length))
     }
@@ -301,7 +299,7 @@ impl GoRuntime {
 }
 
 /// As many of the numbers below `all` as there are, at most `most`: each set of as many is as likely (Floyd, 1987).
-fn picked(all: u64, most: u64, random: &mut fastrand::Rng) -> Vec<u64> {
+pub(super) fn picked(all: u64, most: u64, random: &mut fastrand::Rng) -> Vec<u64> {
     let mut picked = BTreeSet::new();
     for last in all.saturating_sub(most)..all {
         if !picked.insert(random.u64(0..=last)) {

@@ -10,7 +10,7 @@ pub const MOST: usize = 100_000;
 /// Entries of allgs that a walk looks at, at most, the dead ones among them: some 450 MB of the target's memory.
 const ENTRIES: u64 = 1_000_000;
 /// Entries that are read at once.
-const BATCH: u64 = 8192;
+pub(super) const BATCH: u64 = 8192;
 /// allgs moves when it grows; of as many tries one meets no move.
 const TRIES: u32 = 8;
 /// Gs that lie nearer to each other than this are read at once, bytes; the allocator puts them side by side.
@@ -134,7 +134,7 @@ impl GoRuntime {
     }
 
     /// Looks at some goroutines; `bytes` is room to read them into.
-    fn look(&self, mut pointers: Vec<u64>, has_c: bool, bytes: &mut Vec<u8>, walk: &mut Walk) {
+    pub(super) fn look(&self, mut pointers: Vec<u64>, has_c: bool, bytes: &mut Vec<u8>, walk: &mut Walk) {
         pointers.retain(|pointer| *pointer != 0);
         pointers.sort_unstable();
         let size = self.extent();

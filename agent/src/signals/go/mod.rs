@@ -12,6 +12,7 @@ pub mod runtime;
 pub mod sched;
 pub mod stops;
 pub mod stw;
+pub mod wait;
 pub mod waits;
 
 use agent_common::target::IS_GO;
@@ -25,9 +26,10 @@ use crate::{
 };
 
 /// All that hang on the runtime's memory.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 9] = [
     runtime::NAME,
     goroutines::NAME,
+    wait::NAME,
     gc::NAME,
     stw::NAME,
     assist::NAME,
@@ -68,6 +70,7 @@ fn plan(image: &GoImage, bias: u64) -> Plan {
             plan.go = layout;
             plan.set(runtime::NAME, runtime::coverage(image));
             plan.set(goroutines::NAME, Coverage::Full);
+            plan.set(wait::NAME, Coverage::Full);
             gc::plan(image, &mut plan);
             stw::plan(image, &mut plan);
             assist::plan(image, &mut plan);

@@ -65,6 +65,11 @@ impl GoState {
         }
     }
 
+    /// What others read it with, who see to it themselves that a read may hang.
+    pub fn share(&self) -> Arc<GoRuntime> {
+        self.runtime.clone()
+    }
+
     /// Reads the memory of the process, for no longer than that. What did not answer is not asked again before it has.
     pub fn read<T: Send + 'static>(
         &self,

@@ -8,6 +8,7 @@ pub mod latency;
 pub mod runtime;
 pub mod sched;
 pub mod stw;
+pub mod wait;
 
 use super::AttributeDef;
 
@@ -55,12 +56,12 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_WAIT_REASON,
         kind: "string",
-        description: "Reason of the wait before it became runnable, as in the runtime; `none` if it never waited.",
+        description: "Reason of the wait before it became runnable, or of the present one, as in the runtime; `none` if it never waited.",
     },
     AttributeDef {
         key: GOROUTINE_STATE,
         kind: "string",
-        description: "For time: `running` (including system calls and calls into C), `runnable`, or `waiting`. For live goroutines: these, `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nothing can wake it).",
+        description: "For time: `running` (including system calls and calls into C), `runnable`, or `waiting`. For live goroutines and wall time: these (running without system calls), `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nothing can wake it).",
     },
     AttributeDef {
         key: GC_MAX_PROCS,

@@ -45,9 +45,10 @@ fn check(states: &[SignalState], off: &str, expected: &[(&str, &str)]) {
 }
 
 /// Of each signal: what others say without it.
-const GO: [(&str, &[(&str, &str)]); 13] = [
+const GO: [(&str, &[(&str, &str)]); 14] = [
     ("go.runtime", &[]),
     ("go.goroutines", &[]),
+    ("go.wait", &[]),
     (
         "go.gc",
         &[("go.stw", "in part: the GC's stops have no spans: go.gc is off")],
@@ -109,9 +110,9 @@ const GO: [(&str, &[(&str, &str)]); 13] = [
 const TOKIO: [(&str, &[(&str, &str)]); 7] = [
     ("tokio.poll", &[]),
     ("tokio.wake", &[]),
-    GO[8],
     GO[9],
     GO[10],
+    GO[11],
     ("thread.run_queue", &[]),
     ("process.quota", &[]),
 ];
