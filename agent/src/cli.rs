@@ -180,6 +180,9 @@ pub struct ProfileArgs {
     /// Look at most so many times a second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rate: u32,
+    /// Sample code on CPU so many times a second on each core; 0 for not at all
+    #[arg(long, value_name = "N", default_value_t = 29, value_parser = clap::value_parser!(u32).range(0..=999))]
+    pub cpu_rate: u32,
     /// Limit the agent's own CPU time to this share of one core
     #[arg(long, value_name = "SHARE", env = "WHYWAIT_LIMIT_CPU", default_value = "5%", value_parser = parse_share)]
     pub limit_cpu: Share,

@@ -20,6 +20,7 @@ pub mod looks;
 pub mod memory;
 pub mod model;
 pub mod overhead;
+pub mod perf;
 pub mod signal;
 pub mod telemetry;
 

@@ -13,7 +13,7 @@ use crate::{
     cli::GoroutinesArgs,
     clock,
     exit::{Exit, Fatal},
-    runtime::go::{Goroutine, Looked, NoStack, Places, Stack, StackFrame, StackPc, State, is_shown},
+    runtime::go::{Goroutine, Looked, NoStack, Places, Stack, StackFrame, State, is_shown},
     signals::go::origins::is_system,
     surface::output::{self, Picture},
 };
@@ -181,12 +181,8 @@ fn print_grouped(process: GoProcess, system: bool, send: &SyncSender<Found>) -> 
 
 /// In place of a stack: the function that the goroutine was started with.
 pub(super) fn start(startpc: u64, places: &Places) -> Stack {
-    let pc = StackPc {
-        vaddr: startpc.wrapping_sub(places.bias),
-        is_call: false,
-    };
     Stack {
-        pcs: vec![pc],
+        pcs: vec![places.start(startpc)],
         is_cut: true,
     }
 }

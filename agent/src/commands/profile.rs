@@ -1,8 +1,11 @@
 //! `whywait profile`: where the goroutines of a process spend wall time, by stack. Looks at a random part of them many times a second,
 //! out of the process' memory, and writes a pprof file and a flame graph.
 
+mod cpu;
 mod flame;
 mod pprof;
+mod print;
+mod samples;
 mod sum;
 
 use std::{
@@ -14,25 +17,28 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use self::sum::{Key, Sums};
+use self::{
+    cpu::OnCpu,
+    print::print,
+    samples::{Sample, samples},
+    sum::{Key, Sums},
+};
 use super::{
-    goroutines::{is_own, start, state_of},
+    goroutines::{is_own, start},
     stacks::{self, GoProcess},
 };
 use crate::{
     cli::ProfileArgs,
     exit::{Exit, Fatal},
-    inspect::Frame,
     looks::cpu_time,
-    runtime::go::{Category, Goroutine, LookSize, Places, State},
+    perf::Refused,
+    runtime::go::{Category, Goroutine, LookSize, Places},
     say,
 };
 use anyhow::Context as _;
 
 /// Looks a second below which a look sees fewer goroutines instead.
 const SLOWEST: f64 = 20.0;
-/// Rows of the table.
-const ROWS: usize = 20;
 
 /// What was seen, and what it took.
 struct Seen {
@@ -46,6 +52,8 @@ struct Seen {
     error: Option<std::io::Error>,
     reasons: Vec<String>,
     places: Places,
+    /// Code on CPU, where it was asked for and the kernel permits it; or why not.
+    on_cpu: Result<Option<OnCpu>, Refused>,
     started: SystemTime,
     exe: PathBuf,
 }
@@ -69,6 +77,7 @@ pub fn run(args: &ProfileArgs) -> anyhow::Result<Exit> {
         rate: f64::from(args.rate),
         cpu: args.limit_cpu.0.unwrap_or(1.0),
         system: args.system,
+        cpu_rate: args.cpu_rate,
     };
     let findings = stacks::begin(args.pid, move |send: &SyncSender<Found>| {
         let seen = look(process, &limits, send);
@@ -98,6 +107,8 @@ struct Limits {
     /// Share of a core.
     cpu: f64,
     system: bool,
+    /// Samples of code on CPU, a second of each core; 0 for none.
+    cpu_rate: u32,
 }
 
 fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
@@ -106,8 +117,11 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         mut unwinder,
         mut places,
         process,
+        arch,
         ..
     } = process;
+    let wanted = (limits.cpu_rate > 0).then(|| OnCpu::begin(process.pid, arch, limits.cpu_rate));
+    let mut on_cpu = wanted.transpose();
     let mut random = fastrand::Rng::new();
     let (mut sums, mut size) = (Sums::default(), LookSize::default());
     let (mut looks, mut goroutines, mut entries, mut error) = (0, 0, 0, None);
@@ -121,6 +135,9 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         let debt = used.div_f64(limits.cpu).saturating_sub(begin.elapsed());
         let end = limits.time.saturating_sub(begin.elapsed());
         thread::sleep(period.max(debt).min(end));
+        if let Ok(Some(on_cpu)) = &mut on_cpu {
+            on_cpu.drain(&mut unwinder);
+        }
         let before = cpu_time();
         let mut seen = Vec::new();
         let looked = runtime.some_stacks(size.entries(), &mut random, &mut unwinder, |goroutine| {
@@ -160,6 +177,9 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
             break;
         }
     }
+    if let Ok(Some(on_cpu)) = &mut on_cpu {
+        on_cpu.end(&mut unwinder);
+    }
     Seen {
         sums,
         looks,
@@ -170,6 +190,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         error,
         reasons: runtime.wait_reasons.clone(),
         places,
+        on_cpu,
         started,
         exe: process.exe,
     }
@@ -211,18 +232,29 @@ fn finish(mut seen: Seen, args: &ProfileArgs, flame_path: &Path) -> anyhow::Resu
     }
     let wall = seen.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let samples: Vec<Sample> = samples(&mut seen);
+    let cpu_period = match &seen.on_cpu {
+        Ok(Some(on_cpu)) => Some(on_cpu.period.as_nanos() as i64),
+        _ => None,
+    };
     let head = pprof::Head {
         exe: seen.exe.to_string_lossy().into_owned(),
         started: wall.as_nanos() as i64,
         duration: seen.elapsed.as_nanos() as i64,
         bias: seen.places.bias,
+        cpu_period,
     };
     let profile = pprof::encode(&samples, &head).context("cannot compress the profile")?;
+    let cpu: f64 = samples.iter().map(|sample| sample.cpu).sum();
     let title = format!(
-        "{}: wall time of {:.0} goroutines over {:.0} s",
+        "{}: wall time of {:.0} goroutines over {:.0} s{}",
         seen.exe.display(),
         seen.sums.mean(),
-        seen.elapsed.as_secs_f64()
+        seen.elapsed.as_secs_f64(),
+        if cpu_period.is_some() {
+            format!(", and {:.1} s on CPU", cpu / 1e9)
+        } else {
+            String::new()
+        }
     );
     let picture = flame::draw(&samples, &title);
     for (path, bytes) in [(&*args.out, profile.as_slice()), (flame_path, picture.as_bytes())] {
@@ -236,123 +268,6 @@ fn finish(mut seen: Seen, args: &ProfileArgs, flame_path: &Path) -> anyhow::Resu
         flame_path.display()
     );
     Ok(Exit::Ok)
-}
-
-/// One stack in one state, as it goes into the files.
-struct Sample {
-    stack: Vec<Frames>,
-    state: &'static str,
-    reason: Option<String>,
-    /// Mean number of goroutines.
-    goroutines: f64,
-    /// Their wall time, ns.
-    wall: f64,
-}
-
-/// What is at one PC: functions that are inlined there, and the one that has the code.
-struct Frames {
-    vaddr: u64,
-    functions: Vec<Frame>,
-}
-
-fn samples(seen: &mut Seen) -> Vec<Sample> {
-    let whole = seen.sums.time();
-    let mut samples: Vec<Sample> = Vec::new();
-    for (key, time) in seen.sums.stacks() {
-        let mut stack = Vec::new();
-        for pc in &key.stack.pcs {
-            let functions = seen.places.functions(*pc);
-            let shown = functions.iter().filter(|function| !function.is_wrapper);
-            let functions: Vec<_> = shown.map(|function| function.frame.clone()).collect();
-            // As runtime/pprof leaves it out.
-            let is_end = functions
-                .first()
-                .is_some_and(|frame| frame.function == "runtime.goexit");
-            if !functions.is_empty() && !is_end {
-                let vaddr = pc.place();
-                stack.push(Frames { vaddr, functions });
-            }
-        }
-        let reason = seen
-            .reasons
-            .get(key.reason as usize)
-            .filter(|reason| !reason.is_empty());
-        samples.push(Sample {
-            stack,
-            state: key.state.name(),
-            reason: reason.filter(|_| key.state == State::Waiting).cloned(),
-            goroutines: time / whole,
-            wall: time,
-        });
-    }
-    samples.sort_unstable_by(|a, b| b.wall.total_cmp(&a.wall));
-    samples
-}
-
-fn print(seen: &mut Seen, args: &ProfileArgs) {
-    let seconds = seen.elapsed.as_secs_f64();
-    say!(
-        "{} looks in {seconds:.1} s, {:.1} a second, at {:.0} goroutines each of {:.0} ({} entries in the runtime's table)",
-        seen.looks,
-        seen.looks as f64 / seconds,
-        seen.goroutines as f64 / seen.looks as f64,
-        seen.sums.mean(),
-        seen.entries
-    );
-    let limit = args
-        .limit_cpu
-        .0
-        .map_or_else(|| "off".to_owned(), |limit| format!("{} %", 100.0 * limit));
-    say!(
-        "own CPU time: {:.2} % of a core; limit: {limit}",
-        100.0 * seen.cpu.as_secs_f64() / seconds
-    );
-    if let Some(error) = &seen.error {
-        say!("ended early: {error}");
-    }
-    let without = seen.sums.without_stack();
-    if without > 0.0 {
-        say!(
-            "{:.2} % of the wall time is of goroutines that ran or moved while they were read: only the function that they were started with is known of it",
-            100.0 * without
-        );
-    }
-    if seen.sums.not_kept() > 0.0 {
-        say!(
-            "{:.2} % of the wall time is of stacks beyond those that are kept apart",
-            100.0 * seen.sums.not_kept()
-        );
-    }
-    say!(
-        "{:>8} {:>8} {:>10}  {:<24} started with",
-        "share",
-        "± error",
-        "goroutines",
-        "state"
-    );
-    let shares = seen.sums.shares();
-    for share in shares.iter().take(ROWS) {
-        let category = &share.category;
-        let function = seen.places.started_with(category.startpc);
-        say!(
-            "{:>6.2} % {:>6.2} % {:>10.1}  {:<24} {}",
-            100.0 * share.share,
-            100.0 * share.error,
-            share.share * seen.sums.mean(),
-            state_of(category.state, category.reason, &seen.reasons),
-            function.as_deref().unwrap_or("unknown")
-        );
-    }
-    if shares.len() > ROWS {
-        let rest: f64 = shares[ROWS..].iter().map(|share| share.share).sum();
-        say!(
-            "{:>6.2} % {:>8} {:>10}  {} more",
-            100.0 * rest,
-            "",
-            "",
-            shares.len() - ROWS
-        );
-    }
 }
 
 #[cfg(test)]

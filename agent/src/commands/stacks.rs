@@ -14,7 +14,7 @@ use crate::{
     deadline,
     discover::Process,
     exit::{Exit, Fatal, of_process},
-    inspect::{GoImage, Image, InspectError},
+    inspect::{Arch, GoImage, Image, InspectError},
     runtime::{
         ProofError,
         go::{GoRuntime, Places, Unwinder},
@@ -33,6 +33,7 @@ pub struct GoProcess {
     pub version: String,
     /// Whether it is known which functions are inlined where.
     pub has_inlined: bool,
+    pub arch: Arch,
     pub runtime: GoRuntime,
     pub unwinder: Unwinder,
     pub places: Places,
@@ -78,6 +79,7 @@ impl GoProcess {
         Ok(Self {
             version: go.version.raw.clone(),
             has_inlined: go.symbols.has_inlined(),
+            arch: go.arch,
             runtime,
             unwinder: Unwinder::new(go, first, bias),
             places: Places::new(go, second, bias),

@@ -7,7 +7,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use super::Sample;
+use super::samples::Sample;
 use crate::runtime::go::is_shown;
 
 const WIDTH: f64 = 1200.0;
@@ -34,8 +34,12 @@ pub(super) fn draw(samples: &[Sample], title: &str) -> String {
         node.wall += sample.wall;
         let functions = sample.stack.iter().flat_map(|at| &at.functions);
         let functions: Vec<&str> = functions.map(|frame| frame.function.as_str()).collect();
-        let shown = functions.iter().copied().filter(|function| is_shown(function, false));
-        let mut shown: Vec<&str> = shown.collect();
+        let mut shown = if sample.cpu > 0.0 {
+            on_cpu(&functions).to_vec()
+        } else {
+            let shown = functions.iter().copied().filter(|function| is_shown(function, false));
+            shown.collect()
+        };
         if shown.is_empty() {
             shown = functions;
         }
@@ -57,6 +61,12 @@ pub(super) fn draw(samples: &[Sample], title: &str) -> String {
     root.draw("all", MARGIN, height - MARGIN - HEIGHT, scale, whole, &mut svg);
     svg.push_str("</svg>\n");
     svg
+}
+
+/// What runs is shown whole, down to where the program's own code begins.
+fn on_cpu<'a, 'b>(functions: &'a [&'b str]) -> &'a [&'b str] {
+    let outermost = functions.iter().rposition(|function| is_shown(function, false));
+    &functions[..outermost.map_or(functions.len(), |outermost| outermost + 1)]
 }
 
 impl Node {
@@ -98,14 +108,17 @@ impl Node {
     }
 }
 
-/// The same for the same name: states are blue, functions from red to yellow.
+/// The same for the same name: states are blue, the kernel's functions violet, others from red to yellow.
 fn colour(name: &str) -> String {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     let hash = hasher.finish();
-    match name.starts_with('[') {
-        true => format!("hsl({},60%,75%)", 195 + hash % 40),
-        false => format!("hsl({},75%,70%)", 10 + hash % 45),
+    if name.starts_with("[kernel]") {
+        format!("hsl({},35%,78%)", 270 + hash % 30)
+    } else if name.starts_with('[') {
+        format!("hsl({},60%,75%)", 195 + hash % 40)
+    } else {
+        format!("hsl({},75%,70%)", 10 + hash % 45)
     }
 }
 
@@ -128,11 +141,12 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{commands::profile::Frames, inspect::Frame};
+    use crate::{commands::profile::samples::Frames, inspect::Frame};
 
     fn sample(names: &[&str], state: &'static str, wall: f64) -> Sample {
         let at = |name: &&str| Frames {
             vaddr: 0,
+            is_go: true,
             functions: vec![Frame {
                 function: (*name).to_owned(),
                 file: String::new(),
@@ -143,6 +157,7 @@ mod tests {
             stack: names.iter().map(at).collect(),
             state,
             reason: None,
+            cpu: if state == "on CPU" { wall } else { 0.0 },
             goroutines: 1.0,
             wall,
         }

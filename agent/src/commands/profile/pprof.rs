@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write as _};
 use flate2::{Compression, write::GzEncoder};
 use prost::Message;
 
-use super::Sample;
+use super::samples::{Frames, Sample};
 
 #[derive(Clone, PartialEq, Message)]
 struct Profile {
@@ -119,6 +119,8 @@ pub(super) struct Head {
     pub duration: i64,
     /// Run-time less link-time address.
     pub bias: u64,
+    /// Time that a sample of code on CPU stands for, ns; None without such samples.
+    pub cpu_period: Option<i64>,
 }
 
 #[derive(Default)]
@@ -142,7 +144,9 @@ pub(super) fn encode(samples: &[Sample], head: &Head) -> std::io::Result<Vec<u8>
 fn profile(samples: &[Sample], head: &Head) -> Profile {
     let mut builder = Builder::default();
     builder.text("");
-    for (kind, unit) in [("goroutines", "count"), ("wall", "nanoseconds")] {
+    let cpu = head.cpu_period.map(|_| ("cpu", "nanoseconds"));
+    let kinds = [Some(("goroutines", "count")), cpu, Some(("wall", "nanoseconds"))];
+    for (kind, unit) in kinds.into_iter().flatten() {
         let (kind, unit) = (builder.text(kind), builder.text(unit));
         builder.profile.sample_type.push(ValueType { kind, unit });
     }
@@ -170,7 +174,15 @@ fn profile(samples: &[Sample], head: &Head) -> Profile {
             .collect();
         builder.profile.sample.push(Value {
             location_id,
-            value: vec![sample.goroutines.round() as i64, sample.wall.round() as i64],
+            value: [
+                Some(sample.goroutines),
+                head.cpu_period.map(|_| sample.cpu),
+                Some(sample.wall),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|value| value.round() as i64)
+            .collect(),
             label,
         });
     }
@@ -188,7 +200,7 @@ impl Builder {
         number
     }
 
-    fn location(&mut self, at: &super::Frames, bias: u64) -> u64 {
+    fn location(&mut self, at: &Frames, bias: u64) -> u64 {
         if let Some(id) = self.locations.get(&at.vaddr) {
             return *id;
         }
@@ -203,7 +215,7 @@ impl Builder {
         let id = self.profile.location.len() as u64 + 1;
         self.profile.location.push(Location {
             id,
-            mapping_id: 1,
+            mapping_id: u64::from(at.is_go),
             address: at.vaddr.wrapping_add(bias),
             line,
         });
@@ -234,8 +246,9 @@ mod tests {
 
     #[test]
     fn what_is_the_same_is_written_once() {
-        let frames = |vaddr: u64, names: &[&str]| super::super::Frames {
+        let frames = |vaddr: u64, names: &[&str]| Frames {
             vaddr,
+            is_go: true,
             functions: names
                 .iter()
                 .map(|name| Frame {
@@ -252,6 +265,7 @@ mod tests {
             ],
             state,
             reason: reason.map(str::to_owned),
+            cpu: 0.0,
             goroutines,
             wall: goroutines * 1e9,
         };
@@ -264,6 +278,7 @@ mod tests {
             started: 1,
             duration: 2,
             bias: 0x1000,
+            cpu_period: None,
         };
         let profile = profile(&samples, &head);
         let name = |number: i64| profile.string_table[number as usize].as_str();

@@ -71,6 +71,15 @@ impl Places {
         function
     }
 
+    /// The begin of the function that a goroutine was started with: in place of a stack.
+    pub fn start(&self, startpc: u64) -> StackPc {
+        let vaddr = startpc.wrapping_sub(self.bias);
+        StackPc {
+            vaddr: self.symbols.start(&self.exe, vaddr).unwrap_or(vaddr),
+            is_call: false,
+        }
+    }
+
     /// The go statement at `gopc`.
     pub fn creator(&mut self, gopc: u64) -> Option<StackFrame> {
         if let Some(known) = self.creators.get(&gopc) {

@@ -27,7 +27,7 @@ const ENTRIES: u64 = 4_000_000;
 pub struct Unwinder {
     exe: File,
     symbols: GoSymbolizer,
-    way: Way,
+    pub(super) way: Way,
     known: HashMap<u64, Option<CodeAt>>,
     before: Vec<u8>,
     after: Vec<u8>,
@@ -86,19 +86,27 @@ impl Unwinder {
         }
     }
 
+    /// What unwinding needs of the code at a link-time address; None where no function is.
+    pub(super) fn code(&mut self, vaddr: u64) -> Option<CodeAt> {
+        if self.known.len() >= PLACES {
+            self.known.clear();
+        }
+        let (symbols, exe) = (&self.symbols, &self.exe);
+        let known = self.known.entry(vaddr);
+        *known.or_insert_with(|| symbols.code_at(exe, vaddr))
+    }
+
     fn unwind(&mut self, standing: &Standing) -> Result<Stack, NoStack> {
-        let (symbols, exe, known) = (&self.symbols, &self.exe, &mut self.known);
+        let bytes = std::mem::take(&mut self.stack);
         let stack = Read {
             begin: standing.registers.sp,
-            bytes: &self.stack,
+            bytes: &bytes,
             hi: standing.hi,
         };
-        unwind(standing.registers, stack, &self.way, |vaddr| {
-            if known.len() >= PLACES {
-                known.clear();
-            }
-            *known.entry(vaddr).or_insert_with(|| symbols.code_at(exe, vaddr))
-        })
+        let way = self.way;
+        let found = unwind(standing.registers, stack, &way, |vaddr| self.code(vaddr));
+        self.stack = bytes;
+        found
     }
 }
 

@@ -68,6 +68,7 @@ pub(super) struct Read<'a> {
 }
 
 /// How to unwind in one process.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
     /// Run-time less link-time address.
     pub bias: u64,

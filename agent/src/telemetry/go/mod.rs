@@ -61,7 +61,7 @@ pub static ATTRIBUTES: &[AttributeDef] = &[
     AttributeDef {
         key: GOROUTINE_STATE,
         kind: "string",
-        description: "For time: `running` (including system calls and calls into C), `runnable`, or `waiting`. For live goroutines and wall time: these (running without system calls), `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nothing can wake it).",
+        description: "For time: `running` (including system calls and calls into C), `runnable`, or `waiting`. For live goroutines and wall time: these (running without system calls), `syscall`, `cgo` (in a call into C), `preempted` (for a stack scan), or `leaked` (the GC found that nothing can wake it). In profiles, a goroutine that runs is `on CPU` or `running, off CPU`, if code on CPU was sampled.",
     },
     AttributeDef {
         key: GC_MAX_PROCS,

@@ -1,0 +1,164 @@
+//! `whywait profile` of a program that takes CPU time in known shares, against the kernel's account of it.
+
+#[path = "common/go_build.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod go_build;
+#[path = "common/go_profile.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod go_profile;
+
+use std::{path::Path, process::Command};
+
+use go_build::{build, go};
+use go_profile::{Running, raw};
+
+/// Samples a second of each core; many, as the test is short.
+const RATE: &str = "199";
+
+/// The number before a word.
+fn before(text: &str, word: &str) -> f64 {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let at = words
+        .windows(2)
+        .find(|pair| pair[1].trim_end_matches([';', ',']) == word);
+    let number = at.and_then(|pair| pair[0].parse().ok());
+    number.unwrap_or_else(|| panic!("no number before {word}: {text}"))
+}
+
+/// What `go tool pprof -top` makes of one value of a profile, in seconds, by function: its own, and with what it calls.
+fn top(profile: &Path, value: &str) -> Vec<(String, f64, f64)> {
+    let output = go("local")
+        .args([
+            "tool",
+            "pprof",
+            "-top",
+            "-nodefraction=0",
+            "-unit=seconds",
+            "-nodecount=1000",
+        ])
+        .arg(format!("-sample_index={value}"))
+        .arg(profile)
+        .output()
+        .expect("pprof");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [flat, _, _, all, _, function @ ..] = &words[..] else {
+            return None;
+        };
+        let seconds = |text: &str| text.trim_end_matches('s').parse::<f64>().ok();
+        Some((function.join(" "), seconds(flat)?, seconds(all)?))
+    });
+    lines.collect()
+}
+
+fn of(top: &[(String, f64, f64)], function: &str) -> (f64, f64) {
+    let found = top.iter().find(|(name, ..)| name == function);
+    found.map_or((0.0, 0.0), |(_, flat, all)| (*flat, *all))
+}
+
+#[test]
+fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
+    let toolchains = std::env::var("WHYWAIT_TEST_TOOLCHAINS");
+    let toolchains = toolchains.unwrap_or_else(|_| "go1.18.10 local".to_owned());
+    for toolchain in toolchains.split_whitespace() {
+        let path = build(&format!("on-cpu-{toolchain}"), toolchain, &[], &[("CGO_ENABLED", "0")]);
+        let running = Running::start(&path, &[]);
+        let out = path.with_file_name("cpu.pb.gz");
+        let file = out.display().to_string();
+        let output = running.whywait(&["profile", "--seconds", "6", "--cpu-rate", RATE, "--out", &file]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{text}");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("on CPU: "))
+            .expect("a line of it");
+        let samples = before(line, "samples");
+        let (sampled, account) = line.split_once("by the kernel's account").expect("the account");
+        let (sampled, account) = (before(sampled, "s"), before(account, "s"));
+        // The standard error of a count is less than its square root; ticks of the account are 10 ms.
+        let error = 4.0 * samples.sqrt() / samples;
+        assert!(samples > 300.0, "{line}");
+        assert!((sampled / account - 1.0).abs() < error + 0.02 / account, "{line}");
+
+        let top_cpu = top(&out, "cpu");
+        println!("{top_cpu:#?}");
+        let [(heavy, _), (light, _)] = ["main.heavy", "main.light"].map(|function| of(&top_cpu, function));
+        let error = 4.0 * (0.3f64 * 0.7 / (samples * (heavy + light) / sampled)).sqrt();
+        assert!(
+            (heavy / (heavy + light) - 0.7).abs() < error,
+            "{heavy} {light} ± {error}"
+        );
+        // The kernel's work is in the stacks of who asked for it.
+        let kernel: f64 = top_cpu
+            .iter()
+            .filter(|(name, ..)| name.starts_with("[kernel]"))
+            .map(|(_, flat, _)| flat)
+            .sum();
+        let (own, reads) = of(&top_cpu, "main.reads");
+        assert!(
+            kernel > 0.0 && reads - own > 0.5 * kernel.min(reads),
+            "{kernel} {reads}"
+        );
+        // What runs is on CPU or not: all of it is the goroutine's wall time, less what it sleeps.
+        let (_, wall) = of(&top(&out, "wall"), "main.burn");
+        assert!((wall / 6.0 - 1.0).abs() < 0.1, "{wall}");
+        assert!((of(&top_cpu, "main.waits").1) == 0.0);
+
+        // Each stack has the callers of functions that have no frame.
+        let stacks = raw(&out);
+        let mut seen = 0;
+        for stack in stacks
+            .keys()
+            .filter(|stack| stack.iter().any(|name| name == "main.heavy"))
+        {
+            let at = stack.iter().position(|name| name == "main.heavy").expect("there");
+            assert_eq!(stack.get(at + 1).map(String::as_str), Some("main.burn"), "{stack:?}");
+            seen += 1;
+        }
+        assert!(seen > 0, "{stacks:?}");
+        let svg = std::fs::read_to_string(out.with_extension("").with_extension("svg")).expect("a picture");
+        assert!(svg.contains("<title>main.heavy (") && svg.contains("<title>[on CPU] ("));
+    }
+}
+
+#[test]
+fn without_the_kernels_permission_waits_are_told_all_the_same() {
+    let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").expect("it is there");
+    if paranoid.trim().parse::<i32>().expect("a number") < 1 {
+        return println!("SKIPPED: this kernel lets everybody sample");
+    }
+    let path = build("on-cpu-refused", "local", &[], &[("CGO_ENABLED", "0")]);
+    let running = Running::start(&path, &[]);
+    let out = path.with_file_name("refused.pb.gz");
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-perfmon,-sys_admin", env!("CARGO_BIN_EXE_whywait")])
+        .args([
+            "profile",
+            "--seconds",
+            "2",
+            "--pid",
+            &running.child.id().to_string(),
+            "--out",
+        ])
+        .arg(&out)
+        .output()
+        .expect("setpriv");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text} {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        text.contains("no samples of code on CPU") && text.contains("perf_event_paranoid is"),
+        "{text}"
+    );
+    assert!(of(&top(&out, "wall"), "main.waits").1 > 0.0, "{text}");
+    let stacks = raw(&out);
+    assert!(
+        stacks.keys().any(|stack| stack.contains(&"main.burn".to_owned())),
+        "{stacks:?}"
+    );
+}
