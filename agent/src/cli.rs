@@ -177,6 +177,9 @@ pub struct ProfileArgs {
     /// Write the profile to this file, and a flame graph beside it, with the ending .svg
     #[arg(long, value_name = "FILE", default_value = "whywait.pb.gz")]
     pub out: PathBuf,
+    /// Send the profile to this OTLP endpoint too; the signal is experimental, so not every endpoint takes it
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
     /// Look at most so many times a second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rate: u32,

@@ -72,6 +72,6 @@ async fn run(command: &Command, aside: &Handle) -> anyhow::Result<Exit> {
         Command::Doctor(args) => doctor::run(args),
         Command::Selftest(args) => selftest::run(args).await,
         Command::Goroutines(args) => goroutines::run(args),
-        Command::Profile(args) => profile::run(args),
+        Command::Profile(args) => profile::run(args).await,
     }
 }

@@ -7,10 +7,22 @@ mod go_build;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod go_profile;
 
-use std::{path::Path, process::Command};
+mod common;
 
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{demo, list};
 use go_build::{build, go};
 use go_profile::{Running, raw};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 /// Samples a second of each core; many, as the test is short.
 const RATE: &str = "199";
@@ -161,4 +173,78 @@ fn without_the_kernels_permission_waits_are_told_all_the_same() {
         stacks.keys().any(|stack| stack.contains(&"main.burn".to_owned())),
         "{stacks:?}"
     );
+}
+
+/// A Collector's reading of what `--otlp` sends: OTLP profiles, an experimental signal.
+#[test]
+fn a_collector_reads_the_profile() {
+    let path = build("on-cpu-otlp", "local", &[], &[("CGO_ENABLED", "0")]);
+    let running = Running::start(&path, &[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let port = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let [grpc, http] = [(); 2].map(|()| port().expect("a port").to_string());
+    let config = json!({
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": grpc}, "http": {"endpoint": http}}}},
+        "exporters": {"file": {"path": directory.path().join("profiles.json")}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "warn"}},
+            "pipelines": {"profiles": {"receivers": ["otlp"], "exporters": ["file"]}},
+        },
+    });
+    // YAML holds JSON.
+    fs::write(directory.path().join("config.yaml"), config.to_string()).expect("written");
+    let mut collector = Command::new(demo("otelcol"))
+        .args(["--feature-gates=service.profilesSupport", "--config"])
+        .arg(directory.path().join("config.yaml"))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a collector");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while [&grpc, &http]
+        .iter()
+        .any(|address| TcpStream::connect(address).is_err())
+    {
+        assert!(Instant::now() < deadline, "no collector");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let out = directory.path().join("otlp.pb.gz").display().to_string();
+    for (protocol, address) in [("grpc", &grpc), ("http/protobuf", &http)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_whywait"))
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+            .args(["profile", "--seconds", "2", "--cpu-rate", RATE, "--out", &out])
+            .args([
+                "--pid",
+                &running.child.id().to_string(),
+                "--otlp",
+                &format!("http://{address}"),
+            ])
+            .output()
+            .expect("whywait");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    kill_process(Pid::from_child(&collector), Signal::TERM).expect("it runs");
+    assert!(collector.wait().expect("it ends").success());
+    let text = fs::read_to_string(directory.path().join("profiles.json")).expect("what it read");
+    let requests: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(requests.len(), 2, "{text}");
+    for request in requests {
+        let resource = &request["resourceProfiles"][0];
+        let attributes: Vec<&str> = list(&resource["resource"]["attributes"])
+            .filter_map(|at| at["key"].as_str())
+            .collect();
+        assert!(
+            attributes.contains(&"service.name") && attributes.contains(&"process.pid"),
+            "{attributes:?}"
+        );
+        assert_eq!(list(&resource["scopeProfiles"][0]["profiles"]).count(), 2, "{resource}");
+        let texts: Vec<&str> = list(&request["dictionary"]["stringTable"])
+            .filter_map(Value::as_str)
+            .collect();
+        for text in ["wall", "cpu", "main.heavy", "main.waits", "go.goroutine.wait_reason"] {
+            assert!(texts.contains(&text), "{text} is not in {texts:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod cpu;
 mod flame;
+mod otlp;
 mod pprof;
 mod print;
 mod samples;
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     cli::ProfileArgs,
     exit::{Exit, Fatal},
+    export::{self, config::Endpoint},
     looks::cpu_time,
     perf::Refused,
     runtime::go::{Category, Goroutine, LookSize, Places},
@@ -64,14 +66,17 @@ enum Found {
 }
 
 /// Looks, writes both files, and prints the largest shares.
-pub fn run(args: &ProfileArgs) -> anyhow::Result<Exit> {
+pub async fn run(args: &ProfileArgs) -> anyhow::Result<Exit> {
     let flame_path = beside(&args.out);
     // A file that cannot be written is reported now, not in half a minute.
     for path in [&args.out, &flame_path] {
         fs::File::create(path)
             .map_err(|error| Fatal::new(Exit::Undelivered, format!("cannot write {}: {error}", path.display())))?;
     }
+    // A wrong endpoint likewise.
+    let endpoint = args.otlp.as_deref().map(profiles_endpoint).transpose()?;
     let process = GoProcess::open(args.pid)?;
+    let resource = process.resource.clone();
     let limits = Limits {
         time: Duration::from_secs(args.seconds),
         rate: f64::from(args.rate),
@@ -96,7 +101,22 @@ pub fn run(args: &ProfileArgs) -> anyhow::Result<Exit> {
             }
         }
     };
-    finish(seen, args, &flame_path)
+    let (samples, head) = finish(seen, args, &flame_path)?;
+    if let Some(endpoint) = endpoint {
+        let (profiles, dictionary) = otlp::encode(&samples, &head);
+        let count = profiles.len();
+        let sent = export::send_profiles(&endpoint, &resource, profiles, dictionary).await;
+        sent.map_err(|error| Fatal::new(Exit::Undelivered, format!("{}: {error}", endpoint.url)))?;
+        say!("sent: {count} profiles to {}", endpoint.url);
+    }
+    Ok(Exit::Ok)
+}
+
+/// Where profiles go: the flag, with the standard variables for all besides.
+fn profiles_endpoint(url: &str) -> anyhow::Result<Endpoint> {
+    let env = std::env::vars().collect();
+    let endpoint = export::config::profiles_endpoint(url, &env).map_err(|error| Fatal::new(Exit::Usage, error))?;
+    Ok(endpoint)
 }
 
 /// What a profile may take.
@@ -219,7 +239,7 @@ fn beside(out: &Path) -> PathBuf {
     out.with_file_name(format!("{}.svg", stem.unwrap_or(&name)))
 }
 
-fn finish(mut seen: Seen, args: &ProfileArgs, flame_path: &Path) -> anyhow::Result<Exit> {
+fn finish(mut seen: Seen, args: &ProfileArgs, flame_path: &Path) -> anyhow::Result<(Vec<Sample>, pprof::Head)> {
     if seen.looks == 0 {
         let reason = seen
             .error
@@ -267,7 +287,7 @@ fn finish(mut seen: Seen, args: &ProfileArgs, flame_path: &Path) -> anyhow::Resu
         args.out.display(),
         flame_path.display()
     );
-    Ok(Exit::Ok)
+    Ok((samples, head))
 }
 
 #[cfg(test)]

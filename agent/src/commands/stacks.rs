@@ -13,8 +13,10 @@ use anyhow::Context as _;
 use crate::{
     deadline,
     discover::Process,
+    enrich,
     exit::{Exit, Fatal, of_process},
     inspect::{Arch, GoImage, Image, InspectError},
+    model::Resource,
     runtime::{
         ProofError,
         go::{GoRuntime, Places, Unwinder},
@@ -34,6 +36,7 @@ pub struct GoProcess {
     /// Whether it is known which functions are inlined where.
     pub has_inlined: bool,
     pub arch: Arch,
+    pub resource: Resource,
     pub runtime: GoRuntime,
     pub unwinder: Unwinder,
     pub places: Places,
@@ -76,10 +79,12 @@ impl GoProcess {
                 .map_err(|error| Fatal::new(of_process(&error), error))
         };
         let (first, second): (File, File) = (open()?, open()?);
+        let resource = enrich::resource(&process, Some(go)).context("cannot read its environment")?;
         Ok(Self {
             version: go.version.raw.clone(),
             has_inlined: go.symbols.has_inlined(),
             arch: go.arch,
+            resource,
             runtime,
             unwinder: Unwinder::new(go, first, bias),
             places: Places::new(go, second, bias),

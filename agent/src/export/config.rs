@@ -70,6 +70,16 @@ pub fn from_flag_and_env(flag: Option<&str>, env: &HashMap<String, String>) -> R
     }))
 }
 
+/// Where profiles go, which are sent only when a flag says where.
+pub fn profiles_endpoint(flag: &str, env: &HashMap<String, String>) -> Result<Endpoint, ConfigError> {
+    let profiles = Variables {
+        env,
+        name: "PROFILES",
+        path: "v1development/profiles",
+    };
+    profiles.connection(Some(flag))
+}
+
 /// A variable's name and value.
 type Found = (String, String);
 
@@ -90,6 +100,10 @@ impl Variables<'_> {
             Some(found) => return Err(bad(found, "use otlp or none")),
             None => {}
         }
+        self.connection(flag).map(Some)
+    }
+
+    fn connection(&self, flag: Option<&str>) -> Result<Endpoint, ConfigError> {
         let protocol = match self.either("PROTOCOL") {
             None => Protocol::Grpc,
             Some((_, value)) if value == "grpc" => Protocol::Grpc,
@@ -110,14 +124,14 @@ impl Variables<'_> {
             Some((_, value)) if value == "gzip" => true,
             Some(found) => return Err(bad(found, "use gzip or none")),
         };
-        Ok(Some(Endpoint {
+        Ok(Endpoint {
             url,
             protocol,
             headers: self.headers()?,
             timeout,
             gzip,
             tls: self.tls()?,
-        }))
+        })
     }
 
     fn url(&self, flag: Option<&str>, protocol: Protocol) -> Result<Uri, ConfigError> {

@@ -2,12 +2,16 @@
 //! SDK's instruments cannot carry: hence the protocol's own messages (docs/design/export.md).
 
 use opentelemetry_proto::tonic::{
-    collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    collector::{
+        metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     metrics::v1::{
         self as proto, AggregationTemporality, NumberDataPoint, ResourceMetrics, ScopeMetrics, exemplar,
         exponential_histogram_data_point::Buckets, metric, number_data_point,
     },
+    profiles::v1development::{Profile, ProfilesDictionary, ResourceProfiles, ScopeProfiles},
     resource::v1::Resource as ProtoResource,
     trace::v1::{self as trace, ResourceSpans, ScopeSpans},
 };
@@ -133,6 +137,28 @@ impl Encoded {
             Self::Histogram(point) => point.encoded_len(),
             Self::Exponential(point) => point.encoded_len(),
         }
+    }
+}
+
+/// Profiles of a process as one request.
+pub(super) fn profiles_request(
+    resource: &Resource,
+    profiles: Vec<Profile>,
+    dictionary: ProfilesDictionary,
+) -> ExportProfilesServiceRequest {
+    let scope_profiles = vec![ScopeProfiles {
+        scope: Some(scope()),
+        profiles,
+        ..ScopeProfiles::default()
+    }];
+    let resource_profiles = vec![ResourceProfiles {
+        resource: Some(encode_resource(resource)),
+        scope_profiles,
+        ..ResourceProfiles::default()
+    }];
+    ExportProfilesServiceRequest {
+        resource_profiles,
+        dictionary: Some(dictionary),
     }
 }
 

@@ -11,7 +11,10 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    profiles::v1development::{Profile, ProfilesDictionary},
+};
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
@@ -25,7 +28,7 @@ use queue::Queue;
 
 use crate::{
     clock::Anchor,
-    model::{Batch, Point},
+    model::{Batch, Point, Resource},
 };
 
 /// Where to.
@@ -49,6 +52,16 @@ pub enum ExportError {
     Config(#[from] config::ConfigError),
     #[error("cannot write to {path}: {source}")]
     Files { path: PathBuf, source: std::io::Error },
+}
+
+/// Sends profiles of a process; an error is what people are told.
+pub async fn send_profiles(
+    endpoint: &config::Endpoint,
+    resource: &Resource,
+    profiles: Vec<Profile>,
+    dictionary: ProfilesDictionary,
+) -> Result<(), String> {
+    otlp::send_profiles(endpoint, encode::profiles_request(resource, profiles, dictionary)).await
 }
 
 /// A batch's spans as the requests that would carry them, with wall times by `anchor`.

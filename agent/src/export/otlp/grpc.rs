@@ -2,7 +2,9 @@
 
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::metrics_service_client::MetricsServiceClient, trace::v1::trace_service_client::TraceServiceClient,
+    metrics::v1::metrics_service_client::MetricsServiceClient,
+    profiles::v1development::profiles_service_client::ProfilesServiceClient,
+    trace::v1::trace_service_client::TraceServiceClient,
 };
 use tonic::{
     Code, Request, Status,
@@ -22,6 +24,7 @@ use crate::{
 pub(super) struct Grpc {
     traces: TraceServiceClient<Channel>,
     metrics: MetricsServiceClient<Channel>,
+    profiles: ProfilesServiceClient<Channel>,
     headers: HeaderMap,
 }
 
@@ -55,13 +58,16 @@ impl Grpc {
         }
         let channel = transport.connect_lazy();
         let mut traces = TraceServiceClient::new(channel.clone()).accept_compressed(Gzip);
-        let mut metrics = MetricsServiceClient::new(channel).accept_compressed(Gzip);
+        let mut metrics = MetricsServiceClient::new(channel.clone()).accept_compressed(Gzip);
+        let mut profiles = ProfilesServiceClient::new(channel).accept_compressed(Gzip);
         if endpoint.gzip {
             (traces, metrics) = (traces.send_compressed(Gzip), metrics.send_compressed(Gzip));
+            profiles = profiles.send_compressed(Gzip);
         }
         Ok(Self {
             traces,
             metrics,
+            profiles,
             headers: endpoint.headers.clone(),
         })
     }
@@ -81,6 +87,13 @@ impl Grpc {
                 self.metrics.clone().export(request).await.map(|response| {
                     let partial = response.into_inner().partial_success;
                     Answer::partial(partial.map(|part| (part.rejected_data_points, part.error_message)))
+                })
+            }
+            Message::Profiles(message) => {
+                let request = self.request(message.clone());
+                self.profiles.clone().export(request).await.map(|response| {
+                    let partial = response.into_inner().partial_success;
+                    Answer::partial(partial.map(|part| (part.rejected_profiles, part.error_message)))
                 })
             }
         };

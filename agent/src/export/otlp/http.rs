@@ -15,7 +15,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::ExportMetricsServiceResponse, trace::v1::ExportTraceServiceResponse,
+    metrics::v1::ExportMetricsServiceResponse, profiles::v1development::ExportProfilesServiceResponse,
+    trace::v1::ExportTraceServiceResponse,
 };
 use prost::Message as _;
 use rustls::{
@@ -76,6 +77,7 @@ impl Http {
         let mut body = match message {
             Message::Traces(message) => message.encode_to_vec(),
             Message::Metrics(message) => message.encode_to_vec(),
+            Message::Profiles(message) => message.encode_to_vec(),
         };
         if self.gzip {
             body = gzip(&body).map_err(|error| Failure::Final(error.to_string()))?;
@@ -153,6 +155,10 @@ fn partial(message: &Message, answer: &[u8]) -> Answer {
             .ok()
             .and_then(|answer| answer.partial_success)
             .map(|part| (part.rejected_data_points, part.error_message)),
+        Message::Profiles(_) => ExportProfilesServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|part| (part.rejected_profiles, part.error_message)),
     };
     Answer::partial(part)
 }

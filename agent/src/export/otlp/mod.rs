@@ -9,7 +9,8 @@ use std::{sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable as _};
 use log::{info, warn};
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+    metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
 };
 use tokio::sync::mpsc;
 
@@ -30,6 +31,7 @@ const PAUSE_MOST: Duration = Duration::from_secs(60);
 enum Message {
     Traces(ExportTraceServiceRequest),
     Metrics(ExportMetricsServiceRequest),
+    Profiles(ExportProfilesServiceRequest),
 }
 
 /// A request that was taken.
@@ -72,13 +74,9 @@ pub(super) struct Worker {
 impl Worker {
     /// Connects when it first sends: the endpoint may come up later.
     pub(super) fn new(signal: Signal, endpoint: &Endpoint, stats: Arc<ExportStats>) -> Result<Self, ConfigError> {
-        let transport = match endpoint.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(endpoint)?),
-            Protocol::HttpProtobuf => Transport::Http(http::Http::new(endpoint)?),
-        };
         Ok(Self {
             signal,
-            transport,
+            transport: Transport::new(endpoint)?,
             url: endpoint.url.to_string(),
             stats,
             pauses: ExponentialBuilder::default()
@@ -157,10 +155,7 @@ impl Worker {
 
     async fn send(&self, request: &Message) -> Result<Answer, Failure> {
         let attempt = || async {
-            let outcome = match &self.transport {
-                Transport::Grpc(grpc) => grpc.send(request).await,
-                Transport::Http(http) => http.send(request).await,
-            };
+            let outcome = self.transport.send(request).await;
             if let Err(Failure::Passing { reason, .. }) = &outcome
                 && self.stats.set_down(self.signal, true)
             {
@@ -180,6 +175,43 @@ impl Worker {
             })
             .notify(|_, _| self.stats.retried())
             .await
+    }
+}
+
+/// Tries to send profiles for half a minute; an error is what people are told.
+pub(super) async fn send_profiles(endpoint: &Endpoint, request: ExportProfilesServiceRequest) -> Result<(), String> {
+    const TRIES: usize = 6;
+    let transport = Transport::new(endpoint).map_err(|error| error.to_string())?;
+    let message = Message::Profiles(request);
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(500));
+    let outcome = (|| transport.send(&message))
+        .retry(pauses.with_max_times(TRIES))
+        .when(|failure| matches!(failure, Failure::Passing { .. }))
+        .await;
+    match outcome {
+        Ok(Answer { rejected: 0, .. }) => Ok(()),
+        Ok(Answer { rejected, message }) => Err(format!("{rejected} profiles were rejected: {message}")),
+        Err(Failure::Passing { reason, .. } | Failure::Final(reason)) => Err(reason),
+        Err(Failure::NoService(reason)) => Err(format!(
+            "it takes no profiles ({reason}); a Collector does with --feature-gates=service.profilesSupport and a pipeline for them"
+        )),
+    }
+}
+
+impl Transport {
+    fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
+        Ok(match endpoint.protocol {
+            Protocol::Grpc => Self::Grpc(grpc::Grpc::new(endpoint)?),
+            Protocol::HttpProtobuf => Self::Http(http::Http::new(endpoint)?),
+        })
+    }
+
+    /// One try.
+    async fn send(&self, message: &Message) -> Result<Answer, Failure> {
+        match self {
+            Self::Grpc(grpc) => grpc.send(message).await,
+            Self::Http(http) => http.send(message).await,
+        }
     }
 }
 
