@@ -8,7 +8,8 @@ use perf_event::{Builder, Record, SampleFlag, Sampler, events::Software};
 
 use crate::inspect::Arch;
 
-/// Bytes of a CPU's ring: some hundred samples, which are taken out ten times a second.
+/// Bytes of a CPU's ring: those of a second's samples with deep stacks, and the fewest.
+const RING_OF_SAMPLE: usize = 1 << 10;
 const RING: usize = 64 << 10;
 /// Bytes of the user's stack in a sample: where a function without a frame returns to.
 const STACK: u32 = 64;
@@ -75,7 +76,8 @@ impl CpuClock {
                 .sample(SampleFlag::REGS_USER | SampleFlag::STACK_USER)
                 .sample_regs_user(registers(arch))
                 .sample_stack_user(STACK);
-            let sampler = builder.build()?.sampled(RING)?;
+            let ring = RING.max(rate as usize * RING_OF_SAMPLE);
+            let sampler = builder.build()?.sampled(ring)?;
             Ok(sampler)
         };
         let mut samplers: Vec<Sampler> = cpus.iter().map(open).collect::<io::Result<_>>().map_err(refused)?;

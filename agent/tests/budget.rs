@@ -138,16 +138,14 @@ fn what_windows_see_is_weighed_to_the_truth_and_within_the_budget() {
         let reason = attribute(point, "go.goroutine.wait_reason").unwrap();
         reason.as_str().unwrap().starts_with("chan ")
     };
-    let waits = points
-        .iter()
-        .filter(of_channels)
-        .map(|point| number_of(&point["count"]));
-    let found = waits.sum::<i64>() as f64 / window_time(&output, "go-shop", "probes");
+    let of_channels = points.iter().filter(of_channels);
+    let waits: i64 = of_channels.map(|point| number_of(&point["count"])).sum();
+    let found = waits as f64 / window_time(&output, "go-shop", "probes");
     check_near(
         "waits for channels/s of go-shop",
         found,
         asked / 2.0 * (2.0 * ROUNDS + 2.0),
-        // They come in bursts of a request each, and windows meet some hundred of these.
+        // Bursts of a request each; windows meet some hundred.
         0.25,
     );
 

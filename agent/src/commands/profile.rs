@@ -41,6 +41,8 @@ use anyhow::Context as _;
 
 /// Looks a second below which a look sees fewer goroutines instead.
 const SLOWEST: f64 = 20.0;
+/// Samples of code on CPU are taken out at least this often.
+const DRAINED: Duration = Duration::from_millis(200);
 
 /// What was seen, and what it took.
 struct Seen {
@@ -154,9 +156,14 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         let used = cpu_time().saturating_sub(cpu_before);
         let debt = used.div_f64(limits.cpu).saturating_sub(begin.elapsed());
         let end = limits.time.saturating_sub(begin.elapsed());
-        thread::sleep(period.max(debt).min(end));
-        if let Ok(Some(on_cpu)) = &mut on_cpu {
-            on_cpu.drain(&mut unwinder);
+        let next = Instant::now() + period.max(debt).min(end);
+        while let left = next.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            thread::sleep(left.min(DRAINED));
+            if let Ok(Some(on_cpu)) = &mut on_cpu {
+                on_cpu.drain(&mut unwinder);
+            }
         }
         let before = cpu_time();
         let mut seen = Vec::new();

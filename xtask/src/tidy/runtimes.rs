@@ -38,6 +38,10 @@ const LIST: &str = "xtask/src/tidy/runtimes.rs";
 
 /// Each runtime's own modules, below `agent/src`.
 const MODULES: &[&str] = &[
+    "commands/goroutines.rs",
+    "commands/profile.rs",
+    "commands/profile/",
+    "commands/stacks.rs",
     "inspect/go/",
     "inspect/tokio/",
     "runtime/go/",
@@ -63,19 +67,7 @@ const OTHERS: &[(&str, &str)] = &[
         "collect.rs",
         "GC cycles have a limit of their own within that of all spans",
     ),
-    ("commands/goroutines.rs", "prints the stacks of goroutines"),
     ("commands/mod.rs", "declares the commands, one of which is `goroutines`"),
-    ("commands/profile.rs", "samples the stacks of goroutines"),
-    (
-        "commands/profile/flame.rs",
-        "hides the functions that Go's runtime hides",
-    ),
-    (
-        "commands/profile/pprof.rs",
-        "has the number of goroutines of each stack",
-    ),
-    ("commands/profile/sum.rs", "adds up the stacks of goroutines"),
-    ("commands/stacks.rs", "opens a Go process"),
     (
         "export/otlp/http.rs",
         "hyper's executor for the async runtime of the agent itself",

@@ -65,7 +65,8 @@ pub(super) fn draw(samples: &[Sample], title: &str) -> String {
 
 /// What runs is shown whole, down to where the program's own code begins.
 fn on_cpu<'a, 'b>(functions: &'a [&'b str]) -> &'a [&'b str] {
-    let outermost = functions.iter().rposition(|function| is_shown(function, false));
+    let is_own = |function: &&str| !function.starts_with('[') && is_shown(function, false);
+    let outermost = functions.iter().rposition(is_own);
     &functions[..outermost.map_or(functions.len(), |outermost| outermost + 1)]
 }
 
@@ -181,6 +182,23 @@ mod tests {
             assert!(svg.contains(part), "{part} in {svg}");
         }
         assert!(!svg.contains("gopark"), "{svg}");
+    }
+
+    #[test]
+    fn what_is_on_cpu_is_shown_down_to_the_programs_own_code() {
+        let own = ["[kernel] copy.isra.0", "runtime.memmove", "main.work", "runtime.main"];
+        let of_runtime = ["[kernel] wait.isra.0", "runtime.futex", "runtime.mcall"];
+        assert_eq!(on_cpu(&own), &own[..3]);
+        assert_eq!(on_cpu(&of_runtime), of_runtime);
+        let svg = draw(&[sample(&own, "on CPU", 1e9), sample(&of_runtime, "on CPU", 1e9)], "");
+        for part in [
+            "<title>main.work (50.00 %",
+            "<title>runtime.memmove (",
+            "<title>runtime.mcall (50.00 %",
+        ] {
+            assert!(svg.contains(part), "{part} in {svg}");
+        }
+        assert!(!svg.contains("runtime.main"), "{svg}");
     }
 
     #[test]
