@@ -1,9 +1,11 @@
-//! Log-linear histograms kept sparse in one hash map: a key a bucket, so a value that never occurs costs nothing.
+//! Log-linear histograms, kept in blocks of [`BLOCK`] buckets that follow each other: only the blocks that values fell into exist.
 //!
 //! Buckets: values below [`SUB`] have a bucket each; above, every power of two is cut into [`SUB`] equal parts, so a
 //! bucket is at most 1/[`SUB`] of its value wide.
+//!
+//! Blocks are kept in a [`crate::table`].
 
-use crate::{hits::Plane, layout, shared};
+use crate::{hits::Plane, layout, shared, table};
 
 /// log2 of the buckets a power of two is cut into.
 pub const SUB_BITS: u32 = 5;
@@ -13,6 +15,13 @@ pub const SUB: u64 = 1 << SUB_BITS;
 pub const MAX_VALUE: u64 = (1 << 42) - 1;
 /// The bucket index under which a plain counter is kept.
 pub const COUNTER: u16 = u16::MAX;
+
+/// log2 of the buckets of a block.
+pub const BLOCK_BITS: u32 = 4;
+/// Buckets of a block.
+pub const BLOCK: usize = 1 << BLOCK_BITS;
+/// Places for blocks.
+pub const BLOCKS: u32 = 16 * 1024;
 
 /// Bucket indices from here on hold sums and counts by category, which are in no histogram: [`sum_bucket`].
 pub const SUMS: u16 = 0x8000;
@@ -123,16 +132,12 @@ series! {
 }
 
 shared! {
-    /// Key of one bucket.
-    pub struct Key {
-        /// The target's id.
-        pub target_id: u32,
-        /// A [`Series`].
-        pub series: u16,
-        /// Bucket index, [`COUNTER`], or the [`sum_bucket`] of a category.
-        pub bucket: u16,
-        /// What the series is split by: future's type id, peer id; 0 when it is not split.
-        pub id: u32,
+    /// Key of a block.
+    pub struct BlockKey {
+        /// The target's id, and above it what the series is split by: future's type id, peer id; 0 when it is not split.
+        pub whose: u64,
+        /// A [`Series`], and above it the index of its first bucket by [`BLOCK`].
+        pub what: u64,
     }
 
     /// What a bucket holds.
@@ -142,9 +147,54 @@ shared! {
         /// Their exact sum, in the series' unit.
         pub sum: u64,
     }
+
+    /// Buckets that follow each other.
+    pub struct Block {
+        pub buckets: [Bucket; BLOCK],
+    }
 }
 
-layout!(Key: 12, Bucket: 16);
+layout!(BlockKey: 16, Bucket: 16, Block: 16 * BLOCK);
+
+impl BlockKey {
+    /// The block that has a bucket: one with such an index, [`COUNTER`], or the [`sum_bucket`] of a category.
+    #[inline(always)]
+    pub const fn new(target_id: u32, series: u16, id: u32, bucket: u16) -> Self {
+        Self {
+            whose: (id as u64) << 32 | target_id as u64,
+            what: ((bucket >> BLOCK_BITS) as u64) << 16 | series as u64,
+        }
+    }
+
+    pub const fn target_id(&self) -> u32 {
+        self.whose as u32
+    }
+
+    pub const fn id(&self) -> u32 {
+        (self.whose >> 32) as u32
+    }
+
+    pub const fn series(&self) -> u16 {
+        self.what as u16
+    }
+
+    /// The index of its first bucket.
+    pub const fn first_bucket(&self) -> u16 {
+        ((self.what >> 16) as u16) << BLOCK_BITS
+    }
+}
+
+impl table::Key for BlockKey {
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        table::mixed(self.whose, self.what)
+    }
+
+    #[inline(always)]
+    fn is_free(self) -> bool {
+        self.what == 0
+    }
+}
 
 /// The bucket that `value` falls into.
 #[inline(always)]
@@ -233,5 +283,14 @@ mod tests {
     fn a_value_too_large_is_in_the_last_bucket() {
         assert_eq!(bucket_of(u64::MAX), bucket_of(MAX_VALUE));
         assert!(bucket_of(MAX_VALUE) < SUMS && sum_bucket(u32::MAX) < COUNTER);
+    }
+
+    #[test]
+    fn a_key_says_what_it_is_made_of() {
+        for bucket in [0, 15, 16, 1215, sum_bucket(0), sum_bucket(82), COUNTER] {
+            let key = BlockKey::new(7, Series::GoTime as u16, u32::MAX, bucket);
+            assert_eq!((key.target_id(), key.series(), key.id()), (7, 14, u32::MAX));
+            assert!(bucket - key.first_bucket() < BLOCK as u16, "{bucket}");
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod loss;
 pub mod net;
 pub mod process;
+pub mod table;
 pub mod target;
 pub mod thread;
 pub mod tokio;

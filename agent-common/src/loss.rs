@@ -6,7 +6,7 @@
 pub enum Loss {
     /// The ring buffer was full: an event was not written.
     RingFull = 0,
-    /// The histogram map was full: a value was not counted.
+    /// No block of histogram buckets was free: a value was not counted.
     HistogramFull = 1,
     /// The map of goroutines was full, or the target's quota in it: a goroutine's state was not followed.
     GoroutineFull = 2,
@@ -30,7 +30,7 @@ pub enum Loss {
     RequestUnordered = 11,
     /// The ring of exec events was full: a new program is found only at the next scan of all processes.
     ExecFull = 12,
-    /// A target has as many histogram buckets as one may have: a value was not counted.
+    /// A target has as many blocks of histogram buckets as one may have: a value was not counted.
     HistogramQuota = 13,
     /// A target has as many peers as one may have: the value was counted under "other".
     PeerQuota = 14,

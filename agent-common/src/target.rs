@@ -1,6 +1,6 @@
 //! What the kernel programs know of one observed process.
 
-use crate::{go, hits::Plane, layout, loss::Loss, shared};
+use crate::{go, histogram::BLOCKS, hits::Plane, layout, loss::Loss, shared};
 
 /// All pids are lower (the kernel's PID_MAX_LIMIT on 64 bits).
 pub const PID_LIMIT: u32 = 4 * 1024 * 1024;
@@ -25,8 +25,8 @@ pub const INSIDE: u32 = 64;
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;
 
-/// Buckets that one target may have in the `HISTOGRAMS` map, which has four times the capacity: one target cannot fill it.
-pub const BUCKET_QUOTA: u64 = 16 * 1024;
+/// Blocks of histograms that one target may have, a quarter of all: one target cannot take them all.
+pub const BLOCK_QUOTA: u64 = BLOCKS as u64 / 4;
 /// Peers that one target may have in the `PEERS` map, which has four times the capacity.
 pub const PEER_QUOTA: u64 = 1024;
 
@@ -71,19 +71,24 @@ impl SharedMap {
         Self::Syscalls,
     ];
 
-    /// How many entries the map can hold.
+    /// How many entries the map can hold, or how many places a [`crate::table`] has.
     #[inline(always)]
     pub const fn capacity(self) -> u32 {
         match self {
-            Self::Goroutines | Self::TokioWoken | Self::Sockets | Self::Threads | Self::Syscalls => 64 * 1024,
+            Self::Goroutines | Self::TokioWoken | Self::Sockets | Self::Syscalls => 64 * 1024,
+            Self::Threads => 32 * 1024,
             Self::TokioThreads | Self::Connecting => 16 * 1024,
         }
     }
 
-    /// How many of them one target may have, three quarters: the rest is left to the others.
+    /// How many of them one target may have: the rest is left to the others. Three quarters of a hash map, and half of a table's places, where
+    /// others would not find one at the end.
     #[inline(always)]
     pub const fn quota(self) -> i64 {
-        self.capacity() as i64 / 4 * 3
+        match self {
+            Self::Connecting | Self::Syscalls => self.capacity() as i64 / 4 * 3,
+            _ => self.capacity() as i64 / 2,
+        }
     }
 
     /// Index of a target's number of entries in the `HELD` map.
@@ -127,11 +132,12 @@ shared! {
 
     /// What a target uses of the maps that grow until it ends.
     pub struct Usage {
-        pub buckets: u64,
+        /// Blocks of histograms.
+        pub blocks: u64,
         pub peers: u64,
-        /// Values that were not counted because of [`BUCKET_QUOTA`].
-        pub refused_buckets: u64,
-        /// Values that were counted under "other" because of [`PEER_QUOTA`], or because half of the bucket quota was used.
+        /// Values that were not counted because of [`BLOCK_QUOTA`].
+        pub refused_values: u64,
+        /// Values that were counted under "other" because of [`PEER_QUOTA`], or because half of the quota of blocks was used.
         pub refused_peers: u64,
         /// Tids of tokio's workers with an id of their own, by [`worker`]: the first thread with this row and column; 0 before.
         pub workers: [[u32; WORKERS]; WORKER_ROWS],

@@ -6,7 +6,10 @@ use agent_common::{
     tokio::poll::UNENDED,
 };
 
-use crate::{arch, maps::TOKIO_THREADS, read};
+use crate::{
+    arch, read,
+    table::{self, Workers},
+};
 
 /// What runs on the current thread of `target`.
 #[inline(always)]
@@ -23,7 +26,7 @@ pub fn current(target: &Target, tid: u32) -> Actor {
     // Outside a window it is not known which task a thread polls.
     if target.flags & (IS_TOKIO | PROBES_OPEN) == IS_TOKIO | PROBES_OPEN
         // SAFETY: an entry of this thread's own, written by this thread only.
-        && let Some(thread) = unsafe { TOKIO_THREADS.get(tid) }
+        && let Some(thread) = table::get::<Workers>(tid).map(|thread| unsafe { &*thread })
         && thread.target_id == target.id
         && thread.task != 0
         // Whether a poll whose end is not seen is still in progress is not known.

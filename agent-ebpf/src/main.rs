@@ -19,6 +19,7 @@ mod net;
 mod process;
 mod read;
 mod record;
+mod table;
 mod thread;
 mod tokio;
 

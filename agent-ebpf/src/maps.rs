@@ -6,7 +6,7 @@ use agent_common::{
         sched::{Goroutine, GoroutineKey},
         stw::Last,
     },
-    histogram::{Bucket, Key},
+    histogram::{BLOCKS as ALL_BLOCKS, Block, BlockKey},
     hits::{Account, Cutoff, HitKind, LastHits},
     kernel::Layout,
     loss::Loss,
@@ -14,11 +14,12 @@ use agent_common::{
     target::{PID_LIMIT, PIDS_A_WORD, Refused, SharedMap, TARGET_LIMIT, Target, Usage},
     thread::{run_queue::Thread, syscall::Call},
     tokio::{
-        poll::{Thread as Worker, TypeKey},
-        wake::{SiteKey, WokenKey},
+        poll::{TYPES, Thread as Worker, TypeKey},
+        wake::{SITES, SiteKey, WokenKey},
     },
 };
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
@@ -27,6 +28,9 @@ use crate::{
     clock,
     hits::{is_counted, spend},
 };
+
+/// Makes an array begin where a page does, so that elements of a cache line's size lie in one. It is not mapped.
+const ALIGNED: u32 = BPF_F_MMAPABLE;
 
 /// Offsets of this kernel's structs, as the loader sets them; read by `kernel!`.
 #[unsafe(no_mangle)]
@@ -56,8 +60,14 @@ pub static LAST_HITS: PerCpuArray<LastHits> = PerCpuArray::with_max_entries(1, 0
 /// By [`Target::index`]; user space resets it before it opens a window.
 #[map]
 pub static CUTOFFS: Array<Cutoff> = Array::with_max_entries(TARGET_LIMIT, 0);
+/// Blocks of histograms: a [`crate::table`]. User space sets blocks of targets that are gone to 0, and then their keys.
 #[map]
-pub static HISTOGRAMS: HashMap<Key, Bucket> = HashMap::with_max_entries(64 * 1024, 0);
+pub static BLOCK_KEYS: Array<BlockKey> = Array::with_max_entries(ALL_BLOCKS, ALIGNED);
+#[map]
+pub static BLOCKS: Array<Block> = Array::with_max_entries(ALL_BLOCKS, ALIGNED);
+/// Places of tables that a program is about to take: an insert fails for all but one.
+#[map]
+pub static CLAIMS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 /// By [`Target::index`]; user space sets it to 0 before a process is admitted.
 #[map]
 pub static USAGE: Array<Usage> = Array::with_max_entries(TARGET_LIMIT, 0);
@@ -67,9 +77,11 @@ pub static HELD: Array<i64> = Array::with_max_entries(TARGET_LIMIT * SharedMap::
 /// By [`Target::index`]; as [`USAGE`].
 #[map]
 pub static REFUSED: Array<Refused> = Array::with_max_entries(TARGET_LIMIT, 0);
+/// A table.
 #[map]
-pub static GOROUTINES: HashMap<GoroutineKey, Goroutine> =
-    HashMap::with_max_entries(SharedMap::Goroutines.capacity(), 0);
+pub static GOROUTINE_KEYS: Array<GoroutineKey> = Array::with_max_entries(SharedMap::Goroutines.capacity(), ALIGNED);
+#[map]
+pub static GOROUTINES: Array<Goroutine> = Array::with_max_entries(SharedMap::Goroutines.capacity(), ALIGNED);
 /// Mark assists: by P, and by who paid in the current cycle.
 #[map]
 pub static ASSIST_TIMES: HashMap<ProcessorKey, AssistTime> = HashMap::with_max_entries(16 * 1024, 0);
@@ -78,29 +90,42 @@ pub static PAID: HashMap<PayerKey, Payer> = HashMap::with_max_entries(TARGET_LIM
 /// By [`Target::index`].
 #[map]
 pub static LAST_STOPPED: Array<Last> = Array::with_max_entries(TARGET_LIMIT, 0);
-/// Type ids by vtable.
+/// Type ids by vtable: a table that user space alone writes.
 #[map]
-pub static TOKIO_TYPES: HashMap<TypeKey, u32> = HashMap::with_max_entries(16 * 1024, 0);
-/// By tid.
+pub static TOKIO_TYPE_KEYS: Array<TypeKey> = Array::with_max_entries(TYPES, ALIGNED);
 #[map]
-pub static TOKIO_THREADS: HashMap<u32, Worker> = HashMap::with_max_entries(SharedMap::TokioThreads.capacity(), 0);
-/// Where the pointer to the task's header is at a probe of [`crate::tokio::wake`].
+pub static TOKIO_TYPES: Array<u32> = Array::with_max_entries(TYPES, ALIGNED);
+/// A table.
 #[map]
-pub static TOKIO_SITES: HashMap<SiteKey, u32> = HashMap::with_max_entries(4096, 0);
-/// When a task was woken, ns.
+pub static TOKIO_THREAD_KEYS: Array<u32> = Array::with_max_entries(SharedMap::TokioThreads.capacity(), ALIGNED);
 #[map]
-pub static TOKIO_WOKEN: HashMap<WokenKey, u64> = HashMap::with_max_entries(SharedMap::TokioWoken.capacity(), 0);
-/// Connects in progress. By address of the kernel's struct sock, as [`SOCKETS`].
+pub static TOKIO_THREADS: Array<Worker> = Array::with_max_entries(SharedMap::TokioThreads.capacity(), ALIGNED);
+/// Where the pointer to the task's header is at a probe of [`crate::tokio::wake`]: as [`TOKIO_TYPES`].
+#[map]
+pub static TOKIO_SITE_KEYS: Array<SiteKey> = Array::with_max_entries(SITES, ALIGNED);
+#[map]
+pub static TOKIO_SITES: Array<u32> = Array::with_max_entries(SITES, ALIGNED);
+/// When a task was woken, ns: a table.
+#[map]
+pub static TOKIO_WOKEN_KEYS: Array<WokenKey> = Array::with_max_entries(SharedMap::TokioWoken.capacity(), ALIGNED);
+#[map]
+pub static TOKIO_WOKEN: Array<u64> = Array::with_max_entries(SharedMap::TokioWoken.capacity(), ALIGNED);
+/// Connects in progress, by address of the kernel's struct sock.
 #[map]
 pub static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(SharedMap::Connecting.capacity(), 0);
+/// A table.
 #[map]
-pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(SharedMap::Sockets.capacity(), 0);
+pub static SOCKET_KEYS: Array<u64> = Array::with_max_entries(SharedMap::Sockets.capacity(), ALIGNED);
+#[map]
+pub static SOCKETS: Array<Socket> = Array::with_max_entries(SharedMap::Sockets.capacity(), ALIGNED);
 /// Peers by the ids their values are counted under.
 #[map]
 pub static PEERS: HashMap<u32, Peer> = HashMap::with_max_entries(PEER_LIMIT, 0);
-/// By tid.
+/// A table.
 #[map]
-pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(SharedMap::Threads.capacity(), 0);
+pub static THREAD_KEYS: Array<u32> = Array::with_max_entries(SharedMap::Threads.capacity(), ALIGNED);
+#[map]
+pub static THREADS: Array<Thread> = Array::with_max_entries(SharedMap::Threads.capacity(), ALIGNED);
 /// By tid.
 #[map]
 pub static SYSCALLS: HashMap<u32, Call> = HashMap::with_max_entries(SharedMap::Syscalls.capacity(), 0);

@@ -4,100 +4,100 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use agent_common::{
     event::{Header, Kind},
-    histogram::{Bucket, COUNTER, Key, Series, bucket_of, sum_bucket},
+    histogram::{BLOCK, Block, BlockKey, Bucket, COUNTER, Series, bucket_of, sum_bucket},
     loss::Loss,
-    target::{BUCKET_QUOTA, Target},
+    target::{BLOCK_QUOTA, Target},
 };
-use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
 
 use crate::{
-    maps::{EVENTS, HISTOGRAMS, LOSS, USAGE},
+    maps::{EVENTS, LOSS, USAGE},
     read,
+    table::{self, Added, Blocks, Table as _},
 };
 
 /// Counts one value of a histogram; `id` is what the series is split by.
 #[inline(always)]
 pub fn value(target: &Target, series: Series, id: u32, value: u64) {
-    count_in(
-        target,
-        Key {
-            target_id: target.id,
-            series: series as u16,
-            bucket: bucket_of(value),
-            id,
-        },
-        value,
-    );
+    in_histogram(target, series as u16, id, value);
 }
 
 /// Counts one occurrence.
 #[inline(always)]
 pub fn count(target: &Target, series: Series, id: u32) {
-    count_in(
-        target,
-        Key {
-            target_id: target.id,
-            series: series as u16,
-            bucket: COUNTER,
-            id,
-        },
-        1,
-    );
+    in_bucket(target, u32::from(COUNTER) << 16 | series as u32, id, 1);
 }
 
 /// Adds to the sum of a category.
 #[inline(always)]
 pub fn sum(target: &Target, series: Series, id: u32, category: u32, value: u64) {
-    count_in(
-        target,
-        Key {
-            target_id: target.id,
-            series: series as u16,
-            bucket: sum_bucket(category),
-            id,
-        },
-        value,
-    );
+    in_bucket(target, u32::from(sum_bucket(category)) << 16 | series as u32, id, value);
 }
 
-#[inline(always)]
-fn count_in(target: &Target, key: Key, value: u64) {
-    if let Some(bucket) = HISTOGRAMS.get_ptr_mut(key) {
-        return bump(bucket, value);
-    }
-    make(&key, value, target.index);
-}
-
-/// Adds a bucket. Rare, so not inlined.
+/// Not in line: most programs count in several places, and code that another place has run is in the caches.
 #[inline(never)]
-fn make(key: &Key, value: u64, index: u32) {
-    let Some(usage) = USAGE.get_ptr_mut(index) else {
-        return;
-    };
-    // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one bucket too many.
-    if unsafe { (*usage).buckets } >= BUCKET_QUOTA {
-        // SAFETY: as above.
-        unsafe { add(&raw mut (*usage).refused_buckets, 1) };
-        return lost(Loss::HistogramQuota);
-    }
-    if HISTOGRAMS
-        .insert(*key, Bucket { count: 1, sum: value }, u64::from(BPF_NOEXIST))
-        .is_ok()
-    {
-        // SAFETY: as above.
-        unsafe { add(&raw mut (*usage).buckets, 1) };
-        return;
-    }
-    // Another CPU added the bucket meanwhile, or the map is full.
-    match HISTOGRAMS.get_ptr_mut(*key) {
-        Some(bucket) => bump(bucket, value),
-        None => lost(Loss::HistogramFull),
-    }
+fn in_histogram(target: &Target, series: u16, id: u32, value: u64) {
+    count_in(target, series, id, bucket_of(value), value);
+}
+
+/// As above. `what` is the series, and above it the index of the bucket.
+#[inline(never)]
+fn in_bucket(target: &Target, what: u32, id: u32, value: u64) {
+    count_in(target, what as u16, id, (what >> 16) as u16, value);
 }
 
 #[inline(always)]
-fn bump(bucket: *mut Bucket, value: u64) {
-    // SAFETY: a bucket is removed only after its target was detached.
+fn count_in(target: &Target, series: u16, id: u32, bucket: u16, value: u64) {
+    let key = BlockKey::new(target.id, series, id, bucket);
+    let mut place = table::find::<Blocks>(key);
+    if place == Blocks::SIZE {
+        place = make(target.index, key);
+    }
+    if let Some(block) = Blocks::values().get_ptr_mut(place) {
+        // SAFETY: an element of an array, which is another's only when the target is gone.
+        unsafe { bump(&raw mut (*block).buckets[bucket as usize % BLOCK], value) };
+    }
+}
+
+/// Adds a block, and returns its place. Rare, so not inlined.
+#[inline(never)]
+fn make(index: u32, key: BlockKey) -> u32 {
+    let Some(usage) = USAGE.get_ptr_mut(index) else {
+        return Blocks::SIZE;
+    };
+    // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one block too many.
+    if unsafe { (*usage).blocks } >= BLOCK_QUOTA {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*usage).refused_values, 1) };
+        lost(Loss::HistogramQuota);
+        return Blocks::SIZE;
+    }
+    // User space has set it to 0 when its last target was gone. Where there are two blocks of one key, user space adds them up.
+    let clear = |block: *mut Block| {
+        for at in 0..BLOCK {
+            // SAFETY: an element of an array, which only this program has now; volatile, since a call of memset would take stack.
+            unsafe { core::ptr::write_volatile(&raw mut (*block).buckets[at], Bucket { count: 0, sum: 0 }) };
+        }
+    };
+    match table::add::<Blocks>(key, clear) {
+        Added::New(place) => {
+            // SAFETY: as above.
+            unsafe { add(&raw mut (*usage).blocks, 1) };
+            place
+        }
+        Added::There(place) => place,
+        Added::Full => {
+            lost(Loss::HistogramFull);
+            Blocks::SIZE
+        }
+    }
+}
+
+/// # Safety
+/// `bucket` is one of a map's value.
+#[inline(always)]
+unsafe fn bump(bucket: *mut Bucket, value: u64) {
+    // SAFETY: as the caller promises.
     unsafe {
         add(&raw mut (*bucket).count, 1);
         add(&raw mut (*bucket).sum, value);

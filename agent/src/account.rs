@@ -49,7 +49,7 @@ pub fn target_metrics(watched: &Watched, reading: &Reading) -> Vec<Metric> {
     }));
     let refused = SharedMap::ALL.map(|of| (of.name(), watched.refused.times[of as usize]));
     let over = [
-        ("histogram_quota", watched.usage.refused_buckets),
+        ("histogram_quota", watched.usage.refused_values),
         ("peer_quota", watched.usage.refused_peers),
     ];
     metrics.push(Metric {

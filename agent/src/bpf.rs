@@ -127,13 +127,18 @@ fn descriptor(number: i32) -> OwnedFd {
     }
 }
 
-/// A hash map of the kernel's, for tests.
+/// BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_ARRAY.
 #[cfg(test)]
-pub fn create_hash(key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
-    /// BPF_MAP_CREATE, BPF_MAP_TYPE_HASH.
+pub const HASH: u32 = 1;
+#[cfg(test)]
+pub const ARRAY: u32 = 2;
+
+/// A map of the kernel's, for tests.
+#[cfg(test)]
+pub fn create(kind: u32, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    /// BPF_MAP_CREATE.
     const CREATE: u32 = 0;
-    const HASH: u32 = 1;
-    let mut attributes = [HASH, key, value, entries];
+    let mut attributes = [kind, key, value, entries];
     call(CREATE, &mut attributes).map(descriptor)
 }
 

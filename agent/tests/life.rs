@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_common::{
-    histogram::{Bucket, Key},
-    net::Peer,
-    thread::{run_queue::Thread, syscall::Call},
-    tokio::poll::Thread as Worker,
+use agent_common::{histogram::BlockKey, net::Peer, thread::syscall::Call, tokio::poll::Thread as Worker};
+use common::{
+    Agent, Output,
+    maps::{array, keys, map},
+    privileged,
 };
-use common::{Agent, Output, maps::map, privileged};
 use processes::{NEVER, PROGRAM, built, start, step, wait_for};
 
 fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
@@ -29,7 +28,7 @@ fn entries<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> Vec<(K, V)> {
 fn nothing_is_kept(agent: &Agent) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let kept = entries::<Key, Bucket>(agent, "HISTOGRAMS").len() + entries::<u32, Peer>(agent, "PEERS").len();
+        let kept = keys::<BlockKey>(agent, "BLOCK_KEYS").len() + entries::<u32, Peer>(agent, "PEERS").len();
         if kept == 0 {
             return;
         }
@@ -53,7 +52,7 @@ fn a_target_that_becomes_another_program_leaves_its_last_figures_and_nothing_els
     let mut service = start(&paths[0], &["exec", after, "stay"]);
     let mut agent = agent.watching(1);
     thread::sleep(Duration::from_secs(2));
-    assert!(!entries::<Key, Bucket>(&agent, "HISTOGRAMS").is_empty());
+    assert!(!keys::<BlockKey>(&agent, "BLOCK_KEYS").is_empty());
     step(&mut service);
     agent = agent.watching(1);
     thread::sleep(Duration::from_secs(2));
@@ -223,7 +222,7 @@ fn nothing_is_kept_of_threads_that_ended() {
         1,
     );
     let kept = |agent: &Agent| {
-        let threads = entries::<u32, Thread>(agent, "THREADS").len();
+        let threads = keys::<u32>(agent, "THREAD_KEYS").len();
         (entries::<u32, Call>(agent, "SYSCALLS").len(), threads)
     };
     let alive = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
@@ -237,16 +236,15 @@ fn nothing_is_kept_of_threads_that_ended() {
         "of {calls} and {threads} threads something is kept, {alive} live"
     );
     // One that nobody saw end.
-    let target_id = entries::<Key, Bucket>(&agent, "HISTOGRAMS")[0].0.target_id;
+    let target_id = keys::<BlockKey>(&agent, "BLOCK_KEYS")[0].target_id();
     let dead = Worker {
         target_id,
         ..Worker::default()
     };
-    map::<u32, Worker>(&agent, "TOKIO_THREADS")
-        .insert(u32::MAX, dead, 0)
-        .unwrap();
+    array::<Worker>(&agent, "TOKIO_THREADS").set(0, dead, 0).unwrap();
+    array::<u32>(&agent, "TOKIO_THREAD_KEYS").set(0, u32::MAX, 0).unwrap();
     let end = Instant::now() + Duration::from_secs(60);
-    while !entries::<u32, Worker>(&agent, "TOKIO_THREADS").is_empty() {
+    while !keys::<u32>(&agent, "TOKIO_THREAD_KEYS").is_empty() {
         assert!(Instant::now() < end, "a thread that ended is kept");
         thread::sleep(Duration::from_millis(500));
     }

@@ -14,10 +14,9 @@ use std::{
     time::Duration,
 };
 
-use agent_common::net::request::Socket;
 use common::{
     Agent, Output, attribute, list, load,
-    maps::map,
+    maps::keys,
     number_of, privileged,
     quota::{Of, Quota},
     shop, stock,
@@ -246,10 +245,7 @@ fn a_sockets_address_that_is_used_again_is_another_connection() {
         sockets.run("request v4 1");
         thread::sleep(SETTLE);
         assert_eq!(
-            map::<u64, Socket>(&agent, "SOCKETS")
-                .keys()
-                .filter_map(Result::ok)
-                .count(),
+            keys::<u64>(&agent, "SOCKET_KEYS").len(),
             2,
             "those that are open; {without:?}"
         );

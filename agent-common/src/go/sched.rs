@@ -1,6 +1,6 @@
 //! States of goroutines: running, waiting, or runnable.
 
-use crate::{event::Header, layout, shared, thread::run_queue::OffCpu};
+use crate::{event::Header, layout, shared, table, thread::run_queue::OffCpu};
 
 /// How a goroutine became runnable.
 #[repr(u32)]
@@ -91,6 +91,8 @@ shared! {
 
     /// The state of a goroutine, as far as the current window has seen it.
     pub struct Goroutine {
+        /// The window that saw it, by the time at which it was opened.
+        pub window: u64,
         /// CLOCK_MONOTONIC, ns: since when it is in its state.
         pub since: u64,
         /// CLOCK_MONOTONIC, ns: when it began to wait before it became runnable; 0 when it had not waited, or that was not seen.
@@ -98,12 +100,6 @@ shared! {
         pub goid: u64,
         /// Entry of the function it was started with.
         pub startpc: u64,
-        /// The window that saw it, by the time at which it was opened.
-        pub window: u64,
-        /// Off-CPU time of the thread `tid` until `since`.
-        pub off_cpu: OffCpu,
-        /// The goroutine that woke it last, the one that woke that, and so on.
-        pub wakers: [Waker; CHAIN],
         /// [`UNKNOWN`], [`RUNNABLE`], [`RUNNING`], [`WAITING`].
         pub state: u32,
         /// A [`Source`], when runnable.
@@ -116,6 +112,11 @@ shared! {
         pub queue: u32,
         /// Idle Ps at that time, or [`UNREAD`].
         pub idle: u32,
+        /// Off-CPU time of the thread `tid` until `since`. From here on a second cache line.
+        pub off_cpu: OffCpu,
+        /// The goroutine that woke it last, the one that woke that, and so on.
+        pub wakers: [Waker; CHAIN],
+        pub pad: [u64; 4],
     }
 
     /// A wait over the threshold.
@@ -153,4 +154,16 @@ shared! {
     }
 }
 
-layout!(GoroutineKey: 16, Waker: 24, Goroutine: 160, Wait: 24 + 8 * 8 + 72 + 32);
+impl table::Key for GoroutineKey {
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        table::mixed(self.g, self.target_id)
+    }
+
+    #[inline(always)]
+    fn is_free(self) -> bool {
+        self.target_id == 0
+    }
+}
+
+layout!(GoroutineKey: 16, Waker: 24, Goroutine: 192, Wait: 24 + 8 * 8 + 72 + 32);

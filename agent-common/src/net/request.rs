@@ -35,7 +35,7 @@ shared! {
         pub pad: u8,
         /// The target's index, to find the target when the current process is another one at the close.
         pub index: u32,
-        pub pad_to_8: u32,
+        pub pad_to_line: [u32; 7],
     }
 
     pub struct Request {
@@ -50,4 +50,4 @@ shared! {
     }
 }
 
-layout!(Socket: 40, Request: 72);
+layout!(Socket: 64, Request: 72);

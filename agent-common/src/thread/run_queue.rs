@@ -26,9 +26,8 @@ shared! {
     pub struct OffCpuInterval {
         /// CLOCK_MONOTONIC, ns.
         pub begin: u64,
-        pub end: u64,
-        /// [`RUN_QUEUE`], [`THROTTLED`] or [`ASLEEP`].
-        pub kind: u64,
+        /// Four times its length, ns, plus [`RUN_QUEUE`], [`THROTTLED`] or [`ASLEEP`].
+        pub length_and_kind: u64,
     }
 
     /// The state of a thread.
@@ -41,18 +40,42 @@ shared! {
         /// CLOCK_MONOTONIC, ns: since when it is asleep; 0 when it is not.
         pub asleep: u64,
         pub off_cpu: OffCpu,
-        /// Its last time on a run queue, CLOCK_MONOTONIC, ns.
-        pub last_begin: u64,
-        pub last_end: u64,
         /// The target's id.
         pub target_id: u32,
         /// 1 when the current time on a run queue, or else the last, began while its cgroup was throttled.
         pub throttled: u32,
-        /// The last intervals of at least [`MIN_INTERVAL`]; a new one replaces the oldest.
-        pub intervals: [OffCpuInterval; INTERVALS as usize],
-        /// How many such intervals there were.
+        /// How many intervals there were of at least [`MIN_INTERVAL`]. A wakeup, which may be on another CPU, writes up to here, and one interval.
         pub interval_count: u64,
+        /// The last such intervals; a new one replaces the oldest.
+        pub intervals: [OffCpuInterval; INTERVALS as usize],
+        /// Its last time on a run queue, CLOCK_MONOTONIC, ns.
+        pub last_begin: u64,
+        pub last_end: u64,
+        pub pad: [u64; 6],
     }
 }
 
-layout!(OffCpu: 24, OffCpuInterval: 24, Thread: 72 + 24 * INTERVALS as usize + 8);
+impl OffCpuInterval {
+    /// One from `begin` to `end` of a kind.
+    #[inline(always)]
+    pub const fn new(begin: u64, end: u64, kind: u64) -> Self {
+        Self {
+            begin,
+            length_and_kind: end.saturating_sub(begin) << 2 | kind,
+        }
+    }
+
+    /// [`RUN_QUEUE`], [`THROTTLED`] or [`ASLEEP`].
+    #[inline(always)]
+    pub const fn kind(&self) -> u64 {
+        self.length_and_kind & 3
+    }
+
+    /// CLOCK_MONOTONIC, ns.
+    #[inline(always)]
+    pub const fn end(&self) -> u64 {
+        self.begin + (self.length_and_kind >> 2)
+    }
+}
+
+layout!(OffCpu: 24, OffCpuInterval: 16, Thread: 192);

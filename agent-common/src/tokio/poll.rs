@@ -1,6 +1,6 @@
 //! One poll of a task's future.
 
-use crate::{event::Header, layout, shared};
+use crate::{event::Header, layout, shared, table};
 
 /// In a type id: the task is a blocking-pool closure, not a future.
 pub const BLOCKING: u32 = 1 << 31;
@@ -44,5 +44,20 @@ shared! {
         pub thread: [u8; 16],
     }
 }
+
+impl table::Key for TypeKey {
+    #[inline(always)]
+    fn hash(self) -> u64 {
+        table::mixed(self.vtable, self.target_id)
+    }
+
+    #[inline(always)]
+    fn is_free(self) -> bool {
+        self.target_id == 0
+    }
+}
+
+/// Places for types.
+pub const TYPES: u32 = 16 * 1024;
 
 layout!(TypeKey: 16, Thread: 32, Poll: 64);

@@ -4,30 +4,35 @@ use agent_common::{
     go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
     histogram::Series,
     loss::Loss,
-    target::{SharedMap, Target},
+    target::Target,
     thread::run_queue::OffCpu,
 };
 
-use crate::{held, maps::GOROUTINES, read, record, thread::off_cpu};
+use crate::{
+    held, read, record,
+    table::{self, Goroutines, Table as _},
+    thread::off_cpu,
+};
 
 static NEW: Goroutine = Goroutine {
+    window: 0,
     since: 0,
     parked: 0,
     goid: 0,
     startpc: 0,
-    window: 0,
-    off_cpu: OffCpu {
-        run_queue: 0,
-        throttled: 0,
-        blocked: 0,
-    },
-    wakers: [NOBODY; CHAIN],
     state: UNKNOWN,
     source: 0,
     reason: 0,
     tid: 0,
     queue: UNREAD,
     idle: UNREAD,
+    off_cpu: OffCpu {
+        run_queue: 0,
+        throttled: 0,
+        blocked: 0,
+    },
+    wakers: [NOBODY; CHAIN],
+    pad: [0; 4],
 };
 pub const NOBODY: Waker = Waker {
     goid: 0,
@@ -46,11 +51,16 @@ pub fn key(target: &Target, g: u64) -> GoroutineKey {
 /// The entry of a goroutine in this window; None when the map is full.
 #[inline(always)]
 pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
-    let key = key(target, g);
-    let found = GOROUTINES.get_ptr_mut(key).or_else(|| {
-        held::insert::<{ SharedMap::Goroutines as usize }, _, _>(&GOROUTINES, target, &key, &NEW);
-        GOROUTINES.get_ptr_mut(key)
-    })?;
+    known_at(target, g, table::find::<Goroutines>(key(target, g)))
+}
+
+/// The same, where its place was looked for already.
+#[inline(always)]
+pub fn known_at(target: &Target, g: u64, mut place: u32) -> Option<&'static mut Goroutine> {
+    if place == Goroutines::SIZE {
+        place = held::add::<Goroutines>(target, key(target, g), &NEW);
+    }
+    let found = Goroutines::values().get_ptr_mut(place)?;
     // SAFETY: the runtime changes a goroutine's state on one thread at a time.
     let found = unsafe { &mut *found };
     if found.window != target.probes_since {

@@ -10,14 +10,15 @@ use agent_common::{
     histogram::Series,
     hits::HitKind,
     loss::Loss,
-    target::{BUCKET_QUOTA, PROBES_OPEN, Target},
+    target::{BLOCK_QUOTA, PROBES_OPEN, Target},
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::{arguments, current, goroutine::key};
 use crate::{
-    maps::{GOROUTINES, USAGE, probed},
+    maps::{USAGE, probed},
     read, record,
+    table::{self, Goroutines},
 };
 
 /// runtime.(*timeHistogram).record(h, duration), which casgstatus calls for the goroutine that begins to run: the m's curg. Before go1.20
@@ -51,10 +52,10 @@ fn started(target: &Target, ctx: &ProbeContext, now: u64) -> Option<()> {
     }
     let g = running(target, ctx)?;
     let startpc: u64 = read::user(g + u64::from(go.g_startpc))?;
-    // The other half of the buckets is for other series.
+    // The other half of the blocks is for other series.
     let is_full = USAGE
         .get(target.index)
-        .is_none_or(|usage| usage.buckets >= BUCKET_QUOTA / 2);
+        .is_none_or(|usage| usage.blocks >= BLOCK_QUOTA / 2);
     let id = if is_full { OTHERS } else { go.origin(startpc) };
     record::value(target, Series::GoLatency, id, time);
     if time >= target.slow_wait && !is_followed(target, g, now.saturating_sub(time)) {
@@ -77,7 +78,7 @@ fn is_followed(target: &Target, g: u64, since: u64) -> bool {
         return false;
     }
     // SAFETY: read only; the runtime changes a goroutine's state on one thread at a time, this one.
-    let known = unsafe { GOROUTINES.get(key(target, g)) };
+    let known = table::get::<Goroutines>(key(target, g)).map(|known| unsafe { &*known });
     known.is_some_and(|known| known.window == target.probes_since && known.state == RUNNING && known.since > since)
 }
 

@@ -8,13 +8,18 @@ use agent_common::{
     thread::run_queue::OffCpu,
 };
 
-use super::goroutine::{NOBODY, begins, key, known, ran, spent};
-use crate::{maps::GOROUTINES, read, record, thread::off_cpu};
+use super::goroutine::{NOBODY, begins, key, known, known_at, ran, spent};
+use crate::{
+    read, record,
+    table::{self, Goroutines},
+    thread::off_cpu,
+};
 
 /// A goroutine becomes runnable `now`: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
 pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u64, now: u64) {
-    let Some(goroutine) = leaves(target, tid, g, source, waker, now) else {
+    let goroutine = known(target, g);
+    let Some(goroutine) = goroutine.and_then(|goroutine| leaves(target, tid, goroutine, g, source, waker, now)) else {
         return;
     };
     let begin = Begin::of(target, tid, now);
@@ -46,18 +51,28 @@ impl Begin {
     }
 }
 
-/// A goroutine of an injected list becomes runnable.
+/// A goroutine of an injected list becomes runnable; `place` is where it stands in the table.
 #[inline(always)]
-pub fn listed(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
-    if let Some(goroutine) = leaves(target, tid, g, Source::InjectList, 0, now) {
+pub fn listed(target: &Target, tid: u32, g: u64, place: u32, now: u64, begin: &Begin) {
+    let goroutine = known_at(target, g, place);
+    if let Some(goroutine) =
+        goroutine.and_then(|goroutine| leaves(target, tid, goroutine, g, Source::InjectList, 0, now))
+    {
         runnable(goroutine, Source::InjectList, tid, now, begin);
     }
 }
 
-/// Ends its current state; None where it is runnable already, or the map is full.
+/// Ends its current state; None where it is runnable already.
 #[inline(always)]
-fn leaves(target: &Target, tid: u32, g: u64, source: Source, waker: u64, now: u64) -> Option<&'static mut Goroutine> {
-    let goroutine = known(target, g)?;
+fn leaves<'a>(
+    target: &Target,
+    tid: u32,
+    goroutine: &'a mut Goroutine,
+    g: u64,
+    source: Source,
+    waker: u64,
+    now: u64,
+) -> Option<&'a mut Goroutine> {
     goroutine.parked = 0;
     match goroutine.state {
         WAITING => {
@@ -127,7 +142,7 @@ fn woken(target: &Target, goroutine: &mut Goroutine, g: u64) {
     if waker == 0 {
         return;
     }
-    let Some(waker) = GOROUTINES.get_ptr_mut(key(target, waker)) else {
+    let Some(waker) = table::get::<Goroutines>(key(target, waker)) else {
         return;
     };
     // SAFETY: read only; it runs on this very thread.

@@ -17,8 +17,9 @@ use super::{
     run::starts,
 };
 use crate::{
-    maps::{GOROUTINES, probed},
+    maps::probed,
     read, record,
+    table::{self, Goroutines, Table as _},
     thread::off_cpu,
 };
 
@@ -121,13 +122,14 @@ pub fn go_injectglist(ctx: ProbeContext) -> u32 {
 /// A goroutine of an injected list. Not in line, as [`crate::held::insert`].
 #[inline(never)]
 fn injected(target: &Target, tid: u32, g: u64, now: u64, begin: &Begin) {
-    let stamped = GOROUTINES.get_ptr_mut(key(target, g)).is_some_and(|known| {
+    let place = table::find::<Goroutines>(key(target, g));
+    let stamped = Goroutines::values().get_ptr_mut(place).is_some_and(|known| {
         // SAFETY: read only; a concurrent change gives one or the other stamp.
         let known = unsafe { &*known };
         known.state == RUNNABLE && now.saturating_sub(known.since) < SAME_POLL
     });
     if !stamped {
-        listed(target, tid, g, now, begin);
+        listed(target, tid, g, place, now, begin);
     }
 }
 

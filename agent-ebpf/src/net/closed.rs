@@ -11,15 +11,16 @@ use agent_common::{
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::{
-    CLOSE, forget,
+    CLOSE, forget, key,
     request::ended,
     sequence::{is_acknowledged, is_unread, was_written},
 };
 use crate::{
     clock,
     hits::{hit, is_open},
-    maps::{self, SOCKETS, TARGETS},
+    maps::{self, TARGETS},
     read, record,
+    table::{self, Sockets},
 };
 
 /// A socket's entry ends with it.
@@ -34,7 +35,7 @@ pub fn net_closed(ctx: BtfTracePointContext) -> i32 {
             hit(target, if open { HitKind::NetState } else { HitKind::HookIdle });
         }
         let sk = ctx.arg(0);
-        if let Some(socket) = SOCKETS.get_ptr_mut(sk) {
+        if let Some(socket) = table::get::<Sockets>(key(sk)) {
             // SAFETY: the entry is removed after this, by this socket's CLOSE, which is once.
             cut_off(sk, unsafe { &*socket });
             forget(sk);

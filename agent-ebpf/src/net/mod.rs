@@ -11,14 +11,15 @@ use agent_common::{
         PEER_IDS, PEER_OTHER, Peer, ROLE_CLIENT,
         request::{IDLE, RECEIVED, Socket},
     },
-    target::{BUCKET_QUOTA, PEER_QUOTA, SharedMap, Target},
+    target::{BLOCK_QUOTA, PEER_QUOTA, SharedMap, Target},
 };
 
 use crate::{
     held,
-    maps::{PEERS, SOCKETS, USAGE},
+    maps::{KERNEL, PEERS, USAGE},
     read::{self, kernel},
     record,
+    table::{self, Sockets, Table as _},
 };
 
 const AF_INET: u16 = 2;
@@ -77,8 +78,8 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
     };
     // SAFETY: an element of an array that lives as long as this object.
     unsafe {
-        // The other half of the buckets is for peers that exist already.
-        if (*usage).peers >= PEER_QUOTA || (*usage).buckets >= BUCKET_QUOTA / 2 {
+        // The other half of the blocks is for peers that exist already.
+        if (*usage).peers >= PEER_QUOTA || (*usage).blocks >= BLOCK_QUOTA / 2 {
             record::add(&raw mut (*usage).refused_peers, 1);
             record::lost(Loss::PeerQuota);
             return PEER_OTHER;
@@ -112,11 +113,18 @@ fn connection(sk: u64) -> u64 {
     u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local)
 }
 
+/// What a socket is found by: the distance of its address from one that stays the same. The verifier allows no other arithmetic with the address of a
+/// kernel struct than to subtract a pointer.
+#[inline(always)]
+pub fn key(sk: u64) -> u64 {
+    sk.wrapping_sub(&raw const KERNEL as u64)
+}
+
 /// The socket's entry, which is added when the first bytes of a connection are seen; `direction` is theirs.
 #[inline(always)]
 pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
     let connection = connection(sk);
-    let old = SOCKETS.get_ptr_mut(sk);
+    let old = table::get::<Sockets>(key(sk));
     if let Some(socket) = old {
         // SAFETY: read only; the entry of a socket that another target had, or that the kernel reused, is replaced.
         let (target_id, of) = unsafe { ((*socket).target_id, (*socket).connection) };
@@ -150,25 +158,25 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         multipath: u8::from(multipath),
         pad: 0,
         index: target.index,
-        pad_to_8: 0,
+        pad_to_line: [0; 7],
     };
     if old.is_some() {
         // Of another connection or another target.
         forget(sk);
     }
-    held::insert::<{ SharedMap::Sockets as usize }, _, _>(&SOCKETS, target, &sk, &socket);
-    SOCKETS.get_ptr_mut(sk)
+    let place = held::add::<Sockets>(target, key(sk), &socket);
+    Sockets::values().get_ptr_mut(place)
 }
 
 /// Removes a socket's entry, whichever process closes it.
 #[inline(always)]
 fn forget(sk: u64) {
-    let Some(socket) = SOCKETS.get_ptr_mut(sk) else {
+    let place = table::find::<Sockets>(key(sk));
+    let Some(socket) = Sockets::values().get_ptr_mut(place) else {
         return;
     };
     // SAFETY: read only, before it is removed.
     let (target_id, index) = unsafe { ((*socket).target_id, (*socket).index) };
-    if SOCKETS.remove(sk).is_ok() {
-        held::removed(SharedMap::Sockets, target_id, index);
-    }
+    table::free::<Sockets>(place);
+    held::removed(SharedMap::Sockets, target_id, index);
 }

@@ -6,12 +6,13 @@
 use agent_common::{histogram::Series, hits::HitKind, target::Target};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use super::connection;
+use super::{connection, key};
 use crate::{
     hits::is_counted,
-    maps::{self, CONNECTING, SOCKETS, TARGETS},
+    maps::{self, CONNECTING, TARGETS},
     read::{self, kernel},
     record,
+    table::{self, Sockets},
 };
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
@@ -44,7 +45,7 @@ fn sent_again(sk: u64) {
 #[inline(always)]
 fn owner(sk: u64) -> Option<(&'static Target, u32)> {
     // SAFETY: copied at once.
-    if let Some(socket) = unsafe { SOCKETS.get(sk) }.copied()
+    if let Some(socket) = table::get::<Sockets>(key(sk)).map(|socket| unsafe { *socket })
         && let Some(target) = TARGETS.get(socket.index)
         && target.id == socket.target_id
         && socket.connection == connection(sk)

@@ -6,8 +6,9 @@ use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::btf_tracepoint, programs::Btf
 use crate::{
     clock, held,
     hits::hit,
-    maps::{EXECS, SYSCALLS, THREADS, TOKIO_THREADS, target},
+    maps::{EXECS, SYSCALLS, target},
     read, record,
+    table::{Threads, Workers},
 };
 
 #[btf_tracepoint(function = "sched_process_exec")]
@@ -33,8 +34,8 @@ pub fn process_exit(_ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     hit(target, HitKind::ThreadExit);
-    held::remove(&TOKIO_THREADS, SharedMap::TokioThreads, target, &tid);
+    held::free::<Workers>(target, tid);
     held::remove(&SYSCALLS, SharedMap::Syscalls, target, &tid);
-    held::remove(&THREADS, SharedMap::Threads, target, &tid);
+    held::free::<Threads>(target, tid);
     0
 }

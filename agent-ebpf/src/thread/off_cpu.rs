@@ -2,11 +2,15 @@
 
 use agent_common::{
     hits::Plane,
-    target::{SharedMap, Target},
+    target::Target,
     thread::run_queue::{ASLEEP, INTERVALS, OffCpu, OffCpuInterval, THROTTLED, Thread},
 };
 
-use crate::{held, hits::is_open, maps::THREADS};
+use crate::{
+    held,
+    hits::is_open,
+    table::{self, Table as _, Threads},
+};
 
 pub static NEW: Thread = Thread {
     known: 0,
@@ -17,16 +21,16 @@ pub static NEW: Thread = Thread {
         throttled: 0,
         blocked: 0,
     },
-    last_begin: 0,
-    last_end: 0,
     target_id: 0,
     throttled: 0,
+    interval_count: 0,
     intervals: [OffCpuInterval {
         begin: 0,
-        end: 0,
-        kind: 0,
+        length_and_kind: 0,
     }; INTERVALS as usize],
-    interval_count: 0,
+    last_begin: 0,
+    last_end: 0,
+    pad: [0; 6],
 };
 
 /// Whether the hooks on the kernel's scheduler have counted since `from`.
@@ -41,10 +45,11 @@ fn counted(target: &Target, from: u64) -> bool {
 /// The entry of a thread, and whether it is new: then nothing from before counts. None when the map is full.
 #[inline(always)]
 pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
-    let found = THREADS.get_ptr_mut(tid).or_else(|| {
-        insert(target, tid);
-        THREADS.get_ptr_mut(tid)
-    })?;
+    let mut place = table::find::<Threads>(tid);
+    if place == Threads::SIZE {
+        place = add(target, tid);
+    }
+    let found = Threads::values().get_ptr_mut(place)?;
     // SAFETY: changed for this thread only: with its run queue's lock held, or by the thread itself while it runs.
     let found = unsafe { &mut *found };
     if found.target_id != target.id {
@@ -81,7 +86,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
     if !counted(target, from) {
         return None;
     }
-    let thread = THREADS.get_ptr_mut(tid)?;
+    let thread = table::get::<Threads>(tid)?;
     // SAFETY: read only; a concurrent change gives sums from just before it or after.
     let thread = unsafe { &*thread };
     if thread.target_id != target.id || thread.known < target.run_queue_since || thread.known > from {
@@ -102,7 +107,7 @@ pub fn sums(target: &Target, tid: u32, from: u64, now: u64) -> Option<OffCpu> {
 /// The last time on a run queue of a thread that runs now, as far as it lies between `from` and `to`: (time, throttled).
 #[inline(always)]
 pub fn last_wait(target: &Target, tid: u32, from: u64, to: u64) -> (u64, bool) {
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
+    let Some(thread) = table::get::<Threads>(tid) else {
         return (0, false);
     };
     // SAFETY: as in `sums`; it is the current thread's own.
@@ -122,11 +127,11 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
         return None;
     }
     let mut off = NEW.off_cpu;
-    let Some(thread) = THREADS.get_ptr_mut(tid) else {
+    let Some(thread) = table::get::<Threads>(tid) else {
         // It was never off-CPU since the hooks count, or the map was full.
-        insert(target, tid);
+        let place = add(target, tid);
         // SAFETY: as in `thread`.
-        let thread = unsafe { &mut *THREADS.get_ptr_mut(tid)? };
+        let thread = unsafe { &mut *Threads::values().get_ptr_mut(place)? };
         // Another CPU has added it meanwhile.
         if thread.target_id != 0 {
             return None;
@@ -143,8 +148,8 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
         return None;
     }
     for interval in &thread.intervals {
-        let time = interval.end.min(to).saturating_sub(interval.begin.max(from));
-        match interval.kind {
+        let time = interval.end().min(to).saturating_sub(interval.begin.max(from));
+        match interval.kind() {
             ASLEEP => off.blocked += time,
             THROTTLED => off.throttled += time,
             _ => off.run_queue += time,
@@ -153,8 +158,8 @@ pub fn between(target: &Target, tid: u32, from: u64, to: u64) -> Option<OffCpu> 
     Some(off)
 }
 
-/// Adds a thread. By reference: a copy would take a third of the program's stack.
+/// Adds a thread, and returns its place. By reference: a copy would take a third of the program's stack.
 #[inline(always)]
-fn insert(target: &Target, tid: u32) {
-    held::insert::<{ SharedMap::Threads as usize }, _, _>(&THREADS, target, &tid, &NEW)
+fn add(target: &Target, tid: u32) -> u32 {
+    held::add::<Threads>(target, tid, &NEW)
 }

@@ -4,7 +4,7 @@ use agent_common::{
     histogram::Series,
     hits::HitKind,
     loss::Loss,
-    target::{SharedMap, Target},
+    target::Target,
     thread::run_queue::{ASLEEP, INTERVALS, MIN_INTERVAL, OffCpuInterval, RUN_QUEUE, THROTTLED, Thread},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -12,9 +12,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use super::off_cpu::thread;
 use crate::{
     clock, held,
-    maps::{THREADS, hooked},
+    maps::hooked,
     read::{self, kernel},
     record,
+    table::Threads,
 };
 
 /// Bits of task_struct.__state that say the thread will never run again (TASK_DEAD, include/linux/sched.h).
@@ -77,7 +78,7 @@ fn leaves(task: u64, preempted: bool) {
     };
     let state: u32 = read::argument(task, kernel!(task_state));
     if !preempted && state & DEAD != 0 {
-        held::remove(&THREADS, SharedMap::Threads, target, &tid);
+        held::free::<Threads>(target, tid);
         return;
     }
     let now = clock::now();
@@ -112,7 +113,7 @@ fn remember(thread: &mut Thread, begin: u64, end: u64, kind: u64) {
     if end.saturating_sub(begin) < MIN_INTERVAL {
         return;
     }
-    thread.intervals[(thread.interval_count % INTERVALS) as usize] = OffCpuInterval { begin, end, kind };
+    thread.intervals[(thread.interval_count % INTERVALS) as usize] = OffCpuInterval::new(begin, end, kind);
     thread.interval_count += 1;
 }
 
@@ -140,19 +141,19 @@ fn runs(task: u64) {
     let Some((thread, new)) = thread(target, tid) else {
         return;
     };
+    let now = clock::now();
     if new {
-        thread.known = clock::now();
+        thread.known = now;
     }
     let (since, asleep) = (thread.since, thread.asleep);
     thread.since = 0;
     thread.asleep = 0;
     if since == 0 {
         if asleep != 0 {
-            unseen(thread, clock::now());
+            unseen(thread, now);
         }
         return;
     }
-    let now = clock::now();
     let waited = now.saturating_sub(since);
     if thread.throttled != 0 {
         thread.off_cpu.throttled += waited;

@@ -4,7 +4,7 @@ use agent_common::{
     event::Kind,
     histogram::Series,
     hits::HitKind,
-    target::{SharedMap, Target, WORKER_OTHER, worker},
+    target::{Target, WORKER_OTHER, worker},
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
@@ -12,8 +12,9 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 use super::{argument, wake};
 use crate::{
     actor, clock, held,
-    maps::{TOKIO_THREADS, TOKIO_TYPES, USAGE, probed},
+    maps::{USAGE, probed},
     read, record,
+    table::{self, Types, Workers},
 };
 
 /// State::transition_to_running(&self): a poll begins.
@@ -33,7 +34,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     if future & UNENDED != 0 {
         record::count(target, Series::TokioUnended, future);
     }
-    if let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) {
+    if let Some(thread) = table::get::<Workers>(tid) {
         // SAFETY: an entry of this thread's own; it is removed when the thread has ended, or the target's probes are gone.
         let thread = unsafe { &mut *thread };
         let same = thread.target_id == target.id;
@@ -55,7 +56,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         future,
         target_id: target.id,
     };
-    held::insert::<{ SharedMap::TokioThreads as usize }, _, _>(&TOKIO_THREADS, target, &tid, &thread);
+    let _ = held::add::<Workers>(target, tid, &thread);
     0
 }
 
@@ -67,7 +68,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     let Some((target, now)) = probed(tgid, HitKind::TokioPollEnd) else {
         return 0;
     };
-    let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
+    let Some(thread) = table::get::<Workers>(tid) else {
         return 0;
     };
     // SAFETY: as above.
@@ -106,7 +107,7 @@ pub fn tokio_park(_ctx: ProbeContext) -> u32 {
     let Some((target, now)) = probed(tgid, HitKind::TokioPark) else {
         return 0;
     };
-    let Some(thread) = TOKIO_THREADS.get_ptr_mut(tid) else {
+    let Some(thread) = table::get::<Workers>(tid) else {
         return 0;
     };
     // SAFETY: as above.
@@ -145,7 +146,7 @@ fn type_of(target: &Target, task: u64) -> u32 {
         target_id: u64::from(target.id),
     };
     // SAFETY: written by user space before the first probe is attached, and changed only between windows.
-    unsafe { TOKIO_TYPES.get(key) }.copied().unwrap_or(0)
+    table::get::<Types>(key).map_or(0, |future| unsafe { *future })
 }
 
 #[inline(always)]

@@ -4,15 +4,16 @@ use agent_common::{
     histogram::Series,
     hits::HitKind,
     loss::Loss,
-    target::{SharedMap, Target},
-    tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, SiteKey, WokenKey},
+    target::Target,
+    tokio::wake::{IN_RDI, IN_RDX, IN_RSI, ON_STACK, POLLED, SiteKey, WokenKey},
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
     arch, held,
-    maps::{TOKIO_SITES, TOKIO_WOKEN, probed},
+    maps::probed,
     read, record,
+    table::{self, Sites, Woken},
 };
 
 /// Schedule::schedule(&self, task), yield_now(&self, task): it will be polled. Only the first wake since its last poll counts.
@@ -40,15 +41,15 @@ fn woken(ctx: &ProbeContext, kind: HitKind) {
         return record::lost(Loss::ReadFault);
     };
     let key = WokenKey { task, target_id };
-    if let Some(woken) = TOKIO_WOKEN.get_ptr_mut(key) {
+    if let Some(woken) = table::get::<Woken>(key) {
         // SAFETY: one word, read and written whole; two wakes at once leave one of the two times.
         let woken = unsafe { &mut *woken };
-        if kind as u32 == HitKind::TokioSpawn as u32 || *woken < target.probes_since {
+        if kind as u32 == HitKind::TokioSpawn as u32 || *woken & POLLED != 0 || *woken < target.probes_since {
             *woken = now;
         }
         return;
     }
-    held::insert::<{ SharedMap::TokioWoken as usize }, _, _>(&TOKIO_WOKEN, target, &key, &now);
+    let _ = held::add::<Woken>(target, key, &now);
 }
 
 /// The pointer to the task's header, from its location at this instruction.
@@ -63,7 +64,7 @@ fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
     let (first, second, third) = (register(first), register(second), register(third));
     let (ip, stack) = arch::ip_and_sp(regs);
     // SAFETY: written by user space before the probe is attached, never changed.
-    let location = unsafe { TOKIO_SITES.get(SiteKey { ip, target_id }) }.copied()?;
+    let location = table::get::<Sites>(SiteKey { ip, target_id }).map(|location| unsafe { *location })?;
     match location {
         IN_RDI => Some(first),
         IN_RSI => Some(second),
@@ -80,10 +81,10 @@ pub fn polled(target: &Target, task: u64, now: u64) {
         task,
         target_id: u64::from(target.id),
     };
-    // SAFETY: a notified task is polled by one thread only; copied before it is removed.
-    if let Some(since) = (unsafe { TOKIO_WOKEN.get(key) }).copied() {
-        held::remove(&TOKIO_WOKEN, SharedMap::TokioWoken, target, &key);
-        if since < target.probes_since {
+    if let Some(woken) = table::get::<Woken>(key) {
+        // SAFETY: a notified task is polled by one thread only.
+        let since = unsafe { core::mem::replace(&mut *woken, now | POLLED) };
+        if since & POLLED != 0 || since < target.probes_since {
             return;
         }
         record::value(target, Series::TokioWake, 0, now.saturating_sub(since));

@@ -102,7 +102,7 @@ mod tests {
             eprintln!("SKIPPED: needs root");
             return None;
         }
-        let map = bpf::create_hash(4, 8, room).unwrap();
+        let map = bpf::create(bpf::HASH, 4, 8, room).unwrap();
         let of = |fd| Table::try_from(Map::HashMap(MapData::from_fd(fd).unwrap())).unwrap();
         Some((of(map.try_clone().unwrap()), of(map)))
     }

@@ -3,18 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use agent_common::{
-    histogram::{Bucket, COUNTER, Key, SUMS, Series},
+    histogram::{Block, BlockKey, Bucket, COUNTER, SUMS, Series},
     loss::Loss,
     net::Peer,
 };
 use aya::maps::{Map, MapData, MapError, PerCpuArray};
 
-use super::{Histogram, batch::Table};
+use super::{Histogram, Places, batch::Table};
 use crate::{clock, model::MonoNs};
 
 /// The kernel's aggregates.
 pub struct Store {
-    histograms: Table<Key, Bucket>,
+    histograms: Places<BlockKey, Block>,
     peers: Table<u32, Peer>,
     loss: PerCpuArray<MapData, u64>,
 }
@@ -42,7 +42,8 @@ pub struct Reading {
 pub struct Gone {
     /// Ids of targets that are not gone.
     kept: HashSet<u32>,
-    histograms: Vec<Key>,
+    /// Places of blocks.
+    blocks: Vec<u32>,
     peers: Vec<u32>,
 }
 
@@ -57,7 +58,7 @@ impl Store {
     /// Takes over the maps by their names in the object.
     pub fn new(take: &mut impl FnMut(&'static str) -> Option<Map>) -> Result<Self, StoreError> {
         Ok(Self {
-            histograms: open(take, "HISTOGRAMS")?,
+            histograms: Places::new(open(take, "BLOCK_KEYS")?, open(take, "BLOCKS")?),
             peers: open(take, "PEERS")?,
             loss: open(take, "LOSS")?,
         })
@@ -73,19 +74,11 @@ impl Store {
             },
             ..Reading::default()
         };
-        for (key, bucket) in self.histograms.entries().map_err(failed("HISTOGRAMS"))? {
-            if reading.is_gone(key.target_id) {
-                reading.gone.histograms.push(key);
+        for (place, key, block) in self.histograms.entries().map_err(failed("BLOCKS"))? {
+            if reading.is_gone(key.target_id()) {
+                reading.gone.blocks.push(place);
             }
-            let series = (key.target_id, key.series, key.id);
-            if key.bucket == COUNTER {
-                *reading.counters.entry(series).or_default() += bucket.count;
-            } else if key.bucket >= SUMS {
-                let sum = (key.target_id, key.series, key.id, key.bucket as u8);
-                reading.sums.insert(sum, bucket);
-            } else {
-                reading.histograms.entry(series).or_default().add(key.bucket, bucket);
-            }
+            reading.add(&key, &block);
         }
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
         let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.target_id));
@@ -100,8 +93,8 @@ impl Store {
 
     /// Removes what a reading found of targets that are gone.
     pub fn forget(&mut self, reading: &Reading) -> Result<(), StoreError> {
-        let Gone { histograms, peers, .. } = &reading.gone;
-        self.histograms.remove(histograms).map_err(failed("HISTOGRAMS"))?;
+        let Gone { blocks, peers, .. } = &reading.gone;
+        self.histograms.clear(blocks).map_err(failed("BLOCKS"))?;
         self.peers.remove(peers).map_err(failed("PEERS"))
     }
 }
@@ -117,6 +110,24 @@ impl Reading {
         Self {
             time,
             ..Self::default()
+        }
+    }
+
+    /// Adds a block of buckets. There may be several of one key.
+    fn add(&mut self, key: &BlockKey, block: &Block) {
+        let series = (key.target_id(), key.series(), key.id());
+        for (at, bucket) in block.buckets.iter().enumerate().filter(|(_, bucket)| bucket.count > 0) {
+            let index = key.first_bucket() + at as u16;
+            if index == COUNTER {
+                *self.counters.entry(series).or_default() += bucket.count;
+            } else if index >= SUMS {
+                let sum = (key.target_id(), key.series(), key.id(), index as u8);
+                let sum = self.sums.entry(sum).or_default();
+                sum.count += bucket.count;
+                sum.sum += bucket.sum;
+            } else {
+                self.histograms.entry(series).or_default().add(index, *bucket);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use agent_common::{
 use aya::maps::{Array, Map, MapData, MapError};
 
 use super::plan::Plan;
-use crate::aggregate::{StoreError, Table, store::open};
+use crate::aggregate::{Places, StoreError, Table, store::open};
 
 /// Types of tasks and probed instructions that one target may have, of four times as many that there is room for.
 const TYPE_QUOTA: usize = 4096;
@@ -39,16 +39,16 @@ pub struct TargetMaps {
     usage: Array<MapData, Usage>,
     held: Array<MapData, i64>,
     refused: Array<MapData, Refused>,
-    types: Table<TypeKey, u32>,
-    sites: Table<SiteKey, u32>,
-    goroutines: Table<GoroutineKey, Goroutine>,
+    types: Places<TypeKey, u32>,
+    sites: Places<SiteKey, u32>,
+    goroutines: Places<GoroutineKey, Goroutine>,
     assist_times: Table<ProcessorKey, AssistTime>,
     paid: Table<PayerKey, Payer>,
-    woken: Table<WokenKey, u64>,
-    workers: Table<u32, Worker>,
+    woken: Places<WokenKey, u64>,
+    workers: Places<u32, Worker>,
     connecting: Table<u64, Connecting>,
-    sockets: Table<u64, Socket>,
-    threads: Table<u32, Thread>,
+    sockets: Places<u64, Socket>,
+    threads: Places<u32, Thread>,
     syscalls: Table<u32, Call>,
     /// Reads and changes that failed and that the caller goes on without.
     failed: Failed,
@@ -94,16 +94,16 @@ impl TargetMaps {
             usage: open(take, "USAGE")?,
             held: open(take, "HELD")?,
             refused: open(take, "REFUSED")?,
-            types: open(take, "TOKIO_TYPES")?,
-            sites: open(take, "TOKIO_SITES")?,
-            goroutines: open(take, "GOROUTINES")?,
+            types: Places::new(open(take, "TOKIO_TYPE_KEYS")?, open(take, "TOKIO_TYPES")?),
+            sites: Places::new(open(take, "TOKIO_SITE_KEYS")?, open(take, "TOKIO_SITES")?),
+            goroutines: Places::new(open(take, "GOROUTINE_KEYS")?, open(take, "GOROUTINES")?),
             assist_times: open(take, "ASSIST_TIMES")?,
             paid: open(take, "PAID")?,
-            woken: open(take, "TOKIO_WOKEN")?,
-            workers: open(take, "TOKIO_THREADS")?,
+            woken: Places::new(open(take, "TOKIO_WOKEN_KEYS")?, open(take, "TOKIO_WOKEN")?),
+            workers: Places::new(open(take, "TOKIO_THREAD_KEYS")?, open(take, "TOKIO_THREADS")?),
             connecting: open(take, "CONNECTING")?,
-            sockets: open(take, "SOCKETS")?,
-            threads: open(take, "THREADS")?,
+            sockets: Places::new(open(take, "SOCKET_KEYS")?, open(take, "SOCKETS")?),
+            threads: Places::new(open(take, "THREAD_KEYS")?, open(take, "THREADS")?),
             syscalls: open(take, "SYSCALLS")?,
             failed: Failed::default(),
         })

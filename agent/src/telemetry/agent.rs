@@ -129,7 +129,7 @@ pub static QUOTA_EXCEEDED: MetricDef = MetricDef {
     name: "whywait.quota.exceeded",
     unit: "{value}",
     instrument: Counter,
-    description: "Values over a target's quota in the shared maps: not counted (`histogram_quota`), counted under other peers (`peer_quota`), or not begun, because the target has three quarters of a map (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
+    description: "Values over a target's quota in the shared maps: not counted (`histogram_quota`), counted under other peers (`peer_quota`), or not begun, because the target has its share of a map, half or three quarters (`goroutine_quota`, `tokio_woken_quota`, `tokio_thread_quota`, `connect_quota`, `socket_quota`, `thread_quota`, `syscall_quota`). Absent while there are none.",
     source: "kernel side",
     attributes: &[CAUSE],
 };

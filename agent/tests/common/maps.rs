@@ -2,13 +2,25 @@
 
 use std::fs;
 
-use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 
 use super::Agent;
 
 /// A map of the agent's kernel side.
 pub fn map<K: aya::Pod, V: aya::Pod>(agent: &Agent, name: &str) -> HashMap<MapData, K, V> {
     Map::HashMap(data(agent, name)).try_into().unwrap()
+}
+
+/// The same of an array.
+pub fn array<V: aya::Pod>(agent: &Agent, name: &str) -> Array<MapData, V> {
+    Map::Array(data(agent, name)).try_into().unwrap()
+}
+
+/// The keys that a table has, by the name of their map.
+pub fn keys<K: aya::Pod + Default + PartialEq>(agent: &Agent, name: &str) -> Vec<K> {
+    let keys = array(agent, name);
+    let keys = keys.iter().map(Result::unwrap);
+    keys.filter(|key| *key != K::default()).collect()
 }
 
 /// A map of any kind.

@@ -49,6 +49,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("calibrate.rs", "programs that are there to be timed"),
     ("arch.rs", "registers, by machine"),
     ("maps.rs", "maps that several signals share"),
+    ("table.rs", "tables of what programs look for at every hit"),
     ("held.rs", "what a target holds of them"),
     ("actor.rs", "who runs on a thread, for several signals"),
     ("clock.rs", "the clock of all events"),

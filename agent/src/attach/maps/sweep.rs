@@ -2,11 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use agent_common::target::{SharedMap, Target};
+use agent_common::{
+    target::{SharedMap, Target},
+    tokio::wake::POLLED,
+};
+use aya::maps::MapError;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::{Failed, TargetMaps};
-use crate::aggregate::Table;
+use crate::aggregate::{Places, Table};
 
 /// What a target keeps in the maps. The programs do not mistake the rest for what they see next, but it takes room: a socket that is
 /// closed while no hook sees it would stay.
@@ -49,6 +53,23 @@ impl Held {
     }
 }
 
+/// A map of things in progress.
+pub(super) trait Entries<K, V> {
+    fn remove_where(&mut self, gone: impl FnMut(&K, &V) -> bool) -> Result<usize, MapError>;
+}
+
+impl<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern> Entries<K, V> for Table<K, V> {
+    fn remove_where(&mut self, gone: impl FnMut(&K, &V) -> bool) -> Result<usize, MapError> {
+        self.remove_where(gone)
+    }
+}
+
+impl<K: aya::Pod + AnyBitPattern + PartialEq, V: aya::Pod + AnyBitPattern> Entries<K, V> for Places<K, V> {
+    fn remove_where(&mut self, gone: impl FnMut(&K, &V) -> bool) -> Result<usize, MapError> {
+        self.remove_where(gone)
+    }
+}
+
 struct Walk<'a, S> {
     stands: S,
     failed: &'a Failed,
@@ -57,9 +78,9 @@ struct Walk<'a, S> {
 
 impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     /// Removes what is over, and shows what is `kept`; whether the map could be read.
-    fn clear<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
+    fn clear<K, V>(
         &self,
-        table: &mut Table<K, V>,
+        table: &mut impl Entries<K, V>,
         target_id: impl Fn(&K, &V) -> u32,
         counts: impl Fn(Standing, &V) -> bool,
         mut kept: impl FnMut(u32, &K),
@@ -78,10 +99,10 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     }
 
     /// The same of a map whose entries are counted.
-    fn count<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
+    fn count<K, V>(
         &mut self,
         of: SharedMap,
-        table: &mut Table<K, V>,
+        table: &mut impl Entries<K, V>,
         target_id: impl Fn(&K, &V) -> u32,
         counts: impl Fn(Standing, &V) -> bool,
     ) {
@@ -93,10 +114,10 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
     }
 
     /// The same of one that is kept by thread.
-    fn threads<V: aya::Pod + AnyBitPattern>(
+    fn threads<V>(
         &mut self,
         of: SharedMap,
-        table: &mut Table<u32, V>,
+        table: &mut impl Entries<u32, V>,
         target_id: impl Fn(&V) -> u32,
         counts: impl Fn(Standing) -> bool,
     ) {
@@ -112,8 +133,9 @@ impl<S: Fn(u32) -> Option<Standing>> Walk<'_, S> {
 }
 
 impl TargetMaps {
-    /// Removes entries that are over: `stands` says how each target stands, None for one that is gone. Wakes from before `old` go too. Returns what is left.
-    pub fn sweep(&mut self, stands: impl Fn(u32) -> Option<Standing>, old: u64) -> Held {
+    /// Removes entries that are over: `stands` says how each target stands, None for one that is gone. Wakes from before `old` go too, and tasks that
+    /// were last polled before `idle`. Returns what is left.
+    pub fn sweep(&mut self, stands: impl Fn(u32) -> Option<Standing>, old: u64, idle: u64) -> Held {
         let mut walk = Walk {
             stands,
             failed: &self.failed,
@@ -129,7 +151,10 @@ impl TargetMaps {
             SharedMap::TokioWoken,
             &mut self.woken,
             |key, _| key.target_id as u32,
-            |standing, at| *at >= standing.probes.max(old),
+            |standing, at| {
+                let limit = if at & POLLED == 0 { old } else { idle };
+                at & !POLLED >= standing.probes.max(limit)
+            },
         );
         walk.threads(
             SharedMap::TokioThreads,
@@ -175,7 +200,7 @@ impl TargetMaps {
 
     /// Removes all entries of targets that are `gone`.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
-        self.sweep(|target_id| (!gone(target_id)).then_some(Standing::WHOLE), 0);
+        self.sweep(|target_id| (!gone(target_id)).then_some(Standing::WHOLE), 0, 0);
     }
 
     /// Removes the entries of threads that are dead, by target id and tid.

@@ -7,21 +7,24 @@ use agent_common::{
     },
     net::{connect::Connecting, request::Socket},
     thread::{run_queue::Thread, syscall::Call},
-    tokio::{poll::Thread as Worker, wake::WokenKey},
+    tokio::{
+        poll::Thread as Worker,
+        wake::{POLLED, WokenKey},
+    },
 };
-use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::*;
-use crate::{aggregate::Table, pipeline, signals};
+use crate::{pipeline, signals};
 
 /// Target ids: both windows are open, none is, one that has just ended, nobody's.
 const OPEN: u32 = 1;
 const CLOSED: u32 = 2;
 const ENDED: u32 = 3;
 const NOBODY: u32 = 4;
-/// When the open one's window of probes began; and from when on a wake is not old.
+/// When the open one's window of probes began; from when on a wake is not old, and a poll.
 const SINCE: u64 = 100;
 const OLD: u64 = 60;
+const IDLE: u64 = 110;
 
 fn stands(target_id: u32) -> Option<Standing> {
     match target_id {
@@ -64,6 +67,10 @@ fn filled() -> TargetMaps {
                     &time,
                 )
                 .unwrap();
+        }
+        for (task, time) in [(1, SINCE), (2, IDLE)] {
+            let key = WokenKey { task, target_id: of };
+            maps.woken.insert(&key, &(time | POLLED)).unwrap();
         }
         for tid in [target_id * 10, target_id * 10 + 1] {
             maps.workers
@@ -130,27 +137,22 @@ fn filled() -> TargetMaps {
     maps
 }
 
-/// How many entries each target has.
-fn left<K: aya::Pod + AnyBitPattern + NoUninit, V: aya::Pod + AnyBitPattern>(
-    table: &Table<K, V>,
-    target_id: impl Fn(&K, &V) -> u32,
-) -> [i64; 4] {
+/// How many entries each target has, where `each` shows the target ids of all.
+fn left(each: impl FnOnce(&mut dyn FnMut(u32)) -> Result<(), MapError>) -> [i64; 4] {
     let mut left = [0; 4];
-    table
-        .each(|key, value| left[target_id(key, value) as usize - 1] += 1)
-        .unwrap();
+    each(&mut |target_id| left[target_id as usize - 1] += 1).unwrap();
     left
 }
 
 fn left_of(maps: &TargetMaps, of: SharedMap) -> [i64; 4] {
     match of {
-        SharedMap::Goroutines => left(&maps.goroutines, |key, _| key.target_id as u32),
-        SharedMap::TokioWoken => left(&maps.woken, |key, _| key.target_id as u32),
-        SharedMap::TokioThreads => left(&maps.workers, |_, value| value.target_id),
-        SharedMap::Connecting => left(&maps.connecting, |_, value| value.target_id),
-        SharedMap::Sockets => left(&maps.sockets, |_, value| value.target_id),
-        SharedMap::Threads => left(&maps.threads, |_, value| value.target_id),
-        SharedMap::Syscalls => left(&maps.syscalls, |_, value| value.target_id),
+        SharedMap::Goroutines => left(|found| maps.goroutines.each(|key, _| found(key.target_id as u32))),
+        SharedMap::TokioWoken => left(|found| maps.woken.each(|key, _| found(key.target_id as u32))),
+        SharedMap::TokioThreads => left(|found| maps.workers.each(|_, value| found(value.target_id))),
+        SharedMap::Connecting => left(|found| maps.connecting.each(|_, value| found(value.target_id))),
+        SharedMap::Sockets => left(|found| maps.sockets.each(|_, value| found(value.target_id))),
+        SharedMap::Threads => left(|found| maps.threads.each(|_, value| found(value.target_id))),
+        SharedMap::Syscalls => left(|found| maps.syscalls.each(|_, value| found(value.target_id))),
     }
 }
 
@@ -166,10 +168,11 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
         index: target_id,
         ..Target::default()
     };
-    let mut held = maps.sweep(stands, OLD);
+    let mut held = maps.sweep(stands, OLD, IDLE);
     let expected = |of| match of {
         SharedMap::Goroutines => [1, 0, 3, 0],
-        SharedMap::TokioWoken => [1, 0, 2, 0],
+        // Of two wakes and two polls of the open one, and of three that are not older than the window.
+        SharedMap::TokioWoken => [2, 0, 3, 0],
         SharedMap::Connecting => [1, 1, 1, 0],
         SharedMap::Sockets => [1, 0, 1, 0],
         SharedMap::TokioThreads | SharedMap::Threads | SharedMap::Syscalls => [2, 0, 2, 0],
@@ -177,10 +180,22 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
     for of in SharedMap::ALL {
         assert_eq!(left_of(&maps, of), expected(of), "{of:?}");
     }
-    assert_eq!(left(&maps.assist_times, |key, _| key.target_id as u32), [1, 0, 1, 0]);
-    assert_eq!(left(&maps.paid, |key, _| key.target_id), [1, 1, 1, 0]);
-    assert_eq!(left(&maps.types, |key, _| key.target_id as u32), [1, 1, 1, 0]);
-    assert_eq!(left(&maps.sites, |key, _| key.target_id as u32), [1, 1, 1, 0]);
+    assert_eq!(
+        left(|found| maps.assist_times.each(|key, _| found(key.target_id as u32))),
+        [1, 0, 1, 0]
+    );
+    assert_eq!(
+        left(|found| maps.paid.each(|key, _| found(key.target_id))),
+        [1, 1, 1, 0]
+    );
+    assert_eq!(
+        left(|found| maps.types.each(|key, _| found(key.target_id as u32))),
+        [1, 1, 1, 0]
+    );
+    assert_eq!(
+        left(|found| maps.sites.each(|key, _| found(key.target_id as u32))),
+        [1, 1, 1, 0]
+    );
     assert_eq!(held.with_threads(), [OPEN, ENDED].into());
     maps.forget_threads(&mut held, |target_id, tid| target_id == OPEN && tid == 11);
     assert_eq!(left_of(&maps, SharedMap::Threads), [1, 0, 2, 0]);

@@ -11,6 +11,8 @@ use crate::{
 
 /// How long a task that was woken may wait to be polled, ns. One that is dropped is never polled, and leaves its entry.
 const WAKE_LIMIT: u64 = 600_000_000_000;
+/// How long the entry of a task is kept after its poll, ns: most tasks are woken again before.
+const POLL_LIMIT: u64 = 60_000_000_000;
 
 impl Planes {
     /// Removes such entries. It walks over all of them, so it should be called rarely.
@@ -28,8 +30,9 @@ impl Planes {
             (watched.target.id, standing)
         });
         let standings: HashMap<u32, Standing> = ended.chain(active).collect();
-        let old = clock::now().0.saturating_sub(WAKE_LIMIT);
-        let mut held = self.maps.sweep(|id| standings.get(&id).copied(), old);
+        let now = clock::now().0;
+        let (old, idle) = (now.saturating_sub(WAKE_LIMIT), now.saturating_sub(POLL_LIMIT));
+        let mut held = self.maps.sweep(|id| standings.get(&id).copied(), old, idle);
         self.sweep_threads(targets, &mut held);
         let known: Vec<_> = targets.iter().map(|watched| watched.known).collect();
         self.maps.set_held(&known, &held);
