@@ -152,17 +152,17 @@ shared! {
         /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,
         pub pad: u32,
-        /// CLOCK_MONOTONIC, ns: since when the probes count. A wait or poll that began before was not seen completely.
-        pub probes_since: u64,
-        /// The same for the hooks on sockets: connects, requests.
+        /// Limit of [`Cutoff::used`](crate::hits::Cutoff), by [`Plane`]: a hit over it ends the window.
+        pub allowance: [u64; Plane::COUNT],
+        /// CLOCK_MONOTONIC, ns: since when the hooks on sockets count. A connect or request that began before was not seen completely.
         pub sockets_since: u64,
-        /// The same for the hooks on threads.
-        pub threads_since: u64,
         /// Since when the hooks on the kernel's scheduler count. They may be left out, refused, or attached later. 0 when they do not
         /// count: then nothing is known about off-CPU time.
         pub run_queue_since: u64,
-        /// Limit of [`Cutoff::used`](crate::hits::Cutoff), by [`Plane`]: a hit over it ends the window.
-        pub allowance: [u64; Plane::COUNT],
+        /// Since when the probes count: waits, polls. From here on a second cache line.
+        pub probes_since: u64,
+        /// Since when the hooks on system calls count.
+        pub threads_since: u64,
         /// A goroutine's time from runnable to running at or over this becomes an event, ns.
         pub slow_wait: u64,
         /// Bits by runtime.waitReason: a wait of that length with such a reason becomes an event too. The other reasons are idle ones.
@@ -175,12 +175,14 @@ shared! {
         pub tokio_vtable: u32,
         /// tokio: byte offset in the vtable of the word `id_offset`.
         pub tokio_id_offset: u32,
+        pub pad_to_line: u64,
         /// Where the Go runtime's data is in this process.
         pub go: go::Layout,
+        pub pad_to_end: u64,
     }
 }
 
-layout!(Refused: 56, Usage: 288, Target: 120 + 248);
+layout!(Refused: 56, Usage: 288, Target: 6 * 64);
 
 #[cfg(test)]
 mod tests {

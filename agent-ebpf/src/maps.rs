@@ -50,7 +50,7 @@ pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0
 #[map]
 pub static TARGET_INDEX: Array<u64> = Array::with_max_entries(PID_LIMIT / PIDS_A_WORD, 0);
 #[map]
-pub static TARGETS: Array<Target> = Array::with_max_entries(TARGET_LIMIT, 0);
+pub static TARGETS: Array<Target> = Array::with_max_entries(TARGET_LIMIT, ALIGNED);
 /// By [`Target::index`].
 #[map]
 pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET_LIMIT, 0);
@@ -59,7 +59,7 @@ pub static ACCOUNTS: PerCpuArray<Account> = PerCpuArray::with_max_entries(TARGET
 pub static LAST_HITS: PerCpuArray<LastHits> = PerCpuArray::with_max_entries(1, 0);
 /// By [`Target::index`]; user space resets it before it opens a window.
 #[map]
-pub static CUTOFFS: Array<Cutoff> = Array::with_max_entries(TARGET_LIMIT, 0);
+pub static CUTOFFS: Array<Cutoff> = Array::with_max_entries(TARGET_LIMIT, ALIGNED);
 /// Blocks of histograms: a [`crate::table`]. User space sets blocks of targets that are gone to 0, and then their keys.
 #[map]
 pub static BLOCK_KEYS: Array<BlockKey> = Array::with_max_entries(ALL_BLOCKS, ALIGNED);

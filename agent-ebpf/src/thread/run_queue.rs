@@ -36,8 +36,8 @@ pub fn thread_wakeup_new(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_switch")]
 pub fn thread_switch(ctx: BtfTracePointContext) -> i32 {
     let preempted: u64 = ctx.arg(0);
-    leaves(ctx.arg(1), preempted & 1 != 0);
-    runs(ctx.arg(2));
+    let left = leaves(ctx.arg(1), preempted & 1 != 0);
+    runs(ctx.arg(2), left);
     0
 }
 
@@ -71,15 +71,16 @@ fn woken(task: u64) {
     waits(thread, task, now);
 }
 
+/// Returns the time, if the thread is a target's; else 0.
 #[inline(always)]
-fn leaves(task: u64, preempted: bool) {
+fn leaves(task: u64, preempted: bool) -> u64 {
     let Some((target, tid)) = of_target(task, HitKind::ThreadSwitch) else {
-        return;
+        return 0;
     };
     let state: u32 = read::argument(task, kernel!(task_state));
     if !preempted && state & DEAD != 0 {
         held::free::<Threads>(target, tid);
-        return;
+        return 0;
     }
     let now = clock::now();
     if let Some((thread, new)) = thread(target, tid) {
@@ -97,6 +98,7 @@ fn leaves(task: u64, preempted: bool) {
             thread.since = 0;
         }
     }
+    now
 }
 
 /// The thread was woken, or began to run, and no hook was called: what it did before `now` is not known.
@@ -130,18 +132,20 @@ fn is_throttled(task: u64) -> bool {
         return false;
     }
     let queue: u64 = read::argument(task, kernel!(task_cfs_rq));
-    read::field::<i32>(queue, kernel!(cfs_rq_throttle_count)).is_some_and(|count| count > 0)
+    // The verifier knows what a field of a task points to as well; a bad address reads as 0.
+    read::argument::<i32>(queue, kernel!(cfs_rq_throttle_count)) > 0
 }
 
+/// `left` is when the thread before it left the CPU, or 0.
 #[inline(always)]
-fn runs(task: u64) {
+fn runs(task: u64, left: u64) {
     let Some((target, tid)) = of_target(task, HitKind::ThreadSwitch) else {
         return;
     };
     let Some((thread, new)) = thread(target, tid) else {
         return;
     };
-    let now = clock::now();
+    let now = if left == 0 { clock::now() } else { left };
     if new {
         thread.known = now;
     }

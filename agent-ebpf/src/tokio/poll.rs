@@ -11,7 +11,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 
 use super::{argument, wake};
 use crate::{
-    actor, clock, held,
+    actor, held,
     maps::{USAGE, probed},
     read, record,
     table::{self, Types, Workers},
@@ -22,14 +22,12 @@ use crate::{
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
     let (tgid, tid) = read::current();
-    // Before the lookups, whose time must not count for the wake.
-    let Some((target, hit)) = probed(tgid, HitKind::TokioPollBegin) else {
+    let Some((target, now)) = probed(tgid, HitKind::TokioPollBegin) else {
         return 0;
     };
     let future = type_of(target, task);
-    let now = clock::now();
     if future & BLOCKING == 0 {
-        wake::polled(target, task, hit);
+        wake::polled(target, task, now);
     }
     if future & UNENDED != 0 {
         record::count(target, Series::TokioUnended, future);

@@ -157,7 +157,9 @@ impl Plan {
             slow_request: 0,
             tokio_vtable: self.tokio_vtable,
             tokio_id_offset: self.tokio_id_offset,
+            pad_to_line: 0,
             go: self.go,
+            pad_to_end: 0,
         }
     }
 }
