@@ -7,6 +7,7 @@ mod inspect;
 mod overhead;
 mod peers;
 mod plot;
+mod programs;
 mod service;
 mod soak;
 mod start;
@@ -37,6 +38,8 @@ enum What {
     Ringbuf(ingest::RingOptions),
     /// What threads pay that are no target's
     Foreign(foreign::Options),
+    /// What a hit of each kernel program costs, beside another build of the agent
+    Programs(programs::Options),
     /// The agent's memory and losses over half an hour of full load
     Soak(soak::Options),
     /// Cost of other tools of its kind, as far as they are installed
@@ -52,6 +55,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         What::Ingest(options) => ingest::run(options),
         What::Ringbuf(options) => ingest::ringbuf(options),
         What::Foreign(options) => foreign::run(options),
+        What::Programs(options) => programs::run(options),
         What::Soak(options) => soak::run(&options),
         What::Peers(options) => peers::run(options),
     }

@@ -58,6 +58,8 @@ struct Program {
     run_time_ns: u64,
     #[serde(default)]
     run_cnt: u64,
+    #[serde(default)]
+    bytes_xlated: u64,
 }
 
 /// The kernel's account while it is switched on; as it was before once dropped.
@@ -78,18 +80,22 @@ impl Accounting {
 
     /// Of the programs that process `pid` holds, by name (of which the kernel keeps 15 characters, or BTF all).
     pub(in super::super) fn read(&self, pid: u32) -> Result<Account> {
-        let held = held(pid)?;
-        let json = sh::capture(&mut sh::cmd("bpftool", &["-j", "prog", "show"]))?;
-        let programs: Vec<Program> = serde_json::from_str(&json).context("bpftool's answer")?;
         let mut account = Account::new();
-        for program in programs {
-            if held.contains(&program.id) {
-                let entry = account.entry(program.name).or_default();
-                entry.0 += program.run_cnt;
-                entry.1 += program.run_time_ns;
-            }
+        for program in programs(pid)? {
+            let entry = account.entry(program.name).or_default();
+            entry.0 += program.run_cnt;
+            entry.1 += program.run_time_ns;
         }
         Ok(account)
+    }
+
+    /// How many instructions they have, as the kernel has translated them.
+    pub(in super::super) fn instructions(&self, pid: u32) -> Result<BTreeMap<String, u64>> {
+        const INSTRUCTION: u64 = 8;
+        let programs = programs(pid)?.into_iter();
+        Ok(programs
+            .map(|program| (program.name, program.bytes_xlated / INSTRUCTION))
+            .collect())
     }
 }
 
@@ -97,6 +103,17 @@ impl Drop for Accounting {
     fn drop(&mut self) {
         std::fs::write(SWITCH, self.before.trim()).ok();
     }
+}
+
+/// The programs that a process has open.
+fn programs(pid: u32) -> Result<Vec<Program>> {
+    let held = held(pid)?;
+    let json = sh::capture(&mut sh::cmd("bpftool", &["-j", "prog", "show"]))?;
+    let programs: Vec<Program> = serde_json::from_str(&json).context("bpftool's answer")?;
+    Ok(programs
+        .into_iter()
+        .filter(|program| held.contains(&program.id))
+        .collect())
 }
 
 /// Ids of the programs that a process has open.
