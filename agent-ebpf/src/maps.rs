@@ -97,7 +97,7 @@ pub static TOKIO_TYPE_KEYS: Array<TypeKey> = Array::with_max_entries(TYPES, ALIG
 pub static TOKIO_TYPES: Array<u32> = Array::with_max_entries(TYPES, ALIGNED);
 /// A table.
 #[map]
-pub static TOKIO_THREAD_KEYS: Array<u32> = Array::with_max_entries(SharedMap::TokioThreads.capacity(), ALIGNED);
+pub static TOKIO_TIDS: Array<u32> = Array::with_max_entries(SharedMap::TokioThreads.capacity(), ALIGNED);
 #[map]
 pub static TOKIO_THREADS: Array<Worker> = Array::with_max_entries(SharedMap::TokioThreads.capacity(), ALIGNED);
 /// Where the pointer to the task's header is at a probe of [`crate::tokio::wake`]: as [`TOKIO_TYPES`].
@@ -107,7 +107,7 @@ pub static TOKIO_SITE_KEYS: Array<SiteKey> = Array::with_max_entries(SITES, ALIG
 pub static TOKIO_SITES: Array<u32> = Array::with_max_entries(SITES, ALIGNED);
 /// When a task was woken, ns: a table.
 #[map]
-pub static TOKIO_WOKEN_KEYS: Array<WokenKey> = Array::with_max_entries(SharedMap::TokioWoken.capacity(), ALIGNED);
+pub static TOKIO_WAKE_KEYS: Array<WokenKey> = Array::with_max_entries(SharedMap::TokioWoken.capacity(), ALIGNED);
 #[map]
 pub static TOKIO_WOKEN: Array<u64> = Array::with_max_entries(SharedMap::TokioWoken.capacity(), ALIGNED);
 /// Connects in progress, by address of the kernel's struct sock.

@@ -60,8 +60,8 @@ tables! {
     /// By tid.
     Threads = 2: u32 => Thread, SharedMap::Threads.capacity(), THREAD_KEYS, THREADS;
     /// By tid.
-    Workers = 4: u32 => Worker, SharedMap::TokioThreads.capacity(), TOKIO_THREAD_KEYS, TOKIO_THREADS;
-    Woken = 5: WokenKey => u64, SharedMap::TokioWoken.capacity(), TOKIO_WOKEN_KEYS, TOKIO_WOKEN;
+    Workers = 4: u32 => Worker, SharedMap::TokioThreads.capacity(), TOKIO_TIDS, TOKIO_THREADS;
+    Woken = 5: WokenKey => u64, SharedMap::TokioWoken.capacity(), TOKIO_WAKE_KEYS, TOKIO_WOKEN;
     Types = 6: TypeKey => u32, TYPES, TOKIO_TYPE_KEYS, TOKIO_TYPES;
     Sites = 7: SiteKey => u32, SITES, TOKIO_SITE_KEYS, TOKIO_SITES;
     Goroutines = 3: GoroutineKey => Goroutine, SharedMap::Goroutines.capacity(), GOROUTINE_KEYS, GOROUTINES;

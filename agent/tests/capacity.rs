@@ -8,6 +8,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     path::Path,
+    sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -211,6 +212,9 @@ fn what_is_held_is_counted_as_it_comes_and_goes() {
 /// A tokio service that comes when the map `name` is full is watched all the same; `signal` is in part, and it is said
 /// why.
 fn check_full<K: aya::Pod>(name: &str, key: &K, words: &str, signal: &str) -> Output {
+    // The agent of one would watch the service of the other.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (_folder, paths) = built(&["before"]);
     let _before = start(&paths[0], &["stay"]);
     let exe = demo("rust-stock");

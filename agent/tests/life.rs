@@ -242,9 +242,9 @@ fn nothing_is_kept_of_threads_that_ended() {
         ..Worker::default()
     };
     array::<Worker>(&agent, "TOKIO_THREADS").set(0, dead, 0).unwrap();
-    array::<u32>(&agent, "TOKIO_THREAD_KEYS").set(0, u32::MAX, 0).unwrap();
+    array::<u32>(&agent, "TOKIO_TIDS").set(0, u32::MAX, 0).unwrap();
     let end = Instant::now() + Duration::from_secs(60);
-    while !keys::<u32>(&agent, "TOKIO_THREAD_KEYS").is_empty() {
+    while !keys::<u32>(&agent, "TOKIO_TIDS").is_empty() {
         assert!(Instant::now() < end, "a thread that ended is kept");
         thread::sleep(Duration::from_millis(500));
     }
