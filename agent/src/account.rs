@@ -22,7 +22,10 @@ use crate::{
 pub fn all_metrics(watched: &mut Watched, reading: &Reading) -> Vec<Metric> {
     let Watched { target, state, .. } = watched;
     signals::note(target, state, reading);
+    watched.judge(reading);
+    let Watched { target, state, .. } = watched;
     let mut metrics = signals::metrics(target, state, reading);
+    metrics.extend(watched.findings.metrics(target, reading.time));
     metrics.extend(target_metrics(watched, reading));
     watched.state.forget_exemplars();
     metrics

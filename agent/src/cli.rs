@@ -30,7 +30,7 @@ pub enum Command {
     /// Make the spans of a recording again; needs no privilege
     Replay(ReplayArgs),
     /// Print what this kernel permits, which processes can be watched, which signals are off and why
-    Doctor(TargetArgs),
+    Doctor(DoctorArgs),
     /// Attach every program to the given processes and check that events arrive
     Selftest(SelftestArgs),
     /// Print the stacks of all goroutines of a Go process, which is not stopped
@@ -145,6 +145,15 @@ pub struct ReplayArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// Look for findings in each process of --pid for this time, without probes; 0s for not at all
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub look: Duration,
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct SelftestArgs {
     #[command(flatten)]
     pub targets: TargetArgs,
@@ -177,7 +186,7 @@ pub struct ProfileArgs {
     /// Write the profile to this file, and a flame graph beside it, with the ending .svg
     #[arg(long, value_name = "FILE", default_value = "whywait.pb.gz")]
     pub out: PathBuf,
-    /// Send the profile to this OTLP endpoint too; the signal is experimental, so not every endpoint takes it
+    /// Send the profile to this OTLP endpoint too; the signal is experimental
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
     /// Look at most so many times a second

@@ -31,6 +31,7 @@ pub mod collect;
 pub mod discover;
 pub mod enrich;
 pub mod export;
+pub mod findings;
 pub mod inspect;
 pub mod intake;
 pub mod recording;

@@ -1,4 +1,4 @@
-//! What leaves: spans and metrics with their resource, in the agent's own clock. The export stage turns them into OTLP.
+//! What leaves: spans, metrics and events with their resource, in the agent's own clock. The export stage turns them into OTLP.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,6 +13,7 @@ pub struct MonoNs(pub u64);
 pub enum Value {
     Str(Cow<'static, str>),
     I64(i64),
+    F64(f64),
     Bool(bool),
     List(Vec<String>),
 }
@@ -49,6 +50,12 @@ impl From<String> for Value {
 impl From<i64> for Value {
     fn from(value: i64) -> Self {
         Self::I64(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::F64(value)
     }
 }
 
@@ -213,6 +220,17 @@ pub struct Metric {
     pub points: Vec<Point>,
 }
 
+/// An event: an OTLP log record that has a name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub name: &'static str,
+    pub time: MonoNs,
+    pub body: String,
+    /// Its severity is WARN, not INFO.
+    pub is_warning: bool,
+    pub attributes: Vec<Attribute>,
+}
+
 /// Who all this is about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resource {
@@ -232,12 +250,13 @@ impl Resource {
     }
 }
 
-/// Spans and metrics of one resource.
-#[derive(Clone, Debug)]
+/// Spans, metrics and events of one resource.
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub resource: Arc<Resource>,
     pub spans: Vec<Span>,
     pub metrics: Vec<Metric>,
+    pub events: Vec<Event>,
 }
 
 impl Batch {
@@ -245,13 +264,20 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         let spans: usize = self.spans.iter().map(Span::bytes).sum();
         let points = self.metrics.iter().flat_map(|metric| &metric.points);
-        spans + points.map(Point::bytes).sum::<usize>()
+        let events: usize = self.events.iter().map(Event::bytes).sum();
+        spans + points.map(Point::bytes).sum::<usize>() + events
     }
 }
 
 impl Span {
     fn bytes(&self) -> usize {
         size_of::<Self>() + attributes(&self.attributes) + size_of::<Link>() * self.links.len() + self.name.len()
+    }
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + attributes(&self.attributes) + self.body.len()
     }
 }
 
@@ -270,7 +296,7 @@ fn attributes(attributes: &[Attribute]) -> usize {
     let held = attributes.iter().map(|attribute| match &attribute.value {
         Value::Str(text) => text.len(),
         Value::List(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
-        Value::I64(_) | Value::Bool(_) => 0,
+        Value::I64(_) | Value::F64(_) | Value::Bool(_) => 0,
     });
     size_of_val(attributes) + held.sum::<usize>()
 }

@@ -1,10 +1,13 @@
 //! `whywait doctor`: what this kernel permits, who can be watched, what would be off and why. Attaches nothing for good.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
+use super::findings;
 use crate::{
     attach::kernel::{self, ALL},
-    cli::TargetArgs,
+    cli::DoctorArgs,
     deadline,
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
@@ -17,7 +20,7 @@ use crate::{
 };
 
 /// Prints the findings; ends with the code that a run on these targets would.
-pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
+pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     say!("kernel {}", release.trim());
@@ -70,7 +73,7 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
         "own cgroup"
     );
     say!("signals: {}", signals::NAMES.join(", "));
-    let selector = args.selector();
+    let selector = args.targets.selector();
     for pid in &selector.pids {
         Process::read(*pid).map_err(|error| Fatal::new(of_process(&error), error))?;
     }
@@ -80,7 +83,14 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
             continue;
         }
         let named = selector.pids.contains(&process.pid);
-        exit = match report(&process, selector.is_explicit(), &hooks, without_uprobes.as_deref()) {
+        let look = if named { args.look } else { Duration::ZERO };
+        exit = match report(
+            &process,
+            selector.is_explicit(),
+            &hooks,
+            without_uprobes.as_deref(),
+            look,
+        ) {
             Exit::Ok => {
                 found += 1;
                 exit
@@ -104,8 +114,14 @@ pub fn run(args: &TargetArgs) -> anyhow::Result<Exit> {
 }
 
 /// Prints what is to say of a process, and gives the code of a run on it alone; [`Exit::Partial`] where not all is to be had. `hooks` are
-/// the kernel's.
-fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_uprobes: Option<&str>) -> Exit {
+/// the kernel's; it is looked at for findings for the time of `look`.
+fn report(
+    process: &Process,
+    explicit: bool,
+    hooks: &[SignalState],
+    without_uprobes: Option<&str>,
+    look: Duration,
+) -> Exit {
     let head = format!("pid {} {}", process.pid, process.exe.display());
     let asked = process.clone();
     let inspected = deadline::FILES.within(process.pid, deadline::LONG, move || asked.inspect());
@@ -129,10 +145,12 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
                 return Exit::NotATarget;
             };
             say!("{head}: runtime not watched: {error}");
+            findings::print(process, None, 0, look);
             return Exit::Partial;
         }
         Err(error) => {
             say!("{head}: runtime not watched: {error}");
+            findings::print(process, None, 0, look);
             // Its sockets and threads are, where it is named by its pid.
             return if explicit { Exit::Partial } else { Exit::NotATarget };
         }
@@ -187,6 +205,7 @@ fn report(process: &Process, explicit: bool, hooks: &[SignalState], without_upro
             probe.site.file_offset
         );
     }
+    findings::print(process, Some(image.into()), bias, look);
     if signal::is_dark(&states) {
         Exit::Partial
     } else {

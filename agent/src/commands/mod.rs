@@ -2,6 +2,7 @@
 //! or of a recording, prints what it finds, and returns the exit code of the process.
 
 pub mod doctor;
+pub mod findings;
 pub mod goroutines;
 pub mod profile;
 pub mod replay;

@@ -10,6 +10,27 @@ fn load(flag: Option<&str>, env: &[(&str, &str)]) -> Result<Option<OtlpConfig>, 
     from_flag_and_env(flag, &env)
 }
 
+/// Where logs go: "" for none.
+fn check_logs(flag: Option<&str>, env: &[(&str, &str)], expected: &str) {
+    let logs = load(flag, env).unwrap().and_then(|found| found.logs);
+    let url = logs.map(|found| found.url.to_string()).unwrap_or_default();
+    assert_eq!(url, expected, "{flag:?} {env:?}");
+}
+
+#[test]
+fn logs_go_where_all_goes_or_where_they_are_sent() {
+    let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:2");
+    let metrics = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:3");
+    let logs = ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://l:4");
+    check_logs(Some("http://c:3"), &[], "http://c:3/");
+    check_logs(Some("http://c:3"), &[HTTP], "http://c:3/v1/logs");
+    check_logs(Some("http://c:3"), &[("OTEL_LOGS_EXPORTER", "none")], "");
+    check_logs(None, &[GENERAL], "http://a:1/");
+    check_logs(None, &[traces, metrics], "");
+    check_logs(None, &[traces, metrics, logs], "http://l:4/");
+    check_logs(None, &[logs], "http://l:4/");
+}
+
 /// URLs of traces and metrics; "" for none.
 fn check(flag: Option<&str>, env: &[(&str, &str)], traces: &str, metrics: &str) {
     let found = load(flag, env).unwrap();

@@ -3,15 +3,15 @@
 
 use opentelemetry_proto::tonic::{
     collector::{
-        metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
         trace::v1::ExportTraceServiceRequest,
     },
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
     metrics::v1::{
         self as proto, AggregationTemporality, NumberDataPoint, ResourceMetrics, ScopeMetrics, exemplar,
         exponential_histogram_data_point::Buckets, metric, number_data_point,
     },
-    profiles::v1development::{Profile, ProfilesDictionary, ResourceProfiles, ScopeProfiles},
     resource::v1::Resource as ProtoResource,
     trace::v1::{self as trace, ResourceSpans, ScopeSpans},
 };
@@ -19,13 +19,13 @@ use prost::Message as _;
 
 use super::{Outgoing, Times};
 use crate::{
-    model::{Attribute, Exemplar, Link, Metric, Point, PointData, Resource, Span, SpanKind, Value},
+    model::{Attribute, Event, Exemplar, Link, Metric, Point, PointData, Resource, Span, SpanKind, Value},
     telemetry::Instrument,
 };
 
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
-/// Most spans, and most points, in one request.
+/// Most spans, most points, and most events, in one request.
 const ITEMS: usize = 512;
 /// Most bytes of spans or points in one request: receivers take 4 MiB (gRPC's default), resource and names included.
 const BYTES: usize = 3 << 20;
@@ -91,6 +91,53 @@ pub(super) fn metric_requests(outgoing: &Outgoing) -> Vec<(ExportMetricsServiceR
     parts.requests.into_iter().map(request).collect()
 }
 
+/// The batch's events in requests within the limits, with their numbers.
+pub(super) fn log_requests(outgoing: &Outgoing) -> Vec<(ExportLogsServiceRequest, u64)> {
+    let Outgoing { batch, times } = outgoing;
+    let mut parts: Parts<LogRecord> = Parts::default();
+    for event in &batch.events {
+        let record = encode_event(event, times);
+        let bytes = record.encoded_len();
+        parts.room(bytes).push(record);
+    }
+    let request = |log_records: Vec<LogRecord>| {
+        let items = log_records.len() as u64;
+        let scope_logs = ScopeLogs {
+            scope: Some(scope()),
+            log_records,
+            ..ScopeLogs::default()
+        };
+        let resource_logs = vec![ResourceLogs {
+            resource: Some(encode_resource(&batch.resource)),
+            scope_logs: vec![scope_logs],
+            ..ResourceLogs::default()
+        }];
+        (ExportLogsServiceRequest { resource_logs }, items)
+    };
+    parts.requests.into_iter().map(request).collect()
+}
+
+fn encode_event(event: &Event, times: &Times) -> LogRecord {
+    let time = times.now.wall(event.time);
+    let (severity, text) = if event.is_warning {
+        (SeverityNumber::Warn, "WARN")
+    } else {
+        (SeverityNumber::Info, "INFO")
+    };
+    LogRecord {
+        time_unix_nano: time,
+        observed_time_unix_nano: time,
+        severity_number: severity as i32,
+        severity_text: text.to_owned(),
+        event_name: event.name.to_owned(),
+        body: Some(AnyValue {
+            value: Some(any_value::Value::StringValue(event.body.clone())),
+        }),
+        attributes: attributes(&event.attributes),
+        ..LogRecord::default()
+    }
+}
+
 /// Items of one batch, parted into requests.
 struct Parts<T> {
     requests: Vec<Vec<T>>,
@@ -140,29 +187,7 @@ impl Encoded {
     }
 }
 
-/// Profiles of a process as one request.
-pub(super) fn profiles_request(
-    resource: &Resource,
-    profiles: Vec<Profile>,
-    dictionary: ProfilesDictionary,
-) -> ExportProfilesServiceRequest {
-    let scope_profiles = vec![ScopeProfiles {
-        scope: Some(scope()),
-        profiles,
-        ..ScopeProfiles::default()
-    }];
-    let resource_profiles = vec![ResourceProfiles {
-        resource: Some(encode_resource(resource)),
-        scope_profiles,
-        ..ResourceProfiles::default()
-    }];
-    ExportProfilesServiceRequest {
-        resource_profiles,
-        dictionary: Some(dictionary),
-    }
-}
-
-fn scope() -> InstrumentationScope {
+pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: "whywait".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -170,7 +195,7 @@ fn scope() -> InstrumentationScope {
     }
 }
 
-fn encode_resource(resource: &Resource) -> ProtoResource {
+pub(super) fn encode_resource(resource: &Resource) -> ProtoResource {
     let attributes = resource
         .attributes
         .iter()
@@ -339,6 +364,7 @@ fn key_value(key: &str, value: &Value) -> KeyValue {
     let value = match value {
         Value::Str(text) => any_value::Value::StringValue(text.to_string()),
         Value::I64(number) => any_value::Value::IntValue(*number),
+        Value::F64(number) => any_value::Value::DoubleValue(*number),
         Value::Bool(truth) => any_value::Value::BoolValue(*truth),
         Value::List(texts) => any_value::Value::ArrayValue(ArrayValue {
             values: texts

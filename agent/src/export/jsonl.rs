@@ -22,10 +22,11 @@ use super::{
 /// Rotated files kept besides the one that is written: .1 is the newest.
 const KEPT: u32 = 4;
 
-/// Writes traces.jsonl and metrics.jsonl.
+/// Writes traces.jsonl, metrics.jsonl and logs.jsonl.
 pub(super) struct Writer {
     traces: Rotating,
     metrics: Rotating,
+    logs: Rotating,
     stats: Arc<ExportStats>,
 }
 
@@ -43,13 +44,16 @@ impl Writer {
         Ok(Self {
             traces: open("traces.jsonl")?,
             metrics: open("metrics.jsonl")?,
+            logs: open("logs.jsonl")?,
             stats,
         })
     }
 
     /// The files that are written.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
-        vec![self.traces.path.clone(), self.metrics.path.clone()]
+        [&self.traces, &self.metrics, &self.logs]
+            .map(|file| file.path.clone())
+            .into()
     }
 
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
@@ -60,6 +64,9 @@ impl Writer {
             }
             for (request, items) in encode::metric_requests(batch) {
                 self.metrics.deliver(&request, items, &self.stats);
+            }
+            for (request, items) in encode::log_requests(batch) {
+                self.logs.deliver(&request, items, &self.stats);
             }
         }
     }

@@ -4,6 +4,7 @@ pub mod config;
 mod encode;
 mod jsonl;
 mod otlp;
+mod profiles;
 mod queue;
 pub mod stats;
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub async fn send_profiles(
     profiles: Vec<Profile>,
     dictionary: ProfilesDictionary,
 ) -> Result<(), String> {
-    otlp::send_profiles(endpoint, encode::profiles_request(resource, profiles, dictionary)).await
+    otlp::send_profiles(endpoint, profiles::request(resource, profiles, dictionary)).await
 }
 
 /// A batch's spans as the requests that would carry them, with wall times by `anchor`.
@@ -113,7 +114,7 @@ struct Sink {
 }
 
 impl Sink {
-    /// Spans and points of a batch that are its business.
+    /// Spans, points and events of a batch that are its business.
     fn items(&self, batch: &Batch) -> u64 {
         self.signals.iter().map(|signal| signal.count(batch)).sum()
     }
@@ -127,13 +128,17 @@ impl Exporter {
         let stats = Arc::new(ExportStats::default());
         let (mut sinks, mut files) = (Vec::new(), Vec::new());
         let endpoints = config.otlp.iter().flat_map(|otlp| [&otlp.traces, &otlp.metrics]);
+        // Those of events have their own room.
         let count = endpoints.flatten().count() + usize::from(config.files.is_some());
         if let Some(otlp) = &config.otlp {
-            const OWN: [&[Signal]; 2] = [&[Signal::Traces], &[Signal::Metrics]];
-            for (signals, endpoint) in OWN.into_iter().zip([&otlp.traces, &otlp.metrics]) {
+            const OWN: [&[Signal]; 3] = [&[Signal::Traces], &[Signal::Metrics], &[Signal::Logs]];
+            for (signals, endpoint) in OWN.into_iter().zip([&otlp.traces, &otlp.metrics, &otlp.logs]) {
                 let Some(endpoint) = endpoint else { continue };
                 let worker = otlp::Worker::new(signals[0], endpoint, stats.clone())?;
-                let (queue, waiting) = queue::queue(count);
+                let (queue, waiting) = match signals[0] {
+                    Signal::Logs => queue::of_events(),
+                    Signal::Traces | Signal::Metrics => queue::queue(count),
+                };
                 sinks.push(Sink {
                     signals,
                     queue,
@@ -185,7 +190,7 @@ impl Exporter {
 
     /// Hands a batch to every sink that has room, and counts what has none.
     pub fn send(&self, batch: Batch) {
-        if batch.spans.is_empty() && batch.metrics.is_empty() {
+        if batch.spans.is_empty() && batch.metrics.is_empty() && batch.events.is_empty() {
             return;
         }
         let (bytes, outgoing) = (batch.bytes(), self.outgoing(batch));

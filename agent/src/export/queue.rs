@@ -15,6 +15,9 @@ const BATCHES: usize = 4096;
 /// encoded to.
 pub(super) const ROOM: usize = 18 << 10;
 
+/// Of that, KiB of the sink of events.
+pub(super) const EVENTS: usize = 512;
+
 /// The front of a queue.
 pub(super) struct Queue {
     aggregate_to_export: Sender<Queued>,
@@ -31,8 +34,16 @@ pub(super) struct Queued {
 
 /// One of so many queues, and where it is read.
 pub(super) fn queue(sinks: usize) -> (Queue, Receiver<Queued>) {
+    of_size((ROOM - EVENTS) / sinks.max(1))
+}
+
+/// That of events over the network, which are few.
+pub(super) fn of_events() -> (Queue, Receiver<Queued>) {
+    of_size(EVENTS)
+}
+
+fn of_size(size: usize) -> (Queue, Receiver<Queued>) {
     let (aggregate_to_export, receiver) = mpsc::channel(BATCHES);
-    let size = ROOM / sinks.max(1);
     let room = Arc::new(Semaphore::new(size));
     (
         Queue {

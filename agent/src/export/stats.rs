@@ -1,4 +1,4 @@
-//! What became of everything handed to export: produced = sent + dropped + waiting, item for item (spans and points).
+//! What became of everything handed to export: produced = sent + dropped + waiting, item for item (spans, points and events).
 
 use std::{
     fmt,
@@ -12,16 +12,18 @@ use crate::model::Batch;
 pub enum Signal {
     Traces,
     Metrics,
+    Logs,
 }
 
 impl Signal {
-    pub const ALL: [Self; 2] = [Self::Traces, Self::Metrics];
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// What it consists of.
     pub(super) fn items(self) -> &'static str {
         match self {
             Self::Traces => "spans",
             Self::Metrics => "points",
+            Self::Logs => "events",
         }
     }
 
@@ -30,6 +32,7 @@ impl Signal {
         let count = match self {
             Self::Traces => batch.spans.len(),
             Self::Metrics => batch.metrics.iter().map(|metric| metric.points.len()).sum(),
+            Self::Logs => batch.events.len(),
         };
         count as u64
     }
@@ -40,6 +43,7 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
+            Self::Logs => "logs",
         })
     }
 }
@@ -116,7 +120,7 @@ impl ExportStats {
         self.dropped(rest, Cause::Closed);
     }
 
-    /// Spans and points that sinks still hold.
+    /// Spans, points and events that sinks still hold.
     pub fn waiting(&self) -> u64 {
         self.total_produced()
             .saturating_sub(self.total_sent() + self.total_dropped())

@@ -47,6 +47,7 @@ fn batch(spans: usize, points: usize) -> Batch {
         }),
         spans: (0..spans).map(span).collect(),
         metrics: if points > 0 { vec![metric] } else { Vec::new() },
+        ..Batch::default()
     }
 }
 
@@ -71,6 +72,7 @@ fn exporter(otlp: &OtlpConfig) -> Exporter {
         sinks: vec![
             sink(&[Signal::Traces], &otlp.traces),
             sink(&[Signal::Metrics], &otlp.metrics),
+            sink(&[Signal::Logs], &otlp.logs),
         ],
         run: Anchor::take(),
         fixed: false,
@@ -237,7 +239,7 @@ async fn nothing_waits_for_an_endpoint_that_is_not_there() {
     )
     .unwrap();
     // As many targets with as many spans as there may be in four minutes: bytes are counted, not batches.
-    let (spans, most) = (1000, (queue::ROOM << 10) / 2);
+    let (spans, most) = (1000, ((queue::ROOM - queue::EVENTS) << 10) / 2);
     let bytes = batch(spans, 0).bytes();
     let fits = most / (bytes / 1024 + 1) / 1024;
     assert!((10..100).contains(&fits), "{bytes} bytes a batch");
@@ -334,4 +336,37 @@ async fn every_sink_says_the_same_and_a_series_begin_does_not_move() {
         })
         .collect();
     assert_eq!(begins.len(), 1, "{begins:?}");
+}
+
+#[tokio::test]
+async fn events_leave_as_log_records() {
+    for protocol in ["grpc", "http/protobuf"] {
+        let receiver = Receiver::default();
+        receiver.logs.answers.lock().unwrap().push_back(Err(Code::Unavailable));
+        let url = match protocol {
+            "grpc" => receiver.serve().await,
+            _ => receiver.serve_http().await,
+        };
+        let exporter = exporter(&config(&url, &[("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]));
+        let event = crate::model::Event {
+            name: "test.begin",
+            time: clock::now(),
+            body: "it begins".to_owned(),
+            is_warning: true,
+            attributes: vec![crate::model::Attribute::new("share", 0.5)],
+        };
+        exporter.send(Batch {
+            events: vec![event],
+            ..batch(0, 0)
+        });
+        let stats = settled(exporter).await;
+        assert_eq!((stats.total_sent(), stats.total_retries()), (1, 1), "{protocol}");
+        let taken = receiver.logs.taken.lock().unwrap();
+        let record = &taken[0].resource_logs[0].scope_logs[0].log_records[0];
+        assert_eq!(
+            (record.event_name.as_str(), record.severity_text.as_str()),
+            ("test.begin", "WARN")
+        );
+        assert!(record.time_unix_nano > 0 && record.attributes[0].key == "share");
+    }
 }

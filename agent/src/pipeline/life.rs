@@ -51,7 +51,7 @@ impl Pipeline {
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
                 spans,
-                metrics: Vec::new(),
+                ..Batch::default()
             });
         }
     }
@@ -74,12 +74,14 @@ impl Pipeline {
             // As it was planned: what could not be attached to a process that ends is no fault.
             self.dark |= self.watch.is_requested(&watched) && signal::is_dark(&watched.state.planned);
             let metrics = account::all_metrics(&mut watched, reading);
+            self.ended_summary.add(summary::of_target(&watched, reading));
+            watched.findings.end(reading.time);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
                 spans,
                 metrics,
+                events: watched.findings.take_events(),
             });
-            self.ended_summary.add(summary::of_target(&watched, reading));
             log::info!(
                 "{} (pid {}) {}",
                 watched.target.resource.get("service.name").unwrap_or_default(),

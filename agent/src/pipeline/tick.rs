@@ -49,7 +49,7 @@ impl Pipeline {
             let batch = Batch {
                 resource: watched.target.resource.clone(),
                 spans,
-                metrics: Vec::new(),
+                ..Batch::default()
             };
             self.exporter.send(batch);
         }
@@ -81,6 +81,10 @@ impl Pipeline {
         let begin = Instant::now();
         for watched in self.watch.targets.iter_mut() {
             read(watched, ReadWhen::Tick, begin);
+            if watched.findings.is_empty() {
+                read(watched, ReadWhen::Export, begin);
+                watched.begin_findings();
+            }
         }
     }
 
@@ -92,8 +96,9 @@ impl Pipeline {
             let metrics = account::all_metrics(watched, reading);
             self.exporter.send(Batch {
                 resource: watched.target.resource.clone(),
-                spans: Vec::new(),
                 metrics,
+                events: watched.findings.take_events(),
+                ..Batch::default()
             });
         }
         self.export_own(reading);
@@ -117,8 +122,8 @@ impl Pipeline {
         let metrics = account::own_metrics(reading, &own);
         self.exporter.send(Batch {
             resource: self.own.clone(),
-            spans: Vec::new(),
             metrics,
+            ..Batch::default()
         });
     }
 }

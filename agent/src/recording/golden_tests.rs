@@ -302,6 +302,7 @@ fn say(text: &mut String, span: &Span) {
         let value = match &attribute.value {
             Value::Str(text) => format!("{text:?}"),
             Value::I64(number) => number.to_string(),
+            Value::F64(number) => number.to_string(),
             Value::Bool(flag) => flag.to_string(),
             Value::List(texts) => format!("{texts:?}"),
         };

@@ -21,6 +21,7 @@ fn to_json(resource: &Resource) -> Vec<(String, serde_json::Value)> {
     let value = |value: &Value| match value {
         Value::Str(text) => serde_json::Value::from(text.as_ref()),
         Value::I64(number) => (*number).into(),
+        Value::F64(number) => (*number).into(),
         Value::Bool(flag) => (*flag).into(),
         Value::List(texts) => texts.clone().into(),
     };

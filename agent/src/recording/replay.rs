@@ -80,7 +80,7 @@ impl Replay {
             Some(Batch {
                 resource: targets.get(&target_id)?.0.resource.clone(),
                 spans,
-                metrics: Vec::new(),
+                ..Batch::default()
             })
         };
         self.span_buffer.take().filter_map(batch).collect()

@@ -36,6 +36,8 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Note {
     rank: u8,
+    /// What it is about; "" where nothing else is said of that.
+    pub about: &'static str,
     pub text: String,
 }
 
@@ -83,8 +85,13 @@ impl Summary {
     }
 
     /// Adds a line below the rows, if there is one.
-    pub fn note(mut self, rank: u8, text: Option<String>) -> Self {
-        self.notes.extend(text.map(|text| Note { rank, text }));
+    pub fn note(self, rank: u8, text: Option<String>) -> Self {
+        self.note_about("", rank, text)
+    }
+
+    /// The same, of something that may be shown in another way instead.
+    pub fn note_about(mut self, about: &'static str, rank: u8, text: Option<String>) -> Self {
+        self.notes.extend(text.map(|text| Note { rank, about, text }));
         self
     }
 

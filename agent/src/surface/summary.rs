@@ -17,6 +17,7 @@ use crate::{
     aggregate::store::Reading,
     aside::{Aside, Failure},
     export::ExportStats,
+    findings::{self, Finding, Rule},
     limits::Shed,
     signal::Coverage,
     signals::{self, summary::Row},
@@ -209,6 +210,10 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
     };
     line!(text, "");
     line!(text, "{name}  pid {}  {}", watched.target.process.pid, kind);
+    let raised = watched.findings.raised();
+    for (rule, raised) in &raised {
+        render_finding(text, rule, &raised.now);
+    }
     let is_whole = |signal: &str| is_whole(watched, reading, signal);
     let summary = signals::summary(&watched.target, &watched.state, reading, is_whole);
     for fact in &summary.facts {
@@ -272,7 +277,8 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             quantile(0.99)
         );
     }
-    for note in &summary.notes {
+    let is_told = |about: &str| raised.iter().any(|(rule, _)| rule.instead_of_note == Some(about));
+    for note in summary.notes.iter().filter(|note| !is_told(note.about)) {
         line!(text, "  {}", note.text);
     }
     for state in &watched.state.states {
@@ -286,6 +292,21 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
             }
         }
     }
+}
+
+/// A finding: what was found, why that is so, and what to do.
+pub fn render_finding(text: &mut Picture, rule: &Rule, finding: &Finding) {
+    let evidence: Vec<String> = finding.evidence.iter().map(ToString::to_string).collect();
+    line!(text, "  * {}", finding.sentence);
+    line!(
+        text,
+        "      {}: explains {} s/s, sureness {}; {}",
+        rule.name,
+        findings::short(finding.explained),
+        finding.sureness.name(),
+        evidence.join(", ")
+    );
+    line!(text, "      do: {}", finding.advice);
 }
 
 /// Whether a signal is complete, and its plane's windows were always open.

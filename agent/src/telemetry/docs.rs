@@ -35,7 +35,14 @@ pub fn render(table: &Table) -> String {
             &[&code(def.name), def.description, &codes(def.attributes), def.source],
         );
     }
-    page.push_str("\n## Attributes of metrics and spans\n\n| key | type | what |\n|---|---|---|\n");
+    page.push_str("\n## Events\n\nOTLP log records with an event name.\n\n| name | what | attributes | source |\n|---|---|---|---|\n");
+    for def in &table.events {
+        row(
+            &mut page,
+            &[&code(def.name), def.description, &codes(def.attributes), def.source],
+        );
+    }
+    page.push_str("\n## Attributes of metrics, spans and events\n\n| key | type | what |\n|---|---|---|\n");
     for def in &table.attributes {
         row(&mut page, &[&code(def.key), def.kind, def.description]);
     }
@@ -92,6 +99,7 @@ mod tests {
         let Table {
             metrics,
             spans,
+            events,
             attributes,
         } = signals::telemetry();
         let keys: Vec<&str> = attributes.iter().map(|def| def.key).collect();
@@ -100,7 +108,8 @@ mod tests {
         let used = metrics
             .iter()
             .flat_map(|def| def.attributes)
-            .chain(spans.iter().flat_map(|def| def.attributes));
+            .chain(spans.iter().flat_map(|def| def.attributes))
+            .chain(events.iter().flat_map(|def| def.attributes));
         for key in used {
             assert!(known.contains(key), "{key} is not described");
         }

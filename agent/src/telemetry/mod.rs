@@ -17,6 +17,7 @@ macro_rules! def {
 
 pub mod agent;
 pub mod docs;
+pub mod findings;
 pub mod go;
 pub mod net;
 pub mod process;
@@ -59,7 +60,16 @@ pub struct SpanDef {
     pub attributes: &'static [&'static str],
 }
 
-/// An attribute of a metric or span.
+/// A log record that is an event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EventDef {
+    pub name: &'static str,
+    pub description: &'static str,
+    pub source: &'static str,
+    pub attributes: &'static [&'static str],
+}
+
+/// An attribute of a metric, span or event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AttributeDef {
     pub key: &'static str,
@@ -98,17 +108,19 @@ static SHARED: [&[AttributeDef]; 5] = [
 pub struct Table {
     pub metrics: Vec<&'static MetricDef>,
     pub spans: Vec<&'static SpanDef>,
+    pub events: Vec<&'static EventDef>,
     pub attributes: Vec<&'static AttributeDef>,
 }
 
 impl Table {
     /// What `signals` export, then what the agent says of itself.
     pub fn of(signals: impl Iterator<Item = &'static Defs>) -> Self {
-        let all: Vec<&Defs> = signals.chain([&agent::DEFS]).collect();
+        let all: Vec<&Defs> = signals.chain([&findings::DEFS, &agent::DEFS]).collect();
         let attributes = SHARED.into_iter().chain(all.iter().map(|defs| defs.attributes));
         Self {
             metrics: all.iter().flat_map(|defs| defs.metrics).copied().collect(),
             spans: all.iter().flat_map(|defs| defs.spans).collect(),
+            events: findings::EVENTS.iter().collect(),
             attributes: attributes.flatten().collect(),
         }
     }

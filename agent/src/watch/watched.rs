@@ -20,6 +20,7 @@ use crate::{
     budget::{Benefit, Bystander, Latency, Plane, Work},
     capacity::Capacity,
     clock,
+    findings::{Judge, facts::Open},
     model::MonoNs,
     signals::{self, State},
     target::Target,
@@ -62,6 +63,8 @@ pub struct Watched {
     pub refused: Refused,
     /// Places of missing probes without which the kernel programs see less of some types of tasks, as these programs know it.
     pub missing_places: Vec<u64>,
+    /// What its figures mean.
+    pub findings: Judge,
 }
 
 /// Probes that are attached as long as a process is a target.
@@ -103,6 +106,7 @@ impl Watched {
             usage: Usage::default(),
             refused: Refused::default(),
             missing_places: Vec::new(),
+            findings: Judge::default(),
         }
     }
 
@@ -127,6 +131,31 @@ impl Watched {
             Plane::Threads => &mut self.threads,
             Plane::Probes => &mut self.probes,
         }
+    }
+
+    /// Takes note of what is known before anything was counted, once something is.
+    pub fn begin_findings(&mut self) {
+        if self.findings.is_empty() {
+            let nothing = Reading {
+                time: clock::now(),
+                ..Reading::default()
+            };
+            self.look(&nothing);
+        }
+    }
+
+    /// Judges what the figures until `reading` mean.
+    pub fn judge(&mut self, reading: &Reading) {
+        self.look(reading);
+        self.findings.judge(&self.state.states, self.target.process.pid);
+    }
+
+    fn look(&mut self, reading: &Reading) {
+        let open = self.planes().map(|plane_state| {
+            let (open, time) = plane_state.times(reading.time);
+            Open { open, time }
+        });
+        self.findings.look(&self.target, &self.state, reading, open);
     }
 
     /// Where its probes go.

@@ -14,7 +14,9 @@ const LIFE_PROGRAM: &str = include_str!("../fixtures/go_life.go.txt");
 const NAMES_PROGRAM: &str = include_str!("../fixtures/go_names.go.txt");
 const TURNS_PROGRAM: &str = include_str!("../fixtures/go_turns.go.txt");
 const STACKS_PROGRAM: &str = include_str!("../fixtures/go_stacks.go.txt");
+const FINDINGS_PROGRAM: &str = include_str!("../fixtures/go_findings.go.txt");
 const PLANTED_PROGRAM: &str = include_str!("../fixtures/go_planted.go.txt");
+const ON_CPU_PROGRAM: &str = include_str!("../fixtures/go_on_cpu.go.txt");
 const SHARED_PROGRAM: &str = include_str!("../fixtures/go_shared.go.txt");
 /// Belongs to the one that lives; Go leaves it out of builds without cgo.
 const IN_C: &str = include_str!("../fixtures/go_in_c.go.txt");
@@ -49,8 +51,10 @@ pub fn build_in(folder: &Path, name: &str, toolchain: &str, flags: &[&str], env:
         Some("names") => NAMES_PROGRAM,
         Some("shared") => SHARED_PROGRAM,
         Some("turns") => TURNS_PROGRAM,
+        Some("on") => ON_CPU_PROGRAM,
         Some("stacks") => STACKS_PROGRAM,
         Some("planted") => PLANTED_PROGRAM,
+        Some("findings") => FINDINGS_PROGRAM,
         _ => PROGRAM,
     };
     std::fs::write(dir.join("main.go"), program).expect("main.go");

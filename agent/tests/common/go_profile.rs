@@ -69,6 +69,14 @@ impl Running {
     }
 }
 
+/// A function's name without what it is generic in, which runtime/pprof has since go1.27.
+fn without_types(name: &str) -> String {
+    match (name.find('['), name.rfind(']')) {
+        (Some(begin), Some(end)) => format!("{}[...]{}", &name[..begin], &name[end + 1..]),
+        _ => name.to_owned(),
+    }
+}
+
 /// Stacks by their functions, innermost first, and how many goroutines have each: as `go tool pprof -raw` prints a profile.
 pub fn raw(path: &Path) -> BTreeMap<Vec<String>, i64> {
     let output = go("local").args(["tool", "pprof", "-raw"]).arg(path).output();
@@ -92,7 +100,7 @@ pub fn raw(path: &Path) -> BTreeMap<Vec<String>, i64> {
         functions
             .entry(last)
             .or_default()
-            .extend(words.next().map(str::to_owned));
+            .extend(words.next().map(without_types));
     }
     let mut stacks = BTreeMap::new();
     for line in samples.lines() {

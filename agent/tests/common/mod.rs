@@ -344,6 +344,7 @@ impl Agent {
             said: self.said.join("\n"),
             traces: read("traces.jsonl"),
             metrics: read("metrics.jsonl"),
+            logs: read("logs.jsonl"),
         }
     }
 }
@@ -364,6 +365,7 @@ pub struct Output {
     /// OTLP requests as JSON.
     pub traces: Vec<Value>,
     pub metrics: Vec<Value>,
+    pub logs: Vec<Value>,
 }
 
 impl Output {

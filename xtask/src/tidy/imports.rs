@@ -45,7 +45,15 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (&["model", "signal", "telemetry"], &["signals"], NO_NAMES),
     (
         STAGES,
-        &["lifecycle", "target", "watch", "surface", "pipeline", "commands"],
+        &[
+            "findings",
+            "lifecycle",
+            "target",
+            "watch",
+            "surface",
+            "pipeline",
+            "commands",
+        ],
         "it is a stage: what it works on is given to it",
     ),
     (
@@ -89,6 +97,26 @@ const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
         &["signals"],
         &["budget", "lifecycle", "overhead", "watch", "pipeline"],
         "what a signal means does not depend on when it is seen",
+    ),
+    (
+        &["findings"],
+        &[
+            "attach",
+            "budget",
+            "export",
+            "intake",
+            "lifecycle",
+            "overhead",
+            "watch",
+            "surface",
+            "pipeline",
+        ],
+        "a rule is judged by facts, which are given to it",
+    ),
+    (
+        &["signals"],
+        &["findings"],
+        "a finding is made of what signals know, and not the other way round",
     ),
 ];
 

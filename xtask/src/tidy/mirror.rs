@@ -34,6 +34,7 @@ const WITHOUT_TELEMETRY: &[(&str, &str)] = &[("process/exec.rs", "the agent's ow
 const OF_NO_SIGNAL: &[(&str, &str)] = &[
     ("agent.rs", "what the agent says of itself"),
     ("docs.rs", "makes docs/telemetry.md"),
+    ("findings.rs", "what is found in the figures of all signals"),
 ];
 
 /// Files of the mirrored crates that are no signal, and why.
@@ -80,6 +81,10 @@ const BESIDE: &[(&str, &str)] = &[
     (
         "go/origins.rs",
         "a part of go/sched.rs: goroutines' time by what they were started with",
+    ),
+    (
+        "go/looks.rs",
+        "a part of go/goroutines.rs: what goroutines did, over all walks",
     ),
     ("go/reasons.rs", "a part of go/sched.rs: which waits are reported"),
     (

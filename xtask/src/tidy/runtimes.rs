@@ -42,6 +42,7 @@ const MODULES: &[&str] = &[
     "commands/profile.rs",
     "commands/profile/",
     "commands/stacks.rs",
+    "findings/go/",
     "inspect/go/",
     "inspect/tokio/",
     "runtime/go/",
@@ -72,6 +73,9 @@ const OTHERS: &[(&str, &str)] = &[
         "export/otlp/http.rs",
         "hyper's executor for the async runtime of the agent itself",
     ),
+    ("findings/change.rs", "what is known of each runtime at two readings"),
+    ("findings/facts.rs", "what is known of each runtime at a reading"),
+    ("findings/mod.rs", "rows of rules"),
     ("inspect/arch.rs", "registers of Go's calling convention, by machine"),
     (
         "inspect/elf.rs",

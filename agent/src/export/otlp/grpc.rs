@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::metrics_service_client::MetricsServiceClient,
+    logs::v1::logs_service_client::LogsServiceClient, metrics::v1::metrics_service_client::MetricsServiceClient,
     profiles::v1development::profiles_service_client::ProfilesServiceClient,
     trace::v1::trace_service_client::TraceServiceClient,
 };
@@ -25,6 +25,7 @@ pub(super) struct Grpc {
     traces: TraceServiceClient<Channel>,
     metrics: MetricsServiceClient<Channel>,
     profiles: ProfilesServiceClient<Channel>,
+    logs: LogsServiceClient<Channel>,
     headers: HeaderMap,
 }
 
@@ -59,15 +60,17 @@ impl Grpc {
         let channel = transport.connect_lazy();
         let mut traces = TraceServiceClient::new(channel.clone()).accept_compressed(Gzip);
         let mut metrics = MetricsServiceClient::new(channel.clone()).accept_compressed(Gzip);
-        let mut profiles = ProfilesServiceClient::new(channel).accept_compressed(Gzip);
+        let mut profiles = ProfilesServiceClient::new(channel.clone()).accept_compressed(Gzip);
+        let mut logs = LogsServiceClient::new(channel).accept_compressed(Gzip);
         if endpoint.gzip {
             (traces, metrics) = (traces.send_compressed(Gzip), metrics.send_compressed(Gzip));
-            profiles = profiles.send_compressed(Gzip);
+            (profiles, logs) = (profiles.send_compressed(Gzip), logs.send_compressed(Gzip));
         }
         Ok(Self {
             traces,
             metrics,
             profiles,
+            logs,
             headers: endpoint.headers.clone(),
         })
     }
@@ -94,6 +97,13 @@ impl Grpc {
                 self.profiles.clone().export(request).await.map(|response| {
                     let partial = response.into_inner().partial_success;
                     Answer::partial(partial.map(|part| (part.rejected_profiles, part.error_message)))
+                })
+            }
+            Message::Logs(message) => {
+                let request = self.request(message.clone());
+                self.logs.clone().export(request).await.map(|response| {
+                    let partial = response.into_inner().partial_success;
+                    Answer::partial(partial.map(|part| (part.rejected_log_records, part.error_message)))
                 })
             }
         };

@@ -15,8 +15,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::ExportMetricsServiceResponse, profiles::v1development::ExportProfilesServiceResponse,
-    trace::v1::ExportTraceServiceResponse,
+    logs::v1::ExportLogsServiceResponse, metrics::v1::ExportMetricsServiceResponse,
+    profiles::v1development::ExportProfilesServiceResponse, trace::v1::ExportTraceServiceResponse,
 };
 use prost::Message as _;
 use rustls::{
@@ -78,6 +78,7 @@ impl Http {
             Message::Traces(message) => message.encode_to_vec(),
             Message::Metrics(message) => message.encode_to_vec(),
             Message::Profiles(message) => message.encode_to_vec(),
+            Message::Logs(message) => message.encode_to_vec(),
         };
         if self.gzip {
             body = gzip(&body).map_err(|error| Failure::Final(error.to_string()))?;
@@ -159,6 +160,10 @@ fn partial(message: &Message, answer: &[u8]) -> Answer {
             .ok()
             .and_then(|answer| answer.partial_success)
             .map(|part| (part.rejected_profiles, part.error_message)),
+        Message::Logs(_) => ExportLogsServiceResponse::decode(answer)
+            .ok()
+            .and_then(|answer| answer.partial_success)
+            .map(|part| (part.rejected_log_records, part.error_message)),
     };
     Answer::partial(part)
 }

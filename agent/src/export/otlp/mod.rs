@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use backon::{ExponentialBuilder, Retryable as _};
 use log::{info, warn};
 use opentelemetry_proto::tonic::collector::{
-    metrics::v1::ExportMetricsServiceRequest, profiles::v1development::ExportProfilesServiceRequest,
-    trace::v1::ExportTraceServiceRequest,
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    profiles::v1development::ExportProfilesServiceRequest, trace::v1::ExportTraceServiceRequest,
 };
 use tokio::sync::mpsc;
 
@@ -32,12 +32,13 @@ enum Message {
     Traces(ExportTraceServiceRequest),
     Metrics(ExportMetricsServiceRequest),
     Profiles(ExportProfilesServiceRequest),
+    Logs(ExportLogsServiceRequest),
 }
 
 /// A request that was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Answer {
-    /// Spans or points that were not.
+    /// Spans, points or events that were not.
     rejected: u64,
     /// Why, or a warning.
     message: String,
@@ -50,13 +51,13 @@ enum Failure {
     Passing { reason: String, after: Option<Duration> },
     /// The same request would fail again.
     Final(String),
-    /// The endpoint has no such service. Jaeger has none for metrics, which is no fault of its.
+    /// The endpoint has no such service. Jaeger has none for metrics and logs, which is no fault of its.
     NoService(String),
 }
 
 enum Transport {
-    Grpc(grpc::Grpc),
-    Http(http::Http),
+    Grpc(Box<grpc::Grpc>),
+    Http(Box<http::Http>),
 }
 
 /// Delivers one signal to one endpoint.
@@ -108,6 +109,10 @@ impl Worker {
                     .into_iter()
                     .map(|(request, items)| (Message::Metrics(request), items))
                     .collect(),
+                Signal::Logs => encode::log_requests(batch)
+                    .into_iter()
+                    .map(|(request, items)| (Message::Logs(request), items))
+                    .collect(),
             };
             for (request, items) in requests {
                 self.deliver(&request, items).await;
@@ -135,11 +140,12 @@ impl Worker {
                 self.stats.dropped(rejected, Cause::Refused);
             }
             Err(Failure::Passing { .. }) => self.stats.dropped(items, Cause::Unreachable),
-            Err(Failure::NoService(_)) if self.signal == Signal::Metrics => {
+            Err(Failure::NoService(_)) if self.signal != Signal::Traces => {
                 if !std::mem::replace(&mut self.said_no_service, true) {
+                    let variable = self.signal.to_string().to_uppercase();
                     warn!(
-                        "OTLP endpoint {} accepts no metrics: they are dropped; set OTEL_METRICS_EXPORTER=none to send none, or, to send them elsewhere, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT instead of --otlp",
-                        self.url
+                        "OTLP endpoint {} accepts no {}: they are dropped; set OTEL_{variable}_EXPORTER=none to send none, or, to send them elsewhere, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_{variable}_ENDPOINT instead of --otlp",
+                        self.url, self.signal
                     );
                 }
                 self.stats.dropped(items, Cause::Refused);
@@ -201,8 +207,8 @@ pub(super) async fn send_profiles(endpoint: &Endpoint, request: ExportProfilesSe
 impl Transport {
     fn new(endpoint: &Endpoint) -> Result<Self, ConfigError> {
         Ok(match endpoint.protocol {
-            Protocol::Grpc => Self::Grpc(grpc::Grpc::new(endpoint)?),
-            Protocol::HttpProtobuf => Self::Http(http::Http::new(endpoint)?),
+            Protocol::Grpc => Self::Grpc(grpc::Grpc::new(endpoint)?.into()),
+            Protocol::HttpProtobuf => Self::Http(http::Http::new(endpoint)?.into()),
         })
     }
 

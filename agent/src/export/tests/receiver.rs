@@ -10,6 +10,10 @@ use axum::{body::Bytes, routing::post};
 use flate2::read::GzDecoder;
 use http::{HeaderMap, StatusCode};
 use opentelemetry_proto::tonic::collector::{
+    logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+        logs_service_server::{LogsService, LogsServiceServer},
+    },
     metrics::v1::{
         ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
         metrics_service_server::{MetricsService, MetricsServiceServer},
@@ -73,6 +77,7 @@ impl<T> Inbox<T> {
 pub(super) struct Receiver {
     pub(super) traces: Arc<Inbox<ExportTraceServiceRequest>>,
     pub(super) metrics: Arc<Inbox<ExportMetricsServiceRequest>>,
+    pub(super) logs: Arc<Inbox<ExportLogsServiceRequest>>,
 }
 
 impl Receiver {
@@ -83,6 +88,7 @@ impl Receiver {
         let server = Server::builder()
             .add_service(TraceServiceServer::new(self.clone()).accept_compressed(Gzip))
             .add_service(MetricsServiceServer::new(self.clone()).accept_compressed(Gzip))
+            .add_service(LogsServiceServer::new(self.clone()).accept_compressed(Gzip))
             .serve_with_incoming(TcpIncoming::from(listener));
         tokio::spawn(server);
         url
@@ -93,6 +99,7 @@ impl Receiver {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (traces, metrics) = (self.traces.clone(), self.metrics.clone());
+        let logs = self.logs.clone();
         let app = axum::Router::new()
             .route(
                 "/base/v1/traces",
@@ -117,6 +124,20 @@ impl Receiver {
                             partial_success: Some(ExportMetricsPartialSuccess {
                                 rejected_data_points,
                                 ..ExportMetricsPartialSuccess::default()
+                            }),
+                        }
+                    })
+                }),
+            )
+            .route(
+                "/base/v1/logs",
+                post(move |headers: HeaderMap, body: Bytes| async move {
+                    let message = ExportLogsServiceRequest::decode(unpack(&headers, &body).as_slice()).unwrap();
+                    answer(logs.take(headers, message), |rejected_log_records| {
+                        ExportLogsServiceResponse {
+                            partial_success: Some(ExportLogsPartialSuccess {
+                                rejected_log_records,
+                                ..ExportLogsPartialSuccess::default()
                             }),
                         }
                     })
@@ -172,5 +193,20 @@ impl MetricsService for Receiver {
             error_message: "in part".to_owned(),
         });
         Ok(Response::new(ExportMetricsServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let rejected_log_records = self.logs.grpc(request)?;
+        let partial_success = (rejected_log_records > 0).then(|| ExportLogsPartialSuccess {
+            rejected_log_records,
+            error_message: "in part".to_owned(),
+        });
+        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
     }
 }

@@ -20,8 +20,8 @@ pub fn gogc(percent: i32) -> Option<u64> {
 }
 
 impl GoRuntime {
-    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower.
-    pub(super) fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<u64>> {
+    /// gcController.heapGoal (mgcpacer.go): the goal by GOGC, or by GOMEMLIMIT when that is lower; and whether it is, where that is known.
+    pub(super) fn heap_goal(&self, limit: Option<u64>) -> io::Result<Option<(u64, Option<bool>)>> {
         let fields = &self.offsets.gc_controller;
         let read = |field: &Option<FieldLoc>| -> io::Result<Option<u64>> {
             field
@@ -30,7 +30,7 @@ impl GoRuntime {
                 .transpose()
         };
         let Some(by_percent) = read(&fields.gc_percent_heap_goal)? else {
-            return read(&fields.heap_goal);
+            return Ok(read(&fields.heap_goal)?.map(|goal| (goal, None)));
         };
         let parts = (
             limit.and_then(bounded),
@@ -40,11 +40,11 @@ impl GoRuntime {
             read(&fields.total_free)?,
         );
         let (Some(limit), Some(mapped), Some(free), Some(allocated), Some(freed)) = parts else {
-            return Ok(Some(by_percent));
+            return Ok(Some((by_percent, Some(false))));
         };
         let marked = self.field(self.globals.gc_controller, &fields.heap_marked)?;
         let by_limit = goal_by_limit(limit, mapped, free, allocated.saturating_sub(freed), marked);
-        Ok(Some(by_percent.min(by_limit)))
+        Ok(Some((by_percent.min(by_limit), Some(by_limit < by_percent))))
     }
 }
 

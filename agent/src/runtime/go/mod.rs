@@ -22,7 +22,7 @@ use crate::{
     memory::Memory,
 };
 
-pub use gc::Between;
+pub use gc::{Between, Limiter};
 pub use goal::{bounded, gogc};
 pub use places::{Places, StackFrame, is_shown};
 pub use proof::ProofError;
@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub memory_limit: Option<u64>,
     /// None where there is no goal: GOGC is off, and there is no GOMEMLIMIT.
     pub heap_goal: Option<u64>,
+    /// Whether GOMEMLIMIT sets that goal, below what GOGC asks for; None where it is not known.
+    pub goal_by_limit: Option<bool>,
     pub gc_cycles: u64,
     pub gc_cycles_forced: u64,
     /// Bytes and objects allocated since the start.
@@ -171,6 +173,7 @@ impl GoRuntime {
         let both = |gc: &Option<FieldLoc>, other: &Option<FieldLoc>| -> io::Result<Option<[TimeHistogram; 2]>> {
             Ok(sched(gc)?.zip(sched(other)?).map(|(gc, other)| [gc, other]))
         };
+        let goal = self.heap_goal(limit)?;
         Ok(Snapshot {
             goroutines: self.goroutines()?,
             goroutines_created: self.goroutines_created()?,
@@ -179,7 +182,8 @@ impl GoRuntime {
             c_calls: self.c_calls()?,
             gogc: gogc(controller(&offsets.gc_controller.gc_percent)? as u32 as i32),
             memory_limit: limit.and_then(bounded),
-            heap_goal: self.heap_goal(limit)?.and_then(bounded),
+            heap_goal: goal.and_then(|(goal, _)| bounded(goal)),
+            goal_by_limit: goal.and_then(|(_, by_limit)| by_limit),
             gc_cycles: memstats(&offsets.memstats.numgc)?,
             gc_cycles_forced: memstats(&offsets.memstats.numforcedgc)?,
             allocated_bytes: heap.allocated_bytes,

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     model::{Attribute, Metric, MonoNs, Point, PointData},
     runtime::go::{Seen, State, Walk},
+    signals::go::looks::{Alive, Looks},
     signals::go::origins::{function_attributes, is_system, started_with},
     signals::points::metric,
     signals::summary::Summary,
@@ -35,11 +36,13 @@ pub const SIGNAL: Signal = Signal {
     }),
     summary: Some(|target, state, _| {
         let growing = fastest_growing(target, state);
-        Summary::default().note(2, growing.map(|growing| format!("goroutines grow: {growing}")))
+        Summary::default().note_about(GROWING, 2, growing.map(|growing| format!("goroutines grow: {growing}")))
     }),
     ..Signal::new(NAME, &DEFS, |target, state, _| metrics(target, state))
 };
 
+/// What the summary's line is about: it is left out where more is said of it.
+pub const GROWING: &str = "growing goroutines";
 /// Origins that are shown apart; the others are one.
 const ORIGINS: usize = 64;
 /// Of the time between two walks, a walk may take one part in so many.
@@ -68,6 +71,7 @@ pub struct Goroutines {
     /// By origin, state and wait reason: the last walk's.
     counts: BTreeMap<(Shown, State, u32), u64>,
     left_out: u64,
+    looks: Looks,
     /// By number, how many more there were at the last walks than at the first.
     growths: VecDeque<Vec<i64>>,
     /// When the last walk was, and the first.
@@ -101,6 +105,7 @@ impl Goroutines {
         }
         self.alive = alive;
         self.left_out = walk.left_out;
+        self.looks.note(self.counts.iter());
         self.walked = Some(now);
         self.first.get_or_insert(now);
         let of = |counts: &BTreeMap<Shown, u64>, number| counts.get(&Some(number)).copied().unwrap_or(0) as i64;
@@ -148,15 +153,28 @@ impl Goroutines {
         for shown in self.alive.values_mut().filter(|shown| **shown == Some(number)) {
             *shown = None;
         }
+        self.looks.forget(number);
         self.growths.clear();
+    }
+
+    /// Walks so far, and the origins that are shown apart.
+    pub fn looks(&self) -> (u64, Vec<Alive>) {
+        let shown = self.shown.iter().enumerate();
+        let origins = shown.map(|(number, origin)| self.looks.alive(number, *origin, self.now(number)));
+        (self.looks.count, origins.collect())
+    }
+
+    /// What the goroutines of an origin did at the last walk.
+    fn now(&self, number: usize) -> impl Iterator<Item = (&(Shown, State, u32), &u64)> {
+        self.counts
+            .range((Some(number), State::Runnable, 0)..=(Some(number), State::Leaked, u32::MAX))
     }
 
     /// Goroutines of each origin that is shown apart: alive, and how many more than there were when it was shown first, at
     /// the least of the last walks.
     fn growth(&self) -> impl Iterator<Item = (Origin, u64, i64)> {
         self.shown.iter().enumerate().map(|(number, origin)| {
-            let range = (Some(number), State::Runnable, 0)..=(Some(number), State::Leaked, u32::MAX);
-            let alive = self.counts.range(range).map(|(_, count)| count).sum();
+            let alive = self.now(number).map(|(_, count)| count).sum();
             let growths = self
                 .growths
                 .iter()

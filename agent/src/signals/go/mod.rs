@@ -6,6 +6,7 @@ pub mod goroutines;
 pub mod handoff;
 pub mod latency;
 mod layout;
+pub mod looks;
 pub mod origins;
 mod reasons;
 pub mod runtime;

@@ -133,6 +133,13 @@ impl SignalEvent for Stop {
 
 /// A stop as a trace of its own; those of the GC are parts of its cycle, which comes later.
 pub fn spans(stop: &Stop, target: &Target, state: &mut State) -> Vec<Span> {
+    state.stops.note_last(stop, || last_place(stop, target));
+    if stop.reason == SWEEP_TERMINATION && stop.forced != 0 {
+        let place = place(&stop.frames, target);
+        state
+            .stops
+            .note_forced(place.unwrap_or_else(|| started_with(stop.startpc, target)));
+    }
     if stop.is_part() {
         state.stops.keep(*stop);
         return Vec::new();
@@ -215,6 +222,12 @@ pub fn last_to_stop(stop: &Stop, target: &Target, state: &State) -> Vec<Attribut
     attributes.push(Attribute::new(STW_LAST_ID, stop.last_goid as i64));
     let last = started_with(stop.last_startpc, target);
     attributes.push(Attribute::new(STW_LAST_FUNCTION, last));
+    attributes.extend(last_place(stop, target).map(|place| Attribute::new(STW_LAST_AT, place)));
+    attributes
+}
+
+/// Where the goroutine was that stopped last.
+fn last_place(stop: &Stop, target: &Target) -> Option<String> {
     // One that gave way at a function's begin did not do so before: what it did is the caller's.
     let began = target
         .go_frame(stop.last_frames[0])
@@ -222,9 +235,7 @@ pub fn last_to_stop(stop: &Stop, target: &Target, state: &State) -> Vec<Attribut
     let caller = began
         .then(|| place(&[stop.last_top.saturating_sub(1)], target))
         .flatten();
-    let place = caller.or_else(|| place(&stop.last_frames, target));
-    attributes.extend(place.map(|place| Attribute::new(STW_LAST_AT, place)));
-    attributes
+    caller.or_else(|| place(&stop.last_frames, target))
 }
 
 /// The thread whose P stopped last, and how long it and the requester's were off their cores.

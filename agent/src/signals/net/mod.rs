@@ -109,7 +109,7 @@ fn peer_label(reading: &Reading, id: u32, label: impl Fn(&Peer) -> String) -> St
 }
 
 /// A server as people write it.
-fn remote(peer: &Peer) -> String {
+pub fn remote(peer: &Peer) -> String {
     format!("{}:{}", address(peer), peer.port)
 }
 

@@ -54,6 +54,11 @@ impl Quotas {
         self.throttling.as_deref()
     }
 
+    /// The cgroups with a quota at the last look, innermost first.
+    pub fn cgroups(&self) -> &[Cgroup] {
+        &self.now
+    }
+
     /// A look as metrics are made.
     fn note(&mut self, now: MonoNs, found: Vec<Cgroup>) {
         self.compare(&found, |quotas| &quotas.then);
