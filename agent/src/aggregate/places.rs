@@ -27,22 +27,23 @@ impl<K: aya::Pod + AnyBitPattern + PartialEq, V: aya::Pod + AnyBitPattern> Place
         Self { keys, values }
     }
 
-    /// Everything that stands at some index: (index, key, value). What is added meanwhile may be missed.
-    pub fn entries(&self) -> Result<Vec<(u32, K, V)>, MapError> {
+    /// Shows everything that stands at some index: index, key, value. What is added meanwhile may be missed.
+    pub fn each(&self, mut each: impl FnMut(u32, &K, &V)) -> Result<(), MapError> {
         let taken = self.taken()?;
-        let mut found = Vec::with_capacity(taken.len());
         for run in taken.chunk_by(|(one, _), (next, _)| next - one <= GAP) {
             for part in run.chunks(VALUES) {
                 let (Some((first, _)), Some((last, _))) = (part.first(), part.last()) else {
                     continue;
                 };
                 let (values, _) = read(&self.values, first.checked_sub(1), (last - first + 1) as usize)?;
-                let value = |index: u32| values.get((index - first) as usize).map(|(_, value)| *value);
-                let whole = |(index, key): &(u32, K)| Some((*index, *key, value(*index)?));
-                found.extend(part.iter().filter_map(whole));
+                for (index, key) in part {
+                    if let Some((_, value)) = values.get((index - first) as usize) {
+                        each(*index, key, value);
+                    }
+                }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The indices at which something stands, with their keys.
@@ -58,19 +59,16 @@ impl<K: aya::Pod + AnyBitPattern + PartialEq, V: aya::Pod + AnyBitPattern> Place
         }
     }
 
-    /// Shows every entry.
-    pub fn each(&self, mut each: impl FnMut(&K, &V)) -> Result<(), MapError> {
-        self.entries()?.iter().for_each(|(_, key, value)| each(key, value));
-        Ok(())
-    }
-
     /// Removes the entries that `gone` names: how many there were.
     pub fn remove_where(&mut self, mut gone: impl FnMut(&K, &V) -> bool) -> Result<usize, MapError> {
-        let entries = self.entries()?.into_iter();
-        let gone = entries.filter_map(|(index, key, value)| gone(&key, &value).then_some(index));
-        let gone: Vec<u32> = gone.collect();
-        self.clear(&gone)?;
-        Ok(gone.len())
+        let mut indices = Vec::new();
+        self.each(|index, key, value| {
+            if gone(key, value) {
+                indices.push(index);
+            }
+        })?;
+        self.clear(&indices)?;
+        Ok(indices.len())
     }
 
     /// Removes entries by their keys; one that vanished meanwhile is gone too.
@@ -148,7 +146,12 @@ mod tests {
     #[test]
     fn what_stands_somewhere_is_found_and_cleared() {
         let Some(mut places) = places() else { return };
-        assert!(places.entries().unwrap().is_empty());
+        let all = |places: &Places<u64, u32>| {
+            let mut all = Vec::new();
+            places.each(|at, key, value| all.push((at, *key, *value))).unwrap();
+            all
+        };
+        assert!(all(&places).is_empty());
         // The first and the last, neighbours, some with gaps, and more in a row than are read at once.
         let indices = [0, 1, 3, 9, 4095, 4096, SIZE - 1].into_iter().chain(5000..5300);
         let expected: Vec<(u32, u64, u32)> = indices.map(|at| (at, u64::from(at) << 40 | 7, at * 3)).collect();
@@ -158,16 +161,11 @@ mod tests {
         }
         let mut sorted = expected.clone();
         sorted.sort_unstable();
-        assert_eq!(places.entries().unwrap(), sorted);
-        let mut shown = 0;
-        places
-            .each(|key, value| shown += usize::from(*key >> 40 == u64::from(*value / 3)))
-            .unwrap();
-        assert_eq!(shown, expected.len());
+        assert_eq!(all(&places), sorted);
         let gone = |key: u64| (5000..5300).contains(&(key >> 40));
         assert_eq!(places.remove_where(|key, _| gone(*key)).unwrap(), 300);
         places.remove(&[7, 4095 << 40 | 7, 99]).unwrap();
-        let left: Vec<u32> = places.entries().unwrap().iter().map(|(at, ..)| *at).collect();
+        let left: Vec<u32> = all(&places).iter().map(|(at, ..)| *at).collect();
         assert_eq!(left, [1, 3, 9, 4096, SIZE - 1]);
         assert_eq!(places.values.get(&4095, 0).unwrap(), 0);
     }

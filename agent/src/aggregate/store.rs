@@ -74,12 +74,13 @@ impl Store {
             },
             ..Reading::default()
         };
-        for (place, key, block) in self.histograms.entries().map_err(failed("BLOCKS"))? {
+        let each = |place, key: &BlockKey, block: &Block| {
             if reading.is_gone(key.target_id()) {
                 reading.gone.blocks.push(place);
             }
-            reading.add(&key, &block);
-        }
+            reading.add(key, block);
+        };
+        self.histograms.each(each).map_err(failed("BLOCKS"))?;
         let peers = self.peers.entries().map_err(failed("PEERS"))?;
         let of_gone = peers.iter().filter(|(_, peer)| reading.is_gone(peer.target_id));
         reading.gone.peers = of_gone.map(|(id, _)| *id).collect();

@@ -146,12 +146,12 @@ fn left(each: impl FnOnce(&mut dyn FnMut(u32)) -> Result<(), MapError>) -> [i64;
 
 fn left_of(maps: &TargetMaps, of: SharedMap) -> [i64; 4] {
     match of {
-        SharedMap::Goroutines => left(|found| maps.goroutines.each(|key, _| found(key.target_id as u32))),
-        SharedMap::TokioWoken => left(|found| maps.woken.each(|key, _| found(key.target_id as u32))),
-        SharedMap::TokioThreads => left(|found| maps.workers.each(|_, value| found(value.target_id))),
+        SharedMap::Goroutines => left(|found| maps.goroutines.each(|_, key, _| found(key.target_id as u32))),
+        SharedMap::TokioWoken => left(|found| maps.woken.each(|_, key, _| found(key.target_id as u32))),
+        SharedMap::TokioThreads => left(|found| maps.workers.each(|_, _, value| found(value.target_id))),
         SharedMap::Connecting => left(|found| maps.connecting.each(|_, value| found(value.target_id))),
-        SharedMap::Sockets => left(|found| maps.sockets.each(|_, value| found(value.target_id))),
-        SharedMap::Threads => left(|found| maps.threads.each(|_, value| found(value.target_id))),
+        SharedMap::Sockets => left(|found| maps.sockets.each(|_, _, value| found(value.target_id))),
+        SharedMap::Threads => left(|found| maps.threads.each(|_, _, value| found(value.target_id))),
         SharedMap::Syscalls => left(|found| maps.syscalls.each(|_, value| found(value.target_id))),
     }
 }
@@ -189,11 +189,11 @@ fn what_is_over_is_removed_and_what_is_left_is_counted() {
         [1, 1, 1, 0]
     );
     assert_eq!(
-        left(|found| maps.types.each(|key, _| found(key.target_id as u32))),
+        left(|found| maps.types.each(|_, key, _| found(key.target_id as u32))),
         [1, 1, 1, 0]
     );
     assert_eq!(
-        left(|found| maps.sites.each(|key, _| found(key.target_id as u32))),
+        left(|found| maps.sites.each(|_, key, _| found(key.target_id as u32))),
         [1, 1, 1, 0]
     );
     assert_eq!(held.with_threads(), [OPEN, ENDED].into());
