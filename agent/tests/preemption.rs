@@ -147,7 +147,8 @@ fn without_a_guard_no_program_is_loaded_that_needs_one() {
 /// taken at once, by other kernels too.
 #[test]
 fn the_kernel_is_soon_done_with_every_probe() {
-    const MOST: u32 = 250_000;
+    // go_injectglist: 64 goroutines, each at one of 16 places or new, are 330,000 to 360,000.
+    const MOST: u32 = 400_000;
     if !privileged() {
         return;
     }
