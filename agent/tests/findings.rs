@@ -217,7 +217,7 @@ fn what_uses_the_cpu_is_found() {
         "for the goroutine at main.",
         &stops,
     );
-    check(&output, "go.gc.forced", &stops, "main.every", &small);
+    check(&output, "go.gc.forced", &stops, "most by main.", &small);
     if let Some((above, fits)) = quotas {
         check(
             &output,

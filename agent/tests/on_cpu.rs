@@ -233,8 +233,10 @@ fn a_collector_reads_the_profile() {
     assert_eq!(requests.len(), 2, "{text}");
     for request in requests {
         let resource = &request["resourceProfiles"][0];
+        // The Collector puts their names into the dictionary.
+        let texts = &request["dictionary"]["stringTable"];
         let attributes: Vec<&str> = list(&resource["resource"]["attributes"])
-            .filter_map(|at| at["key"].as_str())
+            .filter_map(|at| texts[at["keyStrindex"].as_u64()? as usize].as_str())
             .collect();
         assert!(
             attributes.contains(&"service.name") && attributes.contains(&"process.pid"),
