@@ -12,6 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::deadline::{self, Late};
 
+/// Priority of threads that run aside, as of nice(1): services that wake up go first.
+const ASIDE: i32 = 10;
 /// Looks a second at a target, at most.
 const MOST: f64 = 20.0;
 /// A look that takes more CPU time than so many a second may take is asked to see less.
@@ -180,8 +182,16 @@ impl Table {
     }
 }
 
+/// Lowers the priority of this thread, and of those that it starts (setpriority(2): on Linux it is a thread's).
+pub fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, ASIDE) {
+        log::debug!("what runs aside keeps its priority: {error}");
+    }
+}
+
 /// Has looks made until there are none.
 fn turn(shared: &Shared) {
+    give_way();
     let mut random = fastrand::Rng::new();
     let mut before = cpu_time();
     while let Some((id, pid, look, most)) = shared.next() {

@@ -6,6 +6,7 @@ use agent::{
     cli::{Cli, Command},
     commands::{doctor, goroutines, profile, replay, selftest},
     exit::{Exit, exit_of},
+    looks::give_way,
     pipeline,
     surface::output,
 };
@@ -14,8 +15,6 @@ use tokio::runtime::{Builder, Handle};
 
 /// How long what still runs may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
-/// Priority of the threads that run aside, as of nice(1): services that wake up go first.
-const ASIDE: i32 = 10;
 
 fn main() -> Exit {
     let cli = Cli::parse();
@@ -52,13 +51,6 @@ fn run_to_end(command: &Command) -> Exit {
             output::complain(format_args!("{error:#}"));
             exit_of(&error)
         }
-    }
-}
-
-/// Lowers the priority of this thread alone (setpriority(2): on Linux it is a thread's).
-fn give_way() {
-    if let Err(error) = rustix::process::setpriority_process(None, ASIDE) {
-        log::debug!("what runs aside keeps its priority: {error}");
     }
 }
 
