@@ -30,10 +30,10 @@ pub use ledger::{Decision, Facts, Ledger};
 pub use work::Work;
 
 /// The largest share of a target's budget for the hooks on sockets, and with them for the sample: if it covers their whole cost, they always count.
-const FIRST: f64 = 0.75;
+const FIRST: f64 = 0.6;
 /// Their share if it does not, and they count in windows like the other planes.
-const SOCKETS_IN_WINDOWS: f64 = 0.4;
-const SAMPLE_IN_WINDOWS: f64 = 0.6;
+const SOCKETS_IN_WINDOWS: f64 = 0.3;
+const SAMPLE_IN_WINDOWS: f64 = 0.45;
 
 /// The user's limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -136,18 +136,18 @@ mod tests {
             tail: None,
         };
         let percent = |plane| (limits.of(plane, 0.25).income(100.0, 1.0) * 100.0).round();
-        assert_eq!(Plane::ALL.map(percent), [75.0, 75.0, 75.0, 100.0]);
+        assert_eq!(Plane::ALL.map(percent), [60.0, 60.0, 75.0, 100.0]);
         let first = |plane, full, before| {
             let limits = limits.of_first(plane, full, before, 1.0);
             (limits.income(100.0, 1.0) * 100.0).round()
         };
         assert_eq!(
-            [0.0, 0.0074, 0.0076].map(|full| first(Plane::Sockets, full, 0.0)),
-            [75.0, 75.0, 40.0]
+            [0.0, 0.0059, 0.0061].map(|full| first(Plane::Sockets, full, 0.0)),
+            [60.0, 60.0, 30.0]
         );
         assert_eq!(
-            [0.0, 0.0029, 0.0031].map(|full| first(Plane::Sample, full, 0.0045)),
-            [75.0, 75.0, 60.0]
+            [0.0, 0.0014, 0.0016].map(|full| first(Plane::Sample, full, 0.0045)),
+            [60.0, 60.0, 45.0]
         );
     }
 

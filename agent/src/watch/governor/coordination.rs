@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How long a window of the probes waits for one of the hooks, ns.
-const HOOKS_WAIT: u64 = 60_000_000_000;
+const HOOKS_WAIT: u64 = 5_000_000_000;
 
 /// Targets, by pid, that have no window of a plane of hooks and whose budget does not pay for windows of others.
 pub(super) fn blocking_pids<'a>(targets: impl Iterator<Item = &'a Watched>, plane: Plane) -> Vec<u32> {
