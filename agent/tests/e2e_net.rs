@@ -396,7 +396,7 @@ fn what_was_produced_was_received_or_counted_as_dropped() {
     }
     let shop = shop(None, &[]);
     let execs = Execs::begin();
-    let without = "go.gc,net.connect,net.request,thread.run_queue";
+    let without = "go.gc,go.latency,net.connect,net.request,thread.run_queue";
     let agent = watch(
         &[&shop],
         &["--ring", "4KiB", "--slow-wait", "0ns", "--without", without],
