@@ -39,6 +39,8 @@ use crate::{
 };
 use anyhow::Context as _;
 
+/// Looks in a row that may fail while the process lives.
+const FAILURES: u32 = 50;
 /// Looks a second below which a look sees fewer goroutines instead.
 const SLOWEST: f64 = 20.0;
 /// Samples of code on CPU are taken out at least this often.
@@ -150,6 +152,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
     let (begin, cpu_before, started) = (Instant::now(), cpu_time(), SystemTime::now());
     let mut last = begin;
     let mut own = HashMap::new();
+    let mut failures = 0;
     while begin.elapsed() < limits.time {
         // At random times: a service does things at regular ones.
         let period = Duration::from_secs_f64(1.0 / limits.rate).mul_f64(0.5 + random.f64());
@@ -173,11 +176,17 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         let looked = match looked {
             Ok(looked) if looked.looked_at > looked.unread => looked,
             Ok(_) => continue,
+            // The runtime may free what is being read: the next look finds what has taken its place.
+            Err(_) if failures < FAILURES && process.is_alive() => {
+                failures += 1;
+                continue;
+            }
             Err(failed) => {
                 error = Some(failed);
                 break;
             }
         };
+        failures = 0;
         // In as much time as one may take at the slowest rate.
         let most = Duration::from_secs_f64(limits.cpu / SLOWEST);
         size.note(&looked, seen.len(), cpu_time().saturating_sub(before), most);
