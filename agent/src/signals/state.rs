@@ -1,6 +1,6 @@
 //! What the signals of one target keep between events: each one's in a type of its own file. Facts live here, never in statics.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use agent_common::{go::assist::Assists, histogram::Series};
 
@@ -13,13 +13,14 @@ use super::{
 };
 use crate::{
     attach::plan::Failure,
-    deadline,
     looks::Looks,
     model::{Exemplar, Span},
     runtime::go::GoRuntime,
     signal::SignalState,
 };
 
+/// How long a window waits for the number of starts.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Exemplars kept for a series between two exports.
 const EXEMPLARS: usize = 4;
 
@@ -71,7 +72,7 @@ impl State {
     /// Starts of goroutines so far, as the Go runtime of the process `pid` counts them; None where it does not, or does not answer.
     pub fn starts(&self, pid: u32) -> Option<u64> {
         let go = self.go.as_ref()?;
-        go.read(pid, deadline::SOON, GoRuntime::starts).ok()?
+        go.read(pid, PATIENCE, GoRuntime::starts).ok()?
     }
 
     /// Whether a signal was left out, or cannot be had.

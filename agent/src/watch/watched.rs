@@ -249,12 +249,15 @@ impl Watched {
         } = &self.overhead;
         let now = self.target.process.cpu_time().unwrap_or(*cpu_clock);
         let cost: f64 = by_kind.iter().sum();
+        // Where reads of its memory do not return, it is not asked.
+        let answers = self.failures.memory.is_empty();
+        let starts = answers.then(|| self.state.starts(self.target.process.pid)).flatten();
         // In windows they do not see all.
         let sees_all = self.sockets.window.is_open() && !self.sockets.extrapolated;
         Work {
             cpu: cpu + now.saturating_sub(*cpu_clock) as f64 - cost,
             cost,
-            starts: self.state.starts(self.target.process.pid).map(|starts| starts as f64),
+            starts: starts.map(|starts| starts as f64),
             moved: hits
                 .filter(|_| sees_all)
                 .map(|hits| hits[HitKind::NetMoved as usize] as f64),
