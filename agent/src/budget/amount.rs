@@ -9,8 +9,10 @@ use super::Work;
 const FADE: f64 = 0.97;
 /// Windows from which something can be said: three, less what has faded.
 const FEWEST: f64 = 2.9;
-/// Standard errors over which it is proved that a target does less in windows.
+/// Standard errors over which it is proved that a target does less in windows; and so many times more of them where there was one window only, as an
+/// error that comes from few windows is not well known.
 const SURE: f64 = 3.0;
+const FEW: f64 = 8.0;
 /// A measure of work is used if events in windows follow it so much more closely than they follow time.
 const CLOSER: f64 = 0.7;
 
@@ -85,6 +87,11 @@ impl Measure {
         self.share() * self.relative_error((self.inside, self.open), squares)
     }
 
+    /// Standard errors that are a proof.
+    fn sure(&self) -> f64 {
+        SURE * (1.0 + FEW / (self.windows - 1.0).max(1.0))
+    }
+
     /// The relative standard errors of the number of events, if it is as much for the same work, and as much in the same time.
     fn errors_of_events(&self) -> (f64, f64) {
         let of_work = (self.events_squared, self.events_inside, self.inside_squared);
@@ -106,13 +113,13 @@ impl Measure {
 /// What windows of one plane of one target showed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Amount {
-    measures: [Measure; Work::MEASURES],
+    measures: [Measure; Work::COUNTS],
 }
 
 impl Amount {
     /// Adds a window that was `open` for so long in an interval of `elapsed`, ns, with the target's work in both, and what was counted in the window.
     pub fn note(&mut self, (whole, elapsed): (Work, f64), (inside, open): (Work, f64), events: u64) {
-        let both = whole.measures().into_iter().zip(inside.measures());
+        let both = whole.counts().into_iter().zip(inside.counts());
         for (measure, both) in self.measures.iter_mut().zip(both) {
             match both {
                 (Some(whole), Some(inside)) => measure.note(Window {
@@ -131,7 +138,7 @@ impl Amount {
     /// events follow its work.
     pub fn factor(&self) -> f64 {
         let known = || self.measures.iter().filter(|measure| measure.is_known());
-        let slower = known().filter(|measure| measure.share() + SURE * measure.error() < 1.0);
+        let slower = known().filter(|measure| measure.share() + measure.sure() * measure.error() < 1.0);
         let surest = slower.min_by(|one, other| one.error().total_cmp(&other.error()));
         let closest = || {
             let errors = known().map(|measure| (measure, measure.errors_of_events()));

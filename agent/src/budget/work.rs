@@ -21,8 +21,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// Number of its measures.
-    pub const MEASURES: usize = LEAST.len();
+    /// Number of its exact counts.
+    pub const COUNTS: usize = 2;
 
     /// What was done since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
@@ -58,8 +58,14 @@ impl Work {
         }
     }
 
+    /// What is counted exactly at every moment: starts of goroutines, calls on sockets. The cost of observing, and so the CPU time, is known as of the
+    /// governor's last turn only, which is too long ago for a short window.
+    pub fn counts(self) -> [Option<f64>; Self::COUNTS] {
+        [self.starts, self.moved]
+    }
+
     /// What is known of it: starts of goroutines, calls on sockets, CPU time.
-    pub fn measures(self) -> [Option<f64>; Self::MEASURES] {
+    fn measures(self) -> [Option<f64>; LEAST.len()] {
         let cpu = (self.cost <= COST * self.cpu).then_some(self.cpu);
         [self.starts, self.moved, cpu]
     }
