@@ -146,6 +146,20 @@ impl GoRuntime {
     ) -> io::Result<Looked> {
         let entries = self.entries_count()?.min(ENTRIES);
         let has_c = self.has_c()?;
+        let (pointers, mut looked) = self.choose(entries, most, random)?;
+        for g in pointers {
+            self.show(g, has_c, unwinder, &mut looked, &mut each);
+        }
+        Ok(looked)
+    }
+
+    /// The gs at `most` of the first `entries` entries of allgs, each entry as likely as any other; none where they could not be read.
+    pub(super) fn choose(
+        &self,
+        entries: u64,
+        most: usize,
+        random: &mut fastrand::Rng,
+    ) -> io::Result<(Vec<u64>, Looked)> {
         let picked = picked(entries, most as u64, random);
         let mut looked = Looked {
             entries,
@@ -159,14 +173,10 @@ impl GoRuntime {
         } else {
             self.picked(allgs, &picked)?
         };
-        let Some(pointers) = pointers else {
+        if pointers.is_none() {
             looked.unread = looked.looked_at;
-            return Ok(looked);
-        };
-        for g in pointers {
-            self.show(g, has_c, unwinder, &mut looked, &mut each);
         }
-        Ok(looked)
+        Ok((pointers.unwrap_or_default(), looked))
     }
 
     pub(super) fn entries_count(&self) -> io::Result<u64> {
@@ -307,7 +317,7 @@ impl GoRuntime {
 }
 
 /// As many of the numbers below `all` as there are, at most `most`: each set of as many is as likely (Floyd, 1987).
-pub(super) fn picked(all: u64, most: u64, random: &mut fastrand::Rng) -> Vec<u64> {
+fn picked(all: u64, most: u64, random: &mut fastrand::Rng) -> Vec<u64> {
     let mut picked = BTreeSet::new();
     for last in all.saturating_sub(most)..all {
         if !picked.insert(random.u64(0..=last)) {

@@ -5,8 +5,7 @@ use std::{collections::HashMap, io, time::Duration};
 
 use super::{
     GoRuntime, Looked,
-    stack::picked,
-    walk::{BATCH, Seen, State, Walk},
+    walk::{Seen, State, Walk},
 };
 
 /// Goroutines that a look sees where there are more, and the fewest.
@@ -121,24 +120,10 @@ fn variance(difference: f64, whole: f64) -> f64 {
 impl GoRuntime {
     /// Looks at the goroutines of `most` entries of allgs, each entry as likely as any other.
     pub fn some(&self, most: usize, random: &mut fastrand::Rng) -> io::Result<(Vec<Seen>, Looked)> {
-        let entries = self.entries_count()?;
-        let picked = picked(entries, most as u64, random);
-        let mut looked = Looked {
-            entries,
-            looked_at: picked.len() as u64,
-            unread: 0,
-        };
-        let allgs = self.at(self.globals.allgs);
-        let pointers = if entries <= BATCH {
-            let all = self.entries(allgs, 0, entries)?;
-            all.map(|all| picked.iter().map(|at| all[*at as usize]).collect())
-        } else {
-            self.picked(allgs, &picked)?
-        };
-        let Some(pointers) = pointers else {
-            looked.unread = looked.looked_at;
+        let (pointers, mut looked) = self.choose(self.entries_count()?, most, random)?;
+        if pointers.is_empty() {
             return Ok((Vec::new(), looked));
-        };
+        }
         let mut walk = Walk::default();
         self.look(pointers, self.has_c()?, &mut Vec::new(), &mut walk);
         looked.unread = walk.left_out;
