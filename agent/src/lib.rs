@@ -21,6 +21,7 @@ pub mod memory;
 pub mod model;
 pub mod overhead;
 pub mod perf;
+pub mod realtime;
 pub mod signal;
 pub mod telemetry;
 

@@ -10,7 +10,10 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::deadline::{self, Late};
+use crate::{
+    deadline::{self, Late},
+    realtime,
+};
 
 /// Priority of threads that run aside, as of nice(1): services that wake up go first.
 const ASIDE: i32 = 10;
@@ -29,7 +32,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// What is looked at.
 pub trait Look: Send + Sync + 'static {
-    /// Looks once. May take `most` CPU time; called in a thread of its own, which may hang.
+    /// Looks once. May take `most` CPU time; called in a thread of its own, which may hang, and with [real-time priority](realtime), which
+    /// the look checks.
     fn look(&self, most: Duration);
     /// A look was not made, or has not come back.
     fn late(&self, late: Late);
@@ -189,14 +193,38 @@ pub fn give_way() {
     }
 }
 
+/// Real-time priority for a look, and until the next one.
+struct Prompt;
+
+impl Prompt {
+    fn begin() -> Self {
+        if !realtime::is_held() {
+            // A thread that one of real-time priority begins has a nice value of 0.
+            give_way();
+        }
+        realtime::begin();
+        Self
+    }
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        realtime::wait();
+    }
+}
+
 /// Has looks made until there are none.
 fn turn(shared: &Shared) {
     give_way();
     let mut random = fastrand::Rng::new();
     let mut before = cpu_time();
+    // For good: beside waiting it only hands over to the thread that looks, and waits for it. Of the same priority, neither of them ever
+    // waits for the other to go on with a queue that both use.
+    realtime::wait();
     while let Some((id, pid, look, most)) = shared.next() {
         let of_worker = look.clone();
         let outcome = deadline::MEMORY.within(pid, deadline::SOON, move || {
+            let _prompt = Prompt::begin();
             let before = cpu_time();
             of_worker.look(most);
             cpu_time().saturating_sub(before)

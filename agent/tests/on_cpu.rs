@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Samples a second of each core; many, as the test is short.
-const RATE: &str = "199";
+const RATE: &str = "499";
 
 /// The number before a word.
 fn before(text: &str, word: &str) -> f64 {
@@ -69,6 +69,36 @@ fn of(top: &[(String, f64, f64)], function: &str) -> (f64, f64) {
     found.map_or((0.0, 0.0), |(_, flat, all)| (*flat, *all))
 }
 
+/// The part of its wall time for which looks saw a function's goroutines running, with its standard error, from the printed table.
+fn running_part(text: &str, function: &str) -> (f64, f64) {
+    let mut all = 0.0;
+    let mut running = (0.0, 0.0);
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [share, "%", error, "%", _, state, .., name] = &words[..] else {
+            continue;
+        };
+        let [share, error] = [share, error].map(|text| text.parse::<f64>().expect("a number"));
+        if *name == function {
+            all += share;
+            if *state == "running" {
+                running = (share, error);
+            }
+        }
+    }
+    (running.0 / all, running.1 / all)
+}
+
+/// How long the threads of a process waited for a CPU so far, s: the second number of /proc/PID/schedstat, of each.
+fn waited_for_a_cpu(running: &Running) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).expect("its threads");
+    let waits = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().nth(1)?.parse::<f64>().ok()
+    });
+    waits.sum::<f64>() / 1e9
+}
+
 #[test]
 fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
     let toolchains = std::env::var("WHYWAIT_TEST_TOOLCHAINS");
@@ -78,7 +108,21 @@ fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
         let running = Running::start(&path, &[]);
         let out = path.with_file_name("cpu.pb.gz");
         let file = out.display().to_string();
-        let output = running.whywait(&["profile", "--seconds", "6", "--cpu-rate", RATE, "--out", &file]);
+        let waited = waited_for_a_cpu(&running);
+        let output = running.whywait(&[
+            "profile",
+            "--seconds",
+            "6",
+            "--rate",
+            "300",
+            "--limit-cpu",
+            "20%",
+            "--cpu-rate",
+            RATE,
+            "--out",
+            &file,
+        ]);
+        let waited = (waited_for_a_cpu(&running) - waited) / 6.0;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("{text}");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -113,9 +157,31 @@ fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
             kernel > 0.0 && reads - own > 0.5 * kernel.min(reads),
             "{kernel} {reads}"
         );
-        // What runs is on CPU or not: all of it is the goroutine's wall time, less what it sleeps.
+        // On CPU or not, there is one such goroutine all the time. Looks may begin a period later, and end one earlier.
         let (_, wall) = of(&top(&out, "wall"), "main.burn");
-        assert!((wall / 6.0 - 1.0).abs() < 0.1, "{wall}");
+        let between = 3.0 / before(&text, "looks").max(1.0);
+        assert!(
+            (wall / 6.0 - 1.0).abs() < between + 0.01,
+            "wall time of main.burn: {wall} s of 6 s"
+        );
+        // What looks saw running is what it had of a CPU, and at most what its thread waited for one besides.
+        let (running, error_of_looks) = running_part(&text, "main.burn");
+        let (_, burnt) = of(&top_cpu, "main.burn");
+        let had = burnt / wall;
+        let rate = RATE.parse::<f64>().expect("a number");
+        let error_of_samples = (had * (1.0 - had) / (rate * wall)).sqrt();
+        let error = 4.0 * error_of_looks.hypot(error_of_samples);
+        let figures = format!(
+            "main.burn in {toolchain}: looks see it running for {running:.4} ± {error_of_looks:.4} of its wall time, and it was on CPU for \
+             {had:.4} ± {error_of_samples:.4}; its threads waited {waited:.4} of it for a CPU"
+        );
+        println!("{figures}");
+        assert!(!text.contains("real-time priority"), "looks came late: {text}");
+        assert!(running > had - error, "less than four standard errors: {figures}");
+        assert!(
+            running < had + waited + error,
+            "more than four standard errors: {figures}"
+        );
         assert!((of(&top_cpu, "main.waits").1) == 0.0);
 
         // Each stack has the callers of functions that have no frame, unless a signal made them call asyncPreempt.
@@ -146,7 +212,11 @@ fn without_the_kernels_permission_waits_are_told_all_the_same() {
     let running = Running::start(&path, &[]);
     let out = path.with_file_name("refused.pb.gz");
     let output = Command::new("setpriv")
-        .args(["--bounding-set", "-perfmon,-sys_admin", env!("CARGO_BIN_EXE_whywait")])
+        .args([
+            "--bounding-set",
+            "-perfmon,-sys_admin,-sys_nice",
+            env!("CARGO_BIN_EXE_whywait"),
+        ])
         .args([
             "profile",
             "--seconds",
@@ -168,6 +238,7 @@ fn without_the_kernels_permission_waits_are_told_all_the_same() {
         text.contains("no samples of code on CPU") && text.contains("perf_event_paranoid is"),
         "{text}"
     );
+    assert!(text.contains("with the capability SYS_NICE"), "{text}");
     assert!(of(&top(&out, "wall"), "main.waits").1 > 0.0, "{text}");
     let stacks = raw(&out);
     assert!(

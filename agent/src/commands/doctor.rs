@@ -14,7 +14,7 @@ use crate::{
     inspect::{InspectError, SiteCost},
     limits::Limits,
     overhead::calibrate,
-    pipeline, say,
+    pipeline, realtime, say,
     signal::{self, Coverage, SignalState},
     signals::{self, State, process::quota},
 };
@@ -72,6 +72,16 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
         "  {:<18} {cpu} cores, {memory} memory, of which --limit-cpu and --limit-memory are taken",
         "own cgroup"
     );
+    realtime::wait();
+    realtime::lower();
+    match realtime::refused() {
+        None => say!("  {:<18} at real-time priority", "looks at memory"),
+        Some(error) => say!(
+            "  {:<18} at ordinary priority: {error}: run as root, or with the capability SYS_NICE; go.wait may show up to a third too little \
+             of the time that goroutines run",
+            "looks at memory"
+        ),
+    }
     say!("signals: {}", signals::NAMES.join(", "));
     let selector = args.targets.selector();
     for pid in &selector.pids {

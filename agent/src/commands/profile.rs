@@ -34,6 +34,7 @@ use crate::{
     export::{self, config::Endpoint},
     looks::cpu_time,
     perf::Refused,
+    realtime,
     runtime::go::{Category, Goroutine, LookSize, Places},
     say,
 };
@@ -50,6 +51,8 @@ const DRAINED: Duration = Duration::from_millis(200);
 struct Seen {
     sums: Sums,
     looks: u64,
+    /// Looks that may have come late: not with real-time priority, or longer than it lasts.
+    late: u64,
     goroutines: u64,
     entries: u64,
     elapsed: Duration,
@@ -148,7 +151,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
     let mut on_cpu = wanted.transpose();
     let mut random = fastrand::Rng::new();
     let (mut sums, mut size) = (Sums::default(), LookSize::default());
-    let (mut looks, mut goroutines, mut entries, mut error) = (0, 0, 0, None);
+    let (mut looks, mut late, mut goroutines, mut entries, mut error) = (0, 0, 0, 0, None);
     let (begin, cpu_before, started) = (Instant::now(), cpu_time(), SystemTime::now());
     let mut last = begin;
     let mut own = HashMap::new();
@@ -160,19 +163,25 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         let debt = used.div_f64(limits.cpu).saturating_sub(begin.elapsed());
         let end = limits.time.saturating_sub(begin.elapsed());
         let next = Instant::now() + period.max(debt).min(end);
-        while let left = next.saturating_duration_since(Instant::now())
-            && !left.is_zero()
-        {
-            thread::sleep(left.min(DRAINED));
+        loop {
             if let Ok(Some(on_cpu)) = &mut on_cpu {
                 on_cpu.drain(&mut unwinder);
             }
+            let left = next.saturating_duration_since(Instant::now());
+            if left <= DRAINED {
+                realtime::wait();
+                thread::sleep(left);
+                break;
+            }
+            thread::sleep(DRAINED);
         }
-        let before = cpu_time();
+        realtime::begin();
+        let (now, before) = (Instant::now(), cpu_time());
         let mut seen = Vec::new();
         let looked = runtime.some_stacks(size.entries(), &mut random, &mut unwinder, |goroutine| {
             seen.push(goroutine)
         });
+        realtime::lower();
         let looked = match looked {
             Ok(looked) if looked.looked_at > looked.unread => looked,
             Ok(_) => continue,
@@ -190,7 +199,6 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
         // In as much time as one may take at the slowest rate.
         let most = Duration::from_secs_f64(limits.cpu / SLOWEST);
         size.note(&looked, seen.len(), cpu_time().saturating_sub(before), most);
-        let now = Instant::now();
         let span = now.duration_since(last).as_nanos() as f64;
         last = now;
         goroutines += seen.len() as u64;
@@ -209,6 +217,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
             span,
         );
         looks += 1;
+        late += u64::from(!looked.is_prompt);
         if send.send(Found::Look).is_err() {
             break;
         }
@@ -219,6 +228,7 @@ fn look(process: GoProcess, limits: &Limits, send: &SyncSender<Found>) -> Seen {
     Seen {
         sums,
         looks,
+        late,
         goroutines,
         entries,
         elapsed: last.duration_since(begin),

@@ -1,8 +1,10 @@
 //! What `whywait profile` prints: what was seen, what is missing, and the largest shares.
 
 use super::{Seen, cpu::OnCpu};
-use crate::{cli::ProfileArgs, commands::goroutines::state_of, say};
+use crate::{cli::ProfileArgs, commands::goroutines::state_of, realtime, say};
 
+/// Part of the looks that may be late without a word.
+const LATE: f64 = 0.02;
 /// Rows of the table.
 const ROWS: usize = 20;
 
@@ -25,6 +27,20 @@ pub(super) fn print(seen: &mut Seen, args: &ProfileArgs) {
         "own CPU time: {:.2} % of a core; limit: {limit}",
         100.0 * seen.cpu.as_secs_f64() / seconds
     );
+    if seen.late as f64 > LATE * seen.looks as f64 {
+        let reason = match realtime::refused() {
+            Some(error) => format!("the kernel refused it ({error}): run as root, or with the capability SYS_NICE"),
+            None => format!(
+                "they took longer than the {:?} for which they may have it",
+                realtime::MOST
+            ),
+        };
+        say!(
+            "{:.0} % of the looks were not made at real-time priority: {reason}. On a busy machine they come late, and show up to a third \
+             too little of the time that goroutines run",
+            100.0 * seen.late as f64 / seen.looks as f64
+        );
+    }
     if let Some(error) = &seen.error {
         say!("ended early: {error}");
     }

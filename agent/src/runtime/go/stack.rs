@@ -1,14 +1,10 @@
 //! Stacks of goroutines that do not run, out of memory: no probe, no stop. What a goroutine's g says is read before its stack and
 //! after it; where it is not the same, the goroutine ran or its stack was moved, and there is no stack.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fs::File,
-    io,
-};
+use std::{collections::HashMap, fs::File, io};
 
 use super::{
-    GoRuntime,
+    GoRuntime, Looked,
     unwind::{NoStack, Read, Registers, Stack, Way, unwind},
     walk::{BATCH, Seen, State},
 };
@@ -21,7 +17,7 @@ const TRIES: u32 = 3;
 /// PCs whose functions are remembered.
 const PLACES: usize = 1 << 16;
 /// Entries of allgs that a dump looks at, the dead ones among them.
-const ENTRIES: u64 = 4_000_000;
+pub(super) const ENTRIES: u64 = 4_000_000;
 
 /// What finds the functions of a process' stacks, by its executable.
 pub struct Unwinder {
@@ -45,16 +41,6 @@ pub struct Goroutine {
     /// Bound to its thread by runtime.LockOSThread.
     pub is_locked: bool,
     pub stack: Result<Stack, NoStack>,
-}
-
-/// What a look at some of the goroutines found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
-    /// Entries of allgs, the dead ones among them, and those that were looked at.
-    pub entries: u64,
-    pub looked_at: u64,
-    /// Those that could not be read.
-    pub unread: u64,
 }
 
 /// What a stack depends on.
@@ -118,6 +104,7 @@ impl GoRuntime {
             entries,
             looked_at: entries.min(ENTRIES),
             unread: entries.saturating_sub(ENTRIES),
+            ..Looked::default()
         };
         let has_c = self.has_c()?;
         let mut from = 0;
@@ -134,49 +121,6 @@ impl GoRuntime {
             from += batch;
         }
         Ok(looked)
-    }
-
-    /// Shows `each` the goroutines of `most` entries of allgs, each entry as likely as any other.
-    pub fn some_stacks(
-        &self,
-        most: usize,
-        random: &mut fastrand::Rng,
-        unwinder: &mut Unwinder,
-        mut each: impl FnMut(Goroutine),
-    ) -> io::Result<Looked> {
-        let entries = self.entries_count()?.min(ENTRIES);
-        let has_c = self.has_c()?;
-        let (pointers, mut looked) = self.choose(entries, most, random)?;
-        for g in pointers {
-            self.show(g, has_c, unwinder, &mut looked, &mut each);
-        }
-        Ok(looked)
-    }
-
-    /// The gs at `most` of the first `entries` entries of allgs, each entry as likely as any other; none where they could not be read.
-    pub(super) fn choose(
-        &self,
-        entries: u64,
-        most: usize,
-        random: &mut fastrand::Rng,
-    ) -> io::Result<(Vec<u64>, Looked)> {
-        let picked = picked(entries, most as u64, random);
-        let mut looked = Looked {
-            entries,
-            looked_at: picked.len() as u64,
-            unread: 0,
-        };
-        let allgs = self.at(self.globals.allgs);
-        let pointers = if entries <= BATCH {
-            let all = self.entries(allgs, 0, entries)?;
-            all.map(|all| picked.iter().map(|at| all[*at as usize]).collect())
-        } else {
-            self.picked(allgs, &picked)?
-        };
-        if pointers.is_none() {
-            looked.unread = looked.looked_at;
-        }
-        Ok((pointers.unwrap_or_default(), looked))
     }
 
     pub(super) fn entries_count(&self) -> io::Result<u64> {
@@ -212,6 +156,28 @@ impl GoRuntime {
             if !is_moved || tries == TRIES {
                 return Ok(found);
             }
+        }
+    }
+
+    /// A goroutine that was seen, with its stack where it is found as it was seen then.
+    pub(super) fn with_stack(&self, g: u64, seen: Seen, has_c: bool, unwinder: &mut Unwinder) -> Goroutine {
+        let mut reason = NoStack::Running;
+        // One that ran may be anywhere by now.
+        let tries = if seen.state == State::Running { 0 } else { TRIES };
+        for _ in 0..tries {
+            reason = NoStack::Moved;
+            match self.once(g, has_c, unwinder) {
+                Ok(Some(found)) if found.seen == seen && found.stack != Err(NoStack::Moved) => return found,
+                Ok(_) => {}
+                Err(_) => reason = NoStack::Unreadable,
+            }
+        }
+        Goroutine {
+            seen,
+            since: 0,
+            parent: None,
+            is_locked: false,
+            stack: Err(reason),
         }
     }
 
@@ -316,17 +282,6 @@ impl GoRuntime {
     }
 }
 
-/// As many of the numbers below `all` as there are, at most `most`: each set of as many is as likely (Floyd, 1987).
-fn picked(all: u64, most: u64, random: &mut fastrand::Rng) -> Vec<u64> {
-    let mut picked = BTreeSet::new();
-    for last in all.saturating_sub(most)..all {
-        if !picked.insert(random.u64(0..=last)) {
-            picked.insert(last);
-        }
-    }
-    picked.into_iter().collect()
-}
-
 /// A field of a g; 0 where it is not among the bytes.
 fn word(g: &[u8], field: &FieldLoc) -> u64 {
     let mut word = [0; 8];
@@ -339,23 +294,6 @@ fn word(g: &[u8], field: &FieldLoc) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_entry_is_picked_as_often_as_any_other() {
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut counts = [0; 20];
-        for _ in 0..10_000 {
-            let picked = picked(20, 5, &mut random);
-            assert_eq!(picked.len(), 5);
-            for at in picked {
-                counts[at as usize] += 1;
-            }
-        }
-        // 2,500 each; the standard deviation is 43.
-        assert!(counts.iter().all(|count| (2_250..2_750).contains(count)), "{counts:?}");
-        assert_eq!(picked(3, 5, &mut random), [0, 1, 2]);
-        assert!(picked(0, 5, &mut random).is_empty());
-    }
 
     #[test]
     fn a_goroutine_that_ran_or_moved_is_told_from_one_that_stood_still() {

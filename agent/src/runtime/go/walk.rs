@@ -4,6 +4,7 @@
 use std::io;
 
 use super::GoRuntime;
+use crate::realtime;
 
 /// Goroutines alive that a walk takes note of, at most: what is kept of each is some 40 bytes.
 pub const MOST: usize = 100_000;
@@ -124,7 +125,10 @@ impl GoRuntime {
     pub(super) fn picked(&self, allgs: u64, picked: &[u64]) -> io::Result<Option<Vec<u64>>> {
         for _ in 0..TRIES {
             let array = self.memory.word(allgs)?;
-            let read = |at: &u64| self.memory.word(array.wrapping_add(at * 8));
+            let read = |at: &u64| {
+                realtime::check();
+                self.memory.word(array.wrapping_add(at * 8))
+            };
             let entries: io::Result<Vec<u64>> = picked.iter().map(read).collect();
             if self.memory.word(allgs)? == array {
                 return entries.map(Some);
@@ -134,29 +138,40 @@ impl GoRuntime {
     }
 
     /// Looks at some goroutines; `bytes` is room to read them into.
-    pub(super) fn look(&self, mut pointers: Vec<u64>, has_c: bool, bytes: &mut Vec<u8>, walk: &mut Walk) {
+    pub(super) fn look(&self, pointers: Vec<u64>, has_c: bool, bytes: &mut Vec<u8>, walk: &mut Walk) {
+        self.each(pointers, has_c, bytes, |_, seen| match seen {
+            Some(seen) if walk.goroutines.len() < MOST => walk.goroutines.push(seen),
+            _ => walk.left_out += 1,
+        });
+    }
+
+    /// Shows `each` the goroutines of some gs; None of a g that cannot be read.
+    pub(super) fn each(
+        &self,
+        mut pointers: Vec<u64>,
+        has_c: bool,
+        bytes: &mut Vec<u8>,
+        mut each: impl FnMut(u64, Option<Seen>),
+    ) {
         pointers.retain(|pointer| *pointer != 0);
         pointers.sort_unstable();
         let size = self.extent();
         for run in runs(&pointers, size) {
+            realtime::check();
             let begin = run[0];
             bytes.resize((run[run.len() - 1] - begin + size) as usize, 0);
             if self.memory.read(begin, bytes).is_err() {
-                walk.left_out += run.len() as u64;
+                run.iter().for_each(|g| each(*g, None));
                 continue;
             }
             for g in run {
                 let Some((mut seen, m)) = self.seen(&bytes[(g - begin) as usize..]) else {
                     continue;
                 };
-                if walk.goroutines.len() == MOST {
-                    walk.left_out += 1;
-                    continue;
-                }
                 if has_c && seen.state == State::Syscall && self.is_in_c(*g, m) {
                     seen.state = State::Cgo;
                 }
-                walk.goroutines.push(seen);
+                each(*g, Some(seen));
             }
         }
     }

@@ -1,11 +1,11 @@
-//! Looks at some goroutines without their stacks, and what many of them together say: wall time by what goroutines were started with and
+//! What many looks at some goroutines together say: wall time by what goroutines were started with and
 //! what they do, with its variance.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use super::{
-    GoRuntime, Looked,
-    walk::{Seen, State, Walk},
+    Looked,
+    walk::{Seen, State},
 };
 
 /// Goroutines that a look sees where there are more, and the fewest.
@@ -117,20 +117,6 @@ fn variance(difference: f64, whole: f64) -> f64 {
     0.5 * (difference * whole).powi(2)
 }
 
-impl GoRuntime {
-    /// Looks at the goroutines of `most` entries of allgs, each entry as likely as any other.
-    pub fn some(&self, most: usize, random: &mut fastrand::Rng) -> io::Result<(Vec<Seen>, Looked)> {
-        let (pointers, mut looked) = self.choose(self.entries_count()?, most, random)?;
-        if pointers.is_empty() {
-            return Ok((Vec::new(), looked));
-        }
-        let mut walk = Walk::default();
-        self.look(pointers, self.has_c()?, &mut Vec::new(), &mut walk);
-        looked.unread = walk.left_out;
-        Ok((walk.goroutines, looked))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +181,7 @@ mod tests {
         let looked = Looked {
             entries: 100_000,
             looked_at: 300,
-            unread: 0,
+            ..Looked::default()
         };
         let most = Duration::from_micros(2500);
         let mut size = LookSize::default();

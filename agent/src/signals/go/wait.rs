@@ -26,7 +26,7 @@ use crate::{
         OVERFLOW,
         go::{
             GOROUTINE_STATE, GOROUTINE_WAIT_REASON,
-            wait::{DEFS, GOROUTINE_WALL_LOOKS, GOROUTINE_WALL_TIME, GOROUTINE_WALL_VARIANCE},
+            wait::{DEFS, GOROUTINE_WALL_LOOKS, GOROUTINE_WALL_TIME, GOROUTINE_WALL_VARIANCE, LOOK_LATE},
         },
     },
 };
@@ -62,7 +62,7 @@ pub struct Wall {
     /// Once shown apart, always: all sums only grow.
     sums: BTreeMap<Key, WallTime>,
     origins: BTreeSet<u64>,
-    looks: u64,
+    looks: Counts,
     /// The first and the last look.
     first: Option<MonoNs>,
     last: MonoNs,
@@ -84,11 +84,25 @@ struct OneLook {
     last: Option<MonoNs>,
 }
 
+/// Numbers of looks.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    prompt: u64,
+    /// Not with real-time priority, or longer than it lasts.
+    late: u64,
+}
+
+impl Counts {
+    fn add(&mut self, is_prompt: bool) {
+        *(if is_prompt { &mut self.prompt } else { &mut self.late }) += 1;
+    }
+}
+
 #[derive(Default)]
 struct Found {
     sums: WallSums,
     /// Since this was last taken.
-    looks: u64,
+    looks: Counts,
     first: Option<MonoNs>,
     last: MonoNs,
     error: Option<io::Error>,
@@ -106,8 +120,8 @@ impl Looker {
         let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
         let OneLook { random, size, last } = &mut *look;
         let before = cpu_time();
-        let (seen, looked) = self.runtime.some(size.entries(), random)?;
         let now = clock::now();
+        let (seen, looked) = self.runtime.some(size.entries(), random)?;
         if looked.looked_at == looked.unread {
             return Ok(());
         }
@@ -116,7 +130,7 @@ impl Looker {
         let weight = looked.entries as f64 / (looked.looked_at - looked.unread) as f64;
         let mut found = self.found();
         found.sums.note(&seen, weight, span as f64);
-        found.looks += 1;
+        found.looks.add(looked.is_prompt);
         found.first.get_or_insert(now);
         found.last = now;
         drop(found);
@@ -201,11 +215,12 @@ fn read(target: &Target, state: &mut signals::State, _: MonoNs) -> io::Result<bo
         )
     };
     (wall.first, wall.last) = (first, last);
-    wall.looks += looks;
+    wall.looks.prompt += looks.prompt;
+    wall.looks.late += looks.late;
     wall.note(sums, |startpc| target.go_start(startpc));
     match error {
         Some(error) => Err(error),
-        None => Ok(looks > 0),
+        None => Ok(looks.prompt + looks.late > 0),
     }
 }
 
@@ -223,11 +238,14 @@ pub fn metrics(target: &Target, state: &signals::State) -> Vec<Metric> {
         times.push(point(key, PointData::Time(sum.time as u64)));
         variances.push(point(key, PointData::RealSum(sum.variance / 1e18)));
     }
-    let looks = vec![target.sum_from(first, wall.looks, wall.last, Vec::new())];
+    let looks = [(wall.looks.prompt, false), (wall.looks.late, true)].map(|(count, is_late)| {
+        let attributes = vec![Attribute::new(LOOK_LATE, is_late)];
+        target.sum_from(first, count, wall.last, attributes)
+    });
     [
         metric(&GOROUTINE_WALL_TIME, times),
         metric(&GOROUTINE_WALL_VARIANCE, variances),
-        metric(&GOROUTINE_WALL_LOOKS, looks),
+        metric(&GOROUTINE_WALL_LOOKS, looks.into()),
     ]
     .into_iter()
     .flatten()

@@ -1,11 +1,13 @@
 //! Where the wall time of goroutines goes, from looks.
 
 use crate::telemetry::{
-    Defs,
+    AttributeDef, Defs,
     Instrument::Counter,
     MetricDef, OVERFLOW,
     go::{GOROUTINE_FUNCTION, GOROUTINE_STATE, GOROUTINE_SYSTEM, GOROUTINE_WAIT_REASON},
 };
+
+pub const LOOK_LATE: &str = "go.goroutine.wall.look.late";
 
 def!(
     GOROUTINE_WALL_TIME,
@@ -42,7 +44,7 @@ def!(
     "go.goroutine.wall.looks",
     "{look}",
     Counter,
-    &[],
+    &[LOOK_LATE],
     "Looks at the goroutines that go.goroutine.wall.time comes from: 20 a second, fewer where the agent's own CPU limit allows no more.",
     "memory: runtime.allgs"
 );
@@ -50,5 +52,9 @@ def!(
 pub static DEFS: Defs = Defs {
     metrics: &[&GOROUTINE_WALL_TIME, &GOROUTINE_WALL_VARIANCE, &GOROUTINE_WALL_LOOKS],
     spans: &[],
-    attributes: &[],
+    attributes: &[AttributeDef {
+        key: LOOK_LATE,
+        kind: "bool",
+        description: "Whether the look was made without real-time priority (refused without the capability SYS_NICE), or took longer than it lasts. On a busy machine such looks show up to a third too little of the time that goroutines run.",
+    }],
 };
