@@ -131,6 +131,11 @@ series! {
     RequestInside = 26, Some(Plane::Sockets), Whole;
 }
 
+impl Series {
+    /// Those that have a value for each start of a goroutine.
+    pub const STARTS: [Self; 2] = [Self::GoRunnable, Self::GoUnstamped];
+}
+
 shared! {
     /// Key of a block.
     pub struct BlockKey {

@@ -176,8 +176,13 @@ fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
              {had:.4} ± {error_of_samples:.4}; its threads waited {waited:.4} of it for a CPU"
         );
         println!("{figures}");
-        assert!(!text.contains("real-time priority"), "looks came late: {text}");
-        assert!(running > had - error, "less than four standard errors: {figures}");
+        assert!(!text.contains("the kernel refused it"), "{text}");
+        // On a machine that is slow enough, looks take too long for it.
+        let are_late = text.contains("not made at real-time priority");
+        assert!(
+            are_late || running > had - error,
+            "less than four standard errors: {figures}"
+        );
         assert!(
             running < had + waited + error,
             "more than four standard errors: {figures}"

@@ -1,9 +1,9 @@
 //! How much there was outside of windows: as much in the same time, or as much for the same work. Pure.
 //!
 //! A target that is observed may do less: in a window of the probes, two goroutines that only wake each other do so thirty times less often. And what it does
-//! may come in bursts that windows meet by chance. What is always counted, inside of windows and over the whole time, tells both.
+//! may come in bursts that windows meet by chance, or that end windows. What is always counted, inside of windows and over the whole time, tells both.
 
-use super::Work;
+use super::{Interval, Work};
 
 /// What was seen of earlier windows counts so much less at each.
 const FADE: f64 = 0.97;
@@ -13,10 +13,11 @@ const FEWEST: f64 = 2.9;
 /// error that comes from few windows is not well known.
 const SURE: f64 = 3.0;
 const FEW: f64 = 8.0;
-/// A measure of work is used if events in windows follow it so much more closely than they follow time.
-const CLOSER: f64 = 0.7;
+/// Another measure is used if events in windows follow it so much more closely; unless what is expected is right to this relative standard error.
+const CLOSER: f64 = 0.5;
+const CLOSE: f64 = 0.01;
 
-/// Sums over windows: of one measure of work, of time, ns, and of events.
+/// Sums over windows: of one measure of work, and of time, ns.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measure {
     windows: f64,
@@ -26,47 +27,50 @@ struct Measure {
     /// In windows; and sums of squares and products.
     inside: f64,
     open: f64,
-    events: f64,
     inside_squared: f64,
     open_squared: f64,
-    events_squared: f64,
     inside_open: f64,
-    events_inside: f64,
-    events_open: f64,
 }
 
-/// A window.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    whole: f64,
-    elapsed: f64,
-    inside: f64,
-    open: f64,
-    events: f64,
+/// Sums over the same windows, of events of one kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Events {
+    count: f64,
+    squared: f64,
+    with_time: f64,
+    with: [f64; Work::COUNTS],
+}
+
+impl Events {
+    /// Adds what a window saw.
+    pub fn note(&mut self, count: f64, interval: &Interval) {
+        let fade = |sum: &mut f64, more: f64| *sum = FADE * *sum + more;
+        fade(&mut self.count, count);
+        fade(&mut self.squared, count * count);
+        fade(&mut self.with_time, count * interval.open);
+        for (sum, inside) in self.with.iter_mut().zip(interval.open_work.counts()) {
+            fade(sum, count * inside.unwrap_or_default());
+        }
+    }
+
+    /// How many there were in the last windows.
+    pub fn count(&self) -> f64 {
+        self.count
+    }
 }
 
 impl Measure {
-    fn note(&mut self, window: Window) {
-        let Window {
-            whole,
-            elapsed,
-            inside,
-            open,
-            events,
-        } = window;
+    fn note(&mut self, (whole, inside): (f64, f64), interval: &Interval) {
+        let Interval { elapsed, open, .. } = *interval;
         for (sum, more) in [
             (&mut self.windows, 1.0),
             (&mut self.whole, whole),
             (&mut self.elapsed, elapsed),
             (&mut self.inside, inside),
             (&mut self.open, open),
-            (&mut self.events, events),
             (&mut self.inside_squared, inside * inside),
             (&mut self.open_squared, open * open),
-            (&mut self.events_squared, events * events),
             (&mut self.inside_open, inside * open),
-            (&mut self.events_inside, events * inside),
-            (&mut self.events_open, events * open),
         ] {
             *sum = FADE * *sum + more;
         }
@@ -87,19 +91,10 @@ impl Measure {
         self.share() * self.relative_error((self.inside, self.open), squares)
     }
 
-    /// Standard errors that are a proof.
-    fn sure(&self) -> f64 {
-        SURE * (1.0 + FEW / (self.windows - 1.0).max(1.0))
-    }
-
-    /// The relative standard errors of the number of events, if it is as much for the same work, and as much in the same time.
-    fn errors_of_events(&self) -> (f64, f64) {
-        let of_work = (self.events_squared, self.events_inside, self.inside_squared);
-        let of_time = (self.events_squared, self.events_open, self.open_squared);
-        (
-            self.relative_error((self.events, self.inside), of_work),
-            self.relative_error((self.events, self.open), of_time),
-        )
+    /// Whether it is proved that the target does less in windows.
+    fn is_less_in_windows(&self) -> bool {
+        let sure = SURE * (1.0 + FEW / (self.windows - 1.0).max(1.0));
+        self.is_known() && self.share() + sure * self.error() < 1.0
     }
 
     /// The relative standard error of a ratio of `sums` over windows (Cochran, Sampling Techniques, 1977, 6.4), from the sums of squares and products.
@@ -113,40 +108,64 @@ impl Measure {
 /// What windows of one plane of one target showed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Amount {
+    /// In the order of [`Work::counts`].
     measures: [Measure; Work::COUNTS],
 }
 
 impl Amount {
-    /// Adds a window that was `open` for so long in an interval of `elapsed`, ns, with the target's work in both, and what was counted in the window.
-    pub fn note(&mut self, (whole, elapsed): (Work, f64), (inside, open): (Work, f64), events: u64) {
-        let both = whole.counts().into_iter().zip(inside.counts());
+    /// Adds a window. A measure that is not known any more says nothing about the others either.
+    pub fn note(&mut self, interval: &Interval) {
+        let both = interval.work.counts().into_iter().zip(interval.open_work.counts());
         for (measure, both) in self.measures.iter_mut().zip(both) {
             match both {
-                (Some(whole), Some(inside)) => measure.note(Window {
-                    whole,
-                    elapsed,
-                    inside,
-                    open,
-                    events: events as f64,
-                }),
+                (Some(whole), Some(inside)) => measure.note((whole, inside), interval),
                 _ => *measure = Measure::default(),
             }
         }
     }
 
-    /// How many times more there was outside of windows than in the same time inside: 1 unless it is proved that the target does less in windows, or
-    /// events follow its work.
-    pub fn factor(&self) -> f64 {
-        let known = || self.measures.iter().filter(|measure| measure.is_known());
-        let slower = known().filter(|measure| measure.share() + measure.sure() * measure.error() < 1.0);
-        let surest = slower.min_by(|one, other| one.error().total_cmp(&other.error()));
-        let closest = || {
-            let errors = known().map(|measure| (measure, measure.errors_of_events()));
-            let closer = errors.filter(|(_, (by_work, by_time))| *by_work < CLOSER * by_time);
-            let closest = closer.min_by(|(_, (one, _)), (_, (other, _))| one.total_cmp(other));
-            closest.map(|(measure, _)| measure)
+    fn known(&self) -> impl Iterator<Item = usize> {
+        (0..Work::COUNTS).filter(|at| self.measures[*at].is_known())
+    }
+
+    /// The relative standard error of the number of events, if it is as much for the same work, or as much in the same time.
+    pub fn error(&self, events: &Events, of: Option<usize>) -> f64 {
+        match of {
+            Some(at) => {
+                let measure = &self.measures[at];
+                let squares = (events.squared, events.with[at], measure.inside_squared);
+                measure.relative_error((events.count, measure.inside), squares)
+            }
+            // All that are known have the same windows.
+            None => self.known().next().map_or(0.0, |at| {
+                let measure = &self.measures[at];
+                let squares = (events.squared, events.with_time, measure.open_squared);
+                measure.relative_error((events.count, measure.open), squares)
+            }),
+        }
+    }
+
+    /// Which measure, by its number in [`Work::counts`], events of one kind follow most closely; None for time. It is the one that is `expected`, unless
+    /// another one is much closer. Time is none if it is proved that the target does less in windows.
+    pub fn followed(&self, events: &Events, expected: Option<usize>) -> Option<usize> {
+        let error = |of: Option<usize>| self.error(events, of);
+        let less = self.known().any(|at| self.measures[at].is_less_in_windows());
+        let time = (!less).then_some(None);
+        let all = self.known().map(Some).chain(time).map(|of| (of, error(of)));
+        let Some((closest, least)) = all.min_by(|(_, one), (_, other)| one.total_cmp(other)) else {
+            return expected;
         };
-        surest.or_else(closest).map_or(1.0, |measure| 1.0 / measure.share())
+        match expected {
+            Some(at) if !self.measures[at].is_known() => return expected,
+            None if less => return closest,
+            _ => {}
+        }
+        let of_expected = error(expected);
+        if of_expected > CLOSE && least < CLOSER * of_expected {
+            closest
+        } else {
+            expected
+        }
     }
 }
 
@@ -154,81 +173,95 @@ impl Amount {
 mod tests {
     use super::*;
 
-    fn starts(starts: f64) -> Work {
+    const STARTS: Option<usize> = Some(super::super::work::STARTS);
+    const MOVED: Option<usize> = Some(super::super::work::MOVED);
+
+    fn work(starts: f64, moved: f64) -> Work {
         Work {
             starts: Some(starts),
+            moved: Some(moved),
             ..Work::default()
         }
     }
 
-    /// Intervals of a second with windows of 50 ms each: `rate` starts of goroutines a second, of which bursts have a part; in windows the target is
-    /// `slower`. Events are a third of the starts. Returns the estimate of all events relative to their number, and the same by time alone.
-    fn estimates(bursts: f64, slower: f64, windows: usize, seed: u64) -> (f64, f64) {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let (mut amount, mut inside_all, mut whole_all) = (Amount::default(), 0.0, 0.0);
-        let rate = 1e5;
-        for _ in 0..windows {
-            // In each of twenty pieces of 50 ms, one of which is the window.
-            let mut piece = || {
-                let is_burst = random.u32(0..20) == 0;
-                let burst = if is_burst { bursts * rate } else { 0.0 };
-                (1.0 - bursts) * rate / 20.0 * (0.9 + 0.2 * random.f64()) + burst
-            };
-            let inside = piece() / slower;
-            let whole = inside + (1..20).map(|_| piece()).sum::<f64>();
-            amount.note((starts(whole), 1e9), (starts(inside), 5e7), (inside / 3.0) as u64);
-            inside_all += inside;
-            whole_all += whole;
-        }
-        let by_time = 20.0 * inside_all / whole_all;
-        (by_time * amount.factor(), by_time)
-    }
-
-    #[test]
-    fn a_target_that_does_less_in_windows_is_corrected() {
-        for seed in 0..100 {
-            for slower in [1.5, 3.0, 30.0] {
-                let (found, by_time) = estimates(0.0, slower, 10, seed);
-                assert!((found - 1.0).abs() < 0.05, "seed {seed}: {slower}, found {found}");
-                assert!(by_time < 0.75);
-            }
-        }
-    }
-
-    /// Most windows miss the bursts, in which half of all comes, and a few have much of them.
-    #[test]
-    fn bursts_are_weighed_by_what_is_always_counted() {
-        let worst = |of: fn((f64, f64)) -> f64| {
-            let errors = (0..100).map(|seed| (of(estimates(0.5, 1.0, 30, seed)) - 1.0).abs());
-            errors.fold(0.0, f64::max)
-        };
-        let (corrected, by_time) = (worst(|(found, _)| found), worst(|(_, by_time)| by_time));
-        assert!(corrected < 0.3 && by_time > 0.9, "{corrected} {by_time}");
-    }
-
-    #[test]
-    fn nothing_is_corrected_without_a_reason() {
-        assert_eq!(Amount::default().factor(), 1.0);
-        let (found, by_time) = estimates(0.0, 3.0, 2, 1);
-        assert_eq!(found, by_time);
-        // Starts vary from window to window, and events do not follow them.
-        let mut amount = Amount::default();
+    /// What is followed after `windows` of 50 ms in a second, in each of which there were so many starts, calls and events; in a second there are 20 times
+    /// the mean of starts, `slower` times.
+    fn followed(windows: usize, slower: f64, expected: Option<usize>, of: fn(f64) -> (f64, f64, f64)) -> Option<usize> {
         let mut random = fastrand::Rng::with_seed(3);
-        for _ in 0..50 {
-            let inside = 100.0 + 900.0 * random.f64();
-            amount.note((starts(11_000.0), 1e9), (starts(inside), 5e7), 1000);
+        let (mut amount, mut events) = (Amount::default(), Events::default());
+        for _ in 0..windows {
+            let (starts, moved, count) = of(random.f64());
+            let interval = Interval {
+                elapsed: 1e9,
+                work: work(20.0 * slower * of(0.5).0, 20.0 * slower * of(0.5).1),
+                open: 5e7,
+                open_work: work(starts, moved),
+                bounded: true,
+            };
+            amount.note(&interval);
+            events.note(count, &interval);
         }
-        assert_eq!(amount.factor(), 1.0);
+        amount.followed(&events, expected)
+    }
+
+    #[test]
+    fn the_measure_that_events_follow_is_used() {
+        // Bursts of starts.
+        let steady = |random: f64| (100.0 + 900.0 * random, 200.0, 50.0);
+        let with_starts = |random: f64| (100.0 + 900.0 * random, 200.0, 10.0 + 90.0 * random);
+        // A load that varies.
+        let with_moved = |random: f64| (500.0, 100.0 + 900.0 * random, 10.0 + 90.0 * random);
+        let alike = |random: f64| (490.0 + 20.0 * random, 200.0, 50.0);
+        for (of, expected, found) in [
+            (steady as fn(f64) -> _, None, None),
+            (with_starts, None, STARTS),
+            (with_moved, None, MOVED),
+            (with_moved, STARTS, MOVED),
+            (alike, None, None),
+        ] {
+            assert_eq!(followed(30, 1.0, expected, of), found);
+        }
+        // Calls are as steady as time is.
+        assert!(followed(30, 1.0, STARTS, steady) != STARTS);
+    }
+
+    #[test]
+    fn what_is_expected_stands_until_something_is_known() {
+        let with_moved = |random: f64| (500.0, 100.0 + 900.0 * random, 10.0 + 90.0 * random);
+        for expected in [None, STARTS] {
+            assert_eq!(followed(2, 1.0, expected, with_moved), expected);
+            assert_eq!(Amount::default().followed(&Events::default(), expected), expected);
+        }
+    }
+
+    #[test]
+    fn time_is_not_used_where_a_target_does_less_in_windows() {
+        let alike = |random: f64| (490.0 + 20.0 * random, 196.0 + 8.0 * random, 50.0);
+        for (slower, is_time) in [(1.0, true), (1.02, true), (1.5, false), (30.0, false)] {
+            assert_eq!(followed(10, slower, None, alike).is_none(), is_time, "{slower}");
+        }
     }
 
     #[test]
     fn a_measure_that_is_lost_says_nothing_any_more() {
-        let mut amount = Amount::default();
+        let interval = Interval {
+            elapsed: 1e9,
+            work: work(1000.0, 1000.0),
+            open: 1e8,
+            open_work: work(10.0, 10.0),
+            bounded: true,
+        };
+        let (mut amount, mut events) = (Amount::default(), Events::default());
         for _ in 0..9 {
-            amount.note((starts(1000.0), 1e9), (starts(10.0), 1e8), 10);
+            amount.note(&interval);
+            events.note(10.0, &interval);
         }
-        assert!((amount.factor() - 10.0).abs() < 1e-9);
-        amount.note((Work::default(), 1e9), (Work::default(), 1e8), 10);
-        assert_eq!(amount.factor(), 1.0);
+        assert!(amount.followed(&events, None).is_some());
+        amount.note(&Interval {
+            work: Work::default(),
+            ..interval
+        });
+        events.note(10.0, &interval);
+        assert_eq!(amount.followed(&events, None), None);
     }
 }

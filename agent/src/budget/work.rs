@@ -2,7 +2,10 @@
 
 /// Amounts below which a measure says too little, in the order of [`Work::measures`]: starts of goroutines, of which one in eight is counted; calls on
 /// sockets; CPU time, ns.
-const LEAST: [f64; 3] = [256.0, 50.0, 1e6];
+pub(super) const LEAST: [f64; 3] = [256.0, 50.0, 1e6];
+/// The numbers of starts of goroutines, and of calls on sockets, in [`Work::counts`].
+pub(super) const STARTS: usize = 0;
+pub(super) const MOVED: usize = 1;
 /// Largest cost of observing, for each ns of the target's own CPU time, at which the latter is known well enough: it is the difference between the
 /// CPU clock and that cost, which is known to about a tenth.
 const COST: f64 = 0.3;

@@ -162,10 +162,12 @@ impl Watch {
             let events = plane_state.extrapolator.commit(reading, target_id, interval);
             plane_state.is_pending = false;
             debug!(
-                "target {target_id}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s",
+                "target {target_id}: a window of {plane:?}, {:.1} ms that stand for {:.1} ms: {events} events, {:.0}/s, {:?} of {:?} starts",
                 interval.open / 1e6,
                 interval.elapsed / 1e6,
-                events as f64 * 1e9 / interval.open
+                events as f64 * 1e9 / interval.open,
+                interval.open_work.starts,
+                interval.work.starts,
             );
             if plane == Plane::Probes {
                 self.governor.divide(watched);

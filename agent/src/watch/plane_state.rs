@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     attach::{plan::Probe, uprobe::Links},
-    budget::{Extrapolator, Ledger, Plane, Work, extrapolate::Interval},
+    budget::{Extrapolator, Interval, Ledger, Plane, Work},
     clock,
     model::MonoNs,
     overhead::cost::Part,
@@ -46,6 +46,21 @@ pub struct PendingInterval {
     pub interval: Interval,
 }
 
+/// The kernel programs ended a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    pub at: MonoNs,
+    /// The part that they counted of all hits since the window was opened.
+    pub counted: f64,
+}
+
+/// Hits of one plane so far: those that count in windows, and all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HitsSoFar {
+    pub counted: u64,
+    pub all: u64,
+}
+
 /// A plane that counts while its window is open.
 pub struct PlaneState {
     plane: Plane,
@@ -69,6 +84,8 @@ pub struct PlaneState {
     /// The target's work when the current interval began, and when its window was opened.
     interval_work: Work,
     window_work: Work,
+    /// Hits when its window was opened.
+    window_hits: HitsSoFar,
     /// Whether there was a window.
     was_opened: bool,
     /// Attempts to attach probes of the sample since all could be.
@@ -112,6 +129,7 @@ impl PlaneState {
             interval_start: now,
             interval_work: Work::default(),
             window_work: Work::default(),
+            window_hits: HitsSoFar::default(),
             was_opened: false,
             attempts: 0,
             ended: None,
@@ -194,7 +212,7 @@ impl PlaneState {
 
     /// The window closes, or was ended at `cut` by the kernel programs; `work` is what the target did so far. What becomes of [`Self::window`] is
     /// the caller's decision.
-    pub(super) fn close_window(&mut self, target_id: u32, cut: Option<MonoNs>, work: Work) -> Option<PendingInterval> {
+    pub(super) fn close_window(&mut self, target_id: u32, cut: Option<Cut>, work: Work) -> Option<PendingInterval> {
         let Window::Open { since } = self.window else {
             return None;
         };
@@ -205,7 +223,7 @@ impl PlaneState {
         Some(PendingInterval {
             target_id,
             plane: self.plane,
-            interval: self.end_interval(since, cut.unwrap_or(now), now, work, true),
+            interval: self.end_interval((since, cut), now, work, true),
         })
     }
 
@@ -223,24 +241,18 @@ impl PlaneState {
         (self.extrapolated && now.0.saturating_sub(since.0) >= age).then(|| PendingInterval {
             target_id,
             plane: self.plane,
-            interval: self.end_interval(since, now, now, work, false),
+            interval: self.end_interval((since, None), now, work, false),
         })
     }
 
     /// The target ended at `now`; `cut` is when the kernel programs ended its window before.
-    pub(super) fn end(
-        &mut self,
-        target_id: u32,
-        cut: Option<MonoNs>,
-        now: MonoNs,
-        work: Work,
-    ) -> Option<PendingInterval> {
+    pub(super) fn end(&mut self, target_id: u32, cut: Option<Cut>, now: MonoNs, work: Work) -> Option<PendingInterval> {
         // If windows were always open, figures are the kernel's own counts.
         let pending = match self.window {
             Window::Open { since } if self.extrapolated => Some(PendingInterval {
                 target_id,
                 plane: self.plane,
-                interval: self.end_interval(since, cut.unwrap_or(now), now, work, false),
+                interval: self.end_interval((since, cut), now, work, false),
             }),
             _ => None,
         };
@@ -249,14 +261,25 @@ impl PlaneState {
         pending
     }
 
-    /// The window is open since `now`; `work` is what the target did so far.
-    pub(super) fn open_window(&mut self, is_first: bool, now: MonoNs, work: Work) {
+    /// The kernel programs ended the window at `at`; `hits` are those of the plane so far.
+    pub(super) fn cut(&self, at: MonoNs, hits: HitsSoFar) -> Cut {
+        let all = hits.all.saturating_sub(self.window_hits.all).max(1);
+        let counted = hits.counted.saturating_sub(self.window_hits.counted);
+        Cut {
+            at,
+            counted: (counted as f64 / all as f64).min(1.0),
+        }
+    }
+
+    /// The window is open since `now`; `work` is what the target did so far, and `hits` those of the plane.
+    pub(super) fn open_window(&mut self, is_first: bool, now: MonoNs, work: Work, hits: HitsSoFar) {
         if is_first {
             // Figures are not extrapolated to the time before the first window.
             self.interval_start = now;
             self.interval_work = work;
         }
         self.window_work = work;
+        self.window_hits = hits;
         self.was_opened = true;
         self.window = Window::Open { since: now };
     }
@@ -279,110 +302,35 @@ impl PlaneState {
         }
     }
 
-    /// Ends the current interval at `now`, in which a window was open from `since` until `until`; `work` is what the target did so far. `closed` is
-    /// whether it is closed now.
-    fn end_interval(&mut self, since: MonoNs, until: MonoNs, now: MonoNs, work: Work, closed: bool) -> Interval {
+    /// Ends the current interval at `now`, in which a window was open from `since` until then, or until the kernel programs ended it; `work` is what the
+    /// target did so far. `closed` is whether it is closed now.
+    fn end_interval(&mut self, (since, cut): (MonoNs, Option<Cut>), now: MonoNs, work: Work, closed: bool) -> Interval {
         let start = std::mem::replace(&mut self.interval_start, now);
         let before = std::mem::replace(&mut self.interval_work, work);
         let opened = since.0 >= start.0;
         let since = since.0.max(start.0);
+        let until = cut.map_or(now, |cut| cut.at);
         let open = until.0.saturating_sub(since) as f64;
-        // Of a window that the programs ended, its part of what was done until now.
-        let part = open / (now.0.saturating_sub(since) as f64).max(1.0);
         let in_window = work.since(if opened { self.window_work } else { before });
+        // Of a window that the programs ended, the part of what was done until now. A burst of starts ends a window of probes at once, so that the little
+        // time says nothing about them, but hits do.
+        let of_time = open / (now.0.saturating_sub(since) as f64).max(1.0);
+        let of_starts = cut
+            .filter(|_| self.plane.is_probed())
+            .map_or(of_time, |cut| cut.counted);
+        let by_time = in_window.part(of_time.min(1.0));
         Interval {
             elapsed: now.0.saturating_sub(start.0) as f64,
             work: work.since(before),
             open,
-            open_work: in_window.part(part.min(1.0)),
+            open_work: Work {
+                starts: in_window.part(of_starts.min(1.0)).starts,
+                ..by_time
+            },
             bounded: closed && opened,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TARGET: u32 = 7;
-
-    /// A plane whose first window is open since 1000 ns.
-    fn open() -> PlaneState {
-        let mut plane_state = PlaneState::new(Plane::Sockets, [].into(), None, MonoNs(500));
-        plane_state.open_window(true, MonoNs(1000), work(1000.0));
-        plane_state
-    }
-
-    /// Of a target that uses one core all the time.
-    fn work(cpu: f64) -> Work {
-        Work { cpu, ..Work::default() }
-    }
-
-    fn interval(elapsed: f64, open: f64, bounded: bool) -> Option<Interval> {
-        Some(Interval {
-            elapsed,
-            work: work(elapsed),
-            open,
-            open_work: work(open),
-            bounded,
-        })
-    }
-
-    #[test]
-    fn a_window_that_closes_is_pending_until_where_the_kernel_programs_ended_it() {
-        let mut plane_state = open();
-        let pending = plane_state.close_window(TARGET, Some(MonoNs(1400)), work(9e9));
-        let pending = pending.unwrap();
-        assert_eq!((pending.target_id, pending.plane), (TARGET, Plane::Sockets));
-        assert_eq!((pending.interval.open, pending.interval.bounded), (400.0, true));
-        assert!(plane_state.is_pending && plane_state.extrapolated);
-        assert_eq!(plane_state.cuts, 1);
-        plane_state.closed();
-        assert!(
-            plane_state.close_window(TARGET, None, work(9e9)).is_none(),
-            "no window is open"
-        );
-    }
-
-    #[test]
-    fn the_interval_of_a_long_window_ends_once_windows_have_been_closed() {
-        let mut plane_state = open();
-        let mut end = |extrapolated: bool, now: u64| {
-            plane_state.extrapolated = extrapolated;
-            let pending = plane_state.end_long_interval(TARGET, MonoNs(now), 1000, work(now as f64));
-            pending.map(|pending| pending.interval)
-        };
-        assert_eq!(end(false, 5000), None, "figures are the kernel's own counts");
-        assert_eq!(end(true, 1999), None, "it is young");
-        assert_eq!(end(true, 2500), interval(1500.0, 1500.0, false));
-        assert_eq!(end(true, 4000), interval(1500.0, 1500.0, false));
-    }
-
-    #[test]
-    fn work_in_a_window_is_what_was_done_since_it_was_opened() {
-        let mut plane_state = open();
-        plane_state.close_window(TARGET, None, work(1200.0)).unwrap();
-        plane_state.closed();
-        plane_state.open_window(false, clock::now(), work(1500.0));
-        assert_eq!(
-            plane_state.since_interval(work(1600.0), MonoNs(u64::MAX)).0,
-            work(400.0)
-        );
-        let pending = plane_state.close_window(TARGET, None, work(1700.0)).unwrap();
-        assert_eq!(
-            (pending.interval.work, pending.interval.open_work),
-            (work(500.0), work(200.0))
-        );
-    }
-
-    #[test]
-    fn a_target_ends_with_its_window() {
-        let mut plane_state = open();
-        plane_state.extrapolated = true;
-        let pending = plane_state.end(TARGET, Some(MonoNs(1400)), MonoNs(2000), work(2000.0));
-        assert_eq!(pending.map(|pending| pending.interval), interval(1000.0, 400.0, false));
-        assert_eq!(plane_state.window, Window::None);
-        let mut plane_state = open();
-        assert!(plane_state.end(TARGET, None, MonoNs(2000), work(2000.0)).is_none());
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 use agent_common::histogram::bucket_of;
 
-use super::*;
+use super::{super::figures::EARLY, *};
 
 const TARGET_ID: u32 = 3;
 
@@ -20,9 +20,14 @@ fn work(cpu: f64) -> Work {
 }
 
 fn add(reading: &mut Reading, value: u64, count: u64) {
+    add_of(0, reading, value, count);
+}
+
+/// Of one of those by which the series is split.
+fn add_of(id: u32, reading: &mut Reading, value: u64, count: u64) {
     let histogram = reading
         .histograms
-        .entry((TARGET_ID, Series::GoRunnable as u16, 0))
+        .entry((TARGET_ID, Series::GoRunnable as u16, id))
         .or_default();
     histogram.add(
         bucket_of(value),
@@ -145,14 +150,13 @@ fn what_a_target_does_less_in_windows_is_corrected_but_not_time_in_states() {
         bounded: false,
     };
     let of_state = |reading: &Reading| reading.sums[&(TARGET_ID, Series::GoTime as u16, 0, 1)];
-    // The first windows are corrected as well, and none twice.
     for windows in 1..3 * u64::from(EARLY) {
         add(&mut reading, 1000, 1000);
         add_state(&mut reading, 1000, 90_000_000);
         extrapolator.commit(&reading, TARGET_ID, interval);
         let mut now = reading.clone();
         extrapolator.apply(&mut now, TARGET_ID, starts(0.0), 0.0);
-        let expected = if windows < 3 { 10_000 } else { 91_000 } * windows;
+        let expected = 91_000 * windows;
         let near = |count: u64| (count as f64 / expected as f64 - 1.0).abs() < 1e-6;
         assert!(
             near(now.whole(TARGET_ID, Series::GoRunnable).count()),
@@ -173,6 +177,126 @@ fn what_a_target_does_less_in_windows_is_corrected_but_not_time_in_states() {
     assert_eq!((later.count, later.sum), (now.count, now.sum + 900_000_000));
 }
 
+/// Windows that end after so many events, of a target whose goroutines do a third of their work steadily, for requests, and the rest in bursts. Returns what
+/// is found, relative to how much there was: of all, of each kind of work, and of all by time alone.
+fn bursts(series: Series, events_a_window: u64, seconds: u64, seed: u64) -> (f64, [f64; 2], f64) {
+    let plane = series.plane().unwrap();
+    let each = if plane == Plane::Sample { 8.0 } else { 1.0 };
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut extrapolator, mut reading) = (Extrapolator::new(plane), Reading::default());
+    let (mut all, mut by_time, mut burst_left) = ([0u64; 2], 0.0, 0u32);
+    let (mut elapsed, mut open) = (0.0, 0.0);
+    let work = |of: [u64; 2]| Work {
+        starts: Some(each * (of[0] + of[1]) as f64),
+        moved: Some(2.0 * of[0] as f64),
+        ..Work::default()
+    };
+    let (mut so_far, mut inside) = ([0u64; 2], [0u64; 2]);
+    for _ in 0..1000 * seconds {
+        if random.u32(0..200) == 0 {
+            burst_left = 5;
+        }
+        let now = [4 + random.u64(0..3), if burst_left > 0 { 400 } else { 0 }];
+        burst_left = burst_left.saturating_sub(1);
+        elapsed += 1e6;
+        for kind in 0..2 {
+            all[kind] += now[kind];
+            so_far[kind] += now[kind];
+        }
+        // It opens half a second after the last one's end.
+        if elapsed < 5e8 {
+            continue;
+        }
+        open += 1e6;
+        for kind in 0..2 {
+            inside[kind] += now[kind];
+        }
+        if inside[0] + inside[1] < events_a_window {
+            continue;
+        }
+        for (id, count) in (0..).zip(inside) {
+            let histogram = reading.histograms.entry((TARGET_ID, series as u16, id)).or_default();
+            let sum = 1000 * count;
+            histogram.add(bucket_of(1000), Bucket { count, sum });
+        }
+        by_time += (inside[0] + inside[1]) as f64 * elapsed / open;
+        let interval = Interval {
+            elapsed,
+            work: work(so_far),
+            open,
+            open_work: work(inside),
+            bounded: false,
+        };
+        extrapolator.commit(&reading, TARGET_ID, interval);
+        (elapsed, open, so_far, inside) = (0.0, 0.0, [0; 2], [0; 2]);
+    }
+    extrapolator.apply(&mut reading, TARGET_ID, work([0; 2]), 0.0);
+    let found = [0, 1].map(|id| reading.histograms[&(TARGET_ID, series as u16, id)].count() as f64);
+    let done = (all[0] + all[1]) as f64;
+    let of_kinds = [found[0] / all[0] as f64, found[1] / all[1] as f64];
+    ((found[0] + found[1]) / done, of_kinds, by_time / done)
+}
+
+#[test]
+fn bursts_that_end_windows_count_once() {
+    for seed in 0..5 {
+        // A window holds one burst, of 2000.
+        let (all, found, by_time) = bursts(Series::GoLatency, 2000, 600, seed);
+        assert!(by_time > 1.5, "seed {seed}: {by_time}");
+        assert!((all - 1.0).abs() < 0.01, "seed {seed}: {all}");
+        assert!(
+            found.into_iter().all(|found| (found - 1.0).abs() < 0.03),
+            "seed {seed}: {found:?}"
+        );
+        // Of other series the sum is not known. What follows requests is right all the same.
+        let (_, found, by_time) = bursts(Series::GoWaiting, 2000, 600, seed);
+        assert!(by_time > 1.5, "seed {seed}: {by_time}");
+        assert!((found[0] - 1.0).abs() < 0.03, "seed {seed}: {found:?}");
+        assert!((found[1] - 1.0).abs() < 0.3, "seed {seed}: {found:?}");
+    }
+}
+
+/// Goroutines that serve a steady load, besides others that start in bursts: the first kind follows calls on sockets, the other one starts.
+#[test]
+fn each_series_follows_its_own_measure() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut extrapolator, mut reading) = (Extrapolator::new(Plane::Probes), Reading::default());
+    let work = |starts: f64, moved: f64| Work {
+        starts: Some(starts),
+        moved: Some(moved),
+        ..Work::default()
+    };
+    let mut all = [0.0; 2];
+    for windows in 1..=100 {
+        // One window in ten meets a burst, of which there is one in each interval.
+        let burst = if random.u32(0..10) == 0 { 2000 } else { 0 };
+        let steady = 90 + random.u64(0..20);
+        add_of(1, &mut reading, 1000, steady);
+        add_of(2, &mut reading, 1000, 10 + burst);
+        let interval = Interval {
+            elapsed: 1e9,
+            work: work(2000.0 + 1000.0, 2000.0),
+            open: 1e8,
+            open_work: work((steady + 10 + burst) as f64, 2.0 * steady as f64),
+            bounded: false,
+        };
+        extrapolator.commit(&reading, TARGET_ID, interval);
+        all[0] += 1000.0;
+        all[1] += 2000.0;
+        if windows < 10 {
+            continue;
+        }
+        let mut now = reading.clone();
+        extrapolator.apply(&mut now, TARGET_ID, work(0.0, 0.0), 0.0);
+        let of = |id| now.histograms[&(TARGET_ID, Series::GoRunnable as u16, id)].count() as f64;
+        let steady = of(1) / all[0];
+        assert!((steady - 1.0).abs() < 0.1, "{windows} windows: {steady}");
+        if windows == 100 {
+            assert!((of(2) / all[1] - 1.0).abs() < 0.35, "{}", of(2) / all[1]);
+        }
+    }
+}
+
 /// Each bucket's count varies from window to window. If none may decrease, and each kept the most that it ever had, all together would have too much.
 #[test]
 fn what_may_not_decrease_does_not_grow_by_chance() {
@@ -181,7 +305,7 @@ fn what_may_not_decrease_does_not_grow_by_chance() {
     let mut before = Histogram::default();
     for windows in 1..=100 {
         for _ in 0..20 {
-            add(&mut reading, 1000 << random.u32(0..10), 1);
+            add_of(random.u32(0..5), &mut reading, 1000 << random.u32(0..10), 1);
         }
         extrapolator.commit(&reading, TARGET_ID, interval(1e9, 1e7, false));
         // Half an interval later.

@@ -20,7 +20,7 @@ def!(
     "s",
     ExponentialHistogram,
     &[GOROUTINE_FUNCTION, GOROUTINE_SYSTEM, SAMPLE_PERIOD, OVERFLOW],
-    "Time of goroutines from runnable to running, by start function: one start in eight, as the runtime samples it for /sched/latencies:seconds. Each value counts eight times, so count and sum are those of all starts.",
+    "Time of goroutines from runnable to running, by start function: one start in eight, as the runtime samples it for /sched/latencies:seconds. Each value counts eight times, so count and sum are those of all starts. (The runtime samples the first start of a goroutine that reuses the g of one that ended nearly twice as often as it should.)",
     "uprobe: runtime.(*timeHistogram).record; before go1.20 runtime.casgstatus"
 );
 def!(

@@ -1,11 +1,16 @@
 //! What the kernel does for targets: which processes its programs observe, and the windows of all planes. In come targets and the governor's
 //! decisions; out go writes to the kernel's maps, and hooks and probes that are attached or detached.
 
+use agent_common::hits::{HitKind, When};
 use anyhow::Context as _;
 use aya::maps::MapError;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::{PendingInterval, TargetTable, Watched, Window, hooks::Hooks};
+use super::{
+    PendingInterval, TargetTable, Watched, Window,
+    hooks::Hooks,
+    plane_state::{Cut, HitsSoFar},
+};
 use crate::{
     attach::{
         kernel::{self, HookState},
@@ -94,7 +99,9 @@ impl Planes {
                 watched.known.flags |= plane.open_flag();
                 self.set_since(watched, plane, since);
                 let work = self.work(watched);
-                watched.plane_mut(plane).open_window(false, since, work);
+                watched
+                    .plane_mut(plane)
+                    .open_window(false, since, work, HitsSoFar::default());
             } else {
                 watched.plane_mut(plane).window = Window::Busy;
             }
@@ -177,13 +184,27 @@ impl Planes {
     }
 
     /// When the kernel programs ended the window of a plane, because its allowance was used up.
-    pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<MonoNs> {
+    pub(super) fn cut(&self, watched: &Watched, plane: Plane) -> Option<Cut> {
         if !watched.plane(plane).window.is_open() {
             return None;
         }
         let cut = self.maps.cut(&watched.known, plane);
-        let cut = cut.inspect_err(|error| self.maps.note(error));
-        cut.ok().flatten().map(MonoNs)
+        let at = cut.inspect_err(|error| self.maps.note(error)).ok().flatten()?;
+        let hits = self.hits_so_far(watched, plane);
+        Some(watched.plane(plane).cut(MonoNs(at), hits))
+    }
+
+    /// Hits of a plane so far.
+    fn hits_so_far(&self, watched: &Watched, plane: Plane) -> HitsSoFar {
+        let kinds = HitKind::ALL.into_iter().map(|(kind, _)| kind);
+        let of_plane = kinds.filter(|kind| kind.plane() == plane && kind.when() == When::Windows && !kind.is_cold());
+        HitsSoFar {
+            counted: self.used(watched, plane),
+            all: self
+                .counts
+                .of(watched.known.index)
+                .map_or(0, |hits| of_plane.map(|kind| hits[kind as usize]).sum()),
+        }
     }
 
     /// Updates how many hits the kernel programs may count in windows that are open.
@@ -212,9 +233,12 @@ impl Planes {
     }
 
     fn allowance(&self, watched: &Watched, plane: Plane) -> u64 {
+        watched.plane(plane).allowance(self.used(watched, plane))
+    }
+
+    fn used(&self, watched: &Watched, plane: Plane) -> u64 {
         let used = self.maps.used(&watched.known, plane);
-        let used = used.inspect_err(|error| self.maps.note(error)).unwrap_or_default();
-        watched.plane(plane).allowance(used)
+        used.inspect_err(|error| self.maps.note(error)).unwrap_or_default()
     }
 
     /// Opens the window of a plane now: writes to the kernel's maps what the programs must know.
@@ -222,8 +246,8 @@ impl Planes {
         watched.known.allowance[plane as usize] = self.allowance(watched, plane);
         let flag = plane.open_flag();
         watched.known.flags |= flag;
-        let work = self.work(watched);
-        watched.plane_mut(plane).open_window(is_first, now, work);
+        let (work, hits) = (self.work(watched), self.hits_so_far(watched, plane));
+        watched.plane_mut(plane).open_window(is_first, now, work, hits);
         watched.mark_inside();
         let outcome = self.maps.clear_cutoff(&watched.known, plane);
         self.note(outcome);
@@ -232,10 +256,10 @@ impl Planes {
 
     /// Closes the window of a plane: the programs stop to count.
     fn close(&mut self, watched: &mut Watched, plane: Plane) -> Option<PendingInterval> {
-        let cut = self.cut(watched, plane);
         watched.known.flags &= !plane.open_flag();
         watched.mark_inside();
         self.write(watched, 0);
+        let cut = self.cut(watched, plane);
         let (id, work) = (watched.target.id, self.work(watched));
         watched.plane_mut(plane).close_window(id, cut, work)
     }
