@@ -360,6 +360,13 @@ fn run_queue_delay_is_the_kernels() {
     );
     assert!(expected > 0.5, "{expected} s are too few to compare");
     assert!((found / expected - 1.0).abs() < 0.03, "{found} s for {expected} s");
+    // The total is the kernel's own, whether hooks count or not.
+    let totals: f64 = output
+        .points("go-shop", "whywait.thread.run_queue.time")
+        .iter()
+        .map(number_of)
+        .sum();
+    assert!((totals / expected - 1.0).abs() < 0.03, "{totals} s for {expected} s");
 }
 
 /// The kernel's own count of programs started on the whole machine, each of which is an event of the agent.

@@ -16,7 +16,7 @@ use crate::{
     overhead::calibrate,
     pipeline, realtime, say,
     signal::{self, Coverage, SignalState},
-    signals::{self, State, process::quota},
+    signals::{self, State},
 };
 
 /// Prints the findings; ends with the code that a run on these targets would.
@@ -193,7 +193,7 @@ fn report(
     }
     let own = plan.states.len();
     plan.states.extend(hooks.iter().cloned());
-    plan.states.push(quota::state(process.pid, &[]));
+    plan.states.extend(signals::plan::of_process(process.pid, &[]));
     let states = signals::plan::states_now(&plan.states, []);
     for (at, state) in states.iter().enumerate() {
         match &state.coverage {

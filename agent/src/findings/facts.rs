@@ -1,11 +1,6 @@
 //! What rules are judged by: what the signals of a target know at a reading. All figures are cumulative unless they say otherwise.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    net::Ipv6Addr,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, net::Ipv6Addr, path::Path};
 
 use agent_common::{histogram::Series, hits::Plane, net::ROLE_SERVER};
 use rustix::{process::Pid, thread::sched_getaffinity};
@@ -14,7 +9,7 @@ use super::go::facts::GoFacts;
 use crate::{
     aggregate::{Histogram, store::Reading},
     cgroup::Cgroup,
-    discover::process::{PROC, threads},
+    discover::process::PROC,
     model::MonoNs,
     signals::{State, net, process::quota::Quotas},
     target::Target,
@@ -24,8 +19,6 @@ use crate::{
 const PEERS: usize = 64;
 /// Of them, those whose latency is kept as a distribution.
 const LATENCIES: usize = 16;
-/// Threads whose waits for a core are read: of more, a reading takes too long.
-const THREADS: usize = 1024;
 
 /// What is known of a target.
 #[derive(Clone, Debug, Default)]
@@ -83,23 +76,9 @@ pub struct Peer {
     pub latency: Histogram,
 }
 
-/// What there is to remember between two readings of /proc.
-#[derive(Debug, Default)]
-pub struct Followed {
-    /// By thread, ns.
-    delays: HashMap<u32, u64>,
-    total: u64,
-}
-
 impl Facts {
     /// What is known at `reading`, and of windows until then.
-    pub fn gather(
-        target: &Target,
-        state: &State,
-        reading: &Reading,
-        planes: [Open; Plane::COUNT],
-        followed: &mut Followed,
-    ) -> Self {
+    pub fn gather(target: &Target, state: &State, reading: &Reading, planes: [Open; Plane::COUNT]) -> Self {
         let pid = target.process.pid;
         Self {
             time: reading.time,
@@ -107,7 +86,7 @@ impl Facts {
             host: Host::read(),
             usable: usable(pid),
             cpu_time: target.process.cpu_time().ok(),
-            run_queue: followed.run_queue(pid),
+            run_queue: state.totals.as_ref().and_then(|totals| Some(totals.sum()?.run_queue)),
             quotas: state
                 .quotas
                 .as_ref()
@@ -162,32 +141,6 @@ impl Host {
 fn usable(pid: u32) -> usize {
     let pid = Pid::from_raw(pid as i32);
     sched_getaffinity(pid).map_or(0, |set| set.count() as usize)
-}
-
-impl Followed {
-    /// Time that threads waited for a core since this is followed, ns; None where there are too many threads. A thread that ends takes its
-    /// last wait with it.
-    fn run_queue(&mut self, pid: u32) -> Option<u64> {
-        let threads = threads(pid).ok().filter(|threads| threads.len() <= THREADS)?;
-        let is_first = self.delays.is_empty();
-        let read = |tid: u32| {
-            // Time on a core, time on a run queue, times on a core (linux, Documentation/scheduler/sched-stats.rst).
-            let text = fs::read_to_string(Path::new(PROC).join(format!("{pid}/task/{tid}/schedstat"))).ok()?;
-            text.split_whitespace().nth(1)?.parse::<u64>().ok()
-        };
-        let now: HashMap<u32, u64> = threads.into_iter().filter_map(|tid| Some((tid, read(tid)?))).collect();
-        if now.is_empty() {
-            return None;
-        }
-        if !is_first {
-            let more = now
-                .iter()
-                .map(|(tid, delay)| delay.saturating_sub(self.delays.get(tid).copied().unwrap_or(0)));
-            self.total += more.sum::<u64>();
-        }
-        self.delays = now;
-        Some(self.total)
-    }
 }
 
 /// The part of an address, IPv4 as mapped into IPv6, that replicas of a service mostly share.
@@ -269,17 +222,5 @@ mod tests {
         assert_ne!(of("10.0.0.7"), of("10.0.1.7"));
         assert_eq!(of("fd00:1:2:3::7"), of("fd00:1:2:3:4::9"));
         assert_ne!(of("fd00:1:2:3::7"), of("fd00:1:2:4::7"));
-    }
-
-    #[test]
-    fn waits_for_a_core_only_grow() {
-        let mut followed = Followed::default();
-        let own = std::process::id();
-        let first = followed.run_queue(own).unwrap();
-        assert_eq!(first, 0);
-        // A thread that is gone.
-        followed.delays.insert(u32::MAX, 5);
-        let second = followed.run_queue(own).unwrap();
-        assert!(followed.run_queue(own).unwrap() >= second);
     }
 }

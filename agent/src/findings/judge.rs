@@ -3,10 +3,7 @@
 
 use agent_common::hits::Plane;
 
-use super::{
-    Change, Facts, Finding, RULES, Rule, Verdict,
-    facts::{Followed, Open},
-};
+use super::{Change, Facts, Finding, RULES, Rule, Verdict, facts::Open};
 use crate::{
     aggregate::store::Reading,
     model::{Attribute, Event, Metric, MonoNs, PointData},
@@ -36,7 +33,6 @@ const CHANGED: f64 = 2.0;
 #[derive(Debug, Default)]
 pub struct Judge {
     samples: Vec<Facts>,
-    followed: Followed,
     /// In the order of [`RULES`]; empty before the first judgement.
     cases: Vec<Case>,
     /// Begins and ends that were not taken yet.
@@ -73,7 +69,7 @@ impl Judge {
 
     /// Takes note of a reading; nothing is judged.
     pub fn look(&mut self, target: &Target, state: &State, reading: &Reading, planes: [Open; Plane::COUNT]) {
-        let facts = Facts::gather(target, state, reading, planes, &mut self.followed);
+        let facts = Facts::gather(target, state, reading, planes);
         self.add(facts);
     }
 

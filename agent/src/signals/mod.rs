@@ -57,7 +57,7 @@ pub struct Signal {
     pub start: Option<Start>,
     /// Its events, which become spans: each type implements [`events::SignalEvent`] in the signal's file.
     pub events: &'static [EventKind],
-    /// How it is read from the process' memory, if that is the way.
+    /// How it is read from the process' memory or /proc, if that is the way.
     pub read: Option<MemoryRead>,
     /// Its metrics at a reading.
     pub metrics: fn(&Target, &State, &Reading) -> Vec<Metric>,
@@ -96,7 +96,7 @@ impl Signal {
 /// Prepares a signal of a new target: its state, and what the kernel programs must know.
 pub type Start = fn(&Target, &mut State, &Thresholds, &mut KernelTarget);
 
-/// A read of the process' memory.
+/// A read of the process' memory, or of the kernel's account of it.
 pub struct MemoryRead {
     pub when: ReadWhen,
     /// False when there was nothing to read, or when it is not time yet.
@@ -137,7 +137,7 @@ pub struct Check {
 }
 
 /// Every signal of a target.
-const ALL: [Signal; 17] = [
+const ALL: [Signal; 18] = [
     go::runtime::SIGNAL,
     go::goroutines::SIGNAL,
     go::wait::SIGNAL,
@@ -154,6 +154,7 @@ const ALL: [Signal; 17] = [
     net::retransmit::SIGNAL,
     thread::run_queue::SIGNAL,
     thread::syscall::SIGNAL,
+    thread::totals::SIGNAL,
     process::quota::SIGNAL,
 ];
 pub static SIGNALS: [Signal; ALL.len()] = ALL;

@@ -18,6 +18,7 @@ use crate::{
         State, is_always_on, plane,
         process::quota,
         runtimes::{Lost, runtime},
+        thread::totals,
     },
 };
 
@@ -94,7 +95,7 @@ pub fn divide(probes: &[Probe]) -> PlannedProbes {
 
 /// The signals of a process that do not depend on its executable, without those in `without`.
 pub fn of_process(pid: u32, without: &[String]) -> Vec<SignalState> {
-    vec![quota::state(pid, without)]
+    vec![quota::state(pid, without), totals::state(pid, without)]
 }
 
 /// What is seen less as probes are `missing`, beside their own signals; `before` is whether anything was before.

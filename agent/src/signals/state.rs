@@ -10,6 +10,7 @@ use super::{
     },
     plan::states_now,
     process::quota::Quotas,
+    thread::totals::Totals,
 };
 use crate::{
     attach::plan::Failure,
@@ -33,6 +34,8 @@ pub struct State {
     pub states: Vec<SignalState>,
     /// CPU quotas that it is under; None when they are left out.
     pub quotas: Option<Quotas>,
+    /// The kernel's account of its threads; None when it is left out.
+    pub totals: Option<Totals>,
     /// Plane 0 of a Go process.
     pub go: Option<GoState>,
     /// The Go runtime's names of wait reasons, by number.

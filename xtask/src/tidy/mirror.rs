@@ -22,6 +22,10 @@ const WITHOUT_KERNEL_PART: &[(&str, &str)] = &[
         "plane 0: looks at some goroutines, read from the runtime's memory",
     ),
     (
+        "thread/totals.rs",
+        "plane 0: the kernel's own account of threads, read from /proc",
+    ),
+    (
         "process/quota.rs",
         "plane 0: the cgroup's own account, read from its files",
     ),

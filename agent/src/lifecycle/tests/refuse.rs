@@ -59,11 +59,10 @@ async fn processes_above_the_limit_are_watched_when_others_end() {
         (first.clone(), MOST),
         "there is no free index"
     );
-    assert_eq!(
-        first.iter().flat_map(|pid| logged(*pid)).count(),
-        1,
-        "once an executable"
-    );
+    // A busy machine may say besides that a file was late.
+    let refused = first.iter().flat_map(|pid| logged(*pid));
+    let refused: Vec<String> = refused.filter(|line| line.contains("not watched")).collect();
+    assert_eq!(refused.len(), 1, "once an executable: {refused:?}");
     let leaves = pids.clone().find(|pid| !first.contains(pid)).unwrap();
     world.ends(leaves);
     world.rescan().await;

@@ -2,3 +2,4 @@
 
 pub mod run_queue;
 pub mod syscall;
+pub mod totals;

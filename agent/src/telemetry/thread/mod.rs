@@ -2,6 +2,7 @@
 
 pub mod run_queue;
 pub mod syscall;
+pub mod totals;
 
 use super::AttributeDef;
 

@@ -11,6 +11,7 @@ fn states(plan: &Plan, off: &[&str], reason: &str) -> Vec<SignalState> {
         "net.retransmit",
         "thread.run_queue",
         "process.quota",
+        "thread.totals",
     ];
     let others = others.into_iter().map(|signal| SignalState {
         signal,
@@ -45,7 +46,7 @@ fn check(states: &[SignalState], off: &str, expected: &[(&str, &str)]) {
 }
 
 /// Of each signal: what others say without it.
-const GO: [(&str, &[(&str, &str)]); 14] = [
+const GO: [(&str, &[(&str, &str)]); 15] = [
     ("go.runtime", &[]),
     ("go.goroutines", &[]),
     ("go.wait", &[]),
@@ -105,9 +106,10 @@ const GO: [(&str, &[(&str, &str)]); 14] = [
             "in part: the cgroup that throttles is not reported: process.quota is off",
         )],
     ),
+    ("thread.totals", &[]),
 ];
 
-const TOKIO: [(&str, &[(&str, &str)]); 7] = [
+const TOKIO: [(&str, &[(&str, &str)]); 8] = [
     ("tokio.poll", &[]),
     ("tokio.wake", &[]),
     GO[9],
@@ -115,6 +117,7 @@ const TOKIO: [(&str, &[(&str, &str)]); 7] = [
     GO[11],
     ("thread.run_queue", &[]),
     ("process.quota", &[]),
+    ("thread.totals", &[]),
 ];
 
 #[test]
