@@ -364,7 +364,7 @@ fn run_queue_delay_is_the_kernels() {
     let totals: f64 = output
         .points("go-shop", "whywait.thread.run_queue.time")
         .iter()
-        .map(number_of)
+        .map(|point| point["asDouble"].as_f64().expect("seconds"))
         .sum();
     assert!((totals / expected - 1.0).abs() < 0.03, "{totals} s for {expected} s");
 }
