@@ -4,7 +4,7 @@ mod common;
 
 use std::{thread, time::Duration};
 
-use common::{Agent, Output, Service, attribute, clocks, demo, list, load, number_of, privileged, to_mono};
+use common::{Agent, Output, Service, attribute, clocks, demo, list, load, number_of, privileged, run_queue, to_mono};
 use serde_json::Value;
 
 const SERVICE: &str = "rust-stock-unstable";
@@ -180,14 +180,23 @@ fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
 
 /// Workers that are mostly in polls, so that tokio's own way between them is small.
 fn busy_time_is_that_of_the_workers(scheduler: &[&str]) {
+    let mut waited = 0.0;
     let (before, after, output) = between(scheduler, |service| {
+        let (begin, _) = run_queue(service.pid());
         // A fifth of a core: with more, a busy machine makes a backlog, and the account lags behind it.
         load(&[service.url("/block?ms=5&how=spin")], 40, 8, 4);
+        waited = run_queue(service.pid()).0 - begin;
     });
     let own = busy(&after) - busy(&before);
     assert!(own > 1.0, "{own} s of busy time are too few to compare");
     let found = seconds(&output, "tokio.worker.busy.duration");
-    assert_near(&format!("{scheduler:?} busy, s"), found, own, 1.02);
+    // A worker that has woken up is busy by tokio's account, and by the agent's from its first poll on. If it waits for a core between the two, that is
+    // in one of them only.
+    println!("{scheduler:?} busy: {found:.6} s for {own:.6} s; its threads waited {waited:.6} s for a core");
+    assert!(
+        found < 1.02 * own && found > own / 1.02 - waited,
+        "{scheduler:?} busy: {found} s for {own} s; its threads waited {waited} s for a core"
+    );
 }
 
 fn every_blocked_worker_is_found(scheduler: &[&str]) {

@@ -310,7 +310,7 @@ impl Figures {
                 // That is not given to what was hardly seen.
                 _ => expected.filter(|at| *at != STARTS),
             };
-            let is_usable = |at: &usize| is_sample && inside[*at] > 0.0 || is_enough(at);
+            let is_usable = |at: &usize| is_enough(at) || is_sample && *at == STARTS && inside[STARTS] > 0.0;
             (*of, followed.filter(is_usable))
         };
         self.events_of.iter().map(of).collect()

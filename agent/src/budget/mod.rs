@@ -5,9 +5,9 @@
 //! The probes of goroutines and tasks (plane 2) are expensive, a trap of about a microsecond each. All count in windows, as often and as long as the budget pays for, and their figures are
 //! scaled by the share of time that windows cover. Between windows probes are detached, and hooks too while no target's window is open.
 //! `ledger` decides, `bystander` limits what others' windows may cost a target, `latency` measures whether windows make a service's
-//! latency longer and `tail` models that where there are no requests to measure; `division` divides the budget between the planes. `extrapolate` makes unbiased figures
-//! from what the windows saw, scaled by time, and by `amount`: how much there was
-//! by the target's `work`, which is always counted.
+//! latency longer and `tail` models that where there are no requests to measure; `division` divides the budget between the planes. `extrapolate` makes unbiased `figures`
+//! of what the windows saw, scaled by time, or by the target's `work`, which is always counted: `amount` says which of it
+//! they follow.
 
 #[cfg(test)]
 mod allowance_tests;
