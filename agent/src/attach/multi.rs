@@ -7,6 +7,8 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
 };
 
 use aya::{Ebpf, maps::Map, util::KernelVersion};
@@ -60,8 +62,9 @@ impl Multi {
                 bpf::load_uprobe_multi(name, &instructions, &program.license).map_err(|error| chain(&error))?;
             Ok((*name, loaded))
         };
-        let programs: Result<_, String> = names.iter().map(load).collect();
-        Ok(Self { programs: programs? })
+        Ok(Self {
+            programs: each_at_once(names, load)?,
+        })
     }
 
     /// A program on one instruction of the file `path`, in one process.
@@ -74,6 +77,30 @@ impl Multi {
     pub fn program(&self, name: &str) -> Option<BorrowedFd<'_>> {
         Some(self.programs.get(name)?.as_fd())
     }
+}
+
+/// What `load` makes of each name, by as many threads as there are cores: the kernel's verifier takes up to half a second for one program.
+fn each_at_once<T: Send>(
+    names: &[&'static str],
+    load: impl Fn(&&'static str) -> Result<(&'static str, T), String> + Sync,
+) -> Result<HashMap<&'static str, T>, String> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(names.len());
+    let next = AtomicUsize::new(0);
+    let some = || -> Result<Vec<_>, String> {
+        let names = std::iter::from_fn(|| names.get(next.fetch_add(1, Relaxed)));
+        names.map(&load).collect()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        let mut all = HashMap::new();
+        for thread in threads {
+            let loaded = thread
+                .join()
+                .map_err(|_| "a thread that loads programs panicked".to_owned())?;
+            all.extend(loaded?);
+        }
+        Ok(all)
+    })
 }
 
 fn number(map: &Map) -> Option<i32> {
@@ -89,4 +116,33 @@ fn encode(instruction: &aya_obj::generated::bpf_insn) -> [u8; 8] {
     let [a, b] = instruction.off.to_le_bytes();
     let [c, d, e, f] = instruction.imm.to_le_bytes();
     [instruction.code, registers, a, b, c, d, e, f]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_program_is_loaded_once_and_a_refusal_is_told() {
+        let names: Vec<&'static str> = (0..50).map(|at| &*format!("program {at}").leak()).collect();
+        let loads = AtomicUsize::new(0);
+        let all = each_at_once(&names, |name| {
+            loads.fetch_add(1, Relaxed);
+            Ok((*name, name.len()))
+        });
+        assert_eq!((all.unwrap().len(), loads.into_inner()), (50, 50));
+        let refused = each_at_once(&names, |name| {
+            if *name == "program 7" {
+                Err(format!("{name} is refused"))
+            } else {
+                Ok((*name, ()))
+            }
+        });
+        assert_eq!(refused.unwrap_err(), "program 7 is refused");
+        assert!(
+            each_at_once::<()>(&[], |_| Err("none is asked for".to_owned()))
+                .unwrap()
+                .is_empty()
+        );
+    }
 }
