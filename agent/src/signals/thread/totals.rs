@@ -147,11 +147,11 @@ fn read(target: &Target, state: &mut State, now: MonoNs) -> io::Result<bool> {
     Ok(false)
 }
 
-fn metrics(target: &Target, state: &State, _: &Reading) -> Vec<Metric> {
+fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
     let Some((totals, sum)) = state.totals.as_ref().and_then(|totals| Some((totals, totals.sum()?))) else {
         return Vec::new();
     };
-    let point = target.sum_from(totals.first, sum.timeslices, totals.last, Vec::new());
+    let point = target.sum_from(totals.first, sum.timeslices, reading.time, Vec::new());
     let mut time = point.clone();
     time.data = PointData::Time(sum.run_queue);
     let metrics = [metric(&RUN_QUEUE_TIME, vec![time]), metric(&TIMESLICES, vec![point])];
