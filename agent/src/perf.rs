@@ -178,7 +178,7 @@ fn sample(mut bytes: &[u8], pid: u32, arch: Arch) -> Option<Running> {
         }
         .push(ip);
     }
-    // No registers: the thread is the kernel's for now, as in exec.
+    // A thread without user memory, as in the midst of an exec, has no registers.
     if word(rest)? != 0 {
         if arch == Arch::Arm64 {
             running.lr = word(rest)?;

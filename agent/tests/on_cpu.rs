@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{demo, list};
+use common::{demo, list, run_queue};
 use go_build::{build, go};
 use go_profile::{Running, raw};
 use rustix::process::{Pid, Signal, kill_process};
@@ -89,16 +89,6 @@ fn running_part(text: &str, function: &str) -> (f64, f64) {
     (running.0 / all, running.1 / all)
 }
 
-/// How long the threads of a process waited for a CPU so far, s: the second number of /proc/PID/schedstat, of each.
-fn waited_for_a_cpu(running: &Running) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{}/task", running.child.id())).expect("its threads");
-    let waits = tasks.filter_map(|task| {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split_whitespace().nth(1)?.parse::<f64>().ok()
-    });
-    waits.sum::<f64>() / 1e9
-}
-
 #[test]
 fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
     let toolchains = std::env::var("WHYWAIT_TEST_TOOLCHAINS");
@@ -108,7 +98,7 @@ fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
         let running = Running::start(&path, &[]);
         let out = path.with_file_name("cpu.pb.gz");
         let file = out.display().to_string();
-        let waited = waited_for_a_cpu(&running);
+        let (waited, _) = run_queue(running.child.id());
         let output = running.whywait(&[
             "profile",
             "--seconds",
@@ -122,7 +112,7 @@ fn cpu_time_is_the_kernels_and_goes_where_it_was_spent() {
             "--out",
             &file,
         ]);
-        let waited = (waited_for_a_cpu(&running) - waited) / 6.0;
+        let waited = (run_queue(running.child.id()).0 - waited) / 6.0;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("{text}");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

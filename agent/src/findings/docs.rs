@@ -36,22 +36,11 @@ pub fn render() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/findings.md");
+    use crate::telemetry::docs::check_page;
 
     #[test]
     fn the_page_is_what_the_table_says() {
-        let page = render();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            fs::write(PAGE, &page).unwrap();
-        }
-        let found = fs::read_to_string(PAGE).unwrap_or_default();
-        assert!(
-            found == page,
-            "docs/findings.md differs from the table: run the tests with UPDATE_DOCS=1"
-        );
+        check_page("findings.md", &render());
     }
 }

@@ -72,25 +72,14 @@ fn join(items: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use agent_common::histogram::Series;
 
     use super::*;
-
-    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/signals.md");
+    use crate::telemetry::docs::check_page;
 
     #[test]
     fn the_page_is_what_the_table_says() {
-        let page = render();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            fs::write(PAGE, &page).unwrap();
-        }
-        let found = fs::read_to_string(PAGE).unwrap_or_default();
-        assert!(
-            found == page,
-            "docs/signals.md differs from the table: run the tests with UPDATE_DOCS=1"
-        );
+        check_page("signals.md", &render());
     }
 
     /// How many signals have it.

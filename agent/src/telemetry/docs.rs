@@ -72,26 +72,30 @@ fn codes(keys: &[&str]) -> String {
     keys.iter().map(|key| code(key)).collect::<Vec<_>>().join(", ")
 }
 
+/// Checks a page of docs/ that is made from a table, or writes it where UPDATE_DOCS is set.
+#[cfg(test)]
+pub fn check_page(name: &str, page: &str) {
+    let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/{name} differs from the table: run the tests with UPDATE_DOCS=1"
+    );
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, fs};
+    use std::collections::HashSet;
 
     use super::*;
     use crate::signals;
 
-    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
-
     #[test]
     fn the_page_is_what_the_table_says() {
-        let page = render(&signals::telemetry());
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            fs::write(PAGE, &page).unwrap();
-        }
-        let found = fs::read_to_string(PAGE).unwrap_or_default();
-        assert!(
-            found == page,
-            "docs/telemetry.md differs from the table: run the tests with UPDATE_DOCS=1"
-        );
+        check_page("telemetry.md", &render(&signals::telemetry()));
     }
 
     #[test]

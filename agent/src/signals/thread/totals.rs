@@ -158,7 +158,7 @@ fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric> {
     metrics.into_iter().flatten().collect()
 }
 
-/// Since it is watched: where threads wait, for how long in each second, and how much longer everything takes because of it.
+/// For how long threads had a core, and waited for one, in each second since the process is watched.
 fn summary(state: &State) -> Summary {
     let totals = state.totals.as_ref().filter(|totals| totals.last.0 > totals.first.0);
     let text = totals.map(|totals| {

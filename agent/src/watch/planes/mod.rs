@@ -1,7 +1,7 @@
 //! What the kernel does for targets: which processes its programs observe, and the windows of all planes. In come targets and the governor's
 //! decisions; out go writes to the kernel's maps, and hooks and probes that are attached or detached.
 
-use agent_common::hits::{HitKind, When};
+use agent_common::hits::{HitKind, Hits, When};
 use anyhow::Context as _;
 use aya::maps::MapError;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -180,7 +180,11 @@ impl Planes {
 
     /// What a target did so far.
     pub(super) fn work(&self, watched: &Watched) -> Work {
-        watched.work(self.counts.of(watched.known.index).ok())
+        watched.work(self.hits(watched))
+    }
+
+    fn hits(&self, watched: &Watched) -> Option<Hits> {
+        self.counts.of(watched.known.index).ok()
     }
 
     /// When the kernel programs ended the window of a plane, because its allowance was used up.
@@ -190,20 +194,17 @@ impl Planes {
         }
         let cut = self.maps.cut(&watched.known, plane);
         let at = cut.inspect_err(|error| self.maps.note(error)).ok().flatten()?;
-        let hits = self.hits_so_far(watched, plane);
+        let hits = self.hits_so_far(watched, plane, self.hits(watched));
         Some(watched.plane(plane).cut(MonoNs(at), hits))
     }
 
-    /// Hits of a plane so far.
-    fn hits_so_far(&self, watched: &Watched, plane: Plane) -> HitsSoFar {
+    /// Those of a plane, of all `hits` so far.
+    fn hits_so_far(&self, watched: &Watched, plane: Plane, hits: Option<Hits>) -> HitsSoFar {
         let kinds = HitKind::ALL.into_iter().map(|(kind, _)| kind);
         let of_plane = kinds.filter(|kind| kind.plane() == plane && kind.when() == When::Windows && !kind.is_cold());
         HitsSoFar {
             counted: self.used(watched, plane),
-            all: self
-                .counts
-                .of(watched.known.index)
-                .map_or(0, |hits| of_plane.map(|kind| hits[kind as usize]).sum()),
+            all: hits.map_or(0, |hits| of_plane.map(|kind| hits[kind as usize]).sum()),
         }
     }
 
@@ -246,7 +247,8 @@ impl Planes {
         watched.known.allowance[plane as usize] = self.allowance(watched, plane);
         let flag = plane.open_flag();
         watched.known.flags |= flag;
-        let (work, hits) = (self.work(watched), self.hits_so_far(watched, plane));
+        let hits = self.hits(watched);
+        let (work, hits) = (watched.work(hits), self.hits_so_far(watched, plane, hits));
         watched.plane_mut(plane).open_window(is_first, now, work, hits);
         watched.mark_inside();
         let outcome = self.maps.clear_cutoff(&watched.known, plane);
