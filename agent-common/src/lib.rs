@@ -10,6 +10,7 @@ pub mod go;
 pub mod histogram;
 pub mod hits;
 pub mod kernel;
+pub mod kernel_log;
 pub mod loss;
 pub mod net;
 pub mod process;

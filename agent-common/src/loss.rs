@@ -40,11 +40,13 @@ pub enum Loss {
     /// A thread was woken, or began to run, without a call of the hook: the kernel calls none for tasks that it keeps from being traced. The
     /// wait was not counted.
     ThreadUnseen = 16,
+    /// A probe was hit, and where its argument is was not known: a wake was not followed.
+    SiteUnknown = 17,
 }
 
 impl Loss {
     /// Number of causes: the size of the `LOSS` map.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 18;
 
     /// All causes with the name they are exported under.
     pub const ALL: [(Self, &'static str); Self::COUNT as usize] = [
@@ -65,6 +67,7 @@ impl Loss {
         (Self::PeerQuota, "peer_quota"),
         (Self::SocketClosed, "socket_closed"),
         (Self::ThreadUnseen, "thread_unseen"),
+        (Self::SiteUnknown, "site_unknown"),
     ];
 }
 

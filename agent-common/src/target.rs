@@ -151,7 +151,8 @@ shared! {
         pub flags: u32,
         /// Index in `TARGETS` and in maps of its counts; reused when the target is gone.
         pub index: u32,
-        pub pad: u32,
+        /// In the agent's pid namespace, which is the host's.
+        pub pid: u32,
         /// Limit of [`Cutoff::used`](crate::hits::Cutoff), by [`Plane`]: a hit over it ends the window.
         pub allowance: [u64; Plane::COUNT],
         /// CLOCK_MONOTONIC, ns: since when the hooks on sockets count. A connect or request that began before was not seen completely.

@@ -53,19 +53,19 @@ fn goroutine(target: &Target) -> Option<u64> {
         return None;
     }
     let g = arch::thread_g(target)?;
-    let goid: u64 = read::user(g + u64::from(target.go.g_goid))?;
+    let goid: u64 = read::user(g + u64::from(target.go.g_goid)).ok()?;
     if goid != 0 {
         return Some(goid);
     }
-    let m: u64 = read::user(g + u64::from(target.go.g_m))?;
-    let current: u64 = read::user(m + u64::from(target.go.m_curg))?;
-    read::user(current + u64::from(target.go.g_goid))
+    let m: u64 = read::user(g + u64::from(target.go.g_m)).ok()?;
+    let current: u64 = read::user(m + u64::from(target.go.m_curg)).ok()?;
+    read::user(current + u64::from(target.go.g_goid)).ok()
 }
 
 /// tokio's task id: its offset from the header is in the header's vtable (tokio, runtime/task/core.rs, Header::get_id).
 #[inline(always)]
 pub fn task_id(target: &Target, task: u64) -> Option<u64> {
-    let vtable: u64 = read::user(task + u64::from(target.tokio_vtable))?;
-    let offset: u64 = read::user(vtable + u64::from(target.tokio_id_offset))?;
-    read::user(task.wrapping_add(offset))
+    let vtable: u64 = read::user(task + u64::from(target.tokio_vtable)).ok()?;
+    let offset: u64 = read::user(vtable + u64::from(target.tokio_id_offset)).ok()?;
+    read::user(task.wrapping_add(offset)).ok()
 }

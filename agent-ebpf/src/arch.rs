@@ -142,7 +142,7 @@ pub fn thread_g(target: &Target) -> Option<u64> {
     // SAFETY: no arguments, always allowed.
     let task = unsafe { bpf_get_current_task() };
     let base: u64 = read::field(task, kernel!(task_fsbase))?;
-    read::user(base.wrapping_add(target.go.tls_g as u64))
+    read::user(base.wrapping_add(target.go.tls_g as u64)).ok()
 }
 
 /// The g of the current thread, in a kernel hook: R28 as it was when the thread entered the kernel. The saved registers lie at

@@ -40,19 +40,19 @@ impl Held for table::Goroutines {
 #[inline(never)]
 pub fn insert<const OF: usize, K, V>(map: &HashMap<K, V>, target: &Target, key: &K, value: &V) {
     let of = const { SharedMap::ALL[OF] };
-    let Some(held) = room(of, target.index) else { return };
+    let Some(held) = room(of, target) else { return };
     if map.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
         // SAFETY: an element of an array that lives as long as this object.
         unsafe { record::add(held.cast(), 1) };
     } else if map.get_ptr(key).is_none() {
-        record::lost(of.loss());
+        record::full(of.loss(), target);
     }
 }
 
 /// The same of a table. Returns the place of the entry; the table's size where there is none.
 #[inline(never)]
 pub fn add<T: Held>(target: &Target, key: T::Key, value: &T::Value) -> u32 {
-    let Some(held) = room(T::OF, target.index) else {
+    let Some(held) = room(T::OF, target) else {
         return T::SIZE;
     };
     // SAFETY: an element of an array, which only this program has now.
@@ -64,7 +64,7 @@ pub fn add<T: Held>(target: &Target, key: T::Key, value: &T::Value) -> u32 {
         }
         Added::There(place) => place,
         Added::Full => {
-            record::lost(T::OF.loss());
+            record::full(T::OF.loss(), target);
             T::SIZE
         }
     }
@@ -72,17 +72,17 @@ pub fn add<T: Held>(target: &Target, key: T::Key, value: &T::Value) -> u32 {
 
 /// Where a target's entries are counted, if it may have another one; else that is counted.
 #[inline(always)]
-fn room(of: SharedMap, index: u32) -> Option<*mut i64> {
-    let held = HELD.get_ptr_mut(of.held(index))?;
+fn room(of: SharedMap, target: &Target) -> Option<*mut i64> {
+    let held = HELD.get_ptr_mut(of.held(target.index))?;
     // SAFETY: as in `insert`; two CPUs at once may make one entry too many.
     if unsafe { *held } < of.quota() {
         return Some(held);
     }
-    if let Some(refused) = REFUSED.get_ptr_mut(index) {
+    if let Some(refused) = REFUSED.get_ptr_mut(target.index) {
         // SAFETY: as above.
         unsafe { record::add(&raw mut (*refused).times[of as usize], 1) };
     }
-    record::lost(of.loss());
+    record::full(of.loss(), target);
     None
 }
 
@@ -97,9 +97,7 @@ pub fn remove<K, V>(map: &HashMap<K, V>, of: SharedMap, target: &Target, key: &K
 /// Removes an entry of a target's from a table.
 #[inline(always)]
 pub fn free<T: Held<Key: Default>>(target: &Target, key: T::Key) {
-    let place = table::find::<T>(key);
-    if place != T::SIZE {
-        table::free::<T>(place);
+    if table::free::<T>(table::find::<T>(key)) {
         one_less(T::OF, target.index);
     }
 }

@@ -14,6 +14,7 @@ mod clock;
 mod go;
 mod held;
 mod hits;
+mod log;
 mod maps;
 mod net;
 mod process;

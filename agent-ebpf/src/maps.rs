@@ -9,6 +9,7 @@ use agent_common::{
     histogram::{BLOCKS as ALL_BLOCKS, Block, BlockKey},
     hits::{Account, Cutoff, HitKind, LastHits},
     kernel::Layout,
+    kernel_log::Pace,
     loss::Loss,
     net::{PEER_LIMIT, Peer, connect::Connecting, request::Socket},
     target::{PID_LIMIT, PIDS_A_WORD, Refused, SharedMap, TARGET_LIMIT, Target, Usage},
@@ -45,6 +46,9 @@ pub static EXECS: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
 /// Lost values and events by [`Loss`].
 #[map]
 pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+/// Of kernel messages.
+#[map]
+pub static LOG_PACE: Array<Pace> = Array::with_max_entries(1, 0);
 /// By pid: the index of a target in [`TARGETS`]. Both are arrays, which a program reads without a helper call; a process that is no target costs
 /// one such read. The size is set at load, by the host's pid_max.
 #[map]

@@ -33,9 +33,12 @@ pub fn field<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
-/// A value in the current process's memory; None when it is not there.
+/// Where the current process's memory could not be read.
+pub struct Unreadable(pub u64);
+
+/// A value in the current process's memory.
 #[inline(always)]
-pub fn user<T>(address: u64) -> Option<T> {
+pub fn user<T>(address: u64) -> Result<T, Unreadable> {
     // SAFETY: the helper checks the address; a bad one is an error, not a fault.
-    unsafe { bpf_probe_read_user(address as *const T) }.ok()
+    unsafe { bpf_probe_read_user(address as *const T) }.map_err(|_| Unreadable(address))
 }

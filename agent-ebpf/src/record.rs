@@ -11,8 +11,9 @@ use agent_common::{
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
 
 use crate::{
+    log,
     maps::{EVENTS, LOSS, USAGE},
-    read,
+    read::{self, Unreadable},
     table::{self, Added, Blocks, Table as _},
 };
 
@@ -49,11 +50,7 @@ fn in_bucket(target: &Target, what: u32, id: u32, value: u64) {
 #[inline(always)]
 fn count_in(target: &Target, series: u16, id: u32, bucket: u16, value: u64) {
     let key = BlockKey::new(target.id, series, id, bucket);
-    let mut place = table::find::<Blocks>(key);
-    if place == Blocks::SIZE {
-        place = make(target.index, key);
-    }
-    if let Some(block) = Blocks::values().get_ptr_mut(place) {
+    if let Some(block) = table::get::<Blocks>(key).or_else(|| table::at::<Blocks>(make(target, key))) {
         // SAFETY: an element of an array, which is another's only when the target is gone.
         unsafe { bump(&raw mut (*block).buckets[bucket as usize % BLOCK], value) };
     }
@@ -61,15 +58,15 @@ fn count_in(target: &Target, series: u16, id: u32, bucket: u16, value: u64) {
 
 /// Adds a block, and returns its place. Rare, so not inlined.
 #[inline(never)]
-fn make(index: u32, key: BlockKey) -> u32 {
-    let Some(usage) = USAGE.get_ptr_mut(index) else {
+fn make(target: &Target, key: BlockKey) -> u32 {
+    let Some(usage) = USAGE.get_ptr_mut(target.index) else {
         return Blocks::SIZE;
     };
     // SAFETY: an element of an array that lives as long as this object; two CPUs at once may make one block too many.
     if unsafe { (*usage).blocks } >= BLOCK_QUOTA {
         // SAFETY: as above.
         unsafe { add(&raw mut (*usage).refused_values, 1) };
-        lost(Loss::HistogramQuota);
+        full(Loss::HistogramQuota, target);
         return Blocks::SIZE;
     }
     // User space has set it to 0 when its last target was gone. Where there are two blocks of one key, user space adds them up.
@@ -87,7 +84,7 @@ fn make(index: u32, key: BlockKey) -> u32 {
         }
         Added::There(place) => place,
         Added::Full => {
-            lost(Loss::HistogramFull);
+            full(Loss::HistogramFull, target);
             Blocks::SIZE
         }
     }
@@ -122,6 +119,20 @@ pub fn lost(cause: Loss) {
         // SAFETY: an element of an array that lives as long as this object.
         unsafe { add(count, 1) };
     }
+}
+
+/// Counts memory of the current process that could not be read.
+#[inline(never)]
+pub fn unread(Unreadable(address): Unreadable) {
+    lost(Loss::ReadFault);
+    log::unreadable(address);
+}
+
+/// Counts a loss for want of space.
+#[inline(always)]
+pub fn full(cause: Loss, target: &Target) {
+    lost(cause);
+    log::full(cause, target);
 }
 
 /// A header for an event of the current thread.

@@ -70,7 +70,14 @@ tables! {
 /// The entry with this key.
 #[inline(always)]
 pub fn get<T: Table>(key: T::Key) -> Option<*mut T::Value> {
-    T::values().get_ptr_mut(find::<T>(key))
+    at::<T>(find::<T>(key))
+}
+
+/// The entry at a place; None for [`Table::SIZE`]. Places are only looked up, never compared with it: the verifier knows that all others are less, so it
+/// would take the comparison for decided, by all that the place was computed from, and follow each call of it for each key.
+#[inline(always)]
+pub fn at<T: Table>(place: u32) -> Option<*mut T::Value> {
+    T::values().get_ptr_mut(place)
 }
 
 /// Its place; [`Table::SIZE`] where there is none.
@@ -167,11 +174,13 @@ fn usable<T: Table>(key: T::Key, hash: u64, first: u32) -> u32 {
     T::SIZE
 }
 
-/// Makes the place of an entry free, if it has the key that the caller has found there.
+/// Makes the place of an entry free, if it has the key that the caller has found there; false for [`Table::SIZE`].
 #[inline(always)]
-pub fn free<T: Table<Key: Default>>(place: u32) {
-    if let Some(at) = T::keys().get_ptr_mut(place) {
-        // SAFETY: an element of an array; keys that programs remove are one word.
-        unsafe { core::ptr::write_volatile(at, T::Key::default()) };
-    }
+pub fn free<T: Table<Key: Default>>(place: u32) -> bool {
+    let Some(at) = T::keys().get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: an element of an array; keys that programs remove are one word.
+    unsafe { core::ptr::write_volatile(at, T::Key::default()) };
+    true
 }

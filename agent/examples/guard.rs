@@ -7,6 +7,7 @@ use std::{error::Error, time::Instant};
 
 use agent::{
     attach::{kernel as programs, uprobe::Object},
+    intake::kernel_log::KernelLog,
     kernel::{self, Preemption},
     overhead::calibrate,
 };
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pairs = std::env::args().nth(1).map_or(Ok(100), |text| text.parse())?;
     let (layout, preemption) = kernel::read()?;
     let load = |preemption: &Preemption| -> Result<Object, Box<dyn Error>> {
-        Object::new(programs::load(&layout, 1 << 16)?, preemption)
+        Object::new(programs::load(&layout, 1 << 16, KernelLog::Off)?, preemption)
             .map_err(|(name, reason)| format!("{name}: {reason}").into())
     };
     let (mut plain, mut guarded) = (load(&Preemption::default())?, load(&preemption)?);

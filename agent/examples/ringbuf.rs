@@ -34,7 +34,12 @@ struct Row {
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let bytes = std::env::args().nth(1).map_or(Ok(1 << 20), |text| text.parse())?;
-    let (mut object, _hooks) = pipeline::load(bytes, &agent::signals::NAMES.map(str::to_owned), &[])?;
+    let (mut object, _hooks) = pipeline::load(
+        bytes,
+        agent::intake::kernel_log::KernelLog::Off,
+        &agent::signals::NAMES.map(str::to_owned),
+        &[],
+    )?;
     let mut ring = Ring::new(object.ebpf.take_map("EVENTS").ok_or("no map EVENTS")?)?;
     let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(object.ebpf.take_map("LOSS").ok_or("no map LOSS")?)?;
     let lost = || -> Result<u64, Box<dyn Error>> { Ok(loss.get(&(Loss::RingFull as u32), 0)?.iter().sum()) };

@@ -5,6 +5,7 @@ use agent::{
     attach::uprobe::{self, Links, LoadedExe},
     discover::Process,
     inspect::inspect,
+    intake::kernel_log::KernelLog,
     pipeline, signals,
 };
 use anyhow::{Context as _, Result};
@@ -13,7 +14,7 @@ const EMPTY: &str = "calibrate";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let (mut object, _hooks) = pipeline::load(1 << 20, &signals::NAMES.map(str::to_owned), &[])?;
+    let (mut object, _hooks) = pipeline::load(1 << 20, KernelLog::Off, &signals::NAMES.map(str::to_owned), &[])?;
     let mut links = Links::default();
     for pid in std::env::args().skip(1) {
         let process = Process::read(pid.parse().with_context(|| format!("{pid:?} is no pid"))?)?;

@@ -155,6 +155,7 @@ fn every_loss_and_every_fault_is_told_also_those_that_never_occurred() {
         "ring | 0",
         "recording | 0",
         "late | 0",
+        "kernel_log | 0",
     ];
     check(&metrics, &defs::FAULTS, &met);
     check(&metrics, &defs::RECURSION_MISSES, &["go_execute | 4"]);

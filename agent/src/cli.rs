@@ -8,6 +8,7 @@ use glob::Pattern;
 use crate::{
     budget::{Share, parse_share},
     discover::Selector,
+    intake::kernel_log::KernelLog,
 };
 
 /// Where more is said of the flags than a line.
@@ -37,6 +38,17 @@ pub enum Command {
     Goroutines(GoroutinesArgs),
     /// Sample where the goroutines of a Go process wait, and write a pprof file and a flame graph
     Profile(ProfileArgs),
+}
+
+impl Command {
+    /// Which messages of the kernel programs are wanted.
+    pub fn kernel_log(&self) -> KernelLog {
+        match self {
+            Self::Run(args) => args.kernel_log,
+            Self::Record(args) => args.run.kernel_log,
+            _ => KernelLog::Off,
+        }
+    }
 }
 
 /// Which processes to watch; without any, every Go or tokio process that can be recognised.
@@ -122,6 +134,9 @@ pub struct RunArgs {
     /// Size of the BPF ring buffer for events, a power of two
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_RING", default_value = "1MiB", value_parser = parse_ring)]
     pub ring: u32,
+    /// Log messages of the kernel programs too
+    #[arg(long, value_name = "LEVEL", env = "WHYWAIT_KERNEL_LOG", value_enum, default_value_t = KernelLog::Off)]
+    pub kernel_log: KernelLog,
     /// Print plain lines on a terminal too
     #[arg(long, env = "WHYWAIT_PLAIN")]
     pub plain: bool,

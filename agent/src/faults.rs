@@ -26,11 +26,13 @@ pub enum Fault {
     Recording,
     /// A process' memory or a file did not answer in time.
     Late,
+    /// Messages of the kernel programs that did not reach the log.
+    KernelLog,
 }
 
 impl Fault {
     /// All with the name they are exported under, and what people are told.
-    pub const ALL: [(Self, &'static str, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str, &'static str); 8] = [
         (Self::Screen, "screen", "cannot write to standard output"),
         (Self::Pictures, "pictures", "standard output is blocked"),
         (Self::Log, "log", "cannot write to standard error"),
@@ -41,6 +43,11 @@ impl Fault {
             Self::Late,
             "late",
             "a read of a process' memory or of a file does not return",
+        ),
+        (
+            Self::KernelLog,
+            "kernel_log",
+            "messages of the kernel programs were left out",
         ),
     ];
 }
@@ -84,6 +91,6 @@ mod tests {
             faults.note(*fault, "why");
         }
         faults.note_many(Fault::Log, 5, "why");
-        assert_eq!(faults.counts, [1, 1, 6, 1, 1, 1, 1]);
+        assert_eq!(faults.counts, [1, 1, 6, 1, 1, 1, 1, 1]);
     }
 }

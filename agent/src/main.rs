@@ -18,7 +18,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 
 fn main() -> Exit {
     let cli = Cli::parse();
-    output::begin_log();
+    output::begin_log(cli.command.kernel_log());
     let exit = run_to_end(&cli.command);
     output::end_log(LEAVE);
     exit

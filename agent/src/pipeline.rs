@@ -29,7 +29,7 @@ use crate::{
     export::Exporter,
     faults::{Fault, Faults},
     heap,
-    intake::ring::Ring,
+    intake::{kernel_log::KernelMessages, ring::Ring},
     lifecycle::Lifecycle,
     limits::Keeper,
     looks::Looks,
@@ -76,6 +76,8 @@ struct Pipeline {
     ring: Ring,
     /// Exec events, apart from the others so that a flood of those takes no room from them.
     execs: Ring,
+    /// Messages of the kernel programs; None where they are not wanted, or cannot be read any more.
+    messages: Option<KernelMessages>,
     store: Store,
     exporter: Exporter,
     health: Arc<Health>,
@@ -142,7 +144,8 @@ impl Pipeline {
         let options = options(args)?;
         let export = export_config(&args.export)?;
         let recorder = record.map(Recorder::create).transpose()?;
-        let (mut object, hooks) = load(args.ring, &args.without, &args.with)?;
+        let (mut object, hooks) = load(args.ring, args.kernel_log, &args.without, &args.with)?;
+        let messages = KernelMessages::new(args.kernel_log, &mut object.ebpf)?;
         let mut take = |name: &'static str| object.ebpf.take_map(name);
         let maps = TargetMaps::new(&mut take)?;
         let store = Store::new(&mut take)?;
@@ -169,6 +172,7 @@ impl Pipeline {
             lifecycle,
             ring,
             execs,
+            messages,
             store,
             exporter,
             health,

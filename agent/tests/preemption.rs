@@ -14,6 +14,7 @@ use std::{
 
 use agent::{
     attach::{kernel as programs, uprobe::Object},
+    intake::kernel_log::KernelLog,
     kernel::{self, Kfuncs, Preemption},
 };
 use aya::util::KernelVersion;
@@ -110,7 +111,7 @@ fn the_kernel_outlives_programs_that_are_preempted_by_themselves() {
 /// No uprobe program is loaded, and none can be attached, on a kernel where `preemption` is so; it says why.
 fn check_refused(preemption: &Preemption, reason: &str) {
     let (layout, _) = kernel::read().unwrap();
-    let ebpf = programs::load(&layout, 1 << 16).unwrap();
+    let ebpf = programs::load(&layout, 1 << 16, KernelLog::Off).unwrap();
     let mut object = Object::new(ebpf, preemption).unwrap();
     let said = object
         .without_uprobes()
@@ -147,13 +148,13 @@ fn without_a_guard_no_program_is_loaded_that_needs_one() {
 /// taken at once, by other kernels too.
 #[test]
 fn the_kernel_is_soon_done_with_every_probe() {
-    // go_injectglist: 64 goroutines, each at one of 16 places or new, are 330,000 to 360,000.
-    const MOST: u32 = 400_000;
+    // go_injectglist: 64 goroutines, each at one of 16 places or new, are 260,000.
+    const MOST: u32 = 300_000;
     if !privileged() {
         return;
     }
     let (layout, preemption) = kernel::read().unwrap();
-    let ebpf = programs::load(&layout, 1 << 16).unwrap();
+    let ebpf = programs::load(&layout, 1 << 16, KernelLog::Off).unwrap();
     let object = Object::new(ebpf, &preemption).unwrap();
     let version = KernelVersion::current().unwrap();
     let names = agent::attach::uprobe::programs();

@@ -41,7 +41,7 @@ struct Machine {
 type Test = (&'static str, &'static str);
 
 /// Tests that ask for what the build's machine may not have: cgroups of version 2.
-const QUOTAS: &[Test] = &[("causes", "quota"), ("threads", "throttled")];
+const QUOTAS: &[Test] = &[("causes", "quota"), ("threads", "throttled"), KERNEL_LOG];
 /// The same, and of what CPUs share, which the build's machine may have too few of to tell.
 const MANY_CPUS: &[Test] = &[
     ("causes", "quota"),
@@ -49,7 +49,9 @@ const MANY_CPUS: &[Test] = &[
     (UNIT_TESTS, "an_allowance_is_one_for_all_cpus"),
 ];
 /// Tests of programs that are preempted, which the build's kernel may never do.
-const PREEMPTION: &[Test] = &[("preemption", "")];
+const PREEMPTION: &[Test] = &[("preemption", ""), KERNEL_LOG];
+/// The programs are others with messages.
+const KERNEL_LOG: Test = ("kernel_log", "want_of_space");
 
 /// The oldest kernel, one that is widespread, and the newest, as preemptive as it can be.
 const MACHINES: &[Machine] = &[

@@ -14,7 +14,8 @@ use super::current;
 use crate::{
     clock,
     maps::{ASSIST_TIMES, CUTOFFS, PAID, probed},
-    read, record,
+    read::{self, Unreadable},
+    record,
 };
 
 /// In runtime.gcAssistAlloc1(gp, scanWork), where it compares p.gcAssistTime with gcAssistTimeSlack; on the system stack.
@@ -24,15 +25,15 @@ pub fn go_assist(ctx: ProbeContext) -> u32 {
     let Some((target, _)) = probed(tgid, HitKind::GoAssist) else {
         return 0;
     };
-    if assisted(target, current(&ctx)).is_none() {
-        record::lost(Loss::ReadFault);
+    if let Err(at) = assisted(target, current(&ctx)) {
+        record::unread(at);
     }
     0
 }
 
 /// p.gcAssistTime is a sum: this assist is the difference to the last one. Only this thread writes it, and nothing preempts here.
 #[inline(always)]
-fn assisted(target: &Target, g0: u64) -> Option<()> {
+fn assisted(target: &Target, g0: u64) -> Result<(), Unreadable> {
     let go = &target.go;
     let m: u64 = read::user(g0 + u64::from(go.g_m))?;
     let p: u64 = read::user(m + u64::from(go.m_p))?;
@@ -54,13 +55,13 @@ fn assisted(target: &Target, g0: u64) -> Option<()> {
         cycle,
     };
     if ASSIST_TIMES.insert(key, assist_time, 0).is_err() {
-        record::lost(Loss::GoAssistFull);
+        record::full(Loss::GoAssistFull, target);
     }
     // A P that was created again begins at 0.
     let time = if before <= sum { sum - before } else { sum };
     record::sum(target, Series::GoAssist, go.origin(startpc), 0, time);
     pay(target, startpc, time);
-    Some(())
+    Ok(())
 }
 
 /// Adds to what its start function paid in this cycle.
@@ -85,7 +86,7 @@ fn pay(target: &Target, startpc: u64, time: u64) {
             }
         }
     }
-    record::lost(Loss::GoAssistFull);
+    record::full(Loss::GoAssistFull, target);
 }
 
 /// A cycle that began at `begin` is over: sends what was paid, if the open window saw all of it, and clears it.

@@ -4,32 +4,37 @@ use agent_common::{
     event::Kind,
     go::{ABSENT, gc::Cycle},
     hits::HitKind,
-    loss::Loss,
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use super::assist;
-use crate::{clock, hits::hit, maps::target, read, record};
+use crate::{
+    clock,
+    hits::hit,
+    maps::target,
+    read::{self, Unreadable},
+    record,
+};
 
 /// At runtime.prepareFreeWorkbufs, which gcMarkTermination calls once, after it has restarted the world.
 #[uprobe]
 pub fn go_gc_cycle(_ctx: ProbeContext) -> u32 {
-    if cycle().is_none() {
-        record::lost(Loss::ReadFault);
+    if let Err(at) = cycle() {
+        record::unread(at);
     }
     0
 }
 
 #[inline(always)]
-fn cycle() -> Option<()> {
+fn cycle() -> Result<(), Unreadable> {
     let (tgid, _) = read::current();
-    let Some(target) = target(tgid) else { return Some(()) };
+    let Some(target) = target(tgid) else { return Ok(()) };
     // One hit a cycle: it is attached outside windows too.
     hit(target, HitKind::GoGcCycle);
     let go = &target.go;
     let work = |offset: u32| read::user::<i64>(go.work + u64::from(offset));
     let controller = |offset: u32| read::user::<i64>(go.gc_controller + u64::from(offset));
-    let optional = |offset: u32| if offset == ABSENT { Some(0) } else { controller(offset) };
+    let optional = |offset: u32| if offset == ABSENT { Ok(0) } else { controller(offset) };
     let number = u64::from(read::user::<u32>(go.memstats + u64::from(go.mem_numgc))?);
     let begin = work(go.work_t_sweep_term)?;
     assist::over(target, number, begin as u64);
@@ -58,5 +63,5 @@ fn cycle() -> Option<()> {
         max_procs: read::user::<i32>(go.work + u64::from(go.work_max_procs))? as u32,
         forced: u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0),
     });
-    Some(())
+    Ok(())
 }

@@ -3,14 +3,13 @@
 use agent_common::{
     go::sched::{CHAIN, Goroutine, GoroutineKey, LONG, RUNNING, Spent, UNKNOWN, UNREAD, Waker},
     histogram::Series,
-    loss::Loss,
     target::Target,
     thread::run_queue::OffCpu,
 };
 
 use crate::{
     held, read, record,
-    table::{self, Goroutines, Table as _},
+    table::{self, Goroutines},
     thread::off_cpu,
 };
 
@@ -56,11 +55,9 @@ pub fn known(target: &Target, g: u64) -> Option<&'static mut Goroutine> {
 
 /// The same, where its place was looked for already.
 #[inline(always)]
-pub fn known_at(target: &Target, g: u64, mut place: u32) -> Option<&'static mut Goroutine> {
-    if place == Goroutines::SIZE {
-        place = held::add::<Goroutines>(target, key(target, g), &NEW);
-    }
-    let found = Goroutines::values().get_ptr_mut(place)?;
+pub fn known_at(target: &Target, g: u64, place: u32) -> Option<&'static mut Goroutine> {
+    let found = table::at::<Goroutines>(place)
+        .or_else(|| table::at::<Goroutines>(held::add::<Goroutines>(target, key(target, g), &NEW)))?;
     // SAFETY: the runtime changes a goroutine's state on one thread at a time.
     let found = unsafe { &mut *found };
     if found.window != target.probes_since {
@@ -72,19 +69,17 @@ pub fn known_at(target: &Target, g: u64, mut place: u32) -> Option<&'static mut 
     Some(found)
 }
 
-/// Reads goid and start function: a g is reused when its goroutine has ended.
-#[inline(always)]
+/// Reads goid and start function: a g is reused when its goroutine has ended. Rare, so not inlined.
+#[inline(never)]
 fn identify(target: &Target, goroutine: &mut Goroutine, g: u64) {
     let go = &target.go;
-    let (goid, startpc) = (
-        read::user(g + u64::from(go.g_goid)),
-        read::user(g + u64::from(go.g_startpc)),
-    );
-    if goid.is_none() || startpc.is_none() {
-        record::lost(Loss::ReadFault);
+    (goroutine.goid, goroutine.startpc) = (0, 0);
+    let goid = read::user(g + u64::from(go.g_goid));
+    let both = goid.and_then(|goid| Ok((goid, read::user(g + u64::from(go.g_startpc))?)));
+    match both {
+        Ok(both) => (goroutine.goid, goroutine.startpc) = both,
+        Err(at) => record::unread(at),
     }
-    goroutine.goid = goid.unwrap_or(0);
-    goroutine.startpc = startpc.unwrap_or(0);
 }
 
 /// It may be another goroutine than the last one with this g.

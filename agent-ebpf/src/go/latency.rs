@@ -9,7 +9,6 @@ use agent_common::{
     },
     histogram::Series,
     hits::HitKind,
-    loss::Loss,
     target::{BLOCK_QUOTA, PROBES_OPEN, Target},
 };
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
@@ -17,7 +16,8 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use super::{arguments, current, goroutine::key};
 use crate::{
     maps::{USAGE, probed},
-    read, record,
+    read::{self, Unreadable},
+    record,
     table::{self, Goroutines},
 };
 
@@ -27,15 +27,15 @@ use crate::{
 pub fn go_latency(ctx: ProbeContext) -> u32 {
     let (tgid, _) = read::current();
     if let Some((target, now)) = probed(tgid, HitKind::GoLatency)
-        && started(target, &ctx, now).is_none()
+        && let Err(at) = started(target, &ctx, now)
     {
-        record::lost(Loss::ReadFault);
+        record::unread(at);
     }
     0
 }
 
 #[inline(always)]
-fn started(target: &Target, ctx: &ProbeContext, now: u64) -> Option<()> {
+fn started(target: &Target, ctx: &ProbeContext, now: u64) -> Result<(), Unreadable> {
     let go = &target.go;
     let (histogram, time, _) = arguments(ctx);
     let time = if go.g_runnable_time != ABSENT {
@@ -44,11 +44,11 @@ fn started(target: &Target, ctx: &ProbeContext, now: u64) -> Option<()> {
         time
     } else {
         // A pause of the GC.
-        return Some(());
+        return Ok(());
     };
     if time as i64 <= 0 {
         record::count(target, Series::GoResumed, 0);
-        return Some(());
+        return Ok(());
     }
     let g = running(target, ctx)?;
     let startpc: u64 = read::user(g + u64::from(go.g_startpc))?;
@@ -61,12 +61,12 @@ fn started(target: &Target, ctx: &ProbeContext, now: u64) -> Option<()> {
     if time >= target.slow_wait && !is_followed(target, g, now.saturating_sub(time)) {
         send(target, g, startpc, time, now)?;
     }
-    Some(())
+    Ok(())
 }
 
 /// The goroutine that begins to run on this thread.
 #[inline(always)]
-fn running(target: &Target, ctx: &ProbeContext) -> Option<u64> {
+fn running(target: &Target, ctx: &ProbeContext) -> Result<u64, Unreadable> {
     let m: u64 = read::user(current(ctx) + u64::from(target.go.g_m))?;
     read::user(m + u64::from(target.go.m_curg))
 }
@@ -83,7 +83,7 @@ fn is_followed(target: &Target, g: u64, since: u64) -> bool {
 }
 
 #[inline(always)]
-fn send(target: &Target, g: u64, startpc: u64, time: u64, now: u64) -> Option<()> {
+fn send(target: &Target, g: u64, startpc: u64, time: u64, now: u64) -> Result<(), Unreadable> {
     let go = &target.go;
     let parent_goid = if go.g_parent_goid == ABSENT {
         0
@@ -100,5 +100,5 @@ fn send(target: &Target, g: u64, startpc: u64, time: u64, now: u64) -> Option<()
         wait_reason: u32::from(read::user::<u8>(g + u64::from(go.g_waitreason))?).min(REASONS - 1),
         max_procs: read::user(go.gomaxprocs)?,
     });
-    Some(())
+    Ok(())
 }

@@ -3,6 +3,7 @@ pub mod gc;
 mod goroutine;
 pub mod handoff;
 pub mod latency;
+pub mod lists;
 mod ready;
 mod run;
 pub mod sched;

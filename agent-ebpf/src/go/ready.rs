@@ -3,7 +3,6 @@
 use agent_common::{
     go::sched::{CHAIN, Goroutine, REASONS, RUNNABLE, RUNNING, Source, Spent, UNKNOWN, UNREAD, WAITING, Waker},
     histogram::Series,
-    loss::Loss,
     target::Target,
     thread::run_queue::OffCpu,
 };
@@ -18,14 +17,15 @@ use crate::{
 /// A goroutine becomes runnable `now`: put into `p`'s queue by the goroutine `waker`, each of which may be 0.
 #[inline(always)]
 pub fn ready(target: &Target, tid: u32, g: u64, source: Source, p: u64, waker: u64, now: u64) {
-    let goroutine = known(target, g);
-    let Some(goroutine) = goroutine.and_then(|goroutine| leaves(target, tid, goroutine, g, source, waker, now)) else {
+    // Without closures: those may become functions, for all sources at once.
+    let Some(goroutine) = known(target, g) else { return };
+    let Some(goroutine) = leaves(target, tid, goroutine, g, source, waker, now) else {
         return;
     };
     let begin = Begin::of(target, tid, now);
     runnable(goroutine, source, tid, now, &begin);
     if p != 0
-        && let (Some(head), Some(tail)) = (
+        && let (Ok(head), Ok(tail)) = (
             read::user::<u32>(p + u64::from(target.go.p_runqhead)),
             read::user::<u32>(p + u64::from(target.go.p_runqtail)),
         )
@@ -54,9 +54,8 @@ impl Begin {
 /// A goroutine of an injected list becomes runnable; `place` is where it stands in the table.
 #[inline(always)]
 pub fn listed(target: &Target, tid: u32, g: u64, place: u32, now: u64, begin: &Begin) {
-    let goroutine = known_at(target, g, place);
-    if let Some(goroutine) =
-        goroutine.and_then(|goroutine| leaves(target, tid, goroutine, g, Source::InjectList, 0, now))
+    if let Some(goroutine) = known_at(target, g, place)
+        && let Some(goroutine) = leaves(target, tid, goroutine, g, Source::InjectList, 0, now)
     {
         runnable(goroutine, Source::InjectList, tid, now, begin);
     }
@@ -79,8 +78,8 @@ fn leaves<'a>(
             wakes(target, goroutine, g);
             woken(target, goroutine, waker);
         }
-        // It yields, or its g has been reused. One on an injected list was not running.
-        RUNNING if source as u32 != Source::InjectList as u32 => {
+        // It yields, or its g has been reused. One that waited for the network, or is on an injected list, was not running.
+        RUNNING if !matches!(source, Source::InjectList | Source::Netpoll) => {
             if source as u32 == Source::Gosched as u32 {
                 // Its sum means nothing. An atomic addition of 0 would become an operation that Linux has from 5.12 on only.
                 spent(target, goroutine, Spent::Preempted, 1);
@@ -115,13 +114,13 @@ fn runnable(goroutine: &mut Goroutine, source: Source, tid: u32, now: u64, begin
 #[inline(always)]
 pub fn wakes(target: &Target, goroutine: &mut Goroutine, g: u64) -> bool {
     match read::user::<u8>(g + u64::from(target.go.g_waitreason)) {
-        Some(reason) => {
+        Ok(reason) => {
             goroutine.parked = goroutine.since;
             goroutine.reason = u32::from(reason).min(REASONS - 1);
             true
         }
-        None => {
-            record::lost(Loss::ReadFault);
+        Err(at) => {
+            record::unread(at);
             false
         }
     }
@@ -135,9 +134,10 @@ fn woken(target: &Target, goroutine: &mut Goroutine, g: u64) {
         return;
     }
     let go = &target.go;
-    let m: Option<u64> = read::user(g + u64::from(go.g_m));
-    let Some(waker) = m.and_then(|m| read::user::<u64>(m + u64::from(go.m_curg))) else {
-        return record::lost(Loss::ReadFault);
+    let m = read::user::<u64>(g + u64::from(go.g_m));
+    let waker = match m.and_then(|m| read::user::<u64>(m + u64::from(go.m_curg))) {
+        Ok(waker) => waker,
+        Err(at) => return record::unread(at),
     };
     if waker == 0 {
         return;

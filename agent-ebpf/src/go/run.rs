@@ -7,12 +7,15 @@ use agent_common::{
         sched::{Goroutine, REASONS, Spent, Wait},
     },
     histogram::Series,
-    loss::Loss,
     target::Target,
 };
 
 use super::{goroutine::spent, ready::waited};
-use crate::{read, record, thread::off_cpu};
+use crate::{
+    read::{self, Unreadable},
+    record,
+    thread::off_cpu,
+};
 
 /// A runnable goroutine starts to run on the thread `tid`.
 #[inline(always)]
@@ -45,8 +48,10 @@ pub fn starts(target: &Target, goroutine: &mut Goroutine, g: u64, tid: u32, now:
     let parked = goroutine.parked;
     let is_reported = target.reported_reasons >> (goroutine.reason & (REASONS - 1)) & 1 != 0;
     let waited = parked != 0 && is_reported && since.saturating_sub(parked) >= target.slow_wait;
-    if (waited || time >= target.slow_wait) && send(target, goroutine, g, (split, waited), now).is_none() {
-        record::lost(Loss::ReadFault);
+    if (waited || time >= target.slow_wait)
+        && let Err(at) = send(target, goroutine, g, (split, waited), now)
+    {
+        record::unread(at);
     }
 }
 
@@ -79,7 +84,7 @@ fn send(
     g: u64,
     (split, waited): (Option<(u64, u64)>, bool),
     now: u64,
-) -> Option<()> {
+) -> Result<(), Unreadable> {
     let go = &target.go;
     let parent = if go.g_parent_goid == ABSENT {
         0
@@ -107,5 +112,5 @@ fn send(
         max_procs: read::user(go.gomaxprocs)?,
         pad: 0,
     });
-    Some(())
+    Ok(())
 }

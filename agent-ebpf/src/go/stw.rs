@@ -8,7 +8,6 @@ use agent_common::{
     },
     histogram::Series,
     hits::HitKind,
-    loss::Loss,
     target::Target,
     thread::run_queue::OffCpu,
 };
@@ -19,7 +18,8 @@ use crate::{
     arch, clock,
     hits::hit,
     maps::{LAST_STOPPED, target},
-    read, record,
+    read::{self, Unreadable},
+    record,
     thread::off_cpu,
 };
 
@@ -30,17 +30,17 @@ pub fn go_stw(ctx: ProbeContext) -> u32 {
     let Some(target) = target(tgid) else { return 0 };
     // One hit a stop: it is attached outside windows too.
     hit(target, HitKind::GoStw);
-    if stop(target, &ctx).is_none() {
-        record::lost(Loss::ReadFault);
+    if let Err(at) = stop(target, &ctx) {
+        record::unread(at);
     }
     0
 }
 
 #[inline(always)]
-fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
+fn stop(target: &Target, ctx: &ProbeContext) -> Result<(), Unreadable> {
     let go = &target.go;
     if go.world_stop < START {
-        return Some(());
+        return Ok(());
     }
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
     let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
@@ -88,10 +88,10 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Option<()> {
         event.forced = u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0);
     }
     if stopped.saturating_sub(event.requested) >= SLOW_STOP {
-        last_to_stop(target, &mut event).unwrap_or_else(|| record::lost(Loss::ReadFault));
+        last_to_stop(target, &mut event).unwrap_or_else(record::unread);
     }
     record::event(event);
-    Some(())
+    Ok(())
 }
 
 /// At runtime.gcstopm(), on the system stack: the P of this thread stops. The goroutine that was preempted for it is in runnext since
@@ -103,21 +103,21 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
     hit(target, HitKind::GoStop);
     let go = &target.go;
     let at = if go.world_stop == PREEMPTED_IN_RUNNEXT {
-        let m: Option<u64> = read::user(current(&ctx) + u64::from(go.g_m));
+        let m = read::user::<u64>(current(&ctx) + u64::from(go.g_m));
         let p = m.and_then(|m| read::user::<u64>(m + u64::from(go.m_p)));
         p.map(|p| p + u64::from(go.p_runnext))
     } else {
-        Some(go.sched + u64::from(go.sched_runq_tail))
+        Ok(go.sched + u64::from(go.sched_runq_tail))
     };
-    let g = at.and_then(read::user::<u64>);
-    if g.is_none() {
-        record::lost(Loss::ReadFault);
-    }
+    let g = at.and_then(read::user::<u64>).unwrap_or_else(|at| {
+        record::unread(at);
+        0
+    });
     if let Some(last) = LAST_STOPPED.get_ptr_mut(target.index) {
         // SAFETY: with the runtime's lock held only one P is the last; of two at the same time either is right.
         unsafe {
             (*last).time = clock::now();
-            (*last).g = g.unwrap_or(0);
+            (*last).g = g;
             (*last).tid = u64::from(tid);
         }
     }
@@ -126,14 +126,14 @@ pub fn go_stop(ctx: ProbeContext) -> u32 {
 
 /// The P that stopped last, the off-CPU time of its thread, and the goroutine that was preempted there. Its preempt flag stays set until it runs again.
 #[inline(always)]
-fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
+fn last_to_stop(target: &Target, event: &mut Stop) -> Result<(), Unreadable> {
     let go = &target.go;
     let Some(last) = LAST_STOPPED.get(target.index) else {
-        return Some(());
+        return Ok(());
     };
     let g = last.g;
     if last.time < event.requested {
-        return Some(());
+        return Ok(());
     }
     (event.last_tid, event.last_stopped) = (last.tid as u32, last.time);
     // While the world is stopped no other goroutine runs: the requester is still on this thread.
@@ -144,21 +144,21 @@ fn last_to_stop(target: &Target, event: &mut Stop) -> Option<()> {
         (event.last_off_cpu, event.requester_off_cpu, event.split) = (last_off_cpu, requester_off_cpu, 1);
     }
     if g == 0 || read::user::<u8>(g + u64::from(go.g_preempt))? == 0 {
-        return Some(());
+        return Ok(());
     }
     event.last_goid = read::user(g + u64::from(go.g_goid))?;
     event.last_startpc = read::user(g + u64::from(go.g_startpc))?;
     stack(target, g, &mut event.last_frames);
     let top: u64 = read::user(g + u64::from(go.g_sched_sp))?;
     event.last_top = read::user(top)?;
-    Some(())
+    Ok(())
 }
 
 /// The stack of a goroutine that does not run, by its frame pointers, as far as they are valid.
 #[inline(always)]
 fn stack(target: &Target, g: u64, frames: &mut [u64; FRAMES]) {
     let go = &target.go;
-    let Some(pc) = read::user(g + u64::from(go.g_sched_pc)) else {
+    let Ok(pc) = read::user(g + u64::from(go.g_sched_pc)) else {
         return;
     };
     frames[0] = pc;
@@ -167,7 +167,7 @@ fn stack(target: &Target, g: u64, frames: &mut [u64; FRAMES]) {
         if frame == 0 {
             return;
         }
-        let Some([next, pc]) = read::user::<[u64; 2]>(frame) else {
+        let Ok([next, pc]) = read::user::<[u64; 2]>(frame) else {
             return;
         };
         *slot = pc;

@@ -15,11 +15,11 @@ use agent_common::{
 };
 
 use crate::{
-    held,
+    held, log,
     maps::{KERNEL, PEERS, USAGE},
     read::{self, kernel},
     record,
-    table::{self, Sockets, Table as _},
+    table::{self, Sockets},
 };
 
 const AF_INET: u16 = 2;
@@ -81,7 +81,7 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
         // The other half of the blocks is for peers that exist already.
         if (*usage).peers >= PEER_QUOTA || (*usage).blocks >= BLOCK_QUOTA / 2 {
             record::add(&raw mut (*usage).refused_peers, 1);
-            record::lost(Loss::PeerQuota);
+            record::full(Loss::PeerQuota, target);
             return PEER_OTHER;
         }
     }
@@ -100,7 +100,7 @@ pub fn peer_id(target: &Target, peer: &Peer) -> u32 {
             return id;
         }
     }
-    record::lost(Loss::PeerFull);
+    record::full(Loss::PeerFull, target);
     PEER_OTHER
 }
 
@@ -111,6 +111,14 @@ fn connection(sk: u64) -> u64 {
     let remote: u16 = read::argument(sk, kernel!(sk_dport));
     let local: u16 = read::argument(sk, kernel!(sk_num));
     u64::from(hash) << 32 | u64::from(remote) << 16 | u64::from(local)
+}
+
+/// Local and remote port (host order); `sk` is an argument of a tracepoint.
+#[inline(always)]
+fn ports(sk: u64) -> (u64, u64) {
+    let remote: u16 = read::argument(sk, kernel!(sk_dport));
+    let local: u16 = read::argument(sk, kernel!(sk_num));
+    (u64::from(local), u64::from(u16::from_be(remote)))
 }
 
 /// What a socket is found by: the distance of its address from one that stays the same. The verifier allows no other arithmetic with the address of a
@@ -143,6 +151,8 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         // reset came before the program of a send; if that sent an answer, the close has counted it.
         if direction == RECEIVED || role == ROLE_CLIENT {
             record::lost(Loss::SocketClosed);
+            let (local, remote) = ports(sk);
+            log::closed(u64::from(target.pid), local, remote);
         }
         return None;
     }
@@ -165,14 +175,14 @@ pub fn known(sk: u64, target: &Target, direction: u8) -> Option<*mut Socket> {
         forget(sk);
     }
     let place = held::add::<Sockets>(target, key(sk), &socket);
-    Sockets::values().get_ptr_mut(place)
+    table::at::<Sockets>(place)
 }
 
 /// Removes a socket's entry, whichever process closes it.
 #[inline(always)]
 fn forget(sk: u64) {
     let place = table::find::<Sockets>(key(sk));
-    let Some(socket) = Sockets::values().get_ptr_mut(place) else {
+    let Some(socket) = table::at::<Sockets>(place) else {
         return;
     };
     // SAFETY: read only, before it is removed.

@@ -24,11 +24,11 @@ use aya_ebpf::{
 };
 
 use super::{
-    known, peer,
+    known, peer, ports,
     sequence::{is_late, was_answered, written},
 };
 use crate::{
-    actor, clock,
+    actor, clock, log,
     maps::hooked,
     read::{self, kernel},
     record,
@@ -117,6 +117,8 @@ fn moved(sk: u64, length: i32, direction: u8) {
             // Something was sent since the last read, and the program of that send has not run yet.
             if !serves {
                 record::lost(Loss::RequestUnordered);
+                let (local, remote) = ports(sk);
+                log::unordered(u64::from(target.pid), local, remote);
             }
             ends = serves;
         } else {

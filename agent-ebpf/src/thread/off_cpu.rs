@@ -45,11 +45,7 @@ fn counted(target: &Target, from: u64) -> bool {
 /// The entry of a thread, and whether it is new: then nothing from before counts. None when the map is full.
 #[inline(always)]
 pub fn thread(target: &Target, tid: u32) -> Option<(&'static mut Thread, bool)> {
-    let mut place = table::find::<Threads>(tid);
-    if place == Threads::SIZE {
-        place = add(target, tid);
-    }
-    let found = Threads::values().get_ptr_mut(place)?;
+    let found = table::get::<Threads>(tid).or_else(|| table::at::<Threads>(add(target, tid)))?;
     // SAFETY: changed for this thread only: with its run queue's lock held, or by the thread itself while it runs.
     let found = unsafe { &mut *found };
     if found.target_id != target.id {

@@ -11,7 +11,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use super::off_cpu::thread;
 use crate::{
-    clock, held,
+    clock, held, log,
     maps::hooked,
     read::{self, kernel},
     record,
@@ -88,7 +88,7 @@ fn leaves(task: u64, preempted: bool) -> u64 {
             // It has been on its CPU since the hooks count: otherwise they had seen it start.
             thread.known = target.run_queue_since;
         } else if thread.asleep != 0 || thread.since > thread.known {
-            unseen(thread, now);
+            unseen(target, tid, thread, now);
         }
         // TASK_RUNNING is 0: it left the CPU but not the run queue.
         if preempted || state == 0 {
@@ -103,8 +103,9 @@ fn leaves(task: u64, preempted: bool) -> u64 {
 
 /// The thread was woken, or began to run, and no hook was called: what it did before `now` is not known.
 #[inline(always)]
-fn unseen(thread: &mut Thread, now: u64) {
+fn unseen(target: &Target, tid: u32, thread: &mut Thread, now: u64) {
     record::lost(Loss::ThreadUnseen);
+    log::unseen(u64::from(target.pid), u64::from(tid));
     // A wait that begins now is after that, unlike that of a thread which is first seen when it is woken.
     thread.known = now - 1;
 }
@@ -154,7 +155,7 @@ fn runs(task: u64, left: u64) {
     thread.asleep = 0;
     if since == 0 {
         if asleep != 0 {
-            unseen(thread, now);
+            unseen(target, tid, thread, now);
         }
         return;
     }

@@ -85,6 +85,6 @@ fn goroutine(target: &Target) -> Option<(u64, u64)> {
         return None;
     }
     let g = arch::thread_g(target)?;
-    let goid: u64 = read::user(g + u64::from(target.go.g_goid))?;
-    Some((goid, read::user(g + u64::from(target.go.g_startpc))?))
+    let goid: u64 = read::user(g + u64::from(target.go.g_goid)).ok()?;
+    Some((goid, read::user(g + u64::from(target.go.g_startpc)).ok()?))
 }

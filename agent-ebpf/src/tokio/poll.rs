@@ -11,7 +11,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeCon
 
 use super::{argument, wake};
 use crate::{
-    actor, held,
+    actor, held, log,
     maps::{USAGE, probed},
     read, record,
     table::{self, Types, Workers},
@@ -79,6 +79,7 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
     if thread.task != task || thread.target_id != target.id {
         // A poll that began before the probes were attached, or one inside another poll.
         record::count(target, Series::TokioUnmatched, 0);
+        log::other_poll(u64::from(target.pid), task, thread.task);
         return 0;
     }
     thread.task = 0;
@@ -136,7 +137,7 @@ fn worker_id(target: &Target, tid: u32) -> u32 {
 /// The type id of a task, by its vtable; 0 when it is not known.
 #[inline(always)]
 fn type_of(target: &Target, task: u64) -> u32 {
-    let Some(vtable) = read::user::<u64>(task + u64::from(target.tokio_vtable)) else {
+    let Ok(vtable) = read::user::<u64>(task + u64::from(target.tokio_vtable)) else {
         return 0;
     };
     let key = TypeKey {

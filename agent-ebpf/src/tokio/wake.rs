@@ -10,9 +10,10 @@ use agent_common::{
 use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
-    arch, held,
+    arch, held, log,
     maps::probed,
-    read, record,
+    read::{self, Unreadable},
+    record,
     table::{self, Sites, Woken},
 };
 
@@ -37,8 +38,10 @@ fn woken(ctx: &ProbeContext, kind: HitKind) {
         return;
     };
     let target_id = u64::from(target.id);
-    let Some(task) = argument(ctx, target_id) else {
-        return record::lost(Loss::ReadFault);
+    let task = match argument(ctx, target) {
+        Ok(Some(task)) => task,
+        Ok(None) => return,
+        Err(at) => return record::unread(at),
     };
     let key = WokenKey { task, target_id };
     if let Some(woken) = table::get::<Woken>(key) {
@@ -52,9 +55,9 @@ fn woken(ctx: &ProbeContext, kind: HitKind) {
     let _ = held::add::<Woken>(target, key, &now);
 }
 
-/// The pointer to the task's header, from its location at this instruction.
+/// The pointer to the task's header, from its location at this instruction; None where that is not known.
 #[inline(always)]
-fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
+fn argument(ctx: &ProbeContext, target: &Target) -> Result<Option<u64>, Unreadable> {
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it. Volatile, so that the compiler does not make one
     // access with a computed offset of the three, which the verifier refuses on a context.
     let register = |register: *const u64| unsafe { core::ptr::read_volatile(register) };
@@ -64,13 +67,21 @@ fn argument(ctx: &ProbeContext, target_id: u64) -> Option<u64> {
     let (first, second, third) = (register(first), register(second), register(third));
     let (ip, stack) = arch::ip_and_sp(regs);
     // SAFETY: written by user space before the probe is attached, never changed.
-    let location = table::get::<Sites>(SiteKey { ip, target_id }).map(|location| unsafe { *location })?;
+    let location = table::get::<Sites>(SiteKey {
+        ip,
+        target_id: u64::from(target.id),
+    })
+    .map(|location| unsafe { *location });
     match location {
-        IN_RDI => Some(first),
-        IN_RSI => Some(second),
-        IN_RDX => Some(third),
-        location if location & ON_STACK != 0 => read::user(stack + u64::from(location & !ON_STACK)),
-        _ => None,
+        Some(IN_RDI) => Ok(Some(first)),
+        Some(IN_RSI) => Ok(Some(second)),
+        Some(IN_RDX) => Ok(Some(third)),
+        Some(location) if location & ON_STACK != 0 => read::user(stack + u64::from(location & !ON_STACK)).map(Some),
+        _ => {
+            record::lost(Loss::SiteUnknown);
+            log::unknown_site(u64::from(target.pid), ip);
+            Ok(None)
+        }
     }
 }
 

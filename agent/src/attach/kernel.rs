@@ -14,6 +14,7 @@ use aya::{
 
 use crate::{
     exit::causes,
+    intake::kernel_log::KernelLog,
     signal::{Coverage, Hook, HookProgram, LEFT_OUT, Point, SignalState},
 };
 
@@ -117,7 +118,7 @@ pub enum LoadError {
 }
 
 /// The object embedded in this binary, for this kernel's layout. Nothing is attached yet.
-pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
+pub fn load(layout: &Layout, ring_bytes: u32, messages: KernelLog) -> Result<Ebpf, LoadError> {
     // Kernels before 5.11 charge maps to this limit; where it may not be raised, loading says so itself.
     let unlimited = rustix::process::Rlimit {
         current: None,
@@ -131,8 +132,15 @@ pub fn load(layout: &Layout, ring_bytes: u32) -> Result<Ebpf, LoadError> {
         ..files
     };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, all);
-    EbpfLoader::new()
+    let level = messages.level();
+    let mut loader = EbpfLoader::new();
+    if messages == KernelLog::Off {
+        // A ring buffer has no less.
+        loader.map_max_entries("AYA_LOGS", rustix::param::page_size() as u32);
+    }
+    loader
         .override_global("KERNEL", bytemuck::bytes_of(layout), true)
+        .override_global(aya_log::LEVEL, &level, true)
         .map_max_entries("EVENTS", ring_bytes)
         .map_max_entries("TARGET_INDEX", pid_max().div_ceil(PIDS_A_WORD))
         .load(OBJECT)

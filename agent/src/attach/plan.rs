@@ -139,14 +139,14 @@ impl Plan {
     }
 
     /// The kernel programs' view of the target; its signals add their part, such as thresholds.
-    pub fn target(&self, id: u32, index: u32) -> Target {
+    pub fn target(&self, id: u32, index: u32, pid: u32) -> Target {
         Target {
             // Said anew when a window is opened.
             allowance: [0; Plane::COUNT],
             id,
             flags: self.flags,
             index,
-            pad: 0,
+            pid,
             probes_since: 0,
             sockets_since: 0,
             threads_since: 0,

@@ -10,7 +10,10 @@ use agent_common::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::{aggregate::Store, attach::maps::TargetMaps, clock, overhead::calibrate, pipeline, signals};
+use crate::{
+    aggregate::Store, attach::maps::TargetMaps, clock, intake::kernel_log::KernelLog, overhead::calibrate, pipeline,
+    signals,
+};
 
 const ALLOWED: u64 = 10_000;
 
@@ -20,7 +23,8 @@ fn an_allowance_is_one_for_all_cpus() {
         assert!(std::env::var_os("CI").is_none(), "CI must run this test as root");
         return eprintln!("SKIPPED: needs root");
     }
-    let (mut object, _hooks) = pipeline::load(1 << 16, &signals::NAMES.map(str::to_owned), &[]).unwrap();
+    let (mut object, _hooks) =
+        pipeline::load(1 << 16, KernelLog::Off, &signals::NAMES.map(str::to_owned), &[]).unwrap();
     let mut take = |name: &'static str| object.ebpf.take_map(name);
     let mut maps = TargetMaps::new(&mut take).unwrap();
     let store = Store::new(&mut take).unwrap();

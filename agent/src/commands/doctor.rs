@@ -12,6 +12,7 @@ use crate::{
     discover::{Process, objects},
     exit::{Exit, Fatal, of_process},
     inspect::{InspectError, SiteCost},
+    intake::kernel_log::KernelLog,
     limits::Limits,
     overhead::calibrate,
     pipeline, realtime, say,
@@ -24,7 +25,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     let hooks: Vec<SignalState>;
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     say!("kernel {}", release.trim());
-    let without_uprobes = match pipeline::load(1 << 16, &[], &[]) {
+    let without_uprobes = match pipeline::load(1 << 16, KernelLog::Off, &[], &[]) {
         Ok((mut object, found)) => {
             match &object.refused {
                 None => say!("  {:<18} {}", "uprobes by", object.way()),

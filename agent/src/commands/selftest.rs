@@ -13,6 +13,7 @@ use crate::{
     collect::SpanBuffer,
     discover::{Process, process},
     exit::Exit,
+    intake::kernel_log::KernelLog,
     intake::ring::Ring,
     lifecycle::Lifecycle,
     limits,
@@ -28,6 +29,7 @@ use crate::{
 pub async fn run(args: &SelftestArgs) -> anyhow::Result<Exit> {
     let (mut object, hooks) = pipeline::load(
         1 << 20,
+        KernelLog::Off,
         &[],
         &signals::optional().into_iter().map(str::to_owned).collect::<Vec<_>>(),
     )?;

@@ -1,5 +1,6 @@
 //! Stage intake: ring-buffer bytes → typed events. Decoding is pure; the ring buffer is read in `ring`.
 
+pub mod kernel_log;
 pub mod ring;
 
 use agent_common::{

@@ -5,6 +5,7 @@ use crate::{
     aggregate::store::Reading,
     clock, deadline,
     faults::Fault,
+    intake::kernel_log,
     limits::{self, Use},
     recording::Recorder,
     surface::{
@@ -83,6 +84,19 @@ impl Pipeline {
         let picture = summary::render(&view);
         if let Err(error) = self.screen.draw(&picture) {
             self.faults.note(Fault::Screen, error);
+        }
+    }
+
+    /// Puts messages of the kernel programs into the log.
+    pub(super) fn log_kernel_messages(&mut self) {
+        let Some(messages) = &mut self.messages else { return };
+        match messages.read() {
+            Ok(0) => {}
+            Ok(count) => self.faults.note_many(Fault::KernelLog, count, kernel_log::left_out()),
+            Err(why) => {
+                self.faults.note(Fault::KernelLog, why);
+                self.messages = None;
+            }
         }
     }
 

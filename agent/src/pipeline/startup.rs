@@ -19,6 +19,7 @@ use crate::{
     exit::{Exit, Fatal},
     export::{self, FilesConfig},
     heap,
+    intake::kernel_log::KernelLog,
     kernel::{self as running, LayoutError},
     limits::{self, Limits},
     looks::Looks,
@@ -27,7 +28,12 @@ use crate::{
 };
 
 /// Loads the object and attaches what needs no target; every failure says what is missing.
-pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
+pub fn load(
+    ring: u32,
+    messages: KernelLog,
+    without: &[String],
+    with: &[String],
+) -> anyhow::Result<(Object, Vec<kernel::HookState>)> {
     namespace::check(Path::new(PROC), std::process::id()).map_err(|error| Fatal::new(Exit::PidNamespace, error))?;
     let (layout, preemption) = running::read().map_err(|error| match error {
         LayoutError::NoBtf(_) | LayoutError::Missing(_) => Fatal::new(Exit::UnsupportedKernel, error),
@@ -38,7 +44,7 @@ pub fn load(ring: u32, without: &[String], with: &[String]) -> anyhow::Result<(O
     };
     // The kernel's types are read three times, by three who need them: one after the other, not all at once.
     heap::give_back();
-    let mut ebpf = kernel::load(&layout, ring).map_err(fatal)?;
+    let mut ebpf = kernel::load(&layout, ring, messages).map_err(fatal)?;
     heap::give_back();
     let hooks = kernel::attach(&mut ebpf, signals::hooks(), without, with).map_err(fatal)?;
     let optional = signals::optional();

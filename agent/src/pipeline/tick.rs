@@ -30,6 +30,7 @@ impl Pipeline {
     /// Takes some events, reads plane 0, sends spans, tidies.
     pub(super) fn chores(&mut self) {
         self.burst();
+        self.log_kernel_messages();
         self.note_faults();
         self.read_memory();
         self.keep_limits();

@@ -16,6 +16,7 @@ use log::LevelFilter;
 use crate::{
     aside::{Aside, Failure},
     deadline::{self, Late},
+    intake::kernel_log::{self, KernelLog},
 };
 
 /// Log lines that may wait for who reads them, bytes.
@@ -135,8 +136,10 @@ static LINES: OnceLock<Aside> = OnceLock::new();
 static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Logs to standard error, by RUST_LOG, in a thread of its own: a terminal that stands still holds nobody up.
-pub fn begin_log() {
+pub fn begin_log(kernel_log: KernelLog) {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    // Who asks for them does not want to ask twice.
+    builder.filter_module(kernel_log::TARGET, kernel_log.filter());
     builder.format(|out, record| {
         let (time, style) = (out.timestamp_seconds(), out.default_level_style(record.level()));
         let text = record.args().to_string();

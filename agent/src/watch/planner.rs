@@ -171,7 +171,7 @@ impl Planner {
             .extend(signals::plan::of_process(target.process.pid, &self.without));
         let mut watched = Watched::new(target, state);
         watched.restate();
-        watched.known = plan.target(id, index);
+        watched.known = plan.target(id, index, watched.target.process.pid);
         let Watched {
             target, state, known, ..
         } = &mut watched;

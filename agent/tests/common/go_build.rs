@@ -17,6 +17,7 @@ const STACKS_PROGRAM: &str = include_str!("../fixtures/go_stacks.go.txt");
 const FINDINGS_PROGRAM: &str = include_str!("../fixtures/go_findings.go.txt");
 const PLANTED_PROGRAM: &str = include_str!("../fixtures/go_planted.go.txt");
 const ON_CPU_PROGRAM: &str = include_str!("../fixtures/go_on_cpu.go.txt");
+const UNREAD_PROGRAM: &str = include_str!("../fixtures/go_unread.go.txt");
 const SHARED_PROGRAM: &str = include_str!("../fixtures/go_shared.go.txt");
 /// Belongs to the one that lives; Go leaves it out of builds without cgo.
 const IN_C: &str = include_str!("../fixtures/go_in_c.go.txt");
@@ -55,11 +56,16 @@ pub fn build_in(folder: &Path, name: &str, toolchain: &str, flags: &[&str], env:
         Some("stacks") => STACKS_PROGRAM,
         Some("planted") => PLANTED_PROGRAM,
         Some("findings") => FINDINGS_PROGRAM,
+        Some("unread") => UNREAD_PROGRAM,
         _ => PROGRAM,
     };
     std::fs::write(dir.join("main.go"), program).expect("main.go");
     if program == LIFE_PROGRAM {
         std::fs::write(dir.join("in_c.go"), IN_C).expect("in_c.go");
+    }
+    if program == UNREAD_PROGRAM {
+        // Go takes functions without a body where there is assembly.
+        std::fs::write(dir.join("empty.s"), "").expect("empty.s");
     }
     std::fs::write(dir.join("go.mod"), "module example.org/facts\ngo 1.18\n").expect("go.mod");
     let mut command = go(toolchain);

@@ -58,6 +58,8 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("held.rs", "what a target holds of them"),
     ("actor.rs", "who runs on a thread, for several signals"),
     ("clock.rs", "the clock of all events"),
+    ("log.rs", "messages of all programs"),
+    ("kernel_log.rs", "how many messages of all programs there may be"),
     ("read.rs", "the one module that reads kernel and target memory"),
     ("target.rs", "which processes are targets"),
     (
@@ -68,6 +70,10 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("net/role.rs", "a part of net/request.rs: who connected"),
     ("net/sequence.rs", "a part of net/request.rs: in which order bytes went"),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
+    (
+        "go/lists.rs",
+        "a part of go/sched.rs: goroutines that become runnable in lists",
+    ),
     ("go/ready.rs", "a part of go/sched.rs: it becomes runnable"),
     ("go/run.rs", "a part of go/sched.rs: a goroutine starts to run"),
 ];

@@ -14,7 +14,7 @@ use agent_common::{
 };
 
 use super::*;
-use crate::{pipeline, signals};
+use crate::{intake::kernel_log::KernelLog, pipeline, signals};
 
 /// Target ids: both windows are open, none is, one that has just ended, nobody's.
 const OPEN: u32 = 1;
@@ -45,7 +45,8 @@ fn stands(target_id: u32) -> Option<Standing> {
 
 /// Every map, each with an entry of every target: before the window, and in it.
 fn filled() -> TargetMaps {
-    let (mut object, _hooks) = pipeline::load(1 << 16, &signals::NAMES.map(str::to_owned), &[]).unwrap();
+    let (mut object, _hooks) =
+        pipeline::load(1 << 16, KernelLog::Off, &signals::NAMES.map(str::to_owned), &[]).unwrap();
     let mut maps = TargetMaps::new(&mut |name| object.ebpf.take_map(name)).unwrap();
     for target_id in [OPEN, CLOSED, ENDED, NOBODY] {
         let of = u64::from(target_id);
