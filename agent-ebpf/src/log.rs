@@ -1,5 +1,5 @@
 //! Messages for the agent's log, on rare paths that a counter cannot explain: which address could not be read, which map was full for which
-//! process, a state that cannot be. `--kernel-log` says which are wanted. The level is constant when a program is loaded: the verifier
+//! process, an unexpected state or order of events. `--kernel-log` says which are wanted. The level is constant when a program is loaded: the verifier
 //! removes the messages that are not.
 //!
 //! Each has a function of its own, so that none takes stack or instructions where it is called.
@@ -7,15 +7,19 @@
 use agent_common::{
     kernel_log::{PER_SECOND, SECOND},
     loss::Loss,
-    target::Target,
+    target::{SharedMap, Target},
 };
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
 use aya_log_ebpf::{
     debug,
-    macro_support::{Level, level_enabled},
+    macro_support::{AYA_LOGS, Level, level_enabled},
     warn,
 };
 
 use crate::{clock, maps::LOG_PACE, read, record};
+
+/// A message with its header takes less, bytes.
+const LONGEST: u64 = 1024;
 
 /// Whether any messages are wanted; constant when a program is loaded.
 #[inline(always)]
@@ -35,17 +39,27 @@ fn is_due(level: Level) -> bool {
     let period = clock::now() >> SECOND;
     // SAFETY: the only element of an array.
     unsafe {
-        if (*pace).period != period {
+        if (*pace).period < period {
             (*pace).period = period;
             (*pace).messages = 0;
         }
         record::add(&raw mut (*pace).messages, 1);
-        if (*pace).messages > PER_SECOND {
+        if (*pace).messages > PER_SECOND || !has_space() {
             record::add(&raw mut (*pace).left_out, 1);
             return false;
         }
     }
     true
+}
+
+/// Whether the ring buffer has space for a message. Where it has not, aya-log leaves it out and counts nothing.
+#[inline(always)]
+fn has_space() -> bool {
+    let (filled, size) = (
+        AYA_LOGS.query(u64::from(BPF_RB_AVAIL_DATA)),
+        AYA_LOGS.query(u64::from(BPF_RB_RING_SIZE)),
+    );
+    filled + LONGEST <= size
 }
 
 /// Declares a message about numbers.
@@ -109,6 +123,8 @@ macro_rules! full {
                 _ => {}
             }
         }
+
+        const FULL: &[Loss] = &[$(Loss::$cause),*];
     };
 }
 
@@ -121,6 +137,18 @@ full! {
     SocketFull: "process {}: no space, or quota, for a socket",
     ThreadFull: "process {}: no space, or quota, for a thread",
     PeerFull: "process {}: no id is free for a peer",
-    PeerQuota: "process {}: it has as many peers as one process may have",
+    PeerQuota: "process {}: it has as many peers, or half as many blocks of histogram buckets, as one process may have",
     GoAssistFull: "process {}: no space for a mark assist",
 }
+
+// Of each map.
+const _: () = {
+    let mut of = 0;
+    while of < SharedMap::COUNT {
+        let (cause, mut at) = (SharedMap::ALL[of].loss() as u32, 0);
+        while FULL[at] as u32 != cause {
+            at += 1;
+        }
+        of += 1;
+    }
+};

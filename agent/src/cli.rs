@@ -41,7 +41,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Which messages of the kernel programs are wanted.
+    /// Which messages of the eBPF programs are wanted.
     pub fn kernel_log(&self) -> KernelLog {
         match self {
             Self::Run(args) => args.kernel_log,
@@ -134,7 +134,7 @@ pub struct RunArgs {
     /// Size of the BPF ring buffer for events, a power of two
     #[arg(long, value_name = "SIZE", env = "WHYWAIT_RING", default_value = "1MiB", value_parser = parse_ring)]
     pub ring: u32,
-    /// Log messages of the kernel programs too
+    /// Log messages of the eBPF programs too
     #[arg(long, value_name = "LEVEL", env = "WHYWAIT_KERNEL_LOG", value_enum, default_value_t = KernelLog::Off)]
     pub kernel_log: KernelLog,
     /// Print plain lines on a terminal too

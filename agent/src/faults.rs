@@ -26,7 +26,7 @@ pub enum Fault {
     Recording,
     /// A process' memory or a file did not answer in time.
     Late,
-    /// Messages of the kernel programs that did not reach the log.
+    /// Messages of the eBPF programs that did not reach the log.
     KernelLog,
 }
 
@@ -47,7 +47,7 @@ impl Fault {
         (
             Self::KernelLog,
             "kernel_log",
-            "messages of the kernel programs were left out",
+            "messages of the eBPF programs were left out",
         ),
     ];
 }

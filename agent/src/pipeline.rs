@@ -345,12 +345,12 @@ impl Pipeline {
             self.screen.say(format_args!("{line}"));
         }
         self.screen.say(format_args!(
-            "whywait ran {}: {} spans, {} events received, {} exported, {} dropped (spans and points); everything is detached",
+            "whywait ran {}: {} spans, {} events received, spans and points: {} exported, {} dropped; everything is detached",
             humantime::format_duration(Duration::from_secs(self.began.elapsed().as_secs())),
             self.span_buffer.made,
             self.ring.received,
             stats.total_sent(),
-            stats.total_dropped()
+            stats.dropped_text()
         ));
         for file in files {
             self.screen.say(format_args!("written: {}", file.display()));

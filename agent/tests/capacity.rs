@@ -281,7 +281,7 @@ fn without_room_for_the_places_of_its_wakes_a_process_is_watched_in_part() {
         let points = output.points("rust-stock", metric);
         points.iter().map(|point| number_of(&point["count"])).sum()
     };
-    let lost = output.dropped("read_fault");
+    let lost = output.dropped("site_unknown");
     let polls = count("tokio.task.poll.duration");
     println!("{polls} polls, {lost} wakes lost");
     assert!(

@@ -68,12 +68,12 @@ impl Drop for Planted {
     }
 }
 
-/// Runs an agent beside them for some seconds.
-fn watched(programs: &[&Planted], seconds: u64, args: &[&str]) -> Output {
+/// Runs an agent beside them for some seconds, within the default budget.
+fn watched(programs: &[&Planted], seconds: u64) -> Output {
     let pids: Vec<String> = programs.iter().map(|program| program.child.id().to_string()).collect();
     let pids = pids.join(",");
-    let own = ["--pid", &pids, "--metric-interval", "1s"];
-    let agent = Agent::run(&[&own, args].concat(), programs.len());
+    let defaults = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
+    let agent = Agent::run_with(&["--pid", &pids, "--metric-interval", "1s"], programs.len(), &defaults);
     thread::sleep(Duration::from_secs(seconds));
     agent.stop()
 }
@@ -143,7 +143,7 @@ fn what_waits_is_found() {
         &blocks_threads,
         &has_threads,
     ];
-    let output = watched(&programs, 14, &[]);
+    let output = watched(&programs, 14);
     check(&output, "go.goroutine.leak", &leaks, "main.forget", &starts);
     check(&output, "go.mutex.contended", &locks, "main.lock", &locks_shortly);
     check(
@@ -207,7 +207,7 @@ fn what_uses_the_cpu_is_found() {
     let quotas = above.as_ref().zip(fits.as_ref());
     let mut programs = vec![&small, &large, &near, &far, &late, &stops];
     programs.extend(quotas.iter().flat_map(|(above, fits)| [*above, *fits]));
-    let output = watched(&programs, 14, &[]);
+    let output = watched(&programs, 14);
     check(&output, "go.gc.small_heap", &small, "for a heap of", &large);
     check(&output, "go.gc.memory_limit", &near, "GOMEMLIMIT=40 MiB", &far);
     check(

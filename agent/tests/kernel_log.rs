@@ -1,4 +1,4 @@
-//! Messages of the kernel programs: of whom, in what number, and only where they are wanted.
+//! Messages of the eBPF programs: of whom, in what number, and only where they are wanted.
 
 mod common;
 #[path = "common/go_build.rs"]
@@ -14,22 +14,22 @@ use std::{
     time::Duration,
 };
 
-use common::{Agent, Output, privileged, shop};
+use common::{Agent, Output, is_slow, privileged, shop};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// More than one process may have (agent_common::target::PEER_QUOTA), and then more in a second than messages may be.
 const PEERS: u32 = 2500;
 
-/// The agent's log lines that are messages of the kernel programs.
+/// The agent's log lines that are messages of the eBPF programs.
 fn messages(output: &Output) -> impl Iterator<Item = &str> {
-    let mark = "kernel programs: ";
+    let mark = "eBPF programs: ";
     output
         .said
         .lines()
         .filter_map(move |line| Some(&line[line.find(mark)? + mark.len()..]))
 }
 
-/// How many were left out, as the log said at last. It says so at once, and then once a minute.
+/// How many were left out, by the agent's own metric.
 fn left_out(output: &Output) -> i64 {
     let said = output.points("whywait", "whywait.agent.faults");
     let of_log = said
@@ -70,12 +70,16 @@ fn each_loss_for_want_of_space_is_a_message_or_counted() {
     let (silent, says) = (silent.stop(), says.stop());
     assert!(silent.dropped("peer_quota") > 0);
     assert_eq!(messages(&silent).next(), None);
-    let full = format!("process {pid}: it has as many peers as one process may have");
+    let full = format!(
+        "process {pid}: it has as many peers, or half as many blocks of histogram buckets, as one process may have"
+    );
     let told = messages(&says).filter(|message| *message == full).count() as i64;
     let (lost, left_out) = (says.dropped("peer_quota"), left_out(&says));
     println!("{lost} lost, {told} told, {left_out} left out");
     // Of other messages, such as those of threads whose wake-up no hook was called for, there are a few, and some are left out too.
-    assert!(told > 0 && left_out > 0, "{}", says.said);
+    assert!(told > 0, "{}", says.said);
+    // An emulated machine may have fewer in each second than are written.
+    assert!(left_out > 0 || is_slow(), "{}", says.said);
     let all = messages(&says).count() as i64 + left_out;
     assert!(
         (lost..=lost + lost / 10).contains(&all),
@@ -125,6 +129,13 @@ fn an_address_that_could_not_be_read_is_named() {
     let pid = unread.child.id().to_string();
     let agent = Agent::run(&["--pid", &pid, "--metric-interval", "1s", "--kernel-log", "debug"], 1);
     thread::sleep(Duration::from_millis(3000));
+    // The last message is in the log when the last loss is counted.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&unread.child),
+        rustix::process::Signal::STOP,
+    )
+    .unwrap();
+    thread::sleep(Duration::from_millis(2500));
     let output = agent.stop();
     let pages = unread.pages();
     let begin = format!("process {pid}, thread ");

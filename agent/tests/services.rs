@@ -2,86 +2,21 @@
 //! services' own. By `cargo xtask test --services`, which builds them and writes docs/real-services.md.
 
 mod common;
+#[path = "services/running.rs"]
+mod running;
 
 use std::{
     fmt::Write as _,
-    fs::{self, File},
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use common::{Agent, Output, attribute, number_of, privileged};
+use common::{Agent, Load, Output, attribute, list, number_of, privileged, shop, stock};
+use running::{KINDS, Kind, Running, built, load_built};
 use serde_json::Value;
-
-/// A service: the module it is built from, its main package, and how it is started.
-struct Kind {
-    name: &'static str,
-    module: &'static str,
-    package: &'static str,
-    start: fn(&mut Command, &Ports, &Path),
-    /// Where it says how many goroutines it has, on its second port, and what stands before the number.
-    goroutines: Option<(&'static str, &'static str)>,
-}
-
-struct Ports {
-    first: u16,
-    second: u16,
-}
-
-const KINDS: [Kind; 4] = [
-    Kind {
-        name: "greeter",
-        module: "google.golang.org/grpc/examples@latest",
-        package: "google.golang.org/grpc/examples/helloworld/greeter_server",
-        start: |command, ports, _| {
-            command.arg(format!("-port={}", ports.first));
-        },
-        goroutines: None,
-    },
-    Kind {
-        name: "etcd",
-        module: "go.etcd.io/etcd/server/v3@latest",
-        package: "go.etcd.io/etcd/server/v3",
-        start: |command, ports, folder| {
-            let client = format!("http://127.0.0.1:{}", ports.first);
-            let peer = format!("http://127.0.0.1:{}", ports.second);
-            command
-                .args(["--log-level", "error", "--unsafe-no-fsync", "--data-dir"])
-                .arg(folder.join("data"));
-            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-            command.args(["--initial-cluster", &format!("default={peer}")]);
-        },
-        goroutines: Some(("/metrics", "\ngo_goroutines ")),
-    },
-    Kind {
-        name: "nats-server",
-        module: "github.com/nats-io/nats-server/v2@latest",
-        package: "github.com/nats-io/nats-server/v2",
-        start: |command, ports, _| {
-            command.args(["-a", "127.0.0.1", "-p", &ports.first.to_string()]);
-            command.args(["--profile", &ports.second.to_string()]);
-        },
-        goroutines: Some(("/debug/pprof/goroutine?debug=1", "goroutine profile: total ")),
-    },
-    Kind {
-        name: "caddy",
-        module: "github.com/caddyserver/caddy/v2@latest",
-        package: "github.com/caddyserver/caddy/v2/cmd/caddy",
-        start: |command, ports, folder| {
-            let config = format!(
-                "{{\n admin 127.0.0.1:{}\n auto_https off\n persist_config off\n}}\nhttp://127.0.0.1:{} {{\n respond hello\n}}\n",
-                ports.second, ports.first
-            );
-            fs::write(folder.join("Caddyfile"), config).unwrap();
-            command.args(["run", "--config"]).arg(folder.join("Caddyfile"));
-        },
-        goroutines: Some(("/metrics", "\ngo_goroutines ")),
-    },
-];
 
 /// Length of a stretch of load, s, and how many there are with the agent and as many without, in turns.
 const SECONDS: u32 = 8;
@@ -90,129 +25,26 @@ const COUNTED_SECONDS: u32 = 24;
 const ROUNDS: usize = 3;
 const CONNECTIONS: u32 = 16;
 
-fn folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/services")
-        .join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder.canonicalize().unwrap()
-}
-
-/// Runs a Go command at the lowest priority; what it printed.
-fn go(folder: &Path, args: &[&str]) -> String {
-    let mut command = Command::new("nice");
-    command
-        .args(["-n", "19", "go"])
-        .args(args)
-        .current_dir(folder)
-        .env("CGO_ENABLED", "0");
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "go {args:?}: {said}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The service's program, built in a module of ours: so `replace` lines of its own are no hindrance.
-fn built(kind: &Kind) -> (PathBuf, String) {
-    let folder = folder(kind.name);
-    let program = folder.join(kind.name);
-    if !program.exists() {
-        if !folder.join("go.mod").exists() {
-            go(&folder, &["mod", "init", "example.org/services"]);
-        }
-        go(&folder, &["get", kind.module]);
-        go(&folder, &["build", "-mod=mod", "-o", kind.name, kind.package]);
-    }
-    let module = kind.module.split('@').next().unwrap_or_default();
-    let version = go(&folder, &["list", "-mod=mod", "-m", "-f", "{{.Version}}", module]);
-    (program, version.trim().to_owned())
-}
-
-fn load_built() -> PathBuf {
-    let folder = folder("load");
-    fs::write(folder.join("main.go"), include_str!("services/load.go")).unwrap();
-    fs::write(folder.join("go.mod"), "module example.org/load\ngo 1.25\n").unwrap();
-    go(&folder, &["build", "-o", "load", "."]);
-    folder.join("load")
-}
-
-/// A running service, ended by its own pid.
-struct Running {
-    child: Child,
-    ports: Ports,
-    trace: PathBuf,
-}
-
-impl Running {
-    fn start(kind: &Kind, program: &Path) -> Self {
-        let scratch = folder(kind.name).join("run");
-        let _ = fs::remove_dir_all(&scratch);
-        fs::create_dir_all(&scratch).unwrap();
-        // Free a moment ago; nobody else takes ports of this range in between.
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let ports = Ports {
-            first: free(),
-            second: free(),
-        };
-        let trace = scratch.join("stderr");
-        let mut command = Command::new(program);
-        (kind.start)(&mut command, &ports, &scratch);
-        command
-            .env("GODEBUG", "gctrace=1")
-            .env("HOME", &scratch)
-            .env("XDG_DATA_HOME", &scratch);
-        command.stdout(Stdio::null()).stderr(File::create(&trace).unwrap());
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let running = Self { child, ports, trace };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", running.ports.first)).is_err() {
-            let said = fs::read_to_string(&running.trace).unwrap();
-            assert!(Instant::now() < deadline, "{} does not listen: {said}", kind.name);
-            thread::sleep(Duration::from_millis(50));
-        }
-        running
-    }
-
-    /// The runtime's own count of GC cycles: what gctrace printed last.
-    fn cycles(&self) -> i64 {
-        let text = fs::read_to_string(&self.trace).unwrap();
-        let last = text
-            .lines()
-            .rev()
-            .find_map(|line| line.strip_prefix("gc ")?.split(' ').next()?.parse().ok());
-        last.unwrap_or(0)
-    }
-
-    fn goroutines(&self, kind: &Kind) -> Option<i64> {
-        let (path, before) = kind.goroutines?;
-        let port = if kind.name == "etcd" {
-            self.ports.first
-        } else {
-            self.ports.second
-        };
-        let service = common::get(&format!("127.0.0.1:{port}"), path);
-        let rest = &service[service.find(before)? + before.len()..];
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest[..end].parse().ok()
-    }
-
-    fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Requests answered a second.
-fn load(program: &Path, kind: &Kind, running: &Running, seconds: u32) -> f64 {
+/// The load generator on a service; a `rate` of 0 is a closed loop.
+fn load_command(
+    program: &Path,
+    kind: &Kind,
+    running: &Running,
+    seconds: u32,
+    (connections, rate): (u32, u32),
+) -> Command {
     let address = format!("127.0.0.1:{}", running.ports.first);
-    let args = [kind.name, &address, &seconds.to_string(), &CONNECTIONS.to_string()];
-    let output = Command::new(program).args(args).output().unwrap();
+    let numbers = [seconds, connections, rate].map(|number| number.to_string());
+    let mut command = Command::new(program);
+    command.args([kind.name, &address]).args(numbers);
+    command
+}
+
+/// Requests answered a second, in a closed loop.
+fn load(program: &Path, kind: &Kind, running: &Running, seconds: u32) -> f64 {
+    let output = load_command(program, kind, running, seconds, (CONNECTIONS, 0))
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", kind.name);
     let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -366,4 +198,85 @@ fn services_that_nobody_here_wrote_are_watched_whole() {
         )
         .unwrap();
     }
+}
+
+/// How long healthy services are watched, s, and the load on each, requests a second.
+const HEALTHY_SECONDS: u32 = 600;
+const HEALTHY_RATE: u32 = 200;
+const HEALTHY_CONNECTIONS: u32 = 4;
+
+/// Findings that there were at any time: service, rule and sentence.
+fn findings(output: &Output) -> Vec<String> {
+    let resources = output.metrics.iter().flat_map(|line| list(&line["resourceMetrics"]));
+    let mut found: Vec<String> = resources
+        .flat_map(|resource| {
+            let service = attribute(&resource["resource"], "service.name");
+            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
+            let of_findings = metrics.filter(|metric| metric["name"] == "whywait.finding");
+            let points = of_findings.flat_map(|metric| list(&metric["gauge"]["dataPoints"]));
+            points.map(move |point| {
+                let text = |key| attribute(point, key).map(|value| value.to_string());
+                let words = [text("whywait.finding.name"), text("whywait.finding.sentence")];
+                format!("{service:?} {words:?}")
+            })
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// A finding is worth a look: there is none on services that are well, under the defaults, however long they are watched.
+#[test]
+#[ignore = "builds four services: cargo xtask test --services"]
+fn healthy_services_have_no_findings() {
+    if !privileged() {
+        return;
+    }
+    let seconds = std::env::var("WHYWAIT_HEALTHY_SECONDS").map_or(HEALTHY_SECONDS, |text| text.parse().unwrap());
+    let load_program = load_built();
+    let stock = stock(false);
+    let shop = shop(Some(&stock), &[]);
+    let running: Vec<(&Kind, Running)> = KINDS
+        .iter()
+        .map(|kind| (kind, Running::start(kind, &built(kind).0)))
+        .collect();
+    let pids = running.iter().map(|(_, running)| running.child.id());
+    let pids: Vec<String> = pids
+        .chain([shop.pid(), stock.pid()])
+        .map(|pid| pid.to_string())
+        .collect();
+    let defaults = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
+    let agent = Agent::run_with(&["--pid", &pids.join(",")], pids.len(), &defaults);
+    let rate = (HEALTHY_CONNECTIONS, HEALTHY_RATE);
+    let loads: Vec<Child> = running
+        .iter()
+        .map(|(kind, running)| {
+            let mut command = load_command(&load_program, kind, running, seconds, rate);
+            command.stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let of_shop = Load::start(&[shop.url("/item?id={n}")], HEALTHY_RATE, seconds, HEALTHY_CONNECTIONS);
+    for (load, (kind, _)) in loads.into_iter().zip(&running) {
+        let output = load.wait_with_output().unwrap();
+        let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let least = i64::from(seconds * HEALTHY_RATE) * 9 / 10;
+        assert!(
+            counts["requests"].as_i64() >= Some(least) && counts["failed"] == 0,
+            "{}: {counts}",
+            kind.name
+        );
+        println!("{}: {counts}", kind.name);
+    }
+    of_shop.stop();
+    let output = agent.stop();
+    println!("{}", output.said);
+    // Without figures there is nothing to find.
+    let services = KINDS.iter().map(|kind| kind.name).chain(["go-shop", "rust-stock"]);
+    for service in services {
+        let served = output.points(service, "whywait.server.request.duration");
+        assert!(sum(&served, "count") >= 1000, "{service}: {served:?}");
+    }
+    let found = findings(&output);
+    assert_eq!(found, [""; 0], "{}", output.said);
 }

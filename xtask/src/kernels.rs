@@ -46,6 +46,7 @@ const QUOTAS: &[Test] = &[("causes", "quota"), ("threads", "throttled"), KERNEL_
 const MANY_CPUS: &[Test] = &[
     ("causes", "quota"),
     ("threads", "throttled"),
+    KERNEL_LOG,
     (UNIT_TESTS, "an_allowance_is_one_for_all_cpus"),
 ];
 /// Tests of programs that are preempted, which the build's kernel may never do.

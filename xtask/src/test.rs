@@ -62,7 +62,16 @@ pub(crate) fn run(options: Options) -> Result<()> {
         return kernels::test_preemption(&tools, time.into());
     }
     if options.services {
-        let test = ["-p", "agent", "--test", "services", "--", "--ignored", "--nocapture"];
+        let test = [
+            "-p",
+            "agent",
+            "--test",
+            "services",
+            "--",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ];
         return cargo_test(&tools, &test, &mut Counts::default());
     }
     checks::rust_format()?;

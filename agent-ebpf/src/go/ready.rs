@@ -78,8 +78,10 @@ fn leaves<'a>(
             wakes(target, goroutine, g);
             woken(target, goroutine, waker);
         }
-        // It yields, or its g has been reused. One that waited for the network, or is on an injected list, was not running.
-        RUNNING if !matches!(source, Source::InjectList | Source::Netpoll) => {
+        // Something else than the network woke it before it was read who waits.
+        RUNNING if source as u32 == Source::Netpoll as u32 => return None,
+        // It yields, or its g has been reused. One on an injected list was not running.
+        RUNNING if source as u32 != Source::InjectList as u32 => {
             if source as u32 == Source::Gosched as u32 {
                 // Its sum means nothing. An atomic addition of 0 would become an operation that Linux has from 5.12 on only.
                 spent(target, goroutine, Spent::Preempted, 1);

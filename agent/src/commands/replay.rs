@@ -51,7 +51,7 @@ pub async fn run(path: &Path, config: export::Config, aside: &Handle) -> anyhow:
         replay.events,
         replay.span_buffer.made,
         stats.total_sent(),
-        stats.total_dropped(),
+        stats.dropped_text(),
         replay.rejected,
         replay.strangers
     );

@@ -56,6 +56,8 @@ pub enum Cause {
     Unreachable,
     /// The endpoint refused it, wholly or in part.
     Refused,
+    /// The endpoint has no service for metrics, or none for logs: Jaeger takes spans alone.
+    NoService,
     WriteError,
     /// The agent ended first.
     Closed,
@@ -63,10 +65,11 @@ pub enum Cause {
 
 impl Cause {
     /// All causes with the name they are exported under.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::QueueFull, "queue_full"),
         (Self::Unreachable, "unreachable"),
         (Self::Refused, "refused"),
+        (Self::NoService, "no_service"),
         (Self::WriteError, "write_error"),
         (Self::Closed, "closed"),
     ];
@@ -136,6 +139,19 @@ impl ExportStats {
 
     pub fn total_dropped(&self) -> u64 {
         self.dropped.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// What was given up, for people: the number, and why where there is any.
+    pub fn dropped_text(&self) -> String {
+        let causes = Cause::ALL.map(|(cause, name)| (name, self.dropped_by(cause)));
+        let all: u64 = causes.iter().map(|(_, count)| count).sum();
+        let causes = causes.iter().filter(|(_, count)| *count > 0);
+        let causes: Vec<String> = causes.map(|(name, count)| format!("{name} {count}")).collect();
+        if causes.is_empty() {
+            "0".to_owned()
+        } else {
+            format!("{all} ({})", causes.join(", "))
+        }
     }
 
     pub fn dropped_by(&self, cause: Cause) -> u64 {

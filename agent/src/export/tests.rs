@@ -152,7 +152,14 @@ async fn an_endpoint_without_metrics_is_not_down() {
         exporter.send(batch(10, 4));
         let stats = settled(exporter).await;
         assert_eq!((stats.total_sent(), stats.is_down()), (sent, down));
-        assert_eq!(stats.dropped_by(Cause::Refused), 28 - sent);
+        let dropped = [Cause::Refused, Cause::NoService].map(|cause| stats.dropped_by(cause));
+        assert_eq!(dropped, [20 - sent, 8]);
+        let text = if down {
+            "28 (refused 20, no_service 8)"
+        } else {
+            "8 (no_service 8)"
+        };
+        assert_eq!(stats.dropped_text(), text);
     }
 }
 

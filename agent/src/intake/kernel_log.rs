@@ -1,4 +1,4 @@
-//! Messages of the kernel programs (`--kernel-log`), which go into the agent's log. The programs themselves keep them to so many a second.
+//! Messages of the eBPF programs (`--kernel-log`), which go into the agent's log. The programs themselves keep them to so many a second.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ pub enum KernelLog {
     Off,
     /// Which map was full for which process
     Warn,
-    /// Addresses that could not be read and states that cannot be, too
+    /// Also which address could not be read, and unexpected states and orders of events
     Debug,
 }
 
@@ -108,7 +108,7 @@ impl Log for Prefixed {
     }
 
     fn log(&self, record: &Record<'_>) {
-        log::log!(target: TARGET, record.level(), "kernel programs: {}", record.args());
+        log::log!(target: TARGET, record.level(), "eBPF programs: {}", record.args());
     }
 
     fn flush(&self) {}

@@ -138,7 +138,7 @@ static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 /// Logs to standard error, by RUST_LOG, in a thread of its own: a terminal that stands still holds nobody up.
 pub fn begin_log(kernel_log: KernelLog) {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
-    // Who asks for them does not want to ask twice.
+    // Whatever RUST_LOG says.
     builder.filter_module(kernel_log::TARGET, kernel_log.filter());
     builder.format(|out, record| {
         let (time, style) = (out.timestamp_seconds(), out.default_level_style(record.level()));

@@ -190,7 +190,7 @@ pub fn render(view: &View<'_>) -> String {
         } else {
             ""
         },
-        export.total_dropped()
+        export.dropped_text()
     );
     text.text
 }

@@ -48,7 +48,7 @@ pub static EXPORT_DROPPED: MetricDef = MetricDef {
     name: "whywait.export.dropped",
     unit: "{item}",
     instrument: Counter,
-    description: "Spans and metric points dropped: the queue was full, the endpoint rejected them, or it stayed down.",
+    description: "Spans, metric points and log records dropped: the queue was full, the endpoint rejected them, has no service for them, or stayed down.",
     source: "agent",
     attributes: &[CAUSE],
 };

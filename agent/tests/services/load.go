@@ -1,5 +1,5 @@
-// Closed-loop load on a service, by the protocol it speaks: load KIND ADDRESS SECONDS CONNECTIONS. It prints, as JSON, the
-// requests that were answered, those that failed, and the seconds it took.
+// Load on a service, by the protocol it speaks: load KIND ADDRESS SECONDS CONNECTIONS RATE. RATE is in requests a second, of all connections together;
+// 0 is a closed loop. It prints, as JSON, the requests that were answered, those that failed, and the seconds it took.
 package main
 
 import (
@@ -98,8 +98,8 @@ func answered(response *http.Response, err error) error {
 }
 
 func run() error {
-	if len(os.Args) != 5 {
-		return fmt.Errorf("usage: load KIND ADDRESS SECONDS CONNECTIONS")
+	if len(os.Args) != 6 {
+		return fmt.Errorf("usage: load KIND ADDRESS SECONDS CONNECTIONS RATE")
 	}
 	kind, address := os.Args[1], os.Args[2]
 	seconds, err := strconv.Atoi(os.Args[3])
@@ -109,6 +109,14 @@ func run() error {
 	connections, err := strconv.Atoi(os.Args[4])
 	if err != nil {
 		return err
+	}
+	rate, err := strconv.Atoi(os.Args[5])
+	if err != nil {
+		return err
+	}
+	var pause time.Duration
+	if rate > 0 {
+		pause = time.Duration(connections) * time.Second / time.Duration(rate)
 	}
 	kinds := map[string]func() (client, error){
 		"etcd": put(address), "caddy": get("http://" + address + "/"), "nats-server": publish(address), "greeter": greet(address),
@@ -126,7 +134,8 @@ func run() error {
 			return err
 		}
 		all.Go(func() {
-			for time.Now().Before(end) {
+			for due := began; due.Before(end) && time.Now().Before(end); due = due.Add(pause) {
+				time.Sleep(time.Until(due))
 				if err := request(); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					failed.Add(1)

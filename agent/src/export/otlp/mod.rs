@@ -148,7 +148,7 @@ impl Worker {
                         self.url, self.signal
                     );
                 }
-                self.stats.dropped(items, Cause::Refused);
+                self.stats.dropped(items, Cause::NoService);
             }
             Err(Failure::Final(reason) | Failure::NoService(reason)) => {
                 if self.stats.set_down(self.signal, true) {

@@ -88,18 +88,33 @@ impl Level {
     }
 }
 
-pub(super) const SETS: [Set; 6] = [
+pub(super) const SETS: [Set; 7] = [
     Set {
         name: "plane 0 alone",
         watcher: Watcher::Agent(&[
             "--without",
-            "go.gc,go.sched,tokio.poll,tokio.wake,net.connect,net.request,thread.run_queue",
+            "go.gc,go.stw,go.sched,go.latency,go.assist,go.handoff,tokio.poll,tokio.wake,net.connect,net.request,net.retransmit,thread.run_queue",
         ]),
         barred: false,
     },
     Set {
         name: "planes 0 and 1, without a budget",
-        watcher: Watcher::Agent(&["--budget", "off", "--without", "go.gc,go.sched,tokio.poll,tokio.wake"]),
+        watcher: Watcher::Agent(&[
+            "--budget",
+            "off",
+            "--without",
+            "go.gc,go.stw,go.sched,go.latency,go.assist,go.handoff,tokio.poll,tokio.wake",
+        ]),
+        barred: false,
+    },
+    Set {
+        name: "the runtime's sample of starts, without a budget",
+        watcher: Watcher::Agent(&[
+            "--budget",
+            "off",
+            "--without",
+            "go.gc,go.stw,go.sched,go.assist,go.handoff,tokio.poll,tokio.wake,net.connect,net.request,net.retransmit,thread.run_queue",
+        ]),
         barred: false,
     },
     Set {
