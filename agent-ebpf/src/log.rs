@@ -9,7 +9,6 @@ use agent_common::{
     loss::Loss,
     target::{SharedMap, Target},
 };
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE};
 use aya_log_ebpf::{
     debug,
     macro_support::{AYA_LOGS, Level, level_enabled},
@@ -55,10 +54,7 @@ fn is_due(level: Level) -> bool {
 /// Whether the ring buffer has space for a message. Where it has not, aya-log leaves it out and counts nothing.
 #[inline(always)]
 fn has_space() -> bool {
-    let (filled, size) = (
-        AYA_LOGS.query(u64::from(BPF_RB_AVAIL_DATA)),
-        AYA_LOGS.query(u64::from(BPF_RB_RING_SIZE)),
-    );
+    let (filled, size) = record::filled(&AYA_LOGS);
     filled + LONGEST <= size
 }
 

@@ -8,7 +8,10 @@ use agent_common::{
     loss::Loss,
     target::{BLOCK_QUOTA, Target},
 };
-use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    maps::RingBuf,
+};
 
 use crate::{
     log,
@@ -155,10 +158,7 @@ pub fn event<T: 'static>(event: T) {
     match EVENTS.reserve::<T>(0) {
         Some(mut entry) => {
             entry.write(event);
-            let (filled, size) = (
-                EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)),
-                EVENTS.query(u64::from(BPF_RB_RING_SIZE)),
-            );
+            let (filled, size) = filled(&EVENTS);
             let wakeup = if filled > size / 4 {
                 BPF_RB_FORCE_WAKEUP
             } else {
@@ -168,4 +168,13 @@ pub fn event<T: 'static>(event: T) {
         }
         None => lost(Loss::RingFull),
     }
+}
+
+/// How many bytes of a ring buffer are not read yet, and how many it has.
+#[inline(always)]
+pub fn filled(ring: &RingBuf) -> (u64, u64) {
+    (
+        ring.query(u64::from(BPF_RB_AVAIL_DATA)),
+        ring.query(u64::from(BPF_RB_RING_SIZE)),
+    )
 }

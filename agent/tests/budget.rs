@@ -213,11 +213,7 @@ fn spans_over_the_limit_are_counted() {
         .iter()
         .filter(|span| span["name"] == "go.gc.cycle")
         .count() as i64;
-    let dropped = output.points("whywait", "whywait.events.dropped");
-    let over = dropped
-        .iter()
-        .find(|point| attribute(point, "whywait.cause") == Some(Value::from("span_limit")))
-        .map_or(0, |point| number_of(&point["asInt"]));
+    let over = output.dropped("span_limit");
     println!(
         "{traced} cycles traced, {over} over the limit, {} by the runtime",
         after - before

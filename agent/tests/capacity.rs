@@ -22,7 +22,7 @@ use aya::maps::{Array, Map, MapData};
 use common::{
     Agent, Output, attribute, demo, list, load,
     maps::{array, data, keys},
-    number_of, privileged, shop, stock,
+    number_of, of_cause, privileged, shop, stock,
 };
 use processes::{NEVER, built, start, step, wait_for};
 
@@ -104,17 +104,12 @@ fn a_target_with_many_goroutines_takes_no_room_from_others() {
     let output = agent.stop();
     let over = |service: &str| -> i64 {
         let points = output.points(service, "whywait.quota.exceeded");
-        let of = |cause: &str| {
-            let of_cause = points
-                .iter()
-                .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
-            of_cause.map(|point| number_of(&point["asInt"])).sum::<i64>()
-        };
+        let of_quota = of_cause(&points, "goroutine_quota");
         assert_eq!(
-            of("goroutine_quota"),
+            of_quota,
             points.iter().map(|point| number_of(&point["asInt"])).sum::<i64>()
         );
-        of("goroutine_quota")
+        of_quota
     };
     let waits = |service: &str| -> i64 {
         let points = output.points(service, "go.goroutine.wait.duration");

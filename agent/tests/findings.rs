@@ -6,7 +6,6 @@ mod common;
 mod go_build;
 
 use std::{
-    collections::BTreeSet,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -15,7 +14,7 @@ use std::{
 };
 
 use common::{
-    Agent, Output, attribute, list, privileged,
+    Agent, DEFAULTS, Output, attribute, findings, list, privileged,
     quota::{Of, Quota},
 };
 use go_build::build;
@@ -72,39 +71,15 @@ impl Drop for Planted {
 fn watched(programs: &[&Planted], seconds: u64) -> Output {
     let pids: Vec<String> = programs.iter().map(|program| program.child.id().to_string()).collect();
     let pids = pids.join(",");
-    let defaults = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
-    let agent = Agent::run_with(&["--pid", &pids, "--metric-interval", "1s"], programs.len(), &defaults);
+    let agent = Agent::run_with(&["--pid", &pids, "--metric-interval", "1s"], programs.len(), &DEFAULTS);
     thread::sleep(Duration::from_secs(seconds));
     agent.stop()
-}
-
-/// Findings of a program at any time: (rule, sentence).
-fn findings(output: &Output, program: &Planted) -> BTreeSet<(String, String)> {
-    let of_program = output
-        .metrics
-        .iter()
-        .flat_map(|line| list(&line["resourceMetrics"]))
-        .filter(|resource| attribute(&resource["resource"], "service.name") == Some(program.name.as_str().into()));
-    let metrics = of_program
-        .flat_map(|resource| list(&resource["scopeMetrics"]))
-        .flat_map(|scope| list(&scope["metrics"]))
-        .filter(|metric| metric["name"] == "whywait.finding");
-    let points = metrics.flat_map(|metric| list(&metric["gauge"]["dataPoints"]));
-    let text = |point: &Value, key| attribute(point, key).unwrap().as_str().unwrap().to_owned();
-    points
-        .map(|point| {
-            (
-                text(point, "whywait.finding.name"),
-                text(point, "whywait.finding.sentence"),
-            )
-        })
-        .collect()
 }
 
 /// Each program has the finding that is planted in it, whose sentence names it; its twin has not.
 #[track_caller]
 fn check(output: &Output, rule: &str, planted: &Planted, says: &str, twin: &Planted) {
-    let found = findings(output, planted);
+    let found = findings(&output.metrics, &planted.name);
     let is_found = found
         .iter()
         .any(|(name, sentence)| name == rule && sentence.contains(says));
@@ -113,7 +88,7 @@ fn check(output: &Output, rule: &str, planted: &Planted, says: &str, twin: &Plan
         "{}: no {rule} of {says:?} in {found:#?}\n{}",
         planted.name, output.said
     );
-    let of_twin = findings(output, twin);
+    let of_twin = findings(&output.metrics, &twin.name);
     let has = of_twin.iter().any(|(name, _)| name == rule);
     assert!(!has, "{}: {rule} in {of_twin:#?}\n{}", twin.name, output.said);
 }
@@ -226,10 +201,10 @@ fn what_uses_the_cpu_is_found() {
             "GOMAXPROCS is 8, but cgroup /",
             fits,
         );
-        let of_fits = findings(&output, fits);
+        let of_fits = findings(&output.metrics, &fits.name);
         assert!(of_fits.iter().any(|(name, _)| name == "cpu.throttled"), "{of_fits:#?}");
         // The one that says less is not shown beside it.
-        let of_above = findings(&output, above);
+        let of_above = findings(&output.metrics, &above.name);
         assert!(
             of_above.iter().all(|(name, _)| name != "cpu.throttled"),
             "{of_above:#?}"

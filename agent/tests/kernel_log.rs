@@ -15,7 +15,7 @@ use std::{
 };
 
 use aya::util::KernelVersion;
-use common::{Agent, Output, is_slow, privileged, shop};
+use common::{Agent, Output, is_slow, of_cause, privileged, shop};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// More than one process may have (agent_common::target::PEER_QUOTA), and then more in a second than messages may be; on an emulated machine they come
@@ -30,15 +30,6 @@ fn messages(output: &Output) -> impl Iterator<Item = &str> {
         .said
         .lines()
         .filter_map(move |line| Some(&line[line.find(mark)? + mark.len()..]))
-}
-
-/// How many were left out, by the agent's own metric.
-fn left_out(output: &Output) -> i64 {
-    let said = output.points("whywait", "whywait.agent.faults");
-    let of_log = said
-        .iter()
-        .filter(|point| common::attribute(point, "whywait.cause") == Some("kernel_log".into()));
-    of_log.map(|point| common::number_of(&point["asInt"])).sum()
 }
 
 /// A request to `server` from each of so many addresses of this host.
@@ -87,7 +78,8 @@ fn each_loss_for_want_of_space_is_a_message_or_counted() {
         "process {pid}: it has as many peers, or half as many blocks of histogram buckets, as one process may have"
     );
     let told = messages(&says).filter(|message| *message == full).count() as i64;
-    let (lost, left_out) = (says.dropped("peer_quota"), left_out(&says));
+    let lost = says.dropped("peer_quota");
+    let left_out = of_cause(&says.points("whywait", "whywait.agent.faults"), "kernel_log");
     println!("{lost} lost, {told} told, {left_out} left out");
     // Of other messages, such as those of threads whose wake-up no hook was called for, there are a few, and some are left out too.
     assert!(told > 0, "{}", says.said);

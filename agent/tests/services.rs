@@ -6,6 +6,7 @@ mod common;
 mod running;
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::Path,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Agent, Load, Output, attribute, list, number_of, privileged, shop, stock};
+use common::{Agent, DEFAULTS, Load, Output, attribute, findings, number_of, privileged, shop, stock};
 use running::{KINDS, Kind, Running, built, load_built};
 use serde_json::Value;
 
@@ -81,9 +82,8 @@ struct Figures {
 
 fn watched(program: &Path, kind: &Kind, running: &Running, seconds: u32, options: &[&str]) -> (f64, Figures) {
     let pid = running.child.id().to_string();
-    let budget = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
     let args = [&["--pid", &pid, "--metric-interval", "1s"], options].concat();
-    let agent = Agent::run_with(&args, 1, &budget);
+    let agent = Agent::run_with(&args, 1, &DEFAULTS);
     let rate = load(program, kind, running, seconds);
     // The last interval's end.
     thread::sleep(Duration::from_millis(1500));
@@ -205,27 +205,6 @@ const HEALTHY_SECONDS: u32 = 600;
 const HEALTHY_RATE: u32 = 200;
 const HEALTHY_CONNECTIONS: u32 = 4;
 
-/// Findings that there were at any time: service, rule and sentence.
-fn findings(output: &Output) -> Vec<String> {
-    let resources = output.metrics.iter().flat_map(|line| list(&line["resourceMetrics"]));
-    let mut found: Vec<String> = resources
-        .flat_map(|resource| {
-            let service = attribute(&resource["resource"], "service.name");
-            let metrics = list(&resource["scopeMetrics"]).flat_map(|scope| list(&scope["metrics"]));
-            let of_findings = metrics.filter(|metric| metric["name"] == "whywait.finding");
-            let points = of_findings.flat_map(|metric| list(&metric["gauge"]["dataPoints"]));
-            points.map(move |point| {
-                let text = |key| attribute(point, key).map(|value| value.to_string());
-                let words = [text("whywait.finding.name"), text("whywait.finding.sentence")];
-                format!("{service:?} {words:?}")
-            })
-        })
-        .collect();
-    found.sort();
-    found.dedup();
-    found
-}
-
 /// A finding is worth a look: there is none on services that are well, under the defaults, however long they are watched.
 #[test]
 #[ignore = "builds four services: cargo xtask test --services"]
@@ -246,8 +225,7 @@ fn healthy_services_have_no_findings() {
         .chain([shop.pid(), stock.pid()])
         .map(|pid| pid.to_string())
         .collect();
-    let defaults = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
-    let agent = Agent::run_with(&["--pid", &pids.join(",")], pids.len(), &defaults);
+    let agent = Agent::run_with(&["--pid", &pids.join(",")], pids.len(), &DEFAULTS);
     let rate = (HEALTHY_CONNECTIONS, HEALTHY_RATE);
     let loads: Vec<Child> = running
         .iter()
@@ -276,7 +254,11 @@ fn healthy_services_have_no_findings() {
     for service in services {
         let served = output.points(service, "whywait.server.request.duration");
         assert!(sum(&served, "count") >= 1000, "{service}: {served:?}");
+        assert_eq!(
+            findings(&output.metrics, service),
+            BTreeSet::new(),
+            "{service}: {}",
+            output.said
+        );
     }
-    let found = findings(&output);
-    assert_eq!(found, [""; 0], "{}", output.said);
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use common::{Agent, Load, Service, attribute, demo, load, number_of, privileged};
+use common::{Agent, Load, Service, demo, load, number_of, of_cause, privileged};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
@@ -209,13 +209,8 @@ fn check(since: Since, tells: bool, count: usize, args: &[&str]) {
         let is_enough = if windows { requests > 0 } else { requests == sent };
         assert!(is_enough, "{service}: {requests} of {sent} requests\n{}", output.said);
     }
-    let of_cause = |point: &serde_json::Value| attribute(point, "whywait.cause") == Some("late".into());
     let faults = output.points("whywait", "whywait.agent.faults");
-    let told = faults
-        .iter()
-        .filter(|point| of_cause(point))
-        .map(|point| number_of(&point["asInt"]));
-    assert!(told.sum::<i64>() > 0, "{faults:?}\n{}", output.said);
+    assert!(of_cause(&faults, "late") > 0, "{faults:?}\n{}", output.said);
     drop((busy, stuck));
     drop(session);
 }

@@ -1,14 +1,11 @@
 //! Messages of the eBPF programs (`--kernel-log`), which go into the agent's log. The programs themselves keep them to so many a second.
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agent_common::kernel_log::{PER_SECOND, Pace};
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData},
+    maps::{Array, MapData},
     util::KernelVersion,
 };
 use aya_log::{EbpfLogger, Level};
@@ -82,15 +79,15 @@ impl KernelMessages {
             return Ok(None);
         }
         let logger = EbpfLogger::init_with_logger(ebpf, Prefixed)?;
-        let mut take = |name: &'static str| -> Option<Map> { ebpf.take_map(name) };
+        let pace = open(&mut |name| ebpf.take_map(name), "LOG_PACE")?;
         Ok(Some(Self {
             logger,
-            pace: open(&mut take, "LOG_PACE")?,
+            pace,
             left_out: 0,
         }))
     }
 
-    /// Logs what has come. Returns how many messages were left out since the last call, and why; or why there will be none any more.
+    /// Logs what has come. Returns how many messages were left out since the last call; or why there will be none any more.
     pub fn read(&mut self) -> Result<u64, &'static str> {
         // The crate panics over a message that it does not understand.
         let logger = &mut self.logger;
@@ -105,8 +102,8 @@ impl KernelMessages {
 }
 
 /// Why messages are left out.
-pub fn left_out() -> impl fmt::Display {
-    format!("more than {PER_SECOND} in a second")
+pub fn left_out() -> String {
+    format!("more than {PER_SECOND} in a second, or no space in their ring buffer")
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! OTLP as JSON, read: attributes, numbers, times, quantiles.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// A JSON array's elements; none when it is no array.
@@ -83,5 +85,35 @@ pub fn points(requests: &[Value], service: &str, metric: &str) -> Vec<Value> {
         .iter()
         .flat_map(|kind| list(&found[*kind]["dataPoints"]))
         .cloned()
+        .collect()
+}
+
+/// The sum of those of some points that have this cause.
+pub fn of_cause(points: &[Value], cause: &str) -> i64 {
+    let of_cause = points
+        .iter()
+        .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
+    of_cause.map(|point| number_of(&point["asInt"])).sum()
+}
+
+/// Findings of a process at any time, in OTLP requests as JSON: (rule, sentence).
+pub fn findings(requests: &[Value], service: &str) -> BTreeSet<(String, String)> {
+    let of_process = requests
+        .iter()
+        .flat_map(|line| list(&line["resourceMetrics"]))
+        .filter(|resource| attribute(&resource["resource"], "service.name") == Some(service.into()));
+    let metrics = of_process
+        .flat_map(|resource| list(&resource["scopeMetrics"]))
+        .flat_map(|scope| list(&scope["metrics"]))
+        .filter(|metric| metric["name"] == "whywait.finding");
+    let points = metrics.flat_map(|metric| list(&metric["gauge"]["dataPoints"]));
+    let text = |point: &Value, key| attribute(point, key).unwrap().as_str().unwrap().to_owned();
+    points
+        .map(|point| {
+            (
+                text(point, "whywait.finding.name"),
+                text(point, "whywait.finding.sentence"),
+            )
+        })
         .collect()
 }

@@ -216,6 +216,9 @@ impl Drop for Load {
     }
 }
 
+/// What tests change for their counts, as users have it: for [`Agent::run_with`].
+pub const DEFAULTS: [(&str, &str); 2] = [("WHYWAIT_BUDGET", "1%"), ("WHYWAIT_LIMIT_CPU", "5%")];
+
 /// The agent as users run it.
 pub struct Agent {
     child: Child,
@@ -371,11 +374,7 @@ pub struct Output {
 impl Output {
     /// What the agent itself says was lost by this cause.
     pub fn dropped(&self, cause: &str) -> i64 {
-        let drops = self.points("whywait", "whywait.events.dropped");
-        let of_cause = drops
-            .iter()
-            .filter(|point| attribute(point, "whywait.cause") == Some(cause.into()));
-        of_cause.map(|point| number_of(&point["asInt"])).sum()
+        of_cause(&self.points("whywait", "whywait.events.dropped"), cause)
     }
 
     /// Every span of a process, by its service.name.
