@@ -170,19 +170,28 @@ pub(super) fn choose(option: &str, parts: &[String], names: &[String]) -> Result
 mod tests {
     use super::*;
 
+    const NAMES: [&str; 4] = [
+        "all, under the budget",
+        "all, without a budget",
+        "traps alone",
+        "control",
+    ];
+
     #[track_caller]
-    fn check(parts: &[&str], expected: Option<&[usize]>) {
+    fn check(parts: &[&str], expected: Option<&[&str]>) {
         let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
-        let names = SETS.map(|set| set.name.to_owned());
-        assert_eq!(choose("--set", &parts, &names).ok().as_deref(), expected, "{parts:?}");
+        let indices = choose("--set", &parts, &NAMES.map(str::to_owned)).ok();
+        let chosen = indices.map(|indices| indices.into_iter().map(|at| NAMES[at]).collect::<Vec<_>>());
+        assert_eq!(chosen.as_deref(), expected, "{parts:?}");
     }
 
     #[test]
     fn parts_of_names_choose() {
-        check(&["under"], Some(&[2]));
-        check(&["without", "alone"], Some(&[0, 1, 3, 4]));
-        check(&["all", "all, under"], Some(&[2, 3]));
-        check(&[""], Some(&[0, 1, 2, 3, 4, 5]));
+        let [under, without, traps, control] = NAMES;
+        check(&["under"], Some(&[under]));
+        check(&["alone", "without"], Some(&[without, traps]));
+        check(&["all", "all, under"], Some(&[under, without]));
+        check(&[""], Some(&[under, without, traps, control]));
         check(&["under", "over"], None);
     }
 
