@@ -134,7 +134,13 @@ fn state_metric(watched: &Watched, reading: &Reading) -> Metric {
                     ),
                     Bound::Budget => format!("the budget covers {share:.1} % of the time; counts are scaled"),
                 };
-                ("windows", Some(cause))
+                if plane_state.is_some_and(PlaneState::is_outdated) {
+                    let outdated =
+                        format!("the load has risen since the last window, and counts lack some of that; {cause}");
+                    ("outdated", Some(outdated))
+                } else {
+                    ("windows", Some(cause))
+                }
             }
             Coverage::Full => ("full", None),
             Coverage::Partial(cause) => ("partial", Some(cause.clone())),

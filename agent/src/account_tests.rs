@@ -2,6 +2,7 @@ use std::{path::Path, sync::Arc};
 
 use super::*;
 use crate::{
+    budget::{Interval, Work},
     discover::{Process, process},
     signals::State,
     target::Target,
@@ -75,6 +76,23 @@ fn each_signal_says_how_much_of_it_there_is_and_why_not_all() {
                      of the time; counts are scaled | 1";
     let metrics = target_metrics(&watched, &reading());
     check(&metrics, &defs::SIGNAL_STATE, &[neighbour, full[1], partial, off]);
+    // A window, and ten seconds without one in which there was a hundred times the work.
+    watched.sockets.blocked_by = None;
+    let cpu = |cpu: f64| Work { cpu, ..Work::default() };
+    let window = Interval {
+        elapsed: 1e9,
+        work: cpu(1e8),
+        open: 1e8,
+        open_work: cpu(1e7),
+        bounded: true,
+    };
+    let extrapolator = &mut watched.sockets.extrapolator;
+    extrapolator.commit(&reading(), 1, window);
+    extrapolator.apply(&mut reading(), 1, cpu(1e11), 1e10);
+    let outdated = "net.request | outdated | the load has risen since the last window, and counts lack some of that; the budget covers 0.9 % of the \
+                    time; counts are scaled | 1";
+    let metrics = target_metrics(&watched, &reading());
+    check(&metrics, &defs::SIGNAL_STATE, &[outdated, full[1], partial, off]);
 }
 
 #[test]

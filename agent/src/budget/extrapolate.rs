@@ -18,6 +18,7 @@ use agent_common::histogram::{Bucket, COUNTER, SUMS, SeenWhen, Series, sum_bucke
 use super::{
     Interval, Plane, Work,
     figures::{Extrapolated, Figures, PERIOD},
+    outdated::is_outdated,
 };
 use crate::aggregate::{Histogram, store::Reading};
 
@@ -40,6 +41,8 @@ pub struct Extrapolator {
     elapsed: f64,
     /// Goroutines or tasks that were ready and did not run in the last window, on average.
     ready: f64,
+    /// See [`Self::is_outdated`].
+    is_outdated: bool,
 }
 
 impl Extrapolator {
@@ -55,6 +58,7 @@ impl Extrapolator {
             covered: 0.0,
             elapsed: 0.0,
             ready: 0.0,
+            is_outdated: false,
         }
     }
 
@@ -170,6 +174,7 @@ impl Extrapolator {
             Some(carried) => (carried.work.and(work), carried.elapsed + elapsed),
             None => (work, elapsed),
         };
+        self.is_outdated = is_outdated(self.figures.recent, work, elapsed);
         self.figures.advance(work, elapsed);
         for ((series, id, index), Extrapolated { count, sum }) in self.figures.reported() {
             let key = (target_id, series, id);
@@ -199,6 +204,11 @@ impl Extrapolator {
     /// How many goroutines or tasks were ready and did not run in the last window, on average.
     pub fn ready(&self) -> f64 {
         self.ready
+    }
+
+    /// Whether the last window, at the last reading, was too long ago: the load has risen since, and the figures do not have all of that.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     /// Time that windows covered, and all time, ns.

@@ -15,7 +15,7 @@ const FADE: f64 = 0.5;
 /// What windows see of it so differently, relative to what it follows, comes in bursts.
 const BURSTS: f64 = 0.3;
 /// The rate of what came after the last window is at most so many times what was seen before.
-const RISE: f64 = 4.0;
+pub(super) const RISE: f64 = 4.0;
 /// After so many first windows it is known well which measure counts follow: their figures are made anew until then.
 pub(super) const EARLY: u32 = 20;
 /// What was seen of earlier windows counts so much less at each, afterwards: a burst in one is no more than its part.
@@ -121,7 +121,7 @@ pub struct Figures {
     plane: Plane,
     figures: HashMap<Key, Figure>,
     /// The work, and the time, ns, in what is recent.
-    recent: (Work, f64),
+    pub(super) recent: (Work, f64),
     amount: Amount,
     counted: Counted,
     /// Of each series, and of each thing that it is split by: in the last windows.

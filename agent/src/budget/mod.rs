@@ -19,6 +19,7 @@ mod figures;
 mod interval;
 pub mod latency;
 pub mod ledger;
+mod outdated;
 pub mod tail;
 pub mod work;
 

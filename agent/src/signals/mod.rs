@@ -236,6 +236,6 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
 
 /// What the summary shows of `target` at this reading; `is_whole` is whether a signal sees everything.
 pub fn summary(target: &Target, state: &State, reading: &Reading, is_whole: impl Fn(&str) -> bool) -> Summary {
-    let of_signals = SIGNALS.iter().filter_map(|signal| signal.summary);
-    Summary::of(of_signals.map(|summary| summary(target, state, reading)), is_whole)
+    let of_signal = |signal: &Signal| Some((signal.name, signal.summary?(target, state, reading)));
+    Summary::of(SIGNALS.iter().filter_map(of_signal), is_whole)
 }

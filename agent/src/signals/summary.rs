@@ -26,6 +26,8 @@ pub struct Summary {
 #[derive(Debug)]
 pub struct Row {
     rank: u8,
+    /// Whose row it is; known once all signals' parts are one.
+    pub signal: &'static str,
     pub label: String,
     pub histogram: Histogram,
     /// It is shown instead of this signal's row with the same label, unless the signal is whole.
@@ -54,6 +56,7 @@ impl Summary {
         if histogram.count() > 0 {
             self.whole.push(Row {
                 rank,
+                signal: "",
                 label: label.to_owned(),
                 histogram,
                 instead_of: None,
@@ -76,6 +79,7 @@ impl Summary {
     pub fn split(mut self, rank: u8, parts: Vec<(u32, &Histogram)>, label: impl Fn(u32) -> String) -> Self {
         let row = |(id, histogram): (u32, &Histogram)| Row {
             rank,
+            signal: "",
             label: label(id),
             histogram: histogram.clone(),
             instead_of: None,
@@ -95,10 +99,13 @@ impl Summary {
         self
     }
 
-    /// One of the parts of all signals, which are in the order of [`super::SIGNALS`]. `is_whole` is whether a signal sees everything.
-    pub fn of(parts: impl Iterator<Item = Self>, is_whole: impl Fn(&str) -> bool) -> Self {
+    /// One of the parts of all signals, by name, which are in the order of [`super::SIGNALS`]. `is_whole` is whether a signal sees everything.
+    pub fn of(parts: impl Iterator<Item = (&'static str, Self)>, is_whole: impl Fn(&str) -> bool) -> Self {
         let mut all = Self::default();
-        for part in parts {
+        for (signal, mut part) in parts {
+            for row in part.whole.iter_mut().chain(&mut part.split) {
+                row.signal = signal;
+            }
             all.facts.extend(part.facts);
             all.whole.extend(part.whole);
             all.split.extend(part.split);

@@ -21,7 +21,7 @@ use crate::{
     limits::Shed,
     signal::Coverage,
     signals::{self, summary::Row},
-    watch::{Bound, Watched},
+    watch::{Bound, PlaneState, Watched},
 };
 
 use super::output::{Picture, Shown};
@@ -238,6 +238,9 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
                 if unseen >= LONG_UNSEEN {
                     let _ = write!(costs, ", last {unseen} s ago");
                 }
+                if plane_state.is_outdated() {
+                    let _ = costs.write_str(" under less load (–)");
+                }
                 let _ = match plane_state.bound() {
                     Bound::Budget => Ok(()),
                     Bound::Shortest => costs.write_str(" (the shortest window costs more than --budget)"),
@@ -265,13 +268,22 @@ fn render_target(text: &mut Picture, watched: &Watched, reading: &Reading) {
         "p90",
         "p99"
     );
-    for Row { label, histogram, .. } in summary.whole.iter().chain(&summary.split) {
-        let quantile = |q| histogram.quantile(q).map_or_else(String::new, duration);
+    for Row {
+        signal,
+        label,
+        histogram,
+        ..
+    } in summary.whole.iter().chain(&summary.split)
+    {
+        // Not the old figures, where they are not those of now.
+        let is_outdated = watched.plane_of(signal).is_some_and(PlaneState::is_outdated);
+        let known = |text: String| if is_outdated { "–".to_owned() } else { text };
+        let quantile = |q| known(histogram.quantile(q).map_or_else(String::new, duration));
         let label: String = Shown(label).to_string().chars().take(57).collect();
         line!(
             text,
             "  {label:<58}{:>10}{:>10}{:>10}{:>10}",
-            histogram.count(),
+            known(histogram.count().to_string()),
             quantile(0.5),
             quantile(0.9),
             quantile(0.99)

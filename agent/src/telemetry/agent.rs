@@ -194,7 +194,7 @@ pub static DEFS: Defs = Defs {
         AttributeDef {
             key: COVERAGE,
             kind: "string",
-            description: "`full`; `windows`: observed in windows within the budget, and scaled to the whole time; `partial` or `off`.",
+            description: "`full`; `windows`: observed in windows within the budget, and scaled to the whole time; `outdated`: so, but the load has risen to more than four times what it was in the last windows, more than 5 s ago; `partial` or `off`.",
         },
         AttributeDef {
             key: PROBE,

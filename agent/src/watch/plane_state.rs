@@ -175,6 +175,11 @@ impl PlaneState {
         }
     }
 
+    /// Whether its figures, at the last reading, do not have all of a load that has risen since its last window.
+    pub fn is_outdated(&self) -> bool {
+        self.extrapolated && self.extrapolator.is_outdated()
+    }
+
     /// How long ago the last window closed, ns; 0 while one is open.
     pub fn unseen(&self, now: MonoNs) -> u64 {
         if self.window.is_open() {

@@ -8,6 +8,7 @@ use agent_common::{
 
 use super::*;
 use crate::{
+    budget::{Interval, Work},
     discover::{Process, process},
     inspect::GoImage,
     memory::Memory,
@@ -203,4 +204,42 @@ fn scheduling_latency_is_the_runtimes_sample_where_switches_are_not_all_seen() {
     check_latency(Some(Coverage::Partial("less".to_owned())), 2, sampled);
     check_latency(None, 2, sampled);
     check_latency(None, 0, of_sched);
+}
+
+/// A window of the hooks on threads in a second, in which there was a thousandth of the work of each second of the ten since then.
+fn under_more_load(watched: &mut Watched) {
+    let cpu = |cpu: f64| Work { cpu, ..Work::default() };
+    let window = Interval {
+        elapsed: 1e9,
+        work: cpu(2e6),
+        open: 1e8,
+        open_work: cpu(2e5),
+        bounded: true,
+    };
+    let mut reading = reading();
+    let extrapolator = &mut watched.threads.extrapolator;
+    extrapolator.commit(&reading, 1, window);
+    extrapolator.apply(&mut reading, 1, cpu(1e10), 1e10);
+    watched.threads.extrapolated = true;
+    watched.overhead.cpu = 1e10;
+}
+
+#[test]
+fn figures_that_lack_a_load_which_rose_are_not_shown() {
+    let mut watched = watched();
+    under_more_load(&mut watched);
+    let reading = Reading {
+        time: MonoNs(11_000_000_000),
+        ..reading()
+    };
+    let text = of_target(&watched, &reading);
+    let words = |start: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(start)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(words("thread in run queue"), "thread in run queue – – – –");
+    // Of another plane.
+    assert_eq!(words("wait semacquire"), "wait semacquire 1 20.0 ms 20.0 ms 20.0 ms");
+    let costs = words("watching costs");
+    assert!(costs.contains("last 11 s ago under less load (–)"), "{costs}");
 }
