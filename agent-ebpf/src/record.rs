@@ -10,7 +10,7 @@ use agent_common::{
 };
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
-    maps::RingBuf,
+    maps::{RingBuf, ring_buf::RingBufEntry},
 };
 
 use crate::{
@@ -151,23 +151,36 @@ pub fn header(kind: Kind, target_id: u32, time: u64) -> Header {
     }
 }
 
-/// Writes an event, or counts it as lost. The agent polls the ring many times a second: a wakeup for each event would cost the target an
-/// interrupt, some 10 µs, possibly while its world is stopped. The agent is woken only when the ring fills.
+/// Writes an event, or counts it as lost.
 #[inline(always)]
 pub fn event<T: 'static>(event: T) {
-    match EVENTS.reserve::<T>(0) {
-        Some(mut entry) => {
-            entry.write(event);
-            let (filled, size) = filled(&EVENTS);
-            let wakeup = if filled > size / 4 {
-                BPF_RB_FORCE_WAKEUP
-            } else {
-                BPF_RB_NO_WAKEUP
-            };
-            entry.submit(u64::from(wakeup));
-        }
-        None => lost(Loss::RingFull),
+    if let Some(mut entry) = reserve() {
+        entry.write(event);
+        submit(entry);
     }
+}
+
+/// Space for an event, or it is counted as lost. The entry must be submitted or discarded.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        lost(Loss::RingFull);
+    }
+    entry
+}
+
+/// Submits an event that was written. The agent polls the ring many times a second: a wakeup for each event would cost the target an interrupt, some
+/// 10 µs, possibly while its world is stopped. The agent is woken only when the ring fills.
+#[inline(always)]
+pub fn submit<T>(entry: RingBufEntry<T>) {
+    let (filled, size) = filled(&EVENTS);
+    let wakeup = if filled > size / 4 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
+    entry.submit(u64::from(wakeup));
 }
 
 /// How many bytes of a ring buffer are not read yet, and how many it has.

@@ -144,9 +144,8 @@ impl Pipeline {
         let options = options(args)?;
         let export = export_config(&args.export)?;
         let recorder = record.map(Recorder::create).transpose()?;
-        let wanted = args.kernel_log.permitted();
-        let (mut object, hooks) = load(args.ring, wanted, &args.without, &args.with)?;
-        let messages = KernelMessages::new(wanted, &mut object.ebpf)?;
+        let (mut object, hooks) = load(args.ring, args.kernel_log, &args.without, &args.with)?;
+        let messages = KernelMessages::new(args.kernel_log, &mut object.ebpf)?;
         let mut take = |name: &'static str| object.ebpf.take_map(name);
         let maps = TargetMaps::new(&mut take)?;
         let store = Store::new(&mut take)?;

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use aya::util::KernelVersion;
 use common::{Agent, Output, is_slow, of_cause, privileged, shop};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
@@ -65,15 +64,6 @@ fn each_loss_for_want_of_space_is_a_message_or_counted() {
     let (silent, says) = (silent.stop(), says.stop());
     assert!(silent.dropped("peer_quota") > 0);
     assert_eq!(messages(&silent).next(), None);
-    if KernelVersion::current().unwrap() < KernelVersion::new(6, 18, 0) {
-        assert!(
-            says.said.contains("--kernel-log needs Linux 6.18 or newer"),
-            "{}",
-            says.said
-        );
-        assert!(says.dropped("peer_quota") > 0 && messages(&says).next().is_none());
-        return;
-    }
     let full = format!(
         "process {pid}: it has as many peers, or half as many blocks of histogram buckets, as one process may have"
     );

@@ -151,15 +151,14 @@ fn the_kernel_is_soon_done_with_every_probe() {
     if !privileged() {
         return;
     }
-    // go_injectglist: 64 goroutines, each at one of 16 places or new, are 260,000. With messages there are several times as many ways.
+    // go_injectglist: 64 goroutines, each at one of 16 places or new, are 260,000. With messages there are several times as many ways: go_execute's are
+    // 300,000 on Linux 6.18, 470,000 on 6.1.
     for (messages, most) in [
         (KernelLog::Off, 300_000),
-        (KernelLog::Warn, 450_000),
-        (KernelLog::Debug, 450_000),
+        (KernelLog::Warn, 600_000),
+        (KernelLog::Debug, 600_000),
     ] {
-        if messages.permitted() == messages {
-            followed_at_most(messages, most);
-        }
+        followed_at_most(messages, most);
     }
 }
 

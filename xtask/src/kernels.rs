@@ -47,6 +47,7 @@ const MANY_CPUS: &[Test] = &[
     ("causes", "quota"),
     ("threads", "throttled"),
     KERNEL_LOG,
+    ("preemption", "the_kernel_is_soon_done"),
     (UNIT_TESTS, "an_allowance_is_one_for_all_cpus"),
 ];
 /// Tests of programs that are preempted, which the build's kernel may never do.

@@ -11,7 +11,7 @@ use agent_common::{
     target::Target,
     thread::run_queue::OffCpu,
 };
-use aya_ebpf::{macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, macros::uprobe, programs::ProbeContext};
 
 use super::{arguments, current};
 use crate::{
@@ -30,27 +30,25 @@ pub fn go_stw(ctx: ProbeContext) -> u32 {
     let Some(target) = target(tgid) else { return 0 };
     // One hit a stop: it is attached outside windows too.
     hit(target, HitKind::GoStw);
-    if let Err(at) = stop(target, &ctx) {
-        record::unread(at);
-    }
-    0
-}
-
-#[inline(always)]
-fn stop(target: &Target, ctx: &ProbeContext) -> Result<(), Unreadable> {
     let go = &target.go;
     if go.world_stop < START {
-        return Ok(());
+        return 0;
     }
     // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
     let finished = arch::go_fourth_argument(unsafe { &*ctx.regs });
-    let (given, reason, requested) = arguments(ctx);
+    let (given, reason, requested) = arguments(&ctx);
     let now = clock::now();
     // The GC passes the time; others pass 0, and the function reads the clock.
     let end = if given != 0 { given } else { now };
     let reason = u32::from(reason as u8).min(REASONS - 1);
     let stopped = if go.world_stop >= TIMES { finished } else { 0 };
-    let mut event = Stop {
+    record::value(target, Series::GoStop, reason, end.saturating_sub(requested));
+    // It is written where it stays: on the stack, older verifiers would follow each way to fill it with all that it held so far (Linux 6.1: 647,661
+    // of at most a million instructions).
+    let Some(mut entry) = record::reserve::<Stop>() else {
+        return 0;
+    };
+    let event = entry.write(Stop {
         header: record::header(Kind::GoStop, target.id, now),
         requested,
         stopped,
@@ -71,8 +69,28 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Result<(), Unreadable> {
         forced: 0,
         last_tid: 0,
         split: 0,
+    });
+    if let Err(at) = requester(target, &ctx, event) {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        record::unread(at);
+        return 0;
+    }
+    let last = if stopped.saturating_sub(requested) >= SLOW_STOP {
+        last_to_stop(target, event)
+    } else {
+        Ok(())
     };
-    record::value(target, Series::GoStop, reason, end.saturating_sub(event.requested));
+    record::submit(entry);
+    if let Err(at) = last {
+        record::unread(at);
+    }
+    0
+}
+
+/// The goroutine that requested the stop; of the GC's first one, what the cycle is for.
+#[inline(always)]
+fn requester(target: &Target, ctx: &ProbeContext, event: &mut Stop) -> Result<(), Unreadable> {
+    let go = &target.go;
     let m: u64 = read::user(current(ctx) + u64::from(go.g_m))?;
     let requester: u64 = read::user(m + u64::from(go.m_curg))?;
     if requester != 0 {
@@ -81,16 +99,12 @@ fn stop(target: &Target, ctx: &ProbeContext) -> Result<(), Unreadable> {
         event.gopc = read::user(requester + u64::from(go.g_gopc))?;
         stack(target, requester, &mut event.frames);
     }
-    if reason == SWEEP_TERMINATION {
+    if event.reason == SWEEP_TERMINATION {
         if go.gc_percent_heap_goal != ABSENT {
             event.percent_goal = read::user(go.gc_controller + u64::from(go.gc_percent_heap_goal))?;
         }
         event.forced = u32::from(read::user::<u8>(go.work + u64::from(go.work_user_forced))? != 0);
     }
-    if stopped.saturating_sub(event.requested) >= SLOW_STOP {
-        last_to_stop(target, &mut event).unwrap_or_else(record::unread);
-    }
-    record::event(event);
     Ok(())
 }
 

@@ -6,7 +6,6 @@ use agent_common::kernel_log::{PER_SECOND, Pace};
 use aya::{
     Ebpf,
     maps::{Array, MapData},
-    util::KernelVersion,
 };
 use aya_log::{EbpfLogger, Level};
 use clap::ValueEnum;
@@ -16,9 +15,6 @@ use crate::aggregate::{StoreError, store::open};
 
 /// The target of their records, by which RUST_LOG and [`crate::surface::output::begin_log`] know them.
 pub const TARGET: &str = "kernel_log";
-
-/// The oldest kernel on which the programs were loaded with messages; 6.1 refuses them.
-const SINCE: (u8, u8) = (6, 18);
 
 /// Which messages are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -40,20 +36,6 @@ impl KernelLog {
             Self::Warn => Level::Warn.into(),
             Self::Debug => Level::Debug.into(),
         }
-    }
-
-    /// This, if the kernel takes the programs with messages; else none, which is logged. Older verifiers do not know how large a message is, as aya-log has its size in
-    /// two bytes of the stack: they follow the writing of each size, of each message, more than 1,000,000 instructions for one program.
-    pub fn permitted(self) -> Self {
-        let (major, minor) = SINCE;
-        if self != Self::Off && KernelVersion::current().is_ok_and(|found| found < KernelVersion::new(major, minor, 0))
-        {
-            log::warn!(
-                "--kernel-log needs Linux {major}.{minor} or newer: the eBPF programs with messages are too large for this kernel's verifier"
-            );
-            return Self::Off;
-        }
-        self
     }
 
     pub fn filter(self) -> LevelFilter {
