@@ -87,7 +87,7 @@ probes! {
         GoHandoff: Probes, Windows, ["go_handoff"];
         GoLatency: Sample, Windows, ["go_latency"];
         TokioPollBegin: Probes, Windows, ["tokio_poll_begin"];
-        TokioPollEnd: Probes, Windows, ["tokio_poll_end"];
+        TokioPollEnd: Probes, Windows, ["tokio_poll_end", "tokio_poll_return"];
         TokioPark: Probes, Windows, ["tokio_park"];
         TokioSchedule: Probes, Windows, ["tokio_schedule"];
         TokioSpawn: Probes, Windows, ["tokio_spawn"];

@@ -21,6 +21,8 @@ pub const THREADS_OPEN: u32 = 16;
 pub const SAMPLE_OPEN: u32 = 32;
 /// A window is open that is not always open: requests that end now are counted apart too.
 pub const INSIDE: u32 = 64;
+/// tokio: polls end where they return.
+pub const POLLS_RETURN: u32 = 128;
 
 /// One more than there can be targets at once: [`Target::index`] is below it, and not 0.
 pub const TARGET_LIMIT: u32 = 1024;

@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use common::{Agent, Output, Service, attribute, clocks, demo, list, load, number_of, privileged, run_queue, to_mono};
 use serde_json::Value;
@@ -16,9 +21,21 @@ const LOG_BUCKET: f64 = 2.0;
 const PROBES_NS: f64 = 5_000.0;
 
 fn service(scheduler: &[&str]) -> Service {
+    start(&demo(SERVICE), scheduler)
+}
+
+fn start(program: &Path, scheduler: &[&str]) -> Service {
     let mut args = vec!["--listen", "127.0.0.1:0"];
     args.extend(scheduler);
-    Service::start(&demo(SERVICE), &args, &[])
+    Service::start(program, &args, &[("OTEL_SERVICE_NAME", SERVICE)])
+}
+
+/// The service without symbols.
+fn stripped(directory: &Path) -> PathBuf {
+    let path = directory.join("stripped");
+    let strip = Command::new("strip").arg("-o").args([&path, &demo(SERVICE)]).status();
+    assert!(strip.expect("strip of binutils").success());
+    path
 }
 
 fn watch(service: &Service, args: &[&str]) -> Agent {
@@ -91,8 +108,7 @@ fn busy(oracle: &Value) -> f64 {
 }
 
 /// The service's account before and after `work`, and what the agent wrote of the time between.
-fn between(scheduler: &[&str], work: impl FnOnce(&Service)) -> (Value, Value, Output) {
-    let service = service(scheduler);
+fn between(service: Service, work: impl FnOnce(&Service)) -> (Value, Value, Output) {
     // The connection's own tasks are done before the account is read.
     service.oracle();
     let agent = watch(&service, &[]);
@@ -115,10 +131,12 @@ fn assert_near(what: &str, found: f64, expected: f64, factor: f64) {
 }
 
 /// Short polls of many kinds: connections, tasks of their own, timers.
+fn short_polls(service: &Service) {
+    load(&[service.url("/stock/{n}"), service.url("/sleep?ms=3")], 600, 6, 4);
+}
+
 fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
-    let (before, after, output) = between(scheduler, |service| {
-        load(&[service.url("/stock/{n}"), service.url("/sleep?ms=3")], 600, 6, 4);
-    });
+    let (before, after, output) = between(service(scheduler), short_polls);
     let polls = merged(&output, "tokio.task.poll.duration");
     let own = |oracle: &Value| number_of(&oracle["task_polls"]["count"]);
     let expected = own(&after) - own(&before);
@@ -181,7 +199,7 @@ fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
 /// Workers that are mostly in polls, so that tokio's own way between them is small.
 fn busy_time_is_that_of_the_workers(scheduler: &[&str]) {
     let mut waited = 0.0;
-    let (before, after, output) = between(scheduler, |service| {
+    let (before, after, output) = between(service(scheduler), |service| {
         let (begin, _) = run_queue(service.pid());
         // A fifth of a core: with more, a busy machine makes a backlog, and the account lags behind it.
         load(&[service.url("/block?ms=5&how=spin")], 40, 8, 4);
@@ -200,9 +218,13 @@ fn busy_time_is_that_of_the_workers(scheduler: &[&str]) {
 }
 
 fn every_blocked_worker_is_found(scheduler: &[&str]) {
+    blocked_workers(&service(scheduler), "recompute_forecast");
+}
+
+/// The slow polls are those of tasks whose future's name has this in it.
+fn blocked_workers(service: &Service, future: &str) {
     const CALLS: usize = 100;
-    let service = service(scheduler);
-    let agent = watch(&service, &["--slow-poll", "20ms"]);
+    let agent = watch(service, &["--slow-poll", "20ms"]);
     let answers: Vec<Value> = (0..CALLS)
         .map(|_| serde_json::from_str(&service.get("/block?ms=25")).unwrap())
         .collect();
@@ -213,7 +235,7 @@ fn every_blocked_worker_is_found(scheduler: &[&str]) {
         .into_iter()
         .filter(|span| {
             let name = span["name"].as_str().unwrap();
-            name.starts_with("poll ") && name.contains("recompute_forecast")
+            name.starts_with("poll ") && name.contains(future)
         })
         .collect();
     assert_eq!(found.len(), CALLS, "{}", output.said);
@@ -242,7 +264,7 @@ fn every_blocked_worker_is_found(scheduler: &[&str]) {
             inner_end - inner_begin
         );
     }
-    println!("{scheduler:?}: {} of {CALLS} calls of /block found", found.len());
+    println!("{} of {CALLS} calls of /block found", found.len());
 }
 
 #[test]
@@ -292,5 +314,54 @@ fn blocked_worker_on_current_thread() {
 fn polls_on_one_worker() {
     if privileged() {
         polls_are_counted(&["--workers", "1"], 0.97);
+    }
+}
+
+/// Without symbols: by the shape of vtables, and by the code that calls poll functions.
+fn polls_are_counted_without_symbols(scheduler: &[&str]) {
+    let directory = tempfile::tempdir().unwrap();
+    let program = stripped(directory.path());
+    let (before, after, output) = between(start(&program, scheduler), short_polls);
+    let polls = merged(&output, "tokio.task.poll.duration");
+    let own = |oracle: &Value| number_of(&oracle["task_polls"]["count"]);
+    let expected = own(&after) - own(&before);
+    assert!(expected > 3000, "{expected} polls are too few to compare");
+    let what = format!("stripped, {scheduler:?} polls");
+    assert_near(&what, total(&polls) as f64, expected as f64, 1.01);
+    let own = gained(
+        &[&before["task_polls"]["histogram"]],
+        &[&after["task_polls"]["histogram"]],
+    );
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let what = format!("stripped, {scheduler:?} poll {name}, ns");
+        assert_near(&what, quantile(&polls, q), quantile(&own, q), LOG_BUCKET);
+    }
+    for metric in ["tokio.task.poll.unended", "tokio.task.poll.unmatched"] {
+        let points = output.points(SERVICE, metric);
+        let count: i64 = points.iter().map(|point| number_of(&point["asInt"])).sum();
+        println!("stripped, {scheduler:?}: {metric} {count}");
+        assert!(count <= expected / 100, "{points:?}");
+    }
+    // On multi_thread not those of tasks that were not polled before: spawns are not seen.
+    let wakes = total(&merged(&output, "tokio.task.wake_to_poll.duration"));
+    println!("stripped, {scheduler:?}: {wakes} wakes, {expected} polls");
+    assert!(
+        wakes > expected / 2 && wakes <= expected + expected / 100,
+        "{wakes} wakes, {expected} polls"
+    );
+    blocked_workers(&start(&program, scheduler), "src/faults.rs:");
+}
+
+#[test]
+fn polls_without_symbols_on_multi_thread() {
+    if privileged() {
+        polls_are_counted_without_symbols(MULTI_THREAD);
+    }
+}
+
+#[test]
+fn polls_without_symbols_on_current_thread() {
+    if privileged() {
+        polls_are_counted_without_symbols(CURRENT_THREAD);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent::inspect::{FutureName, InspectError, SiteCost, TaskKind, TokioHook, TokioImage, inspect};
+use agent::inspect::{FutureName, InspectError, SiteCost, SiteError, TaskKind, TokioHook, TokioImage, inspect};
 
 const PROGRAM: &str = include_str!("fixtures/tokio_tasks/main.rs.txt");
 const MANIFEST: &str = r#"
@@ -169,13 +169,89 @@ fn with_lto_polls_begin_at_each_types_own_function() {
         assert_eq!(begins, polls);
         assert!(image.vtables.iter().all(|v| !v.calls_poll_end));
         assert!(image.hooks[&TokioHook::Schedule].iter().filter(|s| s.is_ok()).count() >= 2);
+        assert!(image.returns.len() >= 3 && image.returns.iter().all(Result::is_ok));
+    }
+}
+
+/// Where a build's futures are in its source, for each type of tasks, and how many tasks are closures.
+fn places(image: &TokioImage) -> (Vec<String>, usize) {
+    let (tasks, closures): (Vec<_>, Vec<_>) = image.vtables.iter().partition(|v| v.kind == TaskKind::Async);
+    let mut names: Vec<String> = tasks.iter().map(|v| v.future.to_string()).collect();
+    names.sort();
+    (names, closures.len())
+}
+
+fn strip(path: &Path, arguments: &[&str]) -> PathBuf {
+    let stripped = path.with_extension(format!("stripped{}", arguments.len()));
+    let status = Command::new("strip")
+        .args(arguments)
+        .arg("-o")
+        .args([&stripped, path])
+        .status()
+        .expect("strip of binutils");
+    assert!(status.success());
+    stripped
+}
+
+/// Each build twice: the types, the header, and the places without symbols are those with them.
+#[test]
+fn a_stripped_build_is_known_by_its_code() {
+    let expected: Vec<String> = ["16:44", "25:19", "9:37", "9:37"]
+        .into_iter()
+        .flat_map(|place| [format!("src/main.rs:{place}"), format!("src/main.rs:{place}")])
+        .collect();
+    for (name, flags, profile) in [
+        ("tokio-default", "", ""),
+        ("tokio-static", "-Ctarget-feature=+crt-static", ""),
+        ("tokio-v0", "-Csymbol-mangling-version=v0", ""),
+        ("tokio-lto", "", "[profile.release]\nlto = \"fat\"\ncodegen-units = 1\n"),
+        ("tokio-thin", "", "[profile.release]\nlto = \"thin\"\n"),
+        (
+            "tokio-small",
+            "",
+            "[profile.release]\nlto = true\ncodegen-units = 1\npanic = \"abort\"\nopt-level = \"z\"\n",
+        ),
+        (
+            "tokio-fixed",
+            "-Crelocation-model=static",
+            "[profile.release]\nopt-level = 2\n",
+        ),
+    ] {
+        let path = build(name, flags, profile);
+        let (_, twin) = tokio_image(&path);
+        let (bytes, image) = tokio_image(&strip(&path, &[]));
+        let types = |image: &TokioImage| -> Vec<(u64, u64, TaskKind)> {
+            image.vtables.iter().map(|v| (v.vaddr, v.poll, v.kind)).collect()
+        };
+        assert_eq!(types(&image), types(&twin), "{name}");
+        assert_eq!((image.header, image.rejected_vtables), (twin.header, 0), "{name}");
+        assert_eq!(places(&image), (expected.clone(), 2), "{name}");
+        let sites = image.hooks.iter().flat_map(|(hook, sites)| {
+            let found = [TokioHook::PollBegin, TokioHook::Schedule].contains(hook);
+            sites.iter().filter(move |_| found)
+        });
+        for site in sites.chain(&image.returns) {
+            let site = site.as_ref().expect("a site");
+            let at = site.file_offset as usize;
+            assert_eq!(&bytes[at..at + site.bytes.len()], site.bytes, "{name} {site:?}");
+            println!("{name} {:#x} {:?} {:?}", site.vaddr, site.cost, site.args);
+        }
+        // Each scheduler's, and the blocking pool's.
+        assert!((3..12).contains(&image.returns.len()), "{name} {:?}", image.returns);
+        let others = image.hooks[&TokioHook::Spawn].iter();
+        assert!(
+            others
+                .clone()
+                .all(|site| matches!(site, Err(SiteError::NoNames { .. }))),
+            "{others:?}"
+        );
     }
 }
 
 #[test]
-fn a_stripped_build_is_recognised_and_refused() {
-    let path = build("tokio-stripped", "", "[profile.release]\nstrip = true\n");
-    let bytes = std::fs::read(path).expect("the binary");
+fn without_begins_of_functions_a_stripped_build_is_refused() {
+    let path = build("tokio-default", "", "");
+    let bytes = std::fs::read(strip(&path, &["-R", ".eh_frame_hdr"])).expect("the binary");
     assert_eq!(inspect(&bytes).err(), Some(InspectError::Stripped { runtime: "tokio" }));
 }
 

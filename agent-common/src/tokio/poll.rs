@@ -24,6 +24,8 @@ shared! {
         pub since: u64,
         /// CLOCK_MONOTONIC, ns: first poll after the worker's last park; 0 while it is parked.
         pub busy_since: u64,
+        /// The stack pointer at that poll's begin.
+        pub sp: u64,
         /// The task's type id.
         pub future: u32,
         /// The target's id.
@@ -60,4 +62,4 @@ impl table::Key for TypeKey {
 /// Places for types.
 pub const TYPES: u32 = 16 * 1024;
 
-layout!(TypeKey: 16, Thread: 32, Poll: 64);
+layout!(TypeKey: 16, Thread: 40, Poll: 64);

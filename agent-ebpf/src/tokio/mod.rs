@@ -1,3 +1,4 @@
+pub mod busy;
 pub mod poll;
 pub mod wake;
 

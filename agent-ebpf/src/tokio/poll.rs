@@ -1,18 +1,18 @@
-//! One poll of a task: between two transitions of its state, which is the first field of its header.
+//! One poll of a task: between two transitions of its state, which is the first field of its header, or until it returns.
 
 use agent_common::{
     event::Kind,
     histogram::Series,
     hits::HitKind,
-    target::{Target, WORKER_OTHER, worker},
+    target::{POLLS_RETURN, Target},
     tokio::poll::{BLOCKING, Poll, Thread, TypeKey, UNENDED},
 };
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::uprobe, programs::ProbeContext};
 
 use super::{argument, wake};
 use crate::{
-    actor, held, log,
-    maps::{USAGE, probed},
+    actor, arch, held, log,
+    maps::probed,
     read, record,
     table::{self, Types, Workers},
 };
@@ -21,6 +21,7 @@ use crate::{
 #[uprobe]
 pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
     let task = argument(&ctx);
+    let sp = stack_pointer(&ctx);
     let (tgid, tid) = read::current();
     let Some((target, now)) = probed(tgid, HitKind::TokioPollBegin) else {
         return 0;
@@ -36,6 +37,9 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         // SAFETY: an entry of this thread's own; it is removed when the thread has ended, or the target's probes are gone.
         let thread = unsafe { &mut *thread };
         let same = thread.target_id == target.id;
+        if same && thread.task != 0 && thread.since >= target.probes_since && target.flags & POLLS_RETURN != 0 {
+            unreturned(target, thread, sp);
+        }
         thread.busy_since = if same && thread.busy_since >= target.probes_since {
             thread.busy_since
         } else {
@@ -43,6 +47,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         };
         thread.task = task;
         thread.since = now;
+        thread.sp = sp;
         thread.future = future;
         thread.target_id = target.id;
         return 0;
@@ -51,6 +56,7 @@ pub fn tokio_poll_begin(ctx: ProbeContext) -> u32 {
         task,
         since: now,
         busy_since: now,
+        sp,
         future,
         target_id: target.id,
     };
@@ -82,10 +88,42 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
         log::other_poll(u64::from(target.pid), task, thread.task);
         return 0;
     }
-    thread.task = 0;
+    ended(target, thread, now);
+    0
+}
+
+/// Behind a call of a task's poll function: the poll is over.
+#[uprobe]
+pub fn tokio_poll_return(ctx: ProbeContext) -> u32 {
+    let sp = stack_pointer(&ctx);
+    let (tgid, tid) = read::current();
+    let Some((target, now)) = probed(tgid, HitKind::TokioPollEnd) else {
+        return 0;
+    };
+    let Some(thread) = table::get::<Workers>(tid) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    let thread = unsafe { &mut *thread };
+    if thread.target_id != target.id || thread.since < target.probes_since {
+        // The first end that this window sees on this thread: its begin was before.
+        thread.task = 0;
+        return 0;
+    }
+    // While the poll's frame is on the stack, something else was called in the same way.
+    if thread.task != 0 && sp > thread.sp {
+        ended(target, thread, now);
+    }
+    0
+}
+
+/// The poll of a thread is over at `now`.
+#[inline(always)]
+fn ended(target: &Target, thread: &mut Thread, now: u64) {
+    let task = core::mem::replace(&mut thread.task, 0);
     if thread.future & UNENDED != 0 {
         // Only some ends of such polls can be seen: the begin may be that of a poll that ended long ago.
-        return 0;
+        return;
     }
     let took = now.saturating_sub(thread.since);
     if thread.future & BLOCKING != 0 {
@@ -96,42 +134,25 @@ pub fn tokio_poll_end(ctx: ProbeContext) -> u32 {
             slow(target, task, thread.since, thread.future, now);
         }
     }
-    0
 }
 
-/// A worker is about to park: it was busy since its first poll after the last park.
-#[uprobe]
-pub fn tokio_park(_ctx: ProbeContext) -> u32 {
-    let (tgid, tid) = read::current();
-    let Some((target, now)) = probed(tgid, HitKind::TokioPark) else {
-        return 0;
-    };
-    let Some(thread) = table::get::<Workers>(tid) else {
-        return 0;
-    };
-    // SAFETY: as above.
-    let thread = unsafe { &mut *thread };
-    if thread.target_id == target.id && thread.busy_since >= target.probes_since {
-        let id = worker_id(target, tid);
-        record::value(target, Series::TokioBusy, id, now.saturating_sub(thread.busy_since));
-        thread.busy_since = 0;
-    }
-    0
-}
-
-/// The id under which a worker's thread is counted: its tid, or [`WORKER_OTHER`] when another thread has its slot.
+/// A poll begins, its stack pointer is `sp`, and the thread's last one was not seen to return.
 #[inline(always)]
-fn worker_id(target: &Target, tid: u32) -> u32 {
-    let Some(usage) = USAGE.get_ptr_mut(target.index) else {
-        return WORKER_OTHER;
-    };
-    let (row, at) = worker(tid);
-    // SAFETY: an element of an array that lives as long as this object; of two threads that take a slot at once the last one has it.
-    let worker = unsafe { &mut (*usage).workers[row][at] };
-    if *worker == 0 {
-        *worker = tid;
+fn unreturned(target: &Target, thread: &Thread, sp: u64) {
+    if sp < thread.sp {
+        // It goes on: this one is inside it.
+        record::count(target, Series::TokioUnmatched, 0);
+    } else if thread.future & UNENDED == 0 {
+        // It returned to a place that is not known.
+        record::count(target, Series::TokioUnended, thread.future);
     }
-    if *worker == tid { tid } else { WORKER_OTHER }
+}
+
+#[inline(always)]
+fn stack_pointer(ctx: &ProbeContext) -> u64 {
+    // SAFETY: a uprobe's context is the pt_regs of the thread that hit it.
+    let (_, sp) = arch::ip_and_sp(unsafe { &*ctx.regs });
+    sp
 }
 
 /// The type id of a task, by its vtable; 0 when it is not known.

@@ -3,6 +3,7 @@
 //! Nothing of the file is kept but its headers and its relocations: what is asked for is read when it is, and what may be large,
 //! such as constants with the assets of a program in them, is looked at in stretches.
 
+mod functions;
 mod headers;
 mod relocations;
 mod symbols;
@@ -14,6 +15,7 @@ use object::read::{CompressedData, CompressionFormat};
 
 use super::InspectError;
 use super::source::{Bytes, Windows};
+pub(crate) use functions::Functions;
 pub(crate) use headers::Section;
 pub(crate) use relocations::Relocation;
 

@@ -79,6 +79,8 @@ pub enum InspectError {
 pub enum SiteError {
     #[error("no function of the names {candidates:?} in this binary (inlined, or not linked in): this hook stays off")]
     NoSuchFunction { candidates: Vec<String> },
+    #[error("{function} cannot be found in a stripped binary: this hook stays off")]
+    NoNames { function: String },
     #[error("{count} functions are called {function}: which of them runs is not known, this hook stays off")]
     Ambiguous { function: String, count: usize },
     #[error("the bytes of {function} at {vaddr:#x} aren't in the file: this hook stays off")]

@@ -70,6 +70,7 @@ const NO_SIGNAL: &[(&str, &str)] = &[
     ("net/role.rs", "a part of net/request.rs: who connected"),
     ("net/sequence.rs", "a part of net/request.rs: in which order bytes went"),
     ("go/goroutine.rs", "a part of go/sched.rs: what is known of a goroutine"),
+    ("tokio/busy.rs", "a part of tokio/poll.rs: how long workers are busy"),
     (
         "go/lists.rs",
         "a part of go/sched.rs: goroutines that become runnable in lists",

@@ -61,8 +61,17 @@ pub(crate) fn find(
     needed: &[X86Register],
 ) -> Result<ProbeSite, SiteError> {
     let needed: Vec<ArgLocation> = needed.iter().copied().map(ArgLocation::Register).collect();
+    find_from(binary, function, &needed)
+}
+
+/// As [`find`]; what is needed may be on the stack on entry, too.
+pub(crate) fn find_from(
+    binary: &Binary<'_>,
+    function: &Function<'_>,
+    needed: &[ArgLocation],
+) -> Result<ProbeSite, SiteError> {
     located(binary, function, |code| {
-        x86::place(function.name, code, function.vaddr, &needed)
+        x86::place(function.name, code, function.vaddr, needed)
     })
 }
 

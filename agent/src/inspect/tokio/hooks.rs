@@ -8,9 +8,9 @@ use super::names::{self, TaskKind};
 use super::symbols::{Symbols, call_target};
 use super::vtable::TaskVtable;
 use crate::inspect::SiteError;
-use crate::inspect::args::X86Register;
+use crate::inspect::args::{ArgLocation, Homes, X86Register};
 use crate::inspect::elf::Binary;
-use crate::inspect::site::ProbeSite;
+use crate::inspect::site::{self, ProbeSite, SiteCost};
 
 /// A point in the life of a task or of a worker. The argument of the site is the task's header where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,11 +153,11 @@ pub(super) fn sites(
             &[X86Register::Rdi]
         };
         sites.extend(others.into_iter().map(|vaddr| {
-            let name = symbols
-                .at(vaddr)
-                .and_then(|f| f.names.first())
-                .map_or("a task's function", String::as_str);
-            symbols.site(binary, vaddr, name, header)
+            let name = symbols.name(vaddr).unwrap_or("a task's function");
+            match hook {
+                TokioHook::Schedule => schedule_site(binary, symbols, vaddr, name),
+                _ => symbols.site(binary, vaddr, name, header),
+            }
         }));
         if sites.is_empty() {
             let candidates = vec![hook.described().into()];
@@ -166,6 +166,53 @@ pub(super) fn sites(
         sites
     };
     TokioHook::ALL.into_iter().map(|hook| (hook, of(hook))).collect()
+}
+
+/// Says of hooks without a function that they may well have one.
+pub(super) fn without_names(hooks: &mut BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>>) {
+    for (hook, sites) in hooks {
+        for site in sites {
+            if matches!(site, Err(SiteError::NoSuchFunction { .. })) {
+                *site = Err(SiteError::NoNames {
+                    function: hook.described().to_owned(),
+                });
+            }
+        }
+    }
+}
+
+/// The site in a `raw::schedule`, or in the scheduler's function that it ends in, where only that is cheap.
+fn schedule_site(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64, name: &str) -> Result<ProbeSite, SiteError> {
+    let own = symbols.site(binary, vaddr, name, &[X86Register::Rdi]);
+    let is_cheap = |site: &ProbeSite| site.cost == SiteCost::Emulated;
+    if own.as_ref().is_ok_and(is_cheap) {
+        return own;
+    }
+    let last = jumped_to(binary, symbols, vaddr).and_then(|(vaddr, header)| {
+        let function = site::Function {
+            name: symbols.name(vaddr).unwrap_or("a scheduler's function"),
+            vaddr,
+            size: symbols.size(binary, vaddr)?,
+        };
+        site::find_from(binary, &function, &[header]).ok()
+    });
+    last.filter(is_cheap).map_or(own, Ok)
+}
+
+/// The function that the one at `vaddr` ends in, with where the first argument of this is when that begins.
+fn jumped_to(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64) -> Option<(u64, ArgLocation)> {
+    let mut info = InstructionInfoFactory::new();
+    let mut header = Homes::on_entry(ArgLocation::Register(X86Register::Rdi));
+    for instruction in symbols.instructions(binary, vaddr) {
+        match instruction.flow_control() {
+            FlowControl::Next => header.step(&instruction, &mut info),
+            FlowControl::UnconditionalBranch | FlowControl::IndirectBranch => {
+                return Some((call_target(binary, &instruction)?, header.first()?));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn distinct(addresses: impl Iterator<Item = u64>) -> Vec<u64> {

@@ -2,9 +2,12 @@
 
 mod evidence;
 pub(super) mod hooks;
+mod locations;
 pub(super) mod names;
 #[cfg(any(test, fuzzing))]
 pub(super) mod readers;
+mod returns;
+mod shape;
 mod symbols;
 pub(super) mod vtable;
 
@@ -38,6 +41,8 @@ pub struct TokioImage {
     pub hooks: BTreeMap<TokioHook, Vec<Result<ProbeSite, SiteError>>>,
     /// One per `raw::poll<T, S>`: for when [`TokioHook::PollBegin`] has no site.
     pub polls: Vec<PollSite>,
+    /// Where polls return: for when not all types call the functions of the hooks for their end. They have no argument.
+    pub returns: Vec<Result<ProbeSite, SiteError>>,
 }
 
 /// The poll function of one or more types of tasks. The task's header is the site's argument.
@@ -98,13 +103,9 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         });
     }
     let is_poll = |n: &str| names::is(n, "tokio::runtime::task::raw::poll");
-    if symbols.matching(is_poll).next().is_none() {
-        let stripped = !binary.has_section(".symtab") && mentions_tokio(binary);
-        return if stripped {
-            Err(InspectError::Stripped { runtime: "tokio" })
-        } else {
-            Ok(None)
-        };
+    let has_names = symbols.matching(is_poll).next().is_some();
+    if !has_names && (binary.has_section(".symtab") || !mentions_tokio(binary)) {
+        return Ok(None);
     }
     if binary.facts.machine != object::elf::EM_X86_64.0 {
         return Err(InspectError::UnsupportedMachine {
@@ -113,45 +114,30 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
             supported: "linux/amd64",
         });
     }
-    let (vtables, rejected_vtables) = vtable::find(binary, &symbols);
-    let unexpected = |what: &str, detail: String| InspectError::UnexpectedLayout {
-        what: what.into(),
-        detail,
-        supported: TOKIO_SUPPORTED,
+    let found = if has_names {
+        named(binary, &symbols)?
+    } else {
+        stripped(binary, &symbols)?
     };
-    if vtables.is_empty() {
-        return Err(unexpected(
-            "tokio's task vtable",
-            format!("{rejected_vtables} places refer to raw::poll, none is one"),
-        ));
+    let Found {
+        vtables,
+        rejected,
+        header,
+    } = found;
+    let named = symbols.matching(is_poll).map(|(vaddr, ..)| vaddr);
+    let polls = polls(binary, &symbols, named, &vtables);
+    let mut hooks = hooks::sites(binary, &symbols, &vtables);
+    if !has_names {
+        hooks::without_names(&mut hooks);
     }
-    let header = vtable::header_layout(binary, &symbols).ok_or_else(|| {
-        if is_unoptimised(&symbols) {
-            return InspectError::Unoptimised;
-        }
-        unexpected(
-            "the task header",
-            "raw::schedule doesn't load the vtable from it as known".into(),
-        )
-    })?;
-    let polls = symbols
-        .matching(is_poll)
-        .map(|(vaddr, _, name)| {
-            let types: Vec<&TaskVtable> = vtables.iter().filter(|v| v.poll == vaddr).collect();
-            let future = match types[..] {
-                [] => FutureName::Unknown,
-                [one] => one.future.clone(),
-                _ => FutureName::OneOf(types.iter().filter_map(|v| v.future.label()).collect()),
-            };
-            PollSite {
-                site: symbols.site(binary, vaddr, name, &[X86Register::Rdi]),
-                future,
-                kind: types.first().map_or(TaskKind::Async, |v| v.kind),
-                poll_fn: vaddr,
-            }
-        })
-        .collect();
-    let hooks = hooks::sites(binary, &symbols, &vtables);
+    let ends = [TokioHook::PollEndPending, TokioHook::PollEndComplete];
+    let are_placed = ends.iter().all(|hook| hooks[hook].iter().all(Result::is_ok));
+    let mut tasks = vtables.iter().filter(|vtable| vtable.kind == TaskKind::Async);
+    let returns = if are_placed && tasks.all(|vtable| vtable.calls_poll_end) {
+        Vec::new()
+    } else {
+        returns::sites(binary, &symbols, header)
+    };
     if symbols.is_exhausted() {
         return Err(InspectError::Malformed {
             part: "sizes of functions",
@@ -162,10 +148,98 @@ pub(super) fn inspect(binary: &Binary<'_>) -> Result<Option<TokioImage>, Inspect
         version: version(binary),
         hooks,
         vtables,
-        rejected_vtables,
+        rejected_vtables: rejected,
         header,
         polls,
+        returns,
     }))
+}
+
+/// Types of tasks, and what their headers are like.
+struct Found {
+    vtables: Vec<TaskVtable>,
+    /// Places that looked like a vtable.
+    rejected: usize,
+    header: HeaderLayout,
+}
+
+/// By the symbols of their functions.
+fn named(binary: &Binary<'_>, symbols: &Symbols) -> Result<Found, InspectError> {
+    let (vtables, rejected) = vtable::find(binary, symbols);
+    let unexpected = |what: &str, detail: String| InspectError::UnexpectedLayout {
+        what: what.into(),
+        detail,
+        supported: TOKIO_SUPPORTED,
+    };
+    if vtables.is_empty() {
+        return Err(unexpected(
+            "tokio's task vtable",
+            format!("{rejected} places refer to raw::poll, none is one"),
+        ));
+    }
+    let header = vtable::header_layout(binary, symbols).ok_or_else(|| {
+        if is_unoptimised(symbols) {
+            return InspectError::Unoptimised;
+        }
+        unexpected(
+            "the task header",
+            "raw::schedule doesn't load the vtable from it as known".into(),
+        )
+    })?;
+    Ok(Found {
+        vtables,
+        rejected,
+        header,
+    })
+}
+
+/// Without symbols: by their shape and their code.
+fn stripped(binary: &Binary<'_>, symbols: &Symbols) -> Result<Found, InspectError> {
+    let unknown = InspectError::Stripped { runtime: "tokio" };
+    if symbols.all(binary).is_empty() {
+        return Err(unknown);
+    }
+    let shape::Shapes {
+        vtables,
+        rejected,
+        header,
+    } = shape::find(binary, symbols);
+    match header {
+        Some(header) if !vtables.is_empty() => Ok(Found {
+            vtables,
+            rejected,
+            header,
+        }),
+        _ => Err(unknown),
+    }
+}
+
+/// The poll functions of all types, and those that are `named` so.
+fn polls(
+    binary: &Binary<'_>,
+    symbols: &Symbols,
+    named: impl Iterator<Item = u64>,
+    vtables: &[TaskVtable],
+) -> Vec<PollSite> {
+    let mut functions: BTreeMap<u64, Vec<&TaskVtable>> = named.map(|vaddr| (vaddr, Vec::new())).collect();
+    for vtable in vtables {
+        functions.entry(vtable.poll).or_default().push(vtable);
+    }
+    let of = |(vaddr, types): (u64, Vec<&TaskVtable>)| {
+        let future = match types[..] {
+            [] => FutureName::Unknown,
+            [one] => one.future.clone(),
+            _ => FutureName::OneOf(types.iter().filter_map(|v| v.future.label()).collect()),
+        };
+        let name = symbols.name(vaddr).unwrap_or("a task's poll function");
+        PollSite {
+            site: symbols.site(binary, vaddr, name, &[X86Register::Rdi]),
+            future,
+            kind: types.first().map_or(TaskKind::Async, |v| v.kind),
+            poll_fn: vaddr,
+        }
+    };
+    functions.into_iter().map(of).collect()
 }
 
 /// Whether a function that only gives a field of its argument back was not inlined, which each level above 0 does.

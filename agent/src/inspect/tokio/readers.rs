@@ -62,8 +62,34 @@ pub(in crate::inspect) fn tokio(bytes: &[u8]) {
         offset => offset * 8,
     };
     let data: Vec<u8> = words.iter().flat_map(|byte| word(byte).to_le_bytes()).collect();
-    let file = file(&symbols, &strings, &data);
-    if let Ok(binary) = Binary::parse(&file) {
-        let _ = super::inspect(&binary);
+    let named = file(&symbols, &strings, &data);
+    let stripped = executable(&[
+        (".text", &code, 0),
+        (".eh_frame_hdr", &begins(text, size, code.len() as u64), 0),
+        (".data.rel.ro", &data, 0),
+        (
+            ".rodata",
+            b"\0/tokio-1.54.1/src/x.rs\0`async fn` resumed after completion`async fn` resumed after panicking",
+            0,
+        ),
+    ]);
+    for file in [named, stripped] {
+        if let Ok(binary) = Binary::parse(&file) {
+            let _ = super::inspect(&binary);
+        }
     }
+}
+
+/// A table for unwinding (.eh_frame_hdr, version 1): pointers relative to themselves, a count, and rows relative to the table, of which only the first
+/// columns are read. It lies behind the code.
+fn begins(text: u64, size: u64, code: u64) -> Vec<u8> {
+    let count = code / size;
+    let table = (text + code).next_multiple_of(16);
+    let mut bytes = vec![1, 0x1b, 0x03, 0x3b, 0, 0, 0, 0];
+    bytes.extend((count as u32).to_le_bytes());
+    for nth in 0..count {
+        bytes.extend(((text + nth * size).wrapping_sub(table) as i32).to_le_bytes());
+        bytes.extend([0; 4]);
+    }
+    bytes
 }

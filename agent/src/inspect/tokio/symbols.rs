@@ -1,13 +1,13 @@
 //! The symbols of a Rust binary that have to do with tokio, by address.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
 
 use super::super::SiteError;
 use super::super::args::X86Register;
-use super::super::elf::Binary;
+use super::super::elf::{Binary, Functions};
 use super::super::site::{self, ProbeSite};
 use super::names;
 
@@ -21,6 +21,8 @@ pub(super) struct Function {
 /// Functions whose (mangled) name has `tokio` in it.
 pub(super) struct Symbols {
     functions: BTreeMap<u64, Function>,
+    /// All functions, read when one is asked for that has no symbol.
+    all: OnceCell<Functions>,
     /// Bytes of code that may still be decoded.
     left: Cell<u64>,
     /// Bytes of all names. Once they are over [`MAX_TEXT`] none is kept, and it is the mangled ones that are counted.
@@ -65,6 +67,7 @@ impl Symbols {
         });
         Self {
             functions,
+            all: OnceCell::new(),
             left: Cell::new(MAX_CODE),
             text,
         }
@@ -88,6 +91,32 @@ impl Symbols {
         self.at(vaddr).is_some_and(|f| f.names.iter().any(|n| wanted(n)))
     }
 
+    /// The function that holds `vaddr`: its begin, and its size, to which padding may belong.
+    pub(super) fn around(&self, binary: &Binary<'_>, vaddr: u64) -> Option<(u64, u64)> {
+        let before = self.functions.range(..=vaddr).next_back();
+        let named = before.map(|(begin, function)| (*begin, function.size));
+        named
+            .filter(|(begin, size)| vaddr - begin < *size)
+            .or_else(|| self.all(binary).around(vaddr))
+    }
+
+    /// The size of the function that begins at `vaddr`, where that is known.
+    pub(super) fn size(&self, binary: &Binary<'_>, vaddr: u64) -> Option<u64> {
+        let (begin, size) = self.around(binary, vaddr)?;
+        (begin == vaddr).then_some(size)
+    }
+
+    /// All functions of the binary, with symbols or without.
+    pub(super) fn all(&self, binary: &Binary<'_>) -> &Functions {
+        self.all.get_or_init(|| Functions::of(binary))
+    }
+
+    /// A name of the function at `vaddr`.
+    pub(super) fn name(&self, vaddr: u64) -> Option<&str> {
+        let name = self.at(vaddr)?.names.first()?;
+        Some(name)
+    }
+
     /// Functions of which one name is wanted, with that name.
     pub(super) fn matching(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = (u64, &Function, &str)> {
         self.functions.iter().filter_map(move |(vaddr, function)| {
@@ -104,7 +133,7 @@ impl Symbols {
         name: &str,
         needed: &[X86Register],
     ) -> Result<ProbeSite, SiteError> {
-        let size = self.at(vaddr).map_or(0, |f| f.size);
+        let size = self.size(binary, vaddr).unwrap_or(0);
         site::find(binary, &site::Function { name, vaddr, size }, needed)
     }
 
@@ -127,7 +156,12 @@ impl Symbols {
     }
 
     pub(super) fn instructions(&self, binary: &Binary<'_>, vaddr: u64) -> Vec<Instruction> {
-        let size = self.at(vaddr).map_or(64, |f| f.size).clamp(1, MAX_FUNCTION);
+        self.code(binary, vaddr, self.size(binary, vaddr).unwrap_or(64))
+    }
+
+    /// So many bytes of code at `vaddr`.
+    pub(super) fn code(&self, binary: &Binary<'_>, vaddr: u64, size: u64) -> Vec<Instruction> {
+        let size = size.clamp(1, MAX_FUNCTION);
         let code = if binary.is_code(vaddr) {
             binary.read_up_to(vaddr, size)
         } else {

@@ -65,8 +65,8 @@ const FUNCTIONS: [&str; 7] = [
 /// A future larger than this doesn't fit into anybody's memory.
 const MAX_OFFSET: u64 = 1 << 32;
 /// Types of tasks of one program, and places that look like one: the largest known have some hundred.
-const MAX_VTABLES: usize = 2048;
-const MAX_PLACES: usize = 1 << 16;
+pub(super) const MAX_VTABLES: usize = 2048;
+pub(super) const MAX_PLACES: usize = 1 << 16;
 
 /// All task vtables of the binary, and how many places looked like one but weren't.
 pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> (Vec<TaskVtable>, usize) {
@@ -151,16 +151,19 @@ fn verify(binary: &Binary<'_>, symbols: &Symbols, vaddr: u64) -> Option<[u64; 10
         .filter(|(function, word)| symbols.is_named(*word, |name| names::is(name, &raw(function))));
     // A merged function may bear only another's name: two of seven may.
     let functions = named.count() >= FUNCTIONS.len() - 2 && words[..7].iter().all(|word| binary.is_code(*word));
-    let [.., trailer, scheduler, id] = words;
-    let offsets = trailer < MAX_OFFSET
-        && (0x18..trailer).contains(&scheduler)
-        && (scheduler..trailer).contains(&id)
-        && id % 8 == 0;
-    (functions && offsets).then_some(words)
+    (functions && has_offsets(&words)).then_some(words)
+}
+
+/// Whether the last three words of a vtable are offsets in a task.
+pub(super) fn has_offsets([.., trailer, scheduler, id]: &[u64; 10]) -> bool {
+    *trailer < MAX_OFFSET
+        && (0x18..*trailer).contains(scheduler)
+        && (*scheduler..*trailer).contains(id)
+        && id.is_multiple_of(8)
 }
 
 /// `mov a, [header+D]` … `[a+0x40]`: D, where header is rdi or a copy of it.
-fn vtable_load(code: &[Instruction]) -> Option<HeaderLayout> {
+pub(super) fn vtable_load(code: &[Instruction]) -> Option<HeaderLayout> {
     let mut copies = vec![Register::RDI];
     let mut loaded: Option<(Register, u64)> = None;
     for i in code.iter().take(16) {

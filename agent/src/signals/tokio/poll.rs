@@ -1,11 +1,11 @@
 //! Polls of tasks: how long each took, per future; which were slow, and where the thread's worker was busy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use agent_common::{
     histogram::Series,
     hits::HitKind,
-    target::WORKER_OTHER,
+    target::{POLLS_RETURN, WORKER_OTHER},
     tokio::poll::{BLOCKING, Poll, UNENDED},
 };
 
@@ -54,21 +54,32 @@ pub const SIGNAL: Signal = Signal {
     ..Signal::new(NAME, &DEFS, metrics)
 };
 
-/// The program that sees a poll end.
+/// The programs that see a poll end: in the functions for that, or where it returns.
 const POLL_END: &str = "tokio_poll_end";
+const POLL_RETURN: &str = "tokio_poll_return";
 
 /// Those of some probes that see polls end.
 pub fn ends(probes: &[Probe]) -> impl Iterator<Item = &Probe> {
-    probes.iter().filter(|probe| probe.program == POLL_END)
+    probes
+        .iter()
+        .filter(|probe| [POLL_END, POLL_RETURN].contains(&probe.program))
+}
+
+/// Where polls return, if that is what shows their ends.
+fn returns(image: &TokioImage) -> impl Iterator<Item = ProbeSite> {
+    let sites = image.returns.iter();
+    sites.filter_map(|site| usable(Some(site), &[]).ok())
 }
 
 const HEADER: [ArgLocation; 1] = [ArgLocation::Register(X86Register::Rdi)];
 
 /// Types of tasks by their vtables, while some probes are `missing`.
 pub fn types(image: &TokioImage, bias: u64, missing: &[Probe]) -> Vec<(u64, u32)> {
-    let types = image.vtables.iter().enumerate();
-    let of = |(index, vtable): (usize, &TaskVtable)| {
-        let mut id = index as u32 + 1;
+    // Types of one name are one: they would be exported with the same attributes.
+    let mut ids = HashMap::new();
+    let of = |vtable: &TaskVtable| {
+        let next = ids.len() as u32 + 1;
+        let mut id = *ids.entry((vtable.future.label(), vtable.kind)).or_insert(next);
         if vtable.kind == TaskKind::Blocking {
             id |= BLOCKING;
         }
@@ -77,7 +88,7 @@ pub fn types(image: &TokioImage, bias: u64, missing: &[Probe]) -> Vec<(u64, u32)
         }
         (vtable.vaddr.wrapping_add(bias), id)
     };
-    types.map(of).collect()
+    image.vtables.iter().map(of).collect()
 }
 
 /// What is to say of ends of polls that are not seen since probes are `missing`; None where there are none.
@@ -110,6 +121,11 @@ pub fn without_types(plan: &Plan, missing: usize) -> Option<Failure> {
 /// that is `missing`.
 fn has_end(image: &TokioImage, vtable: &TaskVtable, missing: &[Probe]) -> bool {
     let is_missing = |site: &ProbeSite| ends(missing).any(|probe| probe.site.file_offset == site.file_offset);
+    let mut returns = returns(image).peekable();
+    if returns.peek().is_some() {
+        // Which of them runs a type is not known.
+        return !returns.any(|site| is_missing(&site));
+    }
     let is_there = |hook| {
         let usable = sites(image, hook)
             .iter()
@@ -177,7 +193,20 @@ pub fn plan(image: &TokioImage, plan: &mut Plan) {
         }
     }
     let mut unseen = Vec::new();
-    for hook in [TokioHook::PollEndPending, TokioHook::PollEndComplete] {
+    others.extend(returns(image).map(|site| Probe {
+        signal,
+        also: None,
+        essential: false,
+        program: POLL_RETURN,
+        site,
+    }));
+    let functions: &[TokioHook] = if others.is_empty() {
+        &[TokioHook::PollEndPending, TokioHook::PollEndComplete]
+    } else {
+        plan.flags |= POLLS_RETURN;
+        &[]
+    };
+    for hook in functions.iter().copied() {
         let (found, refused) = find(&mut sites(image, hook).iter(), POLL_END, &HEADER, false);
         others.extend(found);
         let inlined = |site: &Site| matches!(site, Err(SiteError::NoSuchFunction { .. }));

@@ -44,7 +44,7 @@ pub static POLL_UNENDED: MetricDef = MetricDef {
     name: "tokio.task.poll.unended",
     unit: "{poll}",
     instrument: Counter,
-    description: "Polls of futures for which some ends are not visible, because the compiler inlined them or their probes could not be attached. The count is complete, but the durations are not.",
+    description: "Polls of futures for which some ends are not visible, because the compiler inlined them or their probes could not be attached, and polls that were not seen to return. The count is complete, but the durations are not.",
     source: "uprobes: State::transition_to_running",
     attributes: &[TOKIO_TASK_FUTURE],
 };

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_common::tokio::{
-    poll::{BLOCKING, UNENDED},
-    wake::{IN_RDI, IN_RSI, ON_STACK},
+use agent_common::{
+    target::{IS_TOKIO, POLLS_RETURN},
+    tokio::{
+        poll::{BLOCKING, UNENDED},
+        wake::{IN_RDI, IN_RSI, ON_STACK},
+    },
 };
 
 use super::*;
@@ -80,6 +83,7 @@ pub(super) fn sample() -> TokioImage {
             .map(hook)
             .collect::<BTreeMap<_, _>>(),
         polls: polls.collect(),
+        returns: Vec::new(),
         vtables,
     }
 }
@@ -130,7 +134,7 @@ fn all_that_is_found_is_attached_at_its_bias() {
     let woken = [TokioHook::Schedule, TokioHook::Yield, TokioHook::Spawn];
     assert_eq!(plan.sites, woken.map(|of| (BIAS + 0x10 * hook(of), IN_RSI)));
     assert_eq!((plan.tokio_vtable, plan.tokio_id_offset), (16, 72));
-    assert_eq!(plan.flags, agent_common::target::IS_TOKIO);
+    assert_eq!(plan.flags, IS_TOKIO);
 }
 
 type Change = fn(&mut TokioImage);
@@ -228,6 +232,44 @@ fn a_type_without_ends_is_marked_and_counted_apart() {
     let plan = tokio(|image| no_such(image, TokioHook::PollEndPending));
     let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
     assert_eq!(ids, [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING]);
+}
+
+#[test]
+fn where_the_ends_are_inlined_polls_end_where_they_return() {
+    let mut image = sample();
+    image.vtables[1].calls_poll_end = false;
+    image.returns = vec![Ok(site("run_task", 0x910, None)), Ok(site("Inner::run", 0x920, None))];
+    let plan = plan(&image, BIAS, &[]);
+    check(&plan, &[]);
+    let expected = WHOLE.map(|program| {
+        if program == "tokio_poll_end" {
+            "tokio_poll_return"
+        } else {
+            program
+        }
+    });
+    assert_eq!(programs(&plan), expected);
+    assert_eq!(plan.flags, IS_TOKIO | POLLS_RETURN);
+    let ids = |types: &[(u64, u32)]| types.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    assert_eq!(ids(&plan.types), [1, 2, 3 | BLOCKING]);
+    // Which scheduler runs a type is not known, so without one of them no type's ends are all seen.
+    let returns = plan.probes.iter().filter(|probe| probe.program == "tokio_poll_return");
+    let missing: Vec<Probe> = returns.take(1).cloned().collect();
+    let Lost { places, types, failure } = lost(&image, BIAS, &missing, false).unwrap();
+    assert_eq!(places, [0x910]);
+    assert_eq!(ids(&types), [1 | UNENDED, 2 | UNENDED, 3 | BLOCKING | UNENDED]);
+    assert!(failure.unwrap().reason.contains("2 of 2 types of tasks"));
+}
+
+#[test]
+fn types_of_one_name_are_one() {
+    let plan = tokio(|image| image.vtables[1].future = image.vtables[0].future.clone());
+    let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, [1, 1, 2 | BLOCKING]);
+    // A closure of the same name is none of them.
+    let plan = tokio(|image| image.vtables[2].future = image.vtables[0].future.clone());
+    let ids: Vec<u32> = plan.types.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids, [1, 2, 3 | BLOCKING]);
 }
 
 #[test]
