@@ -181,6 +181,21 @@ fn places(image: &TokioImage) -> (Vec<String>, usize) {
     (names, closures.len())
 }
 
+/// Begin and size of each function in which a scheduler runs a task, unless the compiler put it into others.
+fn run_task(path: &Path) -> Vec<(u64, u64)> {
+    let output = Command::new("nm").args(["-S", "--defined-only"]).arg(path).output();
+    let output = output.expect("nm of binutils");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().filter(|line| line.contains("Context8run_task"));
+    let number = |word: &str| u64::from_str_radix(word, 16).expect("a number");
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace().map(number);
+            (words.next().expect("an address"), words.next().expect("a size"))
+        })
+        .collect()
+}
+
 fn strip(path: &Path, arguments: &[&str]) -> PathBuf {
     let stripped = path.with_extension(format!("stripped{}", arguments.len()));
     let status = Command::new("strip")
@@ -238,6 +253,14 @@ fn a_stripped_build_is_known_by_its_code() {
         }
         // Each scheduler's, and the blocking pool's.
         assert!((3..12).contains(&image.returns.len()), "{name} {:?}", image.returns);
+        for (begin, size) in run_task(&path) {
+            let mut sites = image.returns.iter().flatten();
+            assert!(
+                sites.any(|site| (begin..begin + size).contains(&site.vaddr)),
+                "{name} {begin:#x} {:?}",
+                image.returns
+            );
+        }
         let others = image.hooks[&TokioHook::Spawn].iter();
         assert!(
             others

@@ -47,10 +47,14 @@ fn functions(binary: &Binary<'_>, symbols: &Symbols, header: HeaderLayout) -> BT
     let Ok(offset) = i8::try_from(header.vtable_offset) else {
         return functions;
     };
-    // mov register, [register+offset]
+    // mov register, [register+offset]; a base of r12 has one byte more.
     let loads = |code: &[u8]| {
-        let mut windows = code.windows(3);
-        windows.any(|bytes| bytes[0] == 0x8b && bytes[1] >> 6 == 1 && bytes[2] == offset as u8)
+        let mut windows = code.windows(4);
+        windows.any(|bytes| match bytes {
+            [0x8b, operand, 0x24, at, ..] if operand & 0xc7 == 0x44 => *at == offset as u8,
+            [0x8b, operand, at, ..] => operand >> 6 == 1 && *at == offset as u8,
+            _ => false,
+        })
     };
     binary.scan(".text", NEAR, |start, data| {
         for at in memchr::memchr_iter(0xff, data) {
@@ -62,7 +66,7 @@ fn functions(binary: &Binary<'_>, symbols: &Symbols, header: HeaderLayout) -> BT
                 continue;
             };
             let is_rip = *operand & 0xc7 == 5;
-            if !is_rip && loads(&data[at.saturating_sub(NEAR)..at]) && functions.len() < MAX_FUNCTIONS {
+            if !is_rip && loads(&data[at.saturating_sub(NEAR)..=at]) && functions.len() < MAX_FUNCTIONS {
                 functions.extend(symbols.around(binary, start.saturating_add(at as u64)));
             }
         }
@@ -186,6 +190,11 @@ mod tests {
         let (load, argument) = ([0x49, 0x8b, 0x47, 0x10], [0x4c, 0x89, 0xff]);
         check(&[&load[..], &argument, &CALL].concat(), true);
         check(&[&argument[..], &load, &CALL].concat(), true);
+        // mov rax, [r12+16]; mov rdi, r12
+        check(
+            &[&[0x49, 0x8b, 0x44, 0x24, 0x10][..], &[0x4c, 0x89, 0xe7], &CALL].concat(),
+            true,
+        );
         // mov rax, [rdi+16]
         let of_rdi = [0x48, 0x8b, 0x47, 0x10];
         check(&[&of_rdi[..], &CALL].concat(), true);

@@ -311,7 +311,15 @@ pub fn metrics(target: &Target, state: &State, reading: &Reading) -> Vec<Metric>
 /// How long polls took, all and per future, and how long workers were busy.
 fn summary(target: &Target, reading: &Reading) -> Summary {
     let polls = largest(reading, target.id, Series::TokioPoll);
+    let unended: u64 = reading
+        .counts(target.id, Series::TokioUnended)
+        .map(|(_, count)| count)
+        .sum();
     Summary::default()
+        .note(
+            0,
+            (unended > 0).then(|| format!("polls whose end was not seen: {unended}")),
+        )
         .whole(1, "task poll, all", reading.whole(target.id, Series::TokioPoll))
         .whole(1, "worker busy", reading.whole(target.id, Series::TokioBusy))
         .split(2, polls, |id| format!("poll {}", target.future(id)))
