@@ -1,5 +1,5 @@
-//! Samples → a flame graph in SVG that opens alone: the function that goroutines were started with at the bottom, what they wait for
-//! on top, widths by wall time.
+//! Samples → a flame graph in SVG that opens alone: the function that goroutines were started with on top, what they wait for at the bottom, widths
+//! by wall time. Few stacks are as deep as the deepest, so a viewer that shows the upper part of a picture shows what most of the time is.
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +58,7 @@ pub(super) fn draw(samples: &[Sample], title: &str) -> String {
          <text x=\"{MARGIN}\" y=\"24\" font-size=\"15\">{}</text>\n",
         escaped(title)
     );
-    root.draw("all", MARGIN, height - MARGIN - HEIGHT, scale, whole, &mut svg);
+    root.draw("all", MARGIN, TITLE, scale, whole, &mut svg);
     svg.push_str("</svg>\n");
     svg
 }
@@ -83,10 +83,11 @@ impl Node {
             return;
         }
         let letters = (width / LETTER) as usize;
-        let label: String = match name.chars().count() {
+        let short = without_path(name);
+        let label: String = match short.chars().count() {
             _ if letters < 3 => String::new(),
-            length if length <= letters => name.to_owned(),
-            _ => name.chars().take(letters - 2).chain("..".chars()).collect(),
+            length if length <= letters => short.to_owned(),
+            _ => short.chars().take(letters - 2).chain("..".chars()).collect(),
         };
         let _ = writeln!(
             svg,
@@ -103,10 +104,16 @@ impl Node {
         );
         let mut at = x;
         for (name, part) in &self.parts {
-            part.draw(name, at, y - HEIGHT, scale, whole, svg);
+            part.draw(name, at, y + HEIGHT, scale, whole, svg);
             at += part.wall * scale;
         }
     }
+}
+
+/// A function with its package's name, as code has it, but not the package's path.
+fn without_path(name: &str) -> &str {
+    let path = name.find(['(', '[']).map_or(name, |end| &name[..end]);
+    path.rfind('/').map_or(name, |at| &name[at + 1..])
 }
 
 /// The same for the same name: states are blue, the kernel's functions violet, others from red to yellow.
@@ -182,6 +189,16 @@ mod tests {
             assert!(svg.contains(part), "{part} in {svg}");
         }
         assert!(!svg.contains("gopark"), "{svg}");
+        // The whole is on top, each function below its caller, and the last within the picture.
+        let number = |part: &str, key: &str| -> f64 {
+            let behind = &svg[svg.find(part).unwrap()..];
+            let value = behind.split_once(&format!(" {key}=\"")).unwrap().1;
+            value.split_once('"').unwrap().0.parse().unwrap()
+        };
+        let rows =
+            ["<title>all ", "<title>main.main ", "<title>main.a", "<title>[waiting] "].map(|part| number(part, "y"));
+        assert!(rows.is_sorted() && rows[0] == TITLE, "{rows:?}");
+        assert!(rows[3] + HEIGHT <= number("<svg ", "height"), "{rows:?}");
     }
 
     #[test]
@@ -199,6 +216,19 @@ mod tests {
             assert!(svg.contains(part), "{part} in {svg}");
         }
         assert!(!svg.contains("runtime.main"), "{svg}");
+    }
+
+    #[test]
+    fn labels_have_no_paths() {
+        for (name, expected) in [
+            ("github.com/a/b/v2.(*T[go.shape.int]).F", "v2.(*T[go.shape.int]).F"),
+            ("net/http.(*conn).serve", "http.(*conn).serve"),
+            ("main.map[a/b]", "main.map[a/b]"),
+            ("[kernel] a/b", "[kernel] a/b"),
+            ("main.main", "main.main"),
+        ] {
+            assert_eq!(without_path(name), expected);
+        }
     }
 
     #[test]
