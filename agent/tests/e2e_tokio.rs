@@ -135,27 +135,31 @@ fn short_polls(service: &Service) {
     load(&[service.url("/stock/{n}"), service.url("/sleep?ms=3")], 600, 6, 4);
 }
 
-fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
-    let (before, after, output) = between(service(scheduler), short_polls);
-    let polls = merged(&output, "tokio.task.poll.duration");
-    let own = |oracle: &Value| number_of(&oracle["task_polls"]["count"]);
-    let expected = own(&after) - own(&before);
+/// The polls that the agent saw are as many, and as long, as by the service's own account: both distributions, and how many they are by the latter.
+fn polls_are_the_services_own(what: &str, before: &Value, after: &Value, output: &Output) -> (Buckets, Buckets, i64) {
+    let polls = merged(output, "tokio.task.poll.duration");
+    let count = |oracle: &Value| number_of(&oracle["task_polls"]["count"]);
+    let expected = count(after) - count(before);
     assert!(expected > 3000, "{expected} polls are too few to compare");
-    println!(
-        "{scheduler:?} unmatched: {:?}",
-        output.points(SERVICE, "tokio.task.poll.unmatched")
-    );
-    assert_near(
-        &format!("{scheduler:?} polls"),
-        total(&polls) as f64,
-        expected as f64,
-        1.01,
-    );
-
+    assert_near(&format!("{what} polls"), total(&polls) as f64, expected as f64, 1.01);
     let own = gained(
         &[&before["task_polls"]["histogram"]],
         &[&after["task_polls"]["histogram"]],
     );
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let what = format!("{what} poll {name}, ns");
+        assert_near(&what, quantile(&polls, q), quantile(&own, q), LOG_BUCKET);
+    }
+    (polls, own, expected)
+}
+
+fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
+    let (before, after, output) = between(service(scheduler), short_polls);
+    println!(
+        "{scheduler:?} unmatched: {:?}",
+        output.points(SERVICE, "tokio.task.poll.unmatched")
+    );
+    let (polls, own, _) = polls_are_the_services_own(&format!("{scheduler:?}"), &before, &after, &output);
     let wakes = merged(&output, "tokio.task.wake_to_poll.duration");
     let own_wakes = gained(
         &per_worker(&before, "schedule_latency_histogram"),
@@ -175,10 +179,6 @@ fn polls_are_counted(scheduler: &[&str], lowest_busy: f64) {
             quantile(&wakes, q),
             quantile(&own_wakes, q)
         );
-    }
-    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
-        let what = format!("{scheduler:?} poll {name}, ns");
-        assert_near(&what, quantile(&polls, q), quantile(&own, q), LOG_BUCKET);
     }
     let what = format!("{scheduler:?} wake to poll p99, ns");
     assert_near(&what, quantile(&wakes, 0.99), quantile(&own_wakes, 0.99), LOG_BUCKET);
@@ -322,20 +322,8 @@ fn polls_are_counted_without_symbols(scheduler: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let program = stripped(directory.path());
     let (before, after, output) = between(start(&program, scheduler), short_polls);
-    let polls = merged(&output, "tokio.task.poll.duration");
-    let own = |oracle: &Value| number_of(&oracle["task_polls"]["count"]);
-    let expected = own(&after) - own(&before);
-    assert!(expected > 3000, "{expected} polls are too few to compare");
-    let what = format!("stripped, {scheduler:?} polls");
-    assert_near(&what, total(&polls) as f64, expected as f64, 1.01);
-    let own = gained(
-        &[&before["task_polls"]["histogram"]],
-        &[&after["task_polls"]["histogram"]],
-    );
-    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
-        let what = format!("stripped, {scheduler:?} poll {name}, ns");
-        assert_near(&what, quantile(&polls, q), quantile(&own, q), LOG_BUCKET);
-    }
+    let what = format!("stripped, {scheduler:?}");
+    let (_, _, expected) = polls_are_the_services_own(&what, &before, &after, &output);
     for metric in ["tokio.task.poll.unended", "tokio.task.poll.unmatched"] {
         let points = output.points(SERVICE, metric);
         let count: i64 = points.iter().map(|point| number_of(&point["asInt"])).sum();

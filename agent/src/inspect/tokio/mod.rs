@@ -195,23 +195,12 @@ fn named(binary: &Binary<'_>, symbols: &Symbols) -> Result<Found, InspectError> 
 
 /// Without symbols: by their shape and their code.
 fn stripped(binary: &Binary<'_>, symbols: &Symbols) -> Result<Found, InspectError> {
-    let unknown = InspectError::Stripped { runtime: "tokio" };
-    if symbols.all(binary).is_empty() {
-        return Err(unknown);
-    }
-    let shape::Shapes {
-        vtables,
-        rejected,
-        header,
-    } = shape::find(binary, symbols);
-    match header {
-        Some(header) if !vtables.is_empty() => Ok(Found {
-            vtables,
-            rejected,
-            header,
-        }),
-        _ => Err(unknown),
-    }
+    let found = if symbols.all(binary).is_empty() {
+        None
+    } else {
+        shape::find(binary, symbols)
+    };
+    found.ok_or(InspectError::Stripped { runtime: "tokio" })
 }
 
 /// The poll functions of all types, and those that are `named` so.

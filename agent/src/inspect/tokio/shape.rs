@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use iced_x86::{FlowControl, Instruction};
 
+use super::Found;
 use super::locations::Locations;
 use super::names::{FutureName, TaskKind};
 use super::symbols::{Symbols, call_target};
@@ -20,16 +21,8 @@ const FUNCTIONS: usize = 7;
 /// Jumps from `raw::schedule` to the scheduler.
 const MAX_JUMPS: usize = 3;
 
-/// What was found.
-pub(super) struct Shapes {
-    pub(super) vtables: Vec<TaskVtable>,
-    /// Places of the shape whose code is not as known.
-    pub(super) rejected: usize,
-    pub(super) header: Option<HeaderLayout>,
-}
-
-/// All task vtables.
-pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> Shapes {
+/// All task vtables; None where no future's is among them, by which the header is known. Rejected are places of the shape whose code is not as known.
+pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> Option<Found> {
     let places = places(binary);
     let proved: Vec<_> = places
         .iter()
@@ -42,11 +35,12 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> Shapes {
         *layouts.entry(layout.vtable_offset).or_default() += 1;
     }
     let most = layouts.into_iter().max_by_key(|(_, count)| *count);
-    let header = most.map(|(vtable_offset, _)| HeaderLayout { vtable_offset });
+    let (vtable_offset, _) = most?;
+    let header = HeaderLayout { vtable_offset };
     let mut locations = Locations::new(binary, symbols);
     let vtables: Vec<TaskVtable> = proved
         .into_iter()
-        .filter(|(.., (layout, _))| header.is_some() && layout.is_none_or(|layout| Some(layout) == header))
+        .filter(|(.., (layout, _))| layout.is_none_or(|layout| layout == header))
         .map(|(vaddr, words, (_, kind))| TaskVtable {
             vaddr,
             poll: words[0],
@@ -63,11 +57,11 @@ pub(super) fn find(binary: &Binary<'_>, symbols: &Symbols) -> Shapes {
             scheduler_offset: words[8],
         })
         .collect();
-    Shapes {
+    Some(Found {
         rejected: places.len() - vtables.len(),
         vtables,
         header,
-    }
+    })
 }
 
 /// Places of this shape, with their words.
